@@ -1,0 +1,72 @@
+//! A safe layer over DPDK: what a program needs to poll packets from a NIC and send them
+//! again, in a form that cannot be misused without `unsafe`.
+//!
+//! It owns DPDK's rules: who may poll a queue, who frees a packet, what must outlive
+//! what. It does not know what a network function is; `nf-framework` does.
+//!
+//! | type | stands for | rule that it keeps |
+//! |---|---|---|
+//! | [`Eal`] | the initialised library | one per process, stays on its thread |
+//! | [`Lcore`], [`Scope`] | a pinned polling thread | joined before the scope ends |
+//! | [`Mempool`] | a pool of packet buffers | freed only when every packet is home |
+//! | [`Mbuf`] | one packet | one owner, one segment, freed once |
+//! | [`Burst`] | up to 64 packets | inline, never allocates |
+//! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them |
+//! | [`RxQueue`], [`TxQueue`] | one hardware queue | polled through `&mut`, not cloneable |
+//! | [`Ring`] | packets from one thread to another | one producer, one consumer |
+//! | [`Clock`] | the time-stamp counter | |
+//!
+//! ```no_run
+//! use dpdk_rs::{Burst, Eal, Mempool, MempoolConfig, PortBuilder};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (eal, _rest) = Eal::init(std::env::args())?;
+//! let pool = Mempool::new(&eal, "packets", MempoolConfig::default())?;
+//! let port = eal.ports().next().ok_or("no port: give one by -a or --vdev")?;
+//! let (port, mut queues) = PortBuilder::new(&eal, port).queues(1).pool(&pool).start()?;
+//! let mut burst = Burst::new();
+//! for _ in 0..1_000_000 {
+//!     queues[0].rx.receive(&mut burst);
+//!     queues[0].tx.send(&mut burst);
+//!     burst.clear(); // what the full queue refused
+//! }
+//! port.stop(queues)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does not do
+//!
+//! Packets of several segments do not exist here: scatter and LRO are never enabled and
+//! a multi-segment arrival is freed and counted ([`RxQueue::refused`]). Secondary processes
+//! are not supported. One EAL lives per process, and DPDK cannot be initialised again
+//! after [`Eal`] was dropped.
+
+#[cfg(feature = "allocation-count")]
+pub mod allocation_count;
+mod burst;
+mod clock;
+mod eal;
+mod errno;
+mod launch;
+mod log_sink;
+mod mbuf;
+mod mempool;
+mod port;
+mod port_info;
+mod queue;
+mod ring;
+mod version;
+
+pub use burst::Burst;
+pub use clock::{Clock, Ticks};
+pub use eal::{Eal, EalError};
+pub use errno::Errno;
+pub use launch::{ControlJoin, LaunchError, Lcore, LcoreJoin, Scope};
+pub use mbuf::Mbuf;
+pub use mempool::{Mempool, MempoolConfig, MempoolError};
+pub use port::{Port, PortBuilder, PortError, RssFunctions};
+pub use port_info::{Link, MacAddress, Offloads, PortId, PortInfo, PortStats, XStat};
+pub use queue::{QueuePair, RxQueue, TxQueue};
+pub use ring::{Consumer, Producer, Ring, RingError};
+pub use version::Version;

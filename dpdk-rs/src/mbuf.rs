@@ -1,0 +1,290 @@
+//! One packet: our own view of `struct rte_mbuf`.
+
+use dpdk_sys as sys;
+use std::fmt;
+use std::mem::offset_of;
+use std::ptr::NonNull;
+
+/// The first 80 bytes of `struct rte_mbuf`. bindgen's names for them differ between DPDK
+/// versions, the bytes do not; asserted below from C's own offsets.
+#[repr(C, align(64))]
+pub(crate) struct RawMbuf {
+    buf_addr: *mut u8,
+    _buf_iova: u64,
+    data_off: u16,
+    refcnt: u16,
+    nb_segs: u16,
+    port: u16,
+    ol_flags: u64,
+    packet_type: u32,
+    pkt_len: u32,
+    data_len: u16,
+    vlan_tci: u16,
+    hash_rss: u32,
+    _hash_rest: u32,
+    _vlan_tci_outer: u16,
+    buf_len: u16,
+    pub(crate) pool: *mut sys::rte_mempool,
+    next: *mut Self,
+    _tx_offload: u64,
+    _rest: [u64; 6],
+}
+
+macro_rules! same_offset {
+    ($($field:ident = $c:ident),* $(,)?) => {
+        $(const _: () = assert!(offset_of!(RawMbuf, $field) == sys::$c as usize);)*
+    };
+}
+same_offset! {
+    buf_addr = DPDK_MBUF_OFFSET_buf_addr,
+    data_off = DPDK_MBUF_OFFSET_data_off,
+    refcnt = DPDK_MBUF_OFFSET_refcnt,
+    nb_segs = DPDK_MBUF_OFFSET_nb_segs,
+    port = DPDK_MBUF_OFFSET_port,
+    ol_flags = DPDK_MBUF_OFFSET_ol_flags,
+    packet_type = DPDK_MBUF_OFFSET_packet_type,
+    pkt_len = DPDK_MBUF_OFFSET_pkt_len,
+    data_len = DPDK_MBUF_OFFSET_data_len,
+    vlan_tci = DPDK_MBUF_OFFSET_vlan_tci,
+    hash_rss = DPDK_MBUF_OFFSET_hash_rss,
+    buf_len = DPDK_MBUF_OFFSET_buf_len,
+    pool = DPDK_MBUF_OFFSET_pool,
+    next = DPDK_MBUF_OFFSET_next,
+    _tx_offload = DPDK_MBUF_OFFSET_tx_offload,
+}
+const _: () = assert!(size_of::<RawMbuf>() == sys::DPDK_MBUF_SIZE as usize);
+const _: () = assert!(align_of::<RawMbuf>() == sys::DPDK_MBUF_ALIGN as usize);
+
+/// Bits of `ol_flags` that say whose memory the data is in.
+const NOT_DIRECT: u64 = sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL;
+
+/// One packet: one segment, one owner. Dropping it gives it back to its pool, from any
+/// thread. It is not `Clone`, and there is no way to make a second reference to its data.
+///
+/// ```compile_fail
+/// fn twice(packet: dpdk_rs::Mbuf) { drop(packet.clone()); }
+/// ```
+#[repr(transparent)]
+pub struct Mbuf(NonNull<RawMbuf>);
+
+// SAFETY: an `Mbuf` is the only reference to the packet, and DPDK lets any thread free it.
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    /// Takes ownership of a packet from C.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is a packet of one segment with a reference count of 1 whose data is not
+    /// shared with another mbuf, and no one else will use or free it.
+    pub(crate) unsafe fn from_raw(raw: NonNull<sys::rte_mbuf>) -> Self {
+        Self(raw.cast())
+    }
+
+    #[inline]
+    fn raw(&self) -> &RawMbuf {
+        // SAFETY: valid for as long as we own the packet; the pool cannot go before.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    fn raw_mut(&mut self) -> &mut RawMbuf {
+        // SAFETY: as in `raw`, and the only reference, as we are borrowed mutably.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Whether this is what an `Mbuf` has to be: one segment, one reference, own data, all
+    /// of it inside of the buffer (net_null's `size=` may be larger).
+    #[inline]
+    pub(crate) fn is_sound(&self) -> bool {
+        let raw = self.raw();
+        let end = u32::from(raw.data_off) + u32::from(raw.data_len);
+        (raw.refcnt == 1)
+            & (raw.nb_segs == 1)
+            & (raw.ol_flags & sys::RTE_MBUF_F_INDIRECT == 0)
+            & (end <= u32::from(raw.buf_len))
+    }
+
+    /// Whether it may go straight back to its pool, without the checks of the slow way.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.raw().ol_flags & NOT_DIRECT == 0
+    }
+
+    #[inline]
+    pub(crate) fn pool(&self) -> *mut sys::rte_mempool {
+        self.raw().pool
+    }
+
+    #[inline]
+    pub(crate) fn stamp_port(&mut self, port: u16) {
+        self.raw_mut().port = port;
+    }
+
+    /// The packet's bytes, from the Ethernet header on.
+    #[must_use]
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        let raw = self.raw();
+        // SAFETY: within the buffer: data_off + data_len <= buf_len, by `is_sound` on arrival,
+        // and the methods below keep it so.
+        let start = unsafe { raw.buf_addr.add(usize::from(raw.data_off)) };
+        // SAFETY: as above; the memory was zeroed when it was mapped and is ours alone.
+        unsafe { std::slice::from_raw_parts(start, usize::from(raw.data_len)) }
+    }
+
+    /// The packet's bytes, to be changed in place.
+    #[must_use]
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let raw = self.raw();
+        let length = usize::from(raw.data_len);
+        // SAFETY: as in `data`.
+        let start = unsafe { raw.buf_addr.add(usize::from(raw.data_off)) };
+        // SAFETY: as in `data`, and the only reference, as we are borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(start, length) }
+    }
+
+    /// Length of the packet in bytes.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a packet is not a collection")]
+    pub fn len(&self) -> usize {
+        usize::from(self.raw().data_len)
+    }
+
+    /// Free bytes before the data.
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.raw().data_off)
+    }
+
+    /// Free bytes after the data.
+    #[must_use]
+    pub fn tailroom(&self) -> usize {
+        let raw = self.raw();
+        usize::from(raw.buf_len) - usize::from(raw.data_off) - usize::from(raw.data_len)
+    }
+
+    /// Makes room for `count` bytes before the data and returns them, or `None` and no
+    /// change when the headroom is too small. Their content is whatever was there.
+    pub fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
+        let offset = u16::try_from(self.headroom().checked_sub(count)?).ok()?;
+        let length = u16::try_from(self.len() + count).ok()?;
+        self.set_data(offset, length);
+        self.data_mut().get_mut(..count)
+    }
+
+    /// Makes room for `count` bytes after the data and returns them, or `None` and no
+    /// change when the tailroom is too small. Their content is whatever was there.
+    pub fn append(&mut self, count: usize) -> Option<&mut [u8]> {
+        if count > self.tailroom() {
+            return None;
+        }
+        let before = self.len();
+        let length = u16::try_from(before + count).ok()?;
+        self.set_data(self.raw().data_off, length);
+        self.data_mut().get_mut(before..)
+    }
+
+    /// Takes `count` bytes off the front; false and no change when there are fewer.
+    #[must_use]
+    pub fn adj(&mut self, count: usize) -> bool {
+        let Some(length) = self.len().checked_sub(count) else { return false };
+        let (Ok(length), Ok(offset)) = (u16::try_from(length), u16::try_from(self.headroom() + count)) else {
+            return false;
+        };
+        self.set_data(offset, length);
+        true
+    }
+
+    /// Takes `count` bytes off the end; false and no change when there are fewer.
+    #[must_use]
+    pub fn trim(&mut self, count: usize) -> bool {
+        let Some(length) = self.len().checked_sub(count).and_then(|length| u16::try_from(length).ok()) else {
+            return false;
+        };
+        self.set_data(self.raw().data_off, length);
+        true
+    }
+
+    /// Replaces the whole packet; false and no change when it does not fit behind the
+    /// usual headroom.
+    #[must_use]
+    pub fn set_contents(&mut self, bytes: &[u8]) -> bool {
+        let room = usize::from(self.raw().buf_len).saturating_sub(sys::RTE_PKTMBUF_HEADROOM as usize);
+        let Ok(length) = u16::try_from(bytes.len()) else { return false };
+        if bytes.len() > room {
+            return false;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "128")]
+        self.set_data(sys::RTE_PKTMBUF_HEADROOM as u16, length);
+        self.data_mut().copy_from_slice(bytes);
+        true
+    }
+
+    /// The only place that moves the data: callers have checked offset + length <= buf_len.
+    fn set_data(&mut self, offset: u16, length: u16) {
+        let raw = self.raw_mut();
+        debug_assert!(u32::from(offset) + u32::from(length) <= u32::from(raw.buf_len));
+        raw.data_off = offset;
+        raw.data_len = length;
+        raw.pkt_len = u32::from(length);
+    }
+
+    /// DPDK's id of the port that it came in by.
+    #[must_use]
+    #[inline]
+    pub fn port(&self) -> crate::PortId {
+        crate::PortId(self.raw().port)
+    }
+
+    /// The receive side scaling hash, if the device computed one.
+    #[must_use]
+    pub fn rss_hash(&self) -> Option<u32> {
+        let raw = self.raw();
+        (raw.ol_flags & sys::RTE_MBUF_F_RX_RSS_HASH != 0).then_some(raw.hash_rss)
+    }
+
+    /// The tag control information that the device took out of the packet, if it did.
+    #[must_use]
+    pub fn stripped_vlan(&self) -> Option<u16> {
+        let raw = self.raw();
+        (raw.ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0).then_some(raw.vlan_tci)
+    }
+
+    /// Offload flags, `RTE_MBUF_F_*`.
+    #[must_use]
+    #[inline]
+    pub fn offload_flags(&self) -> u64 {
+        self.raw().ol_flags
+    }
+
+    /// Packet type as the device parsed it, `RTE_PTYPE_*`.
+    #[must_use]
+    pub fn packet_type(&self) -> u32 {
+        self.raw().packet_type
+    }
+
+    /// Asks the processor to load the mbuf's header and the first line of its data.
+    #[inline]
+    pub fn prefetch(&self) {
+        let raw = self.raw();
+        let start = raw.buf_addr.wrapping_add(usize::from(raw.data_off));
+        // SAFETY: a hint, which may name any address.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(start.cast::<i8>()) };
+    }
+}
+
+impl Drop for Mbuf {
+    fn drop(&mut self) {
+        // SAFETY: we own the packet and it is not used after this.
+        unsafe { sys::shim_mbuf_free(self.0.as_ptr().cast()) };
+    }
+}
+
+impl fmt::Debug for Mbuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mbuf").field("port", &self.port().0).field("len", &self.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,311 @@
+/* See shim.h for what each function is for. */
+#define _GNU_SOURCE /* fopencookie, memfd_create */
+#define ALLOW_EXPERIMENTAL_API /* rte_dev_iterator_*: in every release since 18.08, never marked stable */
+#include "shim.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_version.h>
+
+/* --- EAL ---------------------------------------------------------------- */
+
+/* The program's stderr while the EAL starts with another one, else -1. */
+static int real_stderr = -1;
+
+int shim_eal_init(int argc, char **argv, char *said, size_t room)
+{
+	int result, error, aside, out, err;
+	ssize_t length;
+
+	if (room == 0)
+		return rte_eal_init(argc, argv);
+	fflush(stdout);
+	fflush(stderr);
+	aside = memfd_create("eal-said", MFD_CLOEXEC);
+	out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+	err = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+	if (aside >= 0 && out >= 0)
+		dup2(aside, STDOUT_FILENO);
+	if (aside >= 0 && err >= 0)
+		dup2(aside, STDERR_FILENO);
+	real_stderr = err;
+
+	result = rte_eal_init(argc, argv);
+	error = rte_errno;
+
+	real_stderr = -1;
+	fflush(stdout);
+	fflush(stderr);
+	if (out >= 0) {
+		dup2(out, STDOUT_FILENO);
+		close(out);
+	}
+	if (err >= 0) {
+		dup2(err, STDERR_FILENO);
+		close(err);
+	}
+	length = aside >= 0 ? pread(aside, said, room - 1, 0) : 0;
+	said[length > 0 ? length : 0] = '\0';
+	if (aside >= 0)
+		close(aside);
+	rte_errno = error;
+	return result;
+}
+
+int shim_errno(void)
+{
+	return rte_errno;
+}
+
+uint32_t shim_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
+static ssize_t log_write(void *cookie, const char *text, size_t length)
+{
+	shim_log_sink sink = *(shim_log_sink *)cookie;
+	int level = rte_log_cur_msg_loglevel();
+	size_t start = 0;
+
+	/* Last words of rte_panic() and rte_exit(): nobody will be there to hear more. */
+	if (level <= (int)RTE_LOG_CRIT && real_stderr >= 0) {
+		ssize_t ignored = write(real_stderr, text, length);
+		(void)ignored;
+	}
+	for (size_t i = 0; i <= length; i++) {
+		if (i < length && text[i] != '\n')
+			continue;
+		if (i > start)
+			sink(text + start, i - start, level < 0 ? RTE_LOG_INFO : (uint32_t)level);
+		start = i + 1;
+	}
+	return (ssize_t)length;
+}
+
+int shim_log_to(shim_log_sink sink)
+{
+	static shim_log_sink the_sink; /* outlives the stream, which is never closed */
+	cookie_io_functions_t io = { .write = log_write };
+	FILE *stream;
+
+	the_sink = sink;
+	stream = fopencookie(&the_sink, "w", io);
+	if (stream == NULL)
+		return -1;
+	/* rte_vlog prints a message at a time: a line buffer keeps them whole. */
+	setvbuf(stream, NULL, _IOLBF, BUFSIZ);
+	return rte_openlog_stream(stream);
+}
+
+bool shim_device_is_probed(const char *name)
+{
+	static const char *const buses[] = { "bus=vdev", "bus=pci", "bus=auxiliary", "bus=vmbus" };
+	struct rte_dev_iterator iterator;
+	struct rte_device *device;
+	bool found = false;
+
+	for (size_t i = 0; i < RTE_DIM(buses); i++) {
+		/* The walk is not left early: its end frees the iterator. */
+		RTE_DEV_FOREACH(device, buses[i], &iterator) {
+			if (strcmp(rte_dev_name(device), name) == 0 && rte_dev_is_probed(device))
+				found = true;
+		}
+	}
+	return found;
+}
+
+/* --- mbufs and pools ---------------------------------------------------- */
+
+struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint32_t n)
+{
+	return rte_pktmbuf_alloc_bulk(pool, mbufs, n);
+}
+
+void shim_mbuf_free(struct rte_mbuf *mbuf)
+{
+	rte_pktmbuf_free(mbuf);
+}
+
+void shim_mbuf_raw_free_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint32_t n)
+{
+	rte_mempool_put_bulk(pool, (void *const *)mbufs, n);
+}
+
+/* --- ports -------------------------------------------------------------- */
+
+int shim_port_info(uint16_t port, struct shim_port_info *out)
+{
+	struct rte_eth_dev_info info;
+	int result;
+
+	memset(&info, 0, sizeof(info));
+	result = rte_eth_dev_info_get(port, &info);
+	if (result != 0)
+		return result;
+	*out = (struct shim_port_info){
+		.driver = info.driver_name,
+		.socket = rte_eth_dev_socket_id(port),
+		.interface_index = info.if_index,
+		.min_mtu = info.min_mtu,
+		.max_mtu = info.max_mtu,
+		.min_rx_buffer_size = info.min_rx_bufsize,
+		.max_rx_packet_length = info.max_rx_pktlen,
+		.max_rx_queues = info.max_rx_queues,
+		.max_tx_queues = info.max_tx_queues,
+		.rx_queues = info.nb_rx_queues,
+		.tx_queues = info.nb_tx_queues,
+		.max_rx_descriptors = info.rx_desc_lim.nb_max,
+		.min_rx_descriptors = info.rx_desc_lim.nb_min,
+		.max_tx_descriptors = info.tx_desc_lim.nb_max,
+		.min_tx_descriptors = info.tx_desc_lim.nb_min,
+		.rx_offloads = info.rx_offload_capa,
+		.tx_offloads = info.tx_offload_capa,
+		.rss_functions = info.flow_type_rss_offloads,
+		.rss_table_size = info.reta_size,
+		.rss_key_size = info.hash_key_size,
+	};
+	return 0;
+}
+
+int shim_port_configure(uint16_t port, const struct shim_port_config *config)
+{
+	struct rte_eth_conf conf;
+
+	/* Zeroed as a whole: its members and its size differ between versions. */
+	memset(&conf, 0, sizeof(conf));
+	conf.rxmode.mtu = config->mtu;
+	conf.rxmode.offloads = config->rx_offloads;
+	conf.txmode.offloads = config->tx_offloads;
+	if (config->rss_functions != 0) {
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf.rss_hf = config->rss_functions;
+		conf.rx_adv_conf.rss_conf.rss_key = config->rss_key;
+		conf.rx_adv_conf.rss_conf.rss_key_len = config->rss_key_size;
+	}
+	return rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, &conf);
+}
+
+int shim_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors,
+			uint64_t offloads, struct rte_mempool *pool)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_rxconf conf;
+	int result = rte_eth_dev_info_get(port, &info);
+
+	if (result != 0)
+		return result;
+	conf = info.default_rxconf;
+	conf.offloads = offloads;
+	return rte_eth_rx_queue_setup(port, queue, descriptors,
+				      (unsigned int)rte_eth_dev_socket_id(port), &conf, pool);
+}
+
+int shim_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors, uint64_t offloads)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_txconf conf;
+	int result = rte_eth_dev_info_get(port, &info);
+
+	if (result != 0)
+		return result;
+	conf = info.default_txconf;
+	conf.offloads = offloads;
+	return rte_eth_tx_queue_setup(port, queue, descriptors,
+				      (unsigned int)rte_eth_dev_socket_id(port), &conf);
+}
+
+uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_rx_burst(port, queue, mbufs, n);
+}
+
+uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, n);
+}
+
+int shim_link(uint16_t port, struct shim_link *out)
+{
+	struct rte_eth_link link;
+	int result;
+
+	memset(&link, 0, sizeof(link));
+	result = rte_eth_link_get_nowait(port, &link);
+	if (result != 0)
+		return result;
+	*out = (struct shim_link){
+		.speed = link.link_speed,
+		.up = link.link_status == RTE_ETH_LINK_UP,
+		.full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX,
+		.autonegotiated = link.link_autoneg == RTE_ETH_LINK_AUTONEG,
+	};
+	return 0;
+}
+
+int shim_port_stats(uint16_t port, struct shim_port_stats *out)
+{
+	struct rte_eth_stats stats;
+	int result;
+
+	memset(&stats, 0, sizeof(stats));
+	result = rte_eth_stats_get(port, &stats);
+	if (result != 0)
+		return result;
+	*out = (struct shim_port_stats){
+		.rx_packets = stats.ipackets,
+		.tx_packets = stats.opackets,
+		.rx_bytes = stats.ibytes,
+		.tx_bytes = stats.obytes,
+		.rx_missed = stats.imissed,
+		.rx_errors = stats.ierrors,
+		.tx_errors = stats.oerrors,
+		.rx_no_mbuf = stats.rx_nombuf,
+	};
+	return 0;
+}
+
+int shim_port_mac_address(uint16_t port, uint8_t *address)
+{
+	struct rte_ether_addr mac;
+	int result = rte_eth_macaddr_get(port, &mac);
+
+	if (result == 0)
+		memcpy(address, mac.addr_bytes, sizeof(mac.addr_bytes));
+	return result;
+}
+
+uint16_t shim_next_port(uint16_t from)
+{
+	return (uint16_t)rte_eth_find_next_owned_by(from, RTE_ETH_DEV_NO_OWNER);
+}
+
+/* --- rings -------------------------------------------------------------- */
+
+uint32_t shim_ring_enqueue_burst(struct rte_ring *ring, struct rte_mbuf *const *mbufs, uint32_t n)
+{
+	return rte_ring_sp_enqueue_burst(ring, (void *const *)mbufs, n, NULL);
+}
+
+uint32_t shim_ring_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **mbufs, uint32_t n)
+{
+	return rte_ring_sc_dequeue_burst(ring, (void **)mbufs, n, NULL);
+}

@@ -1,0 +1,166 @@
+//! Functions in a row, with an inside end and an outside end.
+
+use crate::batch::Batch;
+use crate::context::{Context, Direction, Position};
+use crate::counters::{FunctionCounters, bump};
+use crate::function::{Budget, NetworkFunction};
+use crate::verdict::Verdict;
+use std::any::Any;
+use std::sync::atomic::Ordering;
+
+/// Functions in the order in which a packet from inside meets them; one from outside meets
+/// them last to first. So in `[firewall, nat]` the firewall sees inside addresses whichever
+/// way a packet goes.
+///
+/// A call per function and burst goes through a `Box`, which is lost in the noise; so a
+/// chain built in a program and one named in a configuration file are the same thing.
+#[derive(Default)]
+pub struct Chain {
+    functions: Vec<(String, Box<dyn NetworkFunction>)>,
+}
+
+impl Chain {
+    /// An empty chain: every packet goes straight on.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a function at the outside end, under the name that its counters are shown by.
+    pub fn push(&mut self, name: impl Into<String>, function: Box<dyn NetworkFunction>) {
+        self.functions.push((name.into(), function));
+    }
+
+    /// The functions' names, from inside to outside.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.functions.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Number of functions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
+    /// The function at this place, as the type that it is.
+    pub fn function_mut<F: NetworkFunction>(&mut self, index: usize) -> Option<&mut F> {
+        let (_, function) = self.functions.get_mut(index)?;
+        let function: &mut dyn Any = function.as_mut();
+        function.downcast_mut()
+    }
+
+    /// Takes the batch from where the context's position says to the end of its direction.
+    #[inline]
+    pub(crate) fn run(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Position { after, direction, .. } = cx.position;
+        let after = after.map(usize::from);
+        match direction {
+            Direction::Outbound => {
+                let first = after.map_or(0, |index| index + 1);
+                for index in first..self.functions.len() {
+                    self.visit(index, batch, cx);
+                }
+            }
+            Direction::Inbound => {
+                let end = after.unwrap_or(self.functions.len());
+                for index in (0..end).rev() {
+                    self.visit(index, batch, cx);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn visit(&mut self, index: usize, batch: &mut Batch, cx: &mut Context<'_>) {
+        let before = batch.undecided_mask();
+        let Some((_, function)) = self.functions.get_mut(index) else { return };
+        if before == 0 {
+            return;
+        }
+        cx.position.after = u16::try_from(index).ok();
+        function.batch(batch, cx);
+        if let Some(counters) = cx.counters.functions.get(index) {
+            count(counters, before, batch);
+            counters.held.store(function.held() as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        for (index, (_, function)) in self.functions.iter_mut().enumerate() {
+            cx.position = Position { after: u16::try_from(index).ok(), direction: Direction::Outbound, turned: false };
+            function.tick(cx, budget);
+            if let Some(counters) = cx.counters.functions.get(index) {
+                counters.held.store(function.held() as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Packets that its functions hold.
+    pub(crate) fn held(&self) -> usize {
+        self.functions.iter().map(|(_, function)| function.held()).sum()
+    }
+}
+
+/// Counts what a function did with a batch, from the difference that it made.
+#[inline]
+fn count(counters: &FunctionCounters, before: u64, batch: &Batch) {
+    bump(&counters.seen, u64::from(before.count_ones()));
+    let mut decided = before & !batch.undecided_mask();
+    let (mut sent, mut dropped, mut taken) = (0, 0, 0);
+    while decided != 0 {
+        let slot = decided.trailing_zeros() as usize;
+        decided &= decided - 1;
+        match batch.verdict(slot) {
+            _ if batch.packet(slot).is_none() => taken += 1,
+            Verdict::Drop(_) => dropped += 1,
+            Verdict::Send(_) | Verdict::Turn | Verdict::Next => sent += 1,
+        }
+    }
+    bump(&counters.sent, sent);
+    bump(&counters.dropped, dropped);
+    bump(&counters.taken, taken);
+}
+
+impl<T: NetworkFunction> From<T> for Chain {
+    fn from(function: T) -> Self {
+        Self::new().then(function)
+    }
+}
+
+/// Chains functions in a program: `a.then(b)`.
+pub trait Then: NetworkFunction + Sized {
+    /// A chain of this function, towards inside, and the other, towards outside.
+    fn then(self, other: impl NetworkFunction) -> Chain {
+        Chain::from(self).then(other)
+    }
+}
+
+impl<T: NetworkFunction> Then for T {}
+
+impl Chain {
+    /// The same chain with one more function at the outside end.
+    #[must_use]
+    pub fn then(mut self, function: impl NetworkFunction) -> Self {
+        self.push(type_name(&function), Box::new(function));
+        self
+    }
+}
+
+/// The last part of a type's path, for functions that were given no name.
+fn type_name<T>(_: &T) -> &'static str {
+    let path = std::any::type_name::<T>();
+    let path = path.split('<').next().unwrap_or(path);
+    path.rsplit("::").next().unwrap_or(path)
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}

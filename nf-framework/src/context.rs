@@ -1,0 +1,168 @@
+//! What a function may ask for, and do beside its verdicts, while it handles a batch.
+
+use crate::counters::{WorkerCounters, bump};
+use crate::time::Instant;
+use crate::verdict::{DropReason, PortIx};
+use dpdk_rs::{Mbuf, Mempool};
+use std::collections::VecDeque;
+
+/// The way a packet goes through a chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Direction {
+    /// From inside to outside: the functions see it first to last.
+    Outbound,
+    /// From outside to inside: last to first.
+    Inbound,
+}
+
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::Outbound => Self::Inbound,
+            Self::Inbound => Self::Outbound,
+        }
+    }
+}
+
+/// A place on a packet's way: at a function, in a direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Position {
+    /// The function, by its place in the chain; `None` is before the first one.
+    pub(crate) after: Option<u16>,
+    pub(crate) direction: Direction,
+    pub(crate) turned: bool,
+}
+
+/// Packets that wait to go on: emitted, resumed or turned.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    queue: VecDeque<(Mbuf, Position)>,
+}
+
+impl Pending {
+    /// How many wait at once, for each worker; one more is dropped as `pending-full`.
+    pub(crate) const CAPACITY: usize = 256;
+
+    pub(crate) fn new() -> Self {
+        Self { queue: VecDeque::with_capacity(Self::CAPACITY) }
+    }
+
+    pub(crate) fn push(&mut self, packet: Mbuf, position: Position, counters: &WorkerCounters) {
+        if self.queue.len() == Self::CAPACITY {
+            drop(packet);
+            bump(&counters.drops[DropReason::PENDING_FULL.index()], 1);
+        } else {
+            self.queue.push_back((packet, position));
+        }
+    }
+
+    /// Where the first one waits.
+    pub(crate) fn next_position(&self) -> Option<Position> {
+        self.queue.front().map(|(_, position)| *position)
+    }
+
+    /// The first one, if it waits at this position.
+    pub(crate) fn pop_at(&mut self, position: Position) -> Option<Mbuf> {
+        if self.next_position() == Some(position) { self.queue.pop_front().map(|(packet, _)| packet) } else { None }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn clear(&mut self) -> usize {
+        let count = self.queue.len();
+        self.queue.clear();
+        count
+    }
+}
+
+/// What surrounds a function while it handles a batch or a tick: the time, the way the
+/// packets go, and the means to make, hold and resume packets.
+#[derive(Debug)]
+pub struct Context<'w> {
+    pub(crate) now: Instant,
+    pub(crate) position: Position,
+    pub(crate) inside: PortIx,
+    pub(crate) outside: PortIx,
+    pub(crate) pending: &'w mut Pending,
+    pub(crate) counters: &'w WorkerCounters,
+    pub(crate) pool: &'w Mempool,
+}
+
+impl Context<'_> {
+    /// The time, read once for the burst.
+    #[must_use]
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The way the batch goes. A tick has no batch; it is [`Direction::Outbound`] there.
+    #[must_use]
+    #[inline]
+    pub fn direction(&self) -> Direction {
+        self.position.direction
+    }
+
+    /// The port at the end of that way.
+    #[must_use]
+    #[inline]
+    pub fn exit(&self) -> PortIx {
+        self.port_towards(self.position.direction)
+    }
+
+    /// The port that packets going this way leave by.
+    #[must_use]
+    #[inline]
+    pub fn port_towards(&self, direction: Direction) -> PortIx {
+        match direction {
+            Direction::Outbound => self.outside,
+            Direction::Inbound => self.inside,
+        }
+    }
+
+    /// This function's place and the batch's direction, to be kept with a packet that is
+    /// held, for [`Context::resume`].
+    #[must_use]
+    #[inline]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// A new packet without data, or `None` when the pool is empty. It is then part of the
+    /// packet balance: emit it, or consume it.
+    #[must_use]
+    pub fn allocate(&mut self) -> Option<Mbuf> {
+        let packet = self.pool.alloc()?;
+        bump(&self.counters.originated, 1);
+        Some(packet)
+    }
+
+    /// Sends a packet from this function's place: it meets the functions between here and
+    /// the end of the chain in that direction, and is then forwarded like any other.
+    pub fn emit(&mut self, packet: Mbuf, direction: Direction) {
+        let position = Position { direction, ..self.position };
+        self.pending.push(packet, position, self.counters);
+    }
+
+    /// Lets a packet that was taken go on from where it was held.
+    pub fn resume(&mut self, packet: Mbuf, position: Position) {
+        self.pending.push(packet, position, self.counters);
+    }
+
+    /// Frees a packet that was taken and has served its purpose (a reply to us, a fragment
+    /// that was put together); it is counted as consumed.
+    pub fn consume(&mut self, packet: Mbuf) {
+        drop(packet);
+        bump(&self.counters.consumed, 1);
+    }
+
+    /// Frees a packet that was taken, and counts it under a reason.
+    pub fn drop_held(&mut self, packet: Mbuf, reason: DropReason) {
+        drop(packet);
+        bump(&self.counters.drops[reason.index()], 1);
+    }
+}

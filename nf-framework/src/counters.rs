@@ -1,0 +1,84 @@
+//! Counters: written by one worker without locks, read by anyone.
+
+use crate::verdict::DropReasons;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter of one worker. Whoever has the `Counter` is its only writer; the framework
+/// keeps the reading end and shows the sum over all workers.
+#[derive(Debug, Default)]
+pub struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    /// Adds to it.
+    #[inline]
+    pub fn add(&mut self, count: u64) {
+        bump(&self.0, count);
+    }
+
+    /// What it stands at.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reader(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// Adds to a counter that only the calling worker writes: a load and a store, no lock.
+#[inline]
+pub(crate) fn bump(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+}
+
+/// What one worker counts on one port.
+#[derive(Debug, Default)]
+pub(crate) struct PortCounters {
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+}
+
+/// What one worker counts on one function of the chain.
+#[derive(Debug, Default)]
+pub(crate) struct FunctionCounters {
+    pub(crate) seen: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) taken: AtomicU64,
+    /// Packets that it holds now.
+    pub(crate) held: AtomicU64,
+}
+
+/// All that one worker counts; aligned so that workers do not share cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct WorkerCounters {
+    pub(crate) ports: Box<[PortCounters]>,
+    pub(crate) functions: Box<[FunctionCounters]>,
+    pub(crate) drops: [AtomicU64; DropReasons::CAPACITY],
+    /// Packets made by functions.
+    pub(crate) originated: AtomicU64,
+    /// Packets that functions kept for good.
+    pub(crate) consumed: AtomicU64,
+    /// Packets on their way to their next function.
+    pub(crate) pending: AtomicU64,
+    pub(crate) rounds: AtomicU64,
+    pub(crate) idle_rounds: AtomicU64,
+}
+
+impl WorkerCounters {
+    pub(crate) fn new(ports: usize, functions: usize) -> Self {
+        Self {
+            ports: (0..ports).map(|_| PortCounters::default()).collect(),
+            functions: (0..functions).map(|_| FunctionCounters::default()).collect(),
+            drops: [const { AtomicU64::new(0) }; DropReasons::CAPACITY],
+            originated: AtomicU64::new(0),
+            consumed: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
+            idle_rounds: AtomicU64::new(0),
+        }
+    }
+}

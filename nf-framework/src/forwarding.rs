@@ -1,0 +1,27 @@
+//! What stands around a chain and decides about packets that its functions let pass.
+
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::verdict::Verdict;
+
+/// Two halves around the chain. Without any, what no function decided about is dropped:
+/// nothing forwards by default.
+pub trait Forwarding {
+    /// Before the first function sees the batch.
+    fn ingress(&mut self, _batch: &mut Batch, _cx: &mut Context<'_>) {}
+
+    /// After the last function, on what is still undecided.
+    fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>);
+}
+
+/// Forwards like a cable: what came in on one side leaves, unchanged, on the other; on a
+/// program with one port, by the port that it came in by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wire;
+
+impl Forwarding for Wire {
+    #[inline]
+    fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        batch.decide_all(Verdict::Send(cx.exit()));
+    }
+}

@@ -1,0 +1,217 @@
+//! The traits that a network function is written against.
+//!
+//! A function is two objects. The **instance** handles packets: there is one for each
+//! worker, made on its lcore, and nothing is shared. It implements [`PacketFunction`] (a
+//! verdict per packet, what most people write) or [`NetworkFunction`] (a batch at a time).
+//! The **control object** implements [`Function`]: it turns a configuration into a policy,
+//! makes the instances and hands them each new policy. [`App`](crate::App) makes one from
+//! a closure for functions that need no more.
+
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::counters::Counter;
+use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
+use dpdk_rs::{Lcore, Mbuf, Mempool};
+use serde::de::DeserializeOwned;
+use std::any::Any;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How much housekeeping one tick may do: so many table entries looked at, or the like.
+/// What is left waits for the next tick, so that packets never wait long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget(pub u32);
+
+/// Handles packets a batch at a time. One instance per worker, made on its lcore; it need
+/// not be `Send`. It reads no clock, no file and no socket: time comes in by the context.
+pub trait NetworkFunction: Any {
+    /// Writes verdicts on the packets that are undecided. What it leaves undecided goes on
+    /// to the next function.
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>);
+
+    /// Housekeeping, called every so many bursts and microseconds, under full load too:
+    /// expiry, timers, what is held. Does at most `budget` and leaves the rest.
+    fn tick(&mut self, _cx: &mut Context<'_>, _budget: Budget) {}
+
+    /// How many packets it holds, taken out of batches and not given back yet.
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+/// Handles one packet after the other. Every `PacketFunction` is a [`NetworkFunction`].
+///
+/// ```
+/// use nf_framework::{Context, DropReason, Mbuf, PacketFunction, Verdict};
+///
+/// /// Lets nothing through that is longer than so many bytes.
+/// struct LengthLimit(usize);
+///
+/// impl PacketFunction for LengthLimit {
+///     fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+///         if packet.len() > self.0 { Verdict::Drop(DropReason::POLICY) } else { Verdict::Next }
+///     }
+/// }
+/// ```
+pub trait PacketFunction: Any {
+    /// The verdict on one packet, which may be changed on the way.
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict;
+
+    /// As [`NetworkFunction::tick`].
+    fn tick(&mut self, _cx: &mut Context<'_>, _budget: Budget) {}
+}
+
+impl<T: PacketFunction> NetworkFunction for T {
+    #[inline]
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        batch.each(|packet| self.packet(packet, cx));
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        PacketFunction::tick(self, cx, budget);
+    }
+}
+
+/// Why an instance could not be made; any error will do.
+pub type SetupError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A value of a configuration that has the right type and makes no sense.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invalid {
+    /// The key within the function's table, such as `rate` or `pool.first`.
+    pub key: String,
+    /// What is wrong with it, and what would be right.
+    pub message: String,
+}
+
+impl Invalid {
+    /// This key's value is wrong, for this reason.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
+/// The control object of a function: one per program. It lives off the data path, where
+/// sockets, clocks and memory may be used.
+pub trait Function: Send + Sync + 'static {
+    /// The function's table in the configuration file.
+    type Config: DeserializeOwned;
+    /// What instances work by: validated, prepared, shared by all workers, never changed.
+    type Policy: Send + Sync + 'static;
+    /// What handles packets.
+    type Instance: NetworkFunction;
+
+    /// The function's name, which is also its table's in the configuration file.
+    fn name(&self) -> &str;
+
+    /// Validates a configuration and prepares the policy that it asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] names the key; the error that is shown adds file and line.
+    fn policy(&self, config: Self::Config) -> Result<Self::Policy, Invalid>;
+
+    /// Makes the instance for a worker, on that worker's lcore.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stands in the way; the program then does not start.
+    fn instance(&self, policy: Arc<Self::Policy>, worker: &mut WorkerSetup) -> Result<Self::Instance, SetupError>;
+
+    /// Hands an instance a new policy, between two bursts. The old one is freed on the
+    /// control thread, which keeps it until every instance has let it go.
+    fn adopt(instance: &mut Self::Instance, policy: Arc<Self::Policy>);
+}
+
+/// What an instance is made with: who it works for, and its counters and drop reasons.
+#[derive(Clone, Debug)]
+pub struct WorkerSetup {
+    pub(crate) index: usize,
+    pub(crate) workers: usize,
+    pub(crate) lcore: Option<Lcore>,
+    /// The function that is being set up.
+    pub(crate) function: String,
+    pub(crate) pool: Mempool,
+    pub(crate) registry: Arc<Registry>,
+}
+
+impl WorkerSetup {
+    /// Which worker this is, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The lcore; `None` in a test.
+    #[must_use]
+    pub fn lcore(&self) -> Option<Lcore> {
+        self.lcore
+    }
+
+    /// The pool that this worker receives into.
+    #[must_use]
+    pub fn pool(&self) -> &Mempool {
+        &self.pool
+    }
+
+    /// A counter of this function on this worker; shown as the sum over all workers.
+    #[must_use]
+    pub fn counter(&mut self, name: &str) -> Counter {
+        let counter = Counter::default();
+        self.registry.add_counter(&self.function, name, &counter);
+        counter
+    }
+
+    /// A reason of this function's own to drop packets; the same on every worker.
+    ///
+    /// # Errors
+    ///
+    /// When a program has more than [`DropReasons::CAPACITY`].
+    pub fn drop_reason(&mut self, name: &str, help: &str) -> Result<DropReason, TooManyDropReasons> {
+        self.registry.drop_reasons.register(name, help)
+    }
+}
+
+/// What functions have registered while they were set up.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) drop_reasons: DropReasons,
+    counters: Mutex<Vec<NamedCounter>>,
+}
+
+#[derive(Debug)]
+struct NamedCounter {
+    function: String,
+    name: String,
+    readers: Vec<Arc<AtomicU64>>,
+}
+
+impl Registry {
+    fn add_counter(&self, function: &str, name: &str, counter: &Counter) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counters.iter_mut().find(|known| known.function == function && known.name == name);
+        match known {
+            Some(known) => known.readers.push(counter.reader()),
+            None => counters.push(NamedCounter {
+                function: function.to_owned(),
+                name: name.to_owned(),
+                readers: vec![counter.reader()],
+            }),
+        }
+    }
+
+    /// Function, name and sum of each counter.
+    pub(crate) fn counters(&self) -> Vec<(String, String, u64)> {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |readers: &[Arc<AtomicU64>]| {
+            readers.iter().map(|reader| reader.load(std::sync::atomic::Ordering::Relaxed)).sum()
+        };
+        counters.iter().map(|c| (c.function.clone(), c.name.clone(), sum(&c.readers))).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! Work that the control thread asks of a worker: done between two bursts, by the worker,
+//! on its own functions. So functions need no lock.
+
+use crate::chain::Chain;
+use crate::context::Context;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What is done with a worker's chain. It comes back to the control thread to be freed.
+type Work = Box<dyn FnMut(&mut Chain, &mut Context<'_>) + Send>;
+
+/// The letters to one worker.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    mail: AtomicBool,
+    letters: Mutex<Vec<Work>>,
+    done: Mutex<Vec<Work>>,
+}
+
+impl Mailbox {
+    /// Letters that wait at once; there is one control thread and it waits for each.
+    const CAPACITY: usize = 8;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            mail: AtomicBool::new(false),
+            letters: Mutex::new(Vec::with_capacity(Self::CAPACITY)),
+            done: Mutex::new(Vec::with_capacity(Self::CAPACITY)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_mail(&self) -> bool {
+        self.mail.load(Ordering::Relaxed)
+    }
+
+    /// The worker's part.
+    pub(crate) fn work(&self, chain: &mut Chain, cx: &mut Context<'_>) {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        self.mail.store(false, Ordering::Relaxed);
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut work) = letters.pop() {
+            work(chain, cx);
+            done.push(work);
+        }
+    }
+
+    fn post(&self, work: Work) {
+        drop(std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner)));
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        self.mail.store(true, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("mail", &self.has_mail()).finish_non_exhaustive()
+    }
+}
+
+/// A worker did not do what was asked of it in time: it has stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("worker {worker} does not answer: it has stopped")]
+pub struct WorkerStopped {
+    worker: usize,
+}
+
+/// How long a worker may take to come to the end of a burst; it takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks every worker, one after the other is served in parallel, and collects the answers.
+pub(crate) fn ask_all<R: Send + 'static>(
+    mailboxes: &[Arc<Mailbox>],
+    stop: &AtomicBool,
+    ask: impl Fn(&mut Chain, &mut Context<'_>) -> R + Send + Sync + 'static,
+) -> Result<Vec<R>, WorkerStopped> {
+    let ask = Arc::new(ask);
+    let post = |mailbox: &Arc<Mailbox>| {
+        let (answer, answers) = sync_channel(1);
+        let ask = Arc::clone(&ask);
+        mailbox.post(Box::new(move |chain, cx| reply(&answer, ask(chain, cx))));
+        answers
+    };
+    let answers: Vec<_> = mailboxes.iter().map(post).collect();
+    let give_up = Instant::now() + PATIENCE;
+    answers
+        .into_iter()
+        .enumerate()
+        .map(|(worker, answers)| {
+            loop {
+                match answers.recv_timeout(Duration::from_millis(20)) {
+                    Ok(answer) => return Ok(answer),
+                    Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::Relaxed) && Instant::now() < give_up => {}
+                    Err(_) => return Err(WorkerStopped { worker }),
+                }
+            }
+        })
+        .collect()
+}
+
+fn reply<R>(to: &SyncSender<R>, answer: R) {
+    // The asker may have given up; then nobody needs the answer.
+    let _ = to.try_send(answer);
+}

@@ -1,0 +1,269 @@
+//! Counters added up over all workers, and as tables for people.
+
+use crate::counters::WorkerCounters;
+use crate::function::Registry;
+use dpdk_rs::{Port, PortStats};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The counters of a program at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// By port, in the order of [`PortIx`](crate::PortIx).
+    pub ports: Vec<PortReport>,
+    /// By function, from inside to outside.
+    pub functions: Vec<FunctionReport>,
+    /// By drop reason; those that did not occur are left out.
+    pub drops: Vec<DropReport>,
+    /// The functions' own counters.
+    pub counters: Vec<CounterReport>,
+    /// Where all packets went.
+    pub balance: Balance,
+}
+
+/// One port.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PortReport {
+    /// Its name.
+    pub name: String,
+    /// Packets that workers received from it.
+    pub received: u64,
+    /// Packets that it took from workers.
+    pub sent: u64,
+    /// The device's own counters, if it answers.
+    pub device: Option<PortStats>,
+}
+
+/// One function.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FunctionReport {
+    /// Its name.
+    pub name: String,
+    /// Packets that it was shown.
+    pub seen: u64,
+    /// Packets that it sent or turned itself.
+    pub sent: u64,
+    /// Packets that it dropped.
+    pub dropped: u64,
+    /// Packets that it took out of their batch.
+    pub taken: u64,
+    /// Packets that it holds now.
+    pub held: u64,
+}
+
+impl FunctionReport {
+    /// Packets that it left to the next function.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.seen.saturating_sub(self.sent + self.dropped + self.taken)
+    }
+}
+
+/// One drop reason.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DropReport {
+    /// Its name.
+    pub reason: String,
+    /// When it happens.
+    pub help: String,
+    /// How often it did.
+    pub count: u64,
+}
+
+/// One counter of a function's own.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CounterReport {
+    /// The function.
+    pub function: String,
+    /// The counter's name.
+    pub name: String,
+    /// Its value.
+    pub value: u64,
+}
+
+/// Where all packets went. It closes while nothing moves: what came in went out, or is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Balance {
+    /// From ports.
+    pub received: u64,
+    /// Made by functions.
+    pub originated: u64,
+    /// To ports.
+    pub sent: u64,
+    /// Under all reasons together.
+    pub dropped: u64,
+    /// Kept for good by functions.
+    pub consumed: u64,
+    /// In functions, or waiting for their next one.
+    pub held: u64,
+}
+
+impl Balance {
+    /// What is missing (or too much, if negative) on the side of the packets that went; 0
+    /// when the balance closes.
+    #[must_use]
+    pub fn unaccounted(&self) -> i128 {
+        let sum = |parts: &[u64]| parts.iter().map(|part| i128::from(*part)).sum::<i128>();
+        sum(&[self.received, self.originated]) - sum(&[self.sent, self.dropped, self.consumed, self.held])
+    }
+}
+
+impl Report {
+    pub(crate) fn new(
+        ports: &[Port],
+        functions: &[String],
+        workers: &[Arc<WorkerCounters>],
+        registry: &Registry,
+    ) -> Self {
+        let sum = |of: &dyn Fn(&WorkerCounters) -> Option<&AtomicU64>| -> u64 {
+            workers.iter().filter_map(|worker| of(worker)).map(|counter| counter.load(Ordering::Relaxed)).sum()
+        };
+        let ports: Vec<PortReport> = ports
+            .iter()
+            .enumerate()
+            .map(|(index, port)| PortReport {
+                name: port.name().to_owned(),
+                received: sum(&|worker| Some(&worker.ports.get(index)?.received)),
+                sent: sum(&|worker| Some(&worker.ports.get(index)?.sent)),
+                device: port.stats().ok(),
+            })
+            .collect();
+        let functions: Vec<FunctionReport> = functions
+            .iter()
+            .enumerate()
+            .map(|(index, name)| FunctionReport {
+                name: name.clone(),
+                seen: sum(&|worker| Some(&worker.functions.get(index)?.seen)),
+                sent: sum(&|worker| Some(&worker.functions.get(index)?.sent)),
+                dropped: sum(&|worker| Some(&worker.functions.get(index)?.dropped)),
+                taken: sum(&|worker| Some(&worker.functions.get(index)?.taken)),
+                held: sum(&|worker| Some(&worker.functions.get(index)?.held)),
+            })
+            .collect();
+        let drops: Vec<DropReport> = registry
+            .drop_reasons
+            .list()
+            .into_iter()
+            .enumerate()
+            .map(|(index, (reason, help))| DropReport { reason, help, count: sum(&|worker| worker.drops.get(index)) })
+            .filter(|drop| drop.count > 0)
+            .collect();
+        let counters = registry.counters().into_iter();
+        let counters = counters.map(|(function, name, value)| CounterReport { function, name, value }).collect();
+        let balance = Balance {
+            received: ports.iter().map(|port| port.received).sum(),
+            originated: sum(&|worker| Some(&worker.originated)),
+            sent: ports.iter().map(|port| port.sent).sum(),
+            dropped: drops.iter().map(|drop| drop.count).sum(),
+            consumed: sum(&|worker| Some(&worker.consumed)),
+            held: functions.iter().map(|function| function.held).sum::<u64>() + sum(&|worker| Some(&worker.pending)),
+        };
+        Self { ports, functions, drops, counters, balance }
+    }
+
+    /// How many packets were dropped under a reason.
+    #[must_use]
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.drops.iter().find(|drop| drop.reason == reason).map_or(0, |drop| drop.count)
+    }
+
+    /// What a function's own counter stands at.
+    #[must_use]
+    pub fn counter(&self, function: &str, name: &str) -> Option<u64> {
+        let mut counters = self.counters.iter();
+        counters.find(|counter| counter.function == function && counter.name == name).map(|counter| counter.value)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ports = Table::new(&["port", "received", "sent", "missed", "no mbuf"]);
+        for port in &self.ports {
+            let device = |of: fn(&PortStats) -> u64| port.device.as_ref().map_or("-".to_owned(), |d| of(d).to_string());
+            ports.row([
+                port.name.clone(),
+                port.received.to_string(),
+                port.sent.to_string(),
+                device(|device| device.rx_missed),
+                device(|device| device.rx_no_mbuf),
+            ]);
+        }
+        write!(f, "{ports}")?;
+        if !self.functions.is_empty() {
+            let mut functions = Table::new(&["function", "seen", "passed", "sent", "dropped", "taken", "held"]);
+            for function in &self.functions {
+                let numbers =
+                    [function.seen, function.passed(), function.sent, function.dropped, function.taken, function.held];
+                functions.row([function.name.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
+            }
+            write!(f, "{functions}")?;
+        }
+        if !self.counters.is_empty() {
+            let mut counters = Table::new(&["counter", "value"]);
+            for counter in &self.counters {
+                counters.row([format!("{}.{}", counter.function, counter.name), counter.value.to_string()]);
+            }
+            write!(f, "{counters}")?;
+        }
+        if !self.drops.is_empty() {
+            let mut drops = Table::new(&["dropped because", "packets", ""]);
+            for drop in &self.drops {
+                drops.row([drop.reason.clone(), drop.count.to_string(), drop.help.clone()]);
+            }
+            write!(f, "{drops}")?;
+        }
+        write!(f, "{}", self.balance)
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { received, originated, sent, dropped, consumed, held } = self;
+        write!(
+            f,
+            "balance: {received} received + {originated} originated = \
+             {sent} sent + {dropped} dropped + {consumed} consumed + {held} held"
+        )?;
+        match self.unaccounted() {
+            0 => Ok(()),
+            missing => write!(f, " + {missing} unaccounted for"),
+        }
+    }
+}
+
+/// Columns as wide as what is in them; the first and the last to the left, numbers to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(heads: &[&str]) -> Self {
+        Self { rows: vec![heads.iter().map(|&head| head.to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                let number = cell.chars().all(|c| c.is_ascii_digit() || c == '-');
+                let head_of_numbers =
+                    std::ptr::eq(row, &raw const self.rows[0]) && column > 0 && column + 1 < columns.max(3);
+                line += &if number || head_of_numbers { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+                line += "  ";
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,523 @@
+//! Brings a program up and down: ports, pool, a worker on every lcore, and a control thread
+//! beside them.
+
+use crate::chain::Chain;
+use crate::config::{ConfigError, ConfigFile};
+use crate::context::{Context, Direction};
+use crate::counters::WorkerCounters;
+use crate::forwarding::{Forwarding, Wire};
+use crate::function::{Function, NetworkFunction, Registry, SetupError, WorkerSetup};
+use crate::mailbox::{Mailbox, WorkerStopped, ask_all};
+use crate::report::Report;
+use crate::verdict::PortIx;
+use crate::worker::{Pipeline, Worker, WorkerPort};
+use dpdk_rs::{
+    Clock, Eal, LaunchError, Lcore, Mempool, MempoolConfig, MempoolError, Port, PortBuilder, PortError, PortInfo,
+    QueuePair,
+};
+use serde::Deserialize;
+use std::any::Any;
+use std::panic;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The framework's part of a configuration file: everything outside of the functions' tables.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// The functions in order, from inside to outside. May be left out by a program that
+    /// has one function.
+    pub chain: Option<Vec<String>>,
+    /// What becomes of packets that no function decided about. Nothing is forwarded unless
+    /// this says so.
+    pub forwarding: Option<ForwardingKind>,
+    /// Which port is which end of the chain.
+    pub ports: PortsConfig,
+    /// Packets received at once, 1 to 64.
+    #[serde(default = "usual_burst")]
+    pub burst: usize,
+    /// Packets in the pool; enough for every queue and worker unless given.
+    pub packets: Option<u32>,
+}
+
+fn usual_burst() -> usize {
+    dpdk_rs::Burst::USUAL
+}
+
+/// The two ends of the chain.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortsConfig {
+    /// A device's name: `net_tap0`, or a PCI address such as `0000:01:00.0`.
+    pub inside: String,
+    /// The other device. Without it the program has one port: all packets come from inside,
+    /// and what is forwarded leaves by the port that it came in by.
+    pub outside: Option<String>,
+    /// MTU of both, in bytes; the devices' own unless given.
+    pub mtu: Option<u16>,
+    /// Descriptors of every queue.
+    #[serde(default = "usual_descriptors")]
+    pub descriptors: u16,
+}
+
+fn usual_descriptors() -> u16 {
+    1024
+}
+
+/// How packets that passed the chain are forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardingKind {
+    /// [`Wire`]: out of the other side's port, unchanged.
+    Wire,
+}
+
+impl ForwardingKind {
+    fn make(self) -> Box<dyn Forwarding> {
+        match self {
+            Self::Wire => Box::new(Wire),
+        }
+    }
+}
+
+/// Why a program does not run, or did not go on running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// A port of the configuration is not there.
+    #[error("[ports] {side}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
+    NoSuchPort {
+        /// `inside` or `outside`.
+        side: &'static str,
+        /// As configured.
+        name: String,
+        /// Names of those that are there.
+        have: String,
+    },
+    /// Both ends are the same port.
+    #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
+    SamePort(String),
+    /// The burst is out of range.
+    #[error("burst: {0} packets at once are not possible, 1 to 64 are")]
+    Burst(usize),
+    /// A port does not start.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// There is no memory for packets.
+    #[error(transparent)]
+    Mempool(#[from] MempoolError),
+    /// An lcore does not start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The control thread does not start.
+    #[error("the control thread does not start: {0}")]
+    Control(#[from] std::io::Error),
+    /// A function could not be set up.
+    #[error("function {function} cannot be set up on worker {worker}: {error}")]
+    Setup {
+        /// Its name.
+        function: String,
+        /// Which worker.
+        worker: usize,
+        /// What it said.
+        error: SetupError,
+    },
+    /// A worker panicked; the others were stopped.
+    #[error("worker {worker} panicked: {message}")]
+    WorkerPanicked {
+        /// Which worker.
+        worker: usize,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+/// A function's policy without its type.
+pub(crate) type AnyPolicy = Arc<dyn Any + Send + Sync>;
+
+/// A [`Function`] without its types, so that a chain can be named in a file.
+pub(crate) trait AnyFunction: Send + Sync {
+    fn name(&self) -> &str;
+    fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError>;
+    fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError>;
+}
+
+impl<F: Function> AnyFunction for F {
+    fn name(&self) -> &str {
+        Function::name(self)
+    }
+
+    fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError> {
+        let config = file.section(Function::name(self))?;
+        let policy = self
+            .policy(config)
+            .map_err(|invalid| file.error_at(Function::name(self), &invalid.key, invalid.message))?;
+        Ok(Arc::new(policy))
+    }
+
+    fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {
+        let policy = Arc::clone(policy).downcast().map_err(|_| "the policy is another function's")?;
+        Ok(Box::new(Function::instance(self, policy, setup)?))
+    }
+}
+
+/// A function with the policy that it starts with.
+#[derive(Clone)]
+pub struct Loaded {
+    pub(crate) function: Arc<dyn AnyFunction>,
+    pub(crate) policy: AnyPolicy,
+}
+
+impl Loaded {
+    /// Pairs a function with its first policy.
+    pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
+        Self { function: Arc::new(function), policy: Arc::new(policy) }
+    }
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Loaded").field(&self.function.name()).finish()
+    }
+}
+
+/// What workers, control thread and the thread that started them have in common.
+#[derive(Debug)]
+struct Shared {
+    stop: AtomicBool,
+    go: AtomicBool,
+    ready: AtomicUsize,
+    failures: Mutex<Vec<RuntimeError>>,
+    registry: Arc<Registry>,
+    counters: Vec<Arc<WorkerCounters>>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    functions: Vec<String>,
+}
+
+/// A program that is ready to run: its ports are started.
+#[derive(Debug)]
+pub struct Runtime<'eal> {
+    eal: &'eal Eal,
+    functions: Vec<Loaded>,
+    forwarding: Option<ForwardingKind>,
+    burst: usize,
+    pool: Mempool,
+    ports: Vec<Port>,
+    /// One list per worker, a queue pair of each port.
+    queues: Vec<Vec<QueuePair>>,
+    lcores: Vec<Lcore>,
+    shared: Arc<Shared>,
+}
+
+impl<'eal> Runtime<'eal> {
+    /// Makes the pool and starts the ports, with a queue pair for each lcore.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError`]; what was started is stopped again.
+    pub fn new(eal: &'eal Eal, config: &RuntimeConfig, functions: Vec<Loaded>) -> Result<Self, RuntimeError> {
+        if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
+            return Err(RuntimeError::Burst(config.burst));
+        }
+        let ids = find_ports(eal, &config.ports)?;
+        let lcores = eal.lcores();
+        let pool = Mempool::new(
+            eal,
+            "packets",
+            MempoolConfig {
+                size: config.packets.unwrap_or_else(|| packets_needed(ids.len(), lcores.len(), config)),
+                data_room: data_room(config.ports.mtu),
+                ..MempoolConfig::default()
+            },
+        )?;
+        let workers = u16::try_from(lcores.len()).unwrap_or(u16::MAX);
+        let mut ports = Vec::new();
+        let mut queues: Vec<Vec<QueuePair>> = lcores.iter().map(|_| Vec::new()).collect();
+        for id in ids {
+            let descriptors = config.ports.descriptors;
+            let builder = PortBuilder::new(eal, id).queues(workers).descriptors(descriptors, descriptors).pool(&pool);
+            let builder = config.ports.mtu.into_iter().fold(builder, PortBuilder::mtu);
+            let (port, pairs) = builder.start()?;
+            ports.push(port);
+            for (worker, pair) in queues.iter_mut().zip(pairs) {
+                worker.push(pair);
+            }
+        }
+        let names: Vec<String> = functions.iter().map(|loaded| loaded.function.name().to_owned()).collect();
+        let shared = Shared {
+            stop: AtomicBool::new(false),
+            go: AtomicBool::new(false),
+            ready: AtomicUsize::new(0),
+            failures: Mutex::default(),
+            registry: Arc::default(),
+            counters: lcores.iter().map(|_| Arc::new(WorkerCounters::new(ports.len(), names.len()))).collect(),
+            mailboxes: lcores.iter().map(|_| Arc::new(Mailbox::new())).collect(),
+            functions: names,
+        };
+        let (forwarding, burst) = (config.forwarding, config.burst);
+        Ok(Self { eal, functions, forwarding, burst, pool, ports, queues, lcores, shared: Arc::new(shared) })
+    }
+
+    /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
+    /// or a worker ends, everything stops. Returns what `control` returned and the final
+    /// counters.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::Setup`] and [`RuntimeError::WorkerPanicked`] among others.
+    ///
+    /// # Panics
+    ///
+    /// When `control` panics.
+    pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
+        let Self { eal, functions, forwarding, burst, pool, ports, queues, lcores, shared } = self;
+        let clock = Clock::new(eal);
+        let (control_end, worker_ends) = eal.scope(|scope| {
+            let controller = {
+                let shared = Arc::clone(&shared);
+                scope.control("control", move || {
+                    let control_shared = Arc::clone(&shared);
+                    let _stop = StopAtEnd(&control_shared.stop);
+                    let handle = Control { shared, ports };
+                    let value = handle.wait_until_ready().then(|| control(&handle));
+                    (value, handle.ports)
+                })
+            };
+            let mut joins = Vec::new();
+            for (index, (lcore, queues)) in lcores.iter().copied().zip(queues).enumerate() {
+                let plan = Plan {
+                    setup: WorkerSetup {
+                        index,
+                        workers: lcores.len(),
+                        lcore: Some(lcore),
+                        function: String::new(),
+                        pool: pool.clone(),
+                        registry: Arc::clone(&shared.registry),
+                    },
+                    functions: functions.clone(),
+                    forwarding,
+                    burst,
+                    clock,
+                    queues,
+                };
+                let worker_shared = Arc::clone(&shared);
+                match scope.launch(lcore, move || work(plan, &worker_shared)) {
+                    Ok(join) => joins.push(join),
+                    Err(error) => {
+                        shared.stop.store(true, Ordering::Relaxed);
+                        shared.fail(error.into());
+                    }
+                }
+            }
+            // The main lcore is the first: it works while it is waited for, and the others meanwhile.
+            let ends: Vec<_> = joins.into_iter().map(dpdk_rs::LcoreJoin::join).collect();
+            (controller.map(dpdk_rs::ControlJoin::join), ends)
+        });
+        for (worker, end) in worker_ends.iter().enumerate() {
+            if let Err(payload) = end {
+                shared.fail(RuntimeError::WorkerPanicked { worker, message: panic_message(payload.as_ref()) });
+            }
+        }
+        let (value, ports) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
+        let report = shared.report(&ports);
+        let mut queues: Vec<QueuePair> = worker_ends.into_iter().flatten().flatten().collect();
+        let failure = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).drain(..).next();
+        for port in ports {
+            let (of_port, others) = queues.into_iter().partition(|pair| pair.port() == port.id());
+            queues = others;
+            // A worker that failed has taken its queues with it; the port goes with the last one.
+            if let Err(error) = port.stop(of_port)
+                && failure.is_none()
+            {
+                return Err(error.into());
+            }
+        }
+        match (failure, value) {
+            (None, Some(value)) => Ok((value, report)),
+            (Some(failure), _) => Err(failure),
+            (None, None) => Err(std::io::Error::other("stopped before every worker was ready").into()),
+        }
+    }
+}
+
+/// What a worker needs to begin.
+struct Plan {
+    setup: WorkerSetup,
+    functions: Vec<Loaded>,
+    forwarding: Option<ForwardingKind>,
+    burst: usize,
+    clock: Clock,
+    queues: Vec<QueuePair>,
+}
+
+/// A worker's life, on its lcore. Returns its queues, or `None` after a failure.
+fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
+    let _stop = StopAtEnd(&shared.stop);
+    let Plan { mut setup, functions, forwarding, burst, clock, queues } = plan;
+    let mut chain = Chain::new();
+    for Loaded { function, policy } in &functions {
+        function.name().clone_into(&mut setup.function);
+        match function.instance(policy, &mut setup) {
+            Ok(instance) => chain.push(function.name(), instance),
+            Err(error) => {
+                shared.fail(RuntimeError::Setup { function: setup.function, worker: setup.index, error });
+                return queues;
+            }
+        }
+    }
+    let last = PortIx(u16::try_from(queues.len().saturating_sub(1)).unwrap_or(u16::MAX));
+    let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
+        return queues;
+    };
+    let forwarding = forwarding.map(ForwardingKind::make);
+    let pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    let directions = [Direction::Outbound, Direction::Inbound];
+    let ports =
+        queues.into_iter().zip(directions).map(|(queues, direction)| WorkerPort { queues, direction, refused: 0 });
+    let worker = Worker::new(pipeline, ports.collect(), burst, clock, Arc::clone(mailbox));
+
+    shared.ready.fetch_add(1, Ordering::AcqRel);
+    while !shared.go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    worker.run(&shared.stop)
+}
+
+/// Stops all when one ends, however it ends.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn fail(&self, error: RuntimeError) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+    }
+
+    fn report(&self, ports: &[Port]) -> Report {
+        Report::new(ports, &self.functions, &self.counters, &self.registry)
+    }
+}
+
+/// A running program, as its control thread sees it.
+#[derive(Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+    ports: Vec<Port>,
+}
+
+impl Control {
+    /// Whether the program is stopping: a worker has ended, or it was told to.
+    #[must_use]
+    pub fn stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// The counters of all workers, added up now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.shared.report(&self.ports)
+    }
+
+    /// The ports, in the order of [`PortIx`]: link, counters.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// Hands a new policy to every instance of a function, each between two bursts, and
+    /// returns when all have it. The old one is freed here, not on a worker.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] when there is no such function, or a worker has stopped.
+    pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
+        self.command::<F, _>(name, move |instance, _| F::adopt(instance, Arc::clone(&policy))).map(drop)
+    }
+
+    /// Runs a command on every instance of a function, on its own worker and between two
+    /// bursts, and returns the answers in the order of the workers. Packets wait meanwhile:
+    /// a command looks at a bounded number of entries.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] when there is no such function, or a worker has stopped.
+    pub fn command<F, R>(
+        &self,
+        name: &str,
+        command: impl Fn(&mut F::Instance, &mut Context<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<Vec<R>, CommandError>
+    where
+        F: Function,
+        R: Send + 'static,
+    {
+        let index = self.shared.functions.iter().position(|known| known == name);
+        let index = index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
+        let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |chain, cx| {
+            chain.function_mut::<F::Instance>(index).map(|instance| command(instance, cx))
+        })?;
+        answers.into_iter().collect::<Option<_>>().ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
+    }
+
+    fn wait_until_ready(&self) -> bool {
+        while self.shared.ready.load(Ordering::Acquire) < self.shared.counters.len() {
+            if self.stopping() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shared.go.store(true, Ordering::Release);
+        true
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The chain has none of that name and type.
+    #[error("the chain has no function {0:?} of this type")]
+    NoSuchFunction(String),
+    /// It has stopped, or is stopping.
+    #[error(transparent)]
+    WorkerStopped(#[from] WorkerStopped),
+}
+
+fn find_ports(eal: &Eal, config: &PortsConfig) -> Result<Vec<dpdk_rs::PortId>, RuntimeError> {
+    if config.outside.as_ref() == Some(&config.inside) {
+        return Err(RuntimeError::SamePort(config.inside.clone()));
+    }
+    let find = |side, name: &String| {
+        eal.port_by_name(name).ok_or_else(|| {
+            let names: Vec<String> =
+                eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
+            let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            RuntimeError::NoSuchPort { side, name: name.clone(), have }
+        })
+    };
+    let inside = find("inside", &config.inside)?;
+    let outside = config.outside.as_ref().map(|name| find("outside", name)).transpose()?;
+    Ok([Some(inside), outside].into_iter().flatten().collect())
+}
+
+/// Every descriptor may hold a packet, every worker a full cache and its bursts.
+fn packets_needed(ports: usize, workers: usize, config: &RuntimeConfig) -> u32 {
+    let per_worker = ports * 2 * usize::from(config.ports.descriptors) + 512 + 1024;
+    let needed = u32::try_from(workers * per_worker).unwrap_or(u32::MAX >> 1);
+    // A power of two less one is what the pool's ring wastes least with.
+    needed.next_power_of_two().max(2) - 1
+}
+
+/// Room for a frame of the MTU, in steps that drivers take.
+fn data_room(mtu: Option<u16>) -> u16 {
+    mtu.unwrap_or(0).saturating_add(64).next_multiple_of(1024).max(MempoolConfig::default().data_room)
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied().map(str::to_owned);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

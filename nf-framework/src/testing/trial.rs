@@ -1,0 +1,329 @@
+//! Packets through a chain on virtual time, and what became of them.
+
+use crate::batch::Batch;
+use crate::chain::Chain;
+use crate::context::{Context, Direction};
+use crate::counters::WorkerCounters;
+use crate::forwarding::{Forwarding, Wire};
+use crate::function::{NetworkFunction, Registry, WorkerSetup};
+use crate::report::{Balance, Report};
+use crate::testing::lab;
+use crate::time::Instant;
+use crate::verdict::PortIx;
+use crate::worker::{Pipeline, Transmit};
+use dpdk_rs::{Burst, Mempool};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+const INSIDE: PortIx = PortIx(0);
+const OUTSIDE: PortIx = PortIx(1);
+
+/// What became of the packets of one [`Trial::send`] or [`Trial::advance`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// Frames that left by the inside port, in order.
+    pub inside: Vec<Vec<u8>>,
+    /// Frames that left by the outside port, in order.
+    pub outside: Vec<Vec<u8>>,
+    /// Packets dropped, by the name of the reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Packets that functions consumed.
+    pub consumed: u64,
+    /// By how many the packets that functions hold have become more, or less.
+    pub held: i64,
+}
+
+/// A chain in a test, with two ports and a clock that moves when told to.
+#[derive(Debug)]
+pub struct Trial {
+    pipeline: Pipeline,
+    batch: Batch,
+    now: Instant,
+    registry: Arc<Registry>,
+    counters: Arc<WorkerCounters>,
+    names: Vec<String>,
+    wire: Ports,
+}
+
+/// What left, and whether the ports take anything.
+#[derive(Debug, Default)]
+struct Ports {
+    sent: [Vec<Vec<u8>>; 2],
+    full: bool,
+}
+
+impl Transmit for Ports {
+    fn send(&mut self, port: PortIx, burst: &mut Burst) {
+        if self.full {
+            return;
+        }
+        if let Some(sent) = self.sent.get_mut(usize::from(port.0)) {
+            sent.extend(burst.drain().map(|packet| packet.data().to_vec()));
+        }
+    }
+}
+
+impl Trial {
+    pub(crate) fn new(chain: Chain, pool: Mempool, registry: Arc<Registry>) -> Self {
+        let counters = Arc::new(WorkerCounters::new(2, chain.len()));
+        let names = chain.names().map(str::to_owned).collect();
+        let forwarding: Option<Box<dyn Forwarding>> = Some(Box::new(Wire));
+        let pipeline = Pipeline::new(chain, forwarding, (INSIDE, OUTSIDE), pool, Arc::clone(&counters));
+        let batch = Batch::with_limit(Burst::CAPACITY);
+        Self { pipeline, batch, now: Instant::START, registry, counters, names, wire: Ports::default() }
+    }
+
+    /// Without forwarding: what no function decides about is dropped.
+    #[must_use]
+    pub fn without_forwarding(mut self) -> Self {
+        self.pipeline.forwarding = None;
+        self
+    }
+
+    /// With both ports' queues full, or no longer so.
+    pub fn set_ports_full(&mut self, full: bool) {
+        self.wire.full = full;
+    }
+
+    /// The virtual time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Gives the chain frames that came in together, at most 64.
+    ///
+    /// # Panics
+    ///
+    /// When there are more, a frame is longer than a packet of the pool, or the pool is empty.
+    pub fn send(&mut self, direction: Direction, frames: &[Vec<u8>]) -> Outcome {
+        let before = self.report().balance;
+        for frame in frames {
+            let mut packet = self.pipeline.pool.alloc().expect("the tests' pool is empty");
+            assert!(packet.set_contents(frame), "a frame of {} bytes does not fit into a packet", frame.len());
+            assert!(self.batch.push(packet).is_ok(), "more than {} frames at once", Burst::CAPACITY);
+        }
+        let port = if direction == Direction::Outbound { INSIDE } else { OUTSIDE };
+        crate::counters::bump(&self.counters.ports[usize::from(port.0)].received, frames.len() as u64);
+        let drops = self.drops();
+        self.pipeline.process(&mut self.batch, direction, self.now, &mut self.wire);
+        self.outcome(before, &drops)
+    }
+
+    /// Lets time pass, and the functions tick at its end.
+    pub fn advance(&mut self, time: Duration) -> Outcome {
+        let before = self.report().balance;
+        let drops = self.drops();
+        self.now = self.now + time;
+        self.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+        self.outcome(before, &drops)
+    }
+
+    /// Does something with a function of the chain between two bursts, as a command or a new
+    /// policy would.
+    ///
+    /// # Panics
+    ///
+    /// When there is no function of this type at this place.
+    pub fn command<F: NetworkFunction, R>(
+        &mut self,
+        index: usize,
+        command: impl FnOnce(&mut F, &mut Context<'_>) -> R,
+    ) -> R {
+        let (chain, mut cx) = self.pipeline.outside_of_batches(self.now);
+        let function = chain.function_mut::<F>(index).expect("there is a function of this type at this place");
+        command(function, &mut cx)
+    }
+
+    /// The counters, as a program would show them.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let mut report = Report::new(&[], &self.names, &[Arc::clone(&self.counters)], &self.registry);
+        let count = |of: fn(&crate::counters::PortCounters) -> &std::sync::atomic::AtomicU64| {
+            self.counters.ports.iter().map(|port| of(port).load(std::sync::atomic::Ordering::Relaxed)).sum()
+        };
+        report.balance =
+            Balance { received: count(|port| &port.received), sent: count(|port| &port.sent), ..report.balance };
+        report
+    }
+
+    fn drops(&self) -> BTreeMap<String, u64> {
+        self.report().drops.into_iter().map(|drop| (drop.reason, drop.count)).collect()
+    }
+
+    fn outcome(&mut self, before: Balance, drops_before: &BTreeMap<String, u64>) -> Outcome {
+        let after = self.report().balance;
+        assert_eq!(after.unaccounted(), 0, "the packet balance does not close: {after}");
+        let held = self.pipeline.chain.held() + self.pipeline.pending.len();
+        assert_eq!(after.held, held as u64, "the functions' held() and their counters differ");
+        let mut dropped = self.drops();
+        for (reason, count) in &mut dropped {
+            *count -= drops_before.get(reason).copied().unwrap_or(0);
+        }
+        dropped.retain(|_, count| *count > 0);
+        let [inside, outside] = std::mem::take(&mut self.wire.sent);
+        let difference =
+            |after: u64, before: u64| i64::try_from(i128::from(after) - i128::from(before)).unwrap_or(i64::MAX);
+        Outcome {
+            inside,
+            outside,
+            dropped,
+            consumed: after.consumed - before.consumed,
+            held: difference(after.held, before.held),
+        }
+    }
+
+    /// Fails unless the packets that are out of the pool are those that functions hold.
+    fn check_for_leaks(&self) {
+        let pool = &self.pipeline.pool;
+        let out = pool.config().size - pool.available();
+        let held = self.pipeline.chain.held() + self.pipeline.pending.len();
+        assert_eq!(out as usize, held, "{out} packet(s) are out of the pool, functions hold {held}");
+    }
+}
+
+/// One case: what is sent into a chain, and what has to become of it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    name: String,
+    wait: Duration,
+    direction: Direction,
+    frames: Vec<Vec<u8>>,
+    expected: Outcome,
+}
+
+impl Case {
+    /// A case; the name is a sentence that says what holds.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            wait: Duration::ZERO,
+            direction: Direction::Outbound,
+            frames: Vec::new(),
+            expected: Outcome::default(),
+        }
+    }
+
+    /// So much time passes first; what leaves during it counts for this case.
+    #[must_use]
+    pub fn after(mut self, time: Duration) -> Self {
+        self.wait = time;
+        self
+    }
+
+    /// This frame comes in from inside; several go in together.
+    #[must_use]
+    pub fn outbound(mut self, frame: Vec<u8>) -> Self {
+        self.direction = Direction::Outbound;
+        self.frames.push(frame);
+        self
+    }
+
+    /// This frame comes in from outside; several go in together.
+    #[must_use]
+    pub fn inbound(mut self, frame: Vec<u8>) -> Self {
+        self.direction = Direction::Inbound;
+        self.frames.push(frame);
+        self
+    }
+
+    /// All that came in leaves on the other side as it was.
+    #[must_use]
+    pub fn leaves_unchanged(mut self) -> Self {
+        match self.direction {
+            Direction::Outbound => self.expected.outside.extend(self.frames.clone()),
+            Direction::Inbound => self.expected.inside.extend(self.frames.clone()),
+        }
+        self
+    }
+
+    /// This frame leaves by the outside port.
+    #[must_use]
+    pub fn leaves_outside(mut self, frame: Vec<u8>) -> Self {
+        self.expected.outside.push(frame);
+        self
+    }
+
+    /// This frame leaves by the inside port.
+    #[must_use]
+    pub fn leaves_inside(mut self, frame: Vec<u8>) -> Self {
+        self.expected.inside.push(frame);
+        self
+    }
+
+    /// One packet is dropped under this reason.
+    #[must_use]
+    pub fn dropped(mut self, reason: &str) -> Self {
+        *self.expected.dropped.entry(reason.to_owned()).or_default() += 1;
+        self
+    }
+
+    /// One packet is consumed by a function.
+    #[must_use]
+    pub fn consumed(mut self) -> Self {
+        self.expected.consumed += 1;
+        self
+    }
+
+    /// Functions hold this many packets more than before (fewer, if negative).
+    #[must_use]
+    pub fn held(mut self, change: i64) -> Self {
+        self.expected.held = change;
+        self
+    }
+}
+
+/// Puts the cases through one chain, one after the other, so that it keeps its state from
+/// case to case.
+///
+/// # Panics
+///
+/// When a case turns out differently, naming it and showing both, or leaks a packet.
+pub fn trial<M, I>(make: M, cases: I)
+where
+    M: FnOnce(&mut WorkerSetup) -> Chain + Send + 'static,
+    I: IntoIterator<Item = Case>,
+{
+    let cases: Vec<Case> = cases.into_iter().collect();
+    lab(move |lab| {
+        let mut trial = lab.trial(make);
+        for case in cases {
+            let waited = trial.advance(case.wait);
+            let outcome = waited.followed_by(trial.send(case.direction, &case.frames));
+            assert!(outcome == case.expected, "{}", differs(&case, &outcome));
+            trial.check_for_leaks();
+        }
+    });
+}
+
+impl Outcome {
+    fn followed_by(mut self, later: Self) -> Self {
+        self.inside.extend(later.inside);
+        self.outside.extend(later.outside);
+        for (reason, count) in later.dropped {
+            *self.dropped.entry(reason).or_default() += count;
+        }
+        self.consumed += later.consumed;
+        self.held += later.held;
+        self
+    }
+}
+
+fn differs(case: &Case, outcome: &Outcome) -> String {
+    let mut text = format!("{:?} does not hold\n", case.name);
+    for (title, what) in [("expected", &case.expected), ("found", outcome)] {
+        let _ = writeln!(text, "{title}:");
+        for (port, frames) in [("inside", &what.inside), ("outside", &what.outside)] {
+            for frame in frames {
+                let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+                let _ = writeln!(text, "  leaves {port}: {hex}");
+            }
+        }
+        let Outcome { dropped, consumed, held, .. } = what;
+        let _ = writeln!(text, "  dropped {dropped:?}, consumed {consumed}, held {held:+}");
+    }
+    text
+}

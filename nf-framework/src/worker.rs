@@ -1,0 +1,283 @@
+//! A packet's whole way through a worker: received, handled by the chain, settled, sent.
+//!
+//! One worker runs on one lcore and shares nothing with the others. Between `receive` and
+//! `send` there is no allocation, lock, system call, log or formatting.
+
+use crate::batch::Batch;
+use crate::chain::Chain;
+use crate::context::{Context, Direction, Pending, Position};
+use crate::counters::{WorkerCounters, bump};
+use crate::forwarding::Forwarding;
+use crate::function::Budget;
+use crate::mailbox::Mailbox;
+use crate::time::Instant;
+use crate::verdict::{DropReason, PortIx, Verdict};
+use dpdk_rs::{Burst, Clock, Mbuf, Mempool, QueuePair};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Housekeeping comes after so many rounds with packets, or so much time.
+const TICK_ROUNDS: u32 = 64;
+const TICK_TIME: Duration = Duration::from_micros(100);
+/// What one tick may do.
+const TICK_BUDGET: Budget = Budget(128);
+/// How often packets that were set free by packets that were set free go on in one round.
+const PENDING_PASSES: usize = 8;
+
+/// Where settled packets go; the refused ones stay in the burst.
+pub(crate) trait Transmit {
+    fn send(&mut self, port: PortIx, burst: &mut Burst);
+}
+
+/// The chain and all that stands around it, without the queues: the same in a worker and in
+/// a test.
+pub(crate) struct Pipeline {
+    pub(crate) chain: Chain,
+    pub(crate) forwarding: Option<Box<dyn Forwarding>>,
+    pub(crate) inside: PortIx,
+    pub(crate) outside: PortIx,
+    pub(crate) pool: Mempool,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) pending: Pending,
+    /// One burst per port, empty between passes.
+    staged: Vec<Burst>,
+    dropped: Burst,
+}
+
+impl Pipeline {
+    pub(crate) fn new(
+        chain: Chain,
+        forwarding: Option<Box<dyn Forwarding>>,
+        (inside, outside): (PortIx, PortIx),
+        pool: Mempool,
+        counters: Arc<WorkerCounters>,
+    ) -> Self {
+        let staged = counters.ports.iter().map(|_| Burst::new()).collect();
+        let (pending, dropped) = (Pending::new(), Burst::new());
+        Self { chain, forwarding, inside, outside, pool, counters, pending, staged, dropped }
+    }
+
+    /// Takes a batch from one end of the chain to the other, and then whatever that set free.
+    pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
+        self.pass(batch, Position { after: None, direction, turned: false }, now, out);
+        self.release_pending(batch, now, out);
+    }
+
+    fn pass(&mut self, batch: &mut Batch, position: Position, now: Instant, out: &mut impl Transmit) {
+        let mut cx = Context {
+            now,
+            position,
+            inside: self.inside,
+            outside: self.outside,
+            pending: &mut self.pending,
+            counters: &self.counters,
+            pool: &self.pool,
+        };
+        if let Some(forwarding) = &mut self.forwarding
+            && position.after.is_none()
+        {
+            forwarding.ingress(batch, &mut cx);
+        }
+        self.chain.run(batch, &mut cx);
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.egress(batch, &mut cx);
+        }
+        self.settle(batch, position);
+        self.send_staged(out);
+    }
+
+    /// Carries the verdicts out. What nobody decided about is dropped: fail closed.
+    fn settle(&mut self, batch: &mut Batch, position: Position) {
+        batch.settle(|packet, verdict| match verdict {
+            Verdict::Send(port) => match self.staged.get_mut(usize::from(port.0)) {
+                Some(staged) => refuse(staged.push(packet), DropReason::TX_FULL, &self.counters),
+                None => discard(&mut self.dropped, packet, DropReason::NO_SUCH_PORT, &self.counters),
+            },
+            Verdict::Drop(reason) => discard(&mut self.dropped, packet, reason, &self.counters),
+            Verdict::Next => discard(&mut self.dropped, packet, DropReason::UNDECIDED, &self.counters),
+            Verdict::Turn if position.turned => {
+                discard(&mut self.dropped, packet, DropReason::TURNED_TWICE, &self.counters);
+            }
+            Verdict::Turn => {
+                let back = Position { after: None, direction: position.direction.reversed(), turned: true };
+                self.pending.push(packet, back, &self.counters);
+            }
+        });
+        self.dropped.clear();
+    }
+
+    fn send_staged(&mut self, out: &mut impl Transmit) {
+        for (port, burst) in (0..).map(PortIx).zip(&mut self.staged) {
+            if burst.is_empty() {
+                continue;
+            }
+            let staged = burst.len();
+            out.send(port, burst);
+            let refused = burst.clear();
+            if let Some(counters) = self.counters.ports.get(usize::from(port.0)) {
+                bump(&counters.sent, (staged - refused) as u64);
+            }
+            bump(&self.counters.drops[DropReason::TX_FULL.index()], refused as u64);
+        }
+    }
+
+    /// Lets packets that were emitted, resumed or turned go on, together where they wait at
+    /// the same place.
+    pub(crate) fn release_pending(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        for _ in 0..PENDING_PASSES {
+            let Some(position) = self.pending.next_position() else { break };
+            for _ in 0..Burst::CAPACITY {
+                let Some(packet) = self.pending.pop_at(position) else { break };
+                refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
+            }
+            self.pass(batch, position, now, out);
+        }
+        self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Housekeeping of every function.
+    pub(crate) fn tick(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        let (chain, mut cx) = self.outside_of_batches(now);
+        chain.tick(&mut cx, TICK_BUDGET);
+        self.release_pending(batch, now, out);
+    }
+
+    /// The chain, and a context for work that belongs to no batch.
+    pub(crate) fn outside_of_batches(&mut self, now: Instant) -> (&mut Chain, Context<'_>) {
+        let cx = Context {
+            now,
+            position: Position { after: None, direction: Direction::Outbound, turned: false },
+            inside: self.inside,
+            outside: self.outside,
+            pending: &mut self.pending,
+            counters: &self.counters,
+            pool: &self.pool,
+        };
+        (&mut self.chain, cx)
+    }
+
+    /// Drops what still waits; the program stops.
+    pub(crate) fn stop(&mut self) {
+        let waiting = self.pending.clear();
+        bump(&self.counters.drops[DropReason::STOPPED.index()], waiting as u64);
+        self.counters.pending.store(0, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn discard(dropped: &mut Burst, packet: Mbuf, reason: DropReason, counters: &WorkerCounters) {
+    bump(&counters.drops[reason.index()], 1);
+    // A batch has no more packets than a burst has slots; one too many would be freed here.
+    drop(dropped.push(packet));
+}
+
+/// Counts a packet that found no room.
+#[inline]
+fn refuse(result: Result<(), Mbuf>, reason: DropReason, counters: &WorkerCounters) {
+    if let Err(packet) = result {
+        drop(packet);
+        bump(&counters.drops[reason.index()], 1);
+    }
+}
+
+/// A worker's queues of one port, and the end of the chain that the port is.
+pub(crate) struct WorkerPort {
+    pub(crate) queues: QueuePair,
+    pub(crate) direction: Direction,
+    pub(crate) refused: u64,
+}
+
+struct Queues<'a>(&'a mut [WorkerPort]);
+
+impl Transmit for Queues<'_> {
+    #[inline]
+    fn send(&mut self, port: PortIx, burst: &mut Burst) {
+        if let Some(port) = self.0.get_mut(usize::from(port.0)) {
+            port.queues.tx.send(burst);
+        }
+    }
+}
+
+/// One lcore's packets, queues and functions.
+pub(crate) struct Worker {
+    pipeline: Pipeline,
+    ports: Vec<WorkerPort>,
+    batch: Batch,
+    clock: Clock,
+    mailbox: Arc<Mailbox>,
+    rounds_to_tick: u32,
+    next_tick: Instant,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        pipeline: Pipeline,
+        ports: Vec<WorkerPort>,
+        burst: usize,
+        clock: Clock,
+        mailbox: Arc<Mailbox>,
+    ) -> Self {
+        let batch = Batch::with_limit(burst);
+        Self { pipeline, ports, batch, clock, mailbox, rounds_to_tick: TICK_ROUNDS, next_tick: Instant::START }
+    }
+
+    /// Polls until told to stop, and gives the queues back.
+    pub(crate) fn run(mut self, stop: &AtomicBool) -> Vec<QueuePair> {
+        while !stop.load(Ordering::Relaxed) {
+            self.round();
+        }
+        self.housekeeping(self.now());
+        self.pipeline.stop();
+        self.ports.into_iter().map(|port| port.queues).collect()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanoseconds(self.clock.elapsed_nanoseconds())
+    }
+
+    /// One look at every port. This is the packet path.
+    fn round(&mut self) {
+        let now = self.now();
+        let mut idle = true;
+        for index in 0..self.ports.len() {
+            let port = &mut self.ports[index];
+            let received = self.batch.receive(&mut port.queues.rx);
+            if received == 0 {
+                continue;
+            }
+            idle = false;
+            bump(&self.pipeline.counters.ports[index].received, received as u64);
+            let direction = port.direction;
+            self.pipeline.process(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
+        }
+        bump(&self.pipeline.counters.rounds, 1);
+        bump(&self.pipeline.counters.idle_rounds, u64::from(idle));
+        self.rounds_to_tick -= u32::from(!idle);
+        if self.rounds_to_tick == 0 || now >= self.next_tick {
+            self.housekeeping(now);
+        }
+    }
+
+    fn housekeeping(&mut self, now: Instant) {
+        self.rounds_to_tick = TICK_ROUNDS;
+        self.next_tick = now + TICK_TIME;
+        for (port, counters) in self.ports.iter_mut().zip(&self.pipeline.counters.ports) {
+            let refused = port.queues.rx.refused() - port.refused;
+            port.refused += refused;
+            bump(&counters.received, refused);
+            bump(&self.pipeline.counters.drops[DropReason::NOT_ONE_SEGMENT.index()], refused);
+        }
+        if self.mailbox.has_mail() {
+            let (chain, mut cx) = self.pipeline.outside_of_batches(now);
+            self.mailbox.work(chain, &mut cx);
+        }
+        self.pipeline.tick(&mut self.batch, now, &mut Queues(&mut self.ports));
+    }
+}

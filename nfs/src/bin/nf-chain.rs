@@ -1,0 +1,14 @@
+//! Runs a chain of functions that its configuration names, from inside to outside.
+
+use nf_framework::App;
+use nfs::{monitor::Monitor, rate_limit::RateLimit};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    App::new("nf-chain")
+        .about("Runs a chain of network functions: monitor, rate-limit")
+        .version(env!("CARGO_PKG_VERSION"))
+        .function(Monitor)
+        .function(RateLimit)
+        .run_functions()
+}

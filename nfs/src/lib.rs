@@ -1,0 +1,9 @@
+//! Network functions, each a control object with a configuration table of its own, to be
+//! put into chains by `nf-chain` or by a program of yours.
+//!
+//! Today there are two small ones, [`monitor`] and [`rate_limit`]. The load balancer, the
+//! firewall and the NAT are being built.
+#![forbid(unsafe_code)]
+
+pub mod monitor;
+pub mod rate_limit;
