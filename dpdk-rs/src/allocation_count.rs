@@ -3,7 +3,8 @@
 //!
 //! A program that refers to this module gets its `malloc`, and DPDK's `rte_malloc`,
 //! counted, whoever calls them: the program's own definitions stand before those of the
-//! shared libraries. Make [`CountingAllocator`] the global allocator to count Rust's too.
+//! shared libraries. With the feature `static` there are no shared libraries of DPDK, and
+//! `rte_malloc` stays uncounted. Make [`CountingAllocator`] the global allocator to count Rust's too.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -24,7 +25,7 @@ pub struct AllocationCount {
     pub rust: u64,
     /// To libc's `malloc` family.
     pub c: u64,
-    /// To DPDK's `rte_malloc` family.
+    /// To DPDK's `rte_malloc` family; always 0 in a static program.
     pub dpdk: u64,
 }
 

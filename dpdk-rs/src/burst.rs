@@ -3,20 +3,27 @@
 use crate::mbuf::Mbuf;
 use dpdk_sys as sys;
 use std::fmt;
+use std::mem::ManuallyDrop;
 
 /// A row of slots for packets, held in place: it never allocates. Packets are pushed to the
 /// end; [`Burst::take`] leaves an empty slot, so that the others keep their index.
 ///
 /// Dropping or clearing it frees the packets, in bulk where they share a pool.
 pub struct Burst {
-    /// Slots at and past `len` are empty.
-    slots: [Option<Mbuf>; Self::CAPACITY],
+    /// Slots at and past `len` mean nothing: they are left as they are when their packets
+    /// go, and drivers may write there (vector code stores in fours). No one looks at them.
+    slots: [Slot; Self::CAPACITY],
     len: usize,
+    /// Empty slots below `len`.
+    holes: usize,
     limit: usize,
 }
 
+/// Not dropped where it is overwritten or forgotten; [`Burst`] says when a packet goes.
+type Slot = ManuallyDrop<Option<Mbuf>>;
+
 // Handed to C as an array of pointers.
-const _: () = assert!(size_of::<Option<Mbuf>>() == size_of::<*mut sys::rte_mbuf>());
+const _: () = assert!(size_of::<Slot>() == size_of::<*mut sys::rte_mbuf>());
 
 impl Default for Burst {
     fn default() -> Self {
@@ -47,7 +54,7 @@ impl Burst {
         } else {
             limit
         };
-        Self { slots: [const { None }; Self::CAPACITY], len: 0, limit }
+        Self { slots: [const { ManuallyDrop::new(None) }; Self::CAPACITY], len: 0, holes: 0, limit }
     }
 
     /// Number of slots in use, empty ones among them counted.
@@ -80,8 +87,7 @@ impl Burst {
     pub fn push(&mut self, packet: Mbuf) -> Result<(), Mbuf> {
         match self.slots.get_mut(self.len) {
             Some(slot) => {
-                // The slot is empty: nothing to drop, and the compiler need not look.
-                std::mem::forget(slot.replace(packet));
+                *slot = ManuallyDrop::new(Some(packet));
                 self.len += 1;
                 Ok(())
             }
@@ -93,30 +99,32 @@ impl Burst {
     #[must_use]
     #[inline]
     pub fn packet(&self, index: usize) -> Option<&Mbuf> {
-        self.slots.get(index)?.as_ref()
+        self.used().get(index)?.as_ref()
     }
 
     /// The packet in slot `index`, to be changed.
     #[must_use]
     #[inline]
     pub fn packet_mut(&mut self, index: usize) -> Option<&mut Mbuf> {
-        self.slots.get_mut(index)?.as_mut()
+        self.used_mut().get_mut(index)?.as_mut()
     }
 
     /// Takes the packet out of slot `index` and leaves the slot empty.
     #[inline]
     pub fn take(&mut self, index: usize) -> Option<Mbuf> {
-        self.slots.get_mut(index)?.take()
+        let packet = self.used_mut().get_mut(index)?.take();
+        self.holes += usize::from(packet.is_some());
+        packet
     }
 
     /// The packets, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Mbuf> {
-        self.slots.iter().take(self.len).flatten()
+        self.used().iter().filter_map(|slot| slot.as_ref())
     }
 
     /// The packets, to be changed, in order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Mbuf> {
-        self.slots.iter_mut().take(self.len).flatten()
+        self.used_mut().iter_mut().filter_map(|slot| slot.as_mut())
     }
 
     /// Takes all packets out, in order. Those that the iterator was not asked for are freed
@@ -128,25 +136,28 @@ impl Burst {
     /// Declares all slots free, after every packet was taken; frees what was not.
     #[inline]
     pub fn reset(&mut self) {
-        if self.slots.iter().take(self.len).any(Option::is_some) {
-            self.clear();
+        if self.holes < self.len {
+            self.free_all();
         }
         self.len = 0;
+        self.holes = 0;
     }
 
     /// Frees all packets and returns how many they were.
+    #[inline]
     pub fn clear(&mut self) -> usize {
+        if self.len == 0 { 0 } else { self.free_all() }
+    }
+
+    fn free_all(&mut self) -> usize {
         self.compact();
         let packets = self.len;
         let mut done = 0;
         while let Some(first) = self.packet(done) {
             let pool = first.pool();
-            let run = self
-                .slots
-                .iter()
-                .skip(done)
-                .take_while(|slot| slot.as_ref().is_some_and(|p| p.pool() == pool && p.is_plain()));
-            let run = run.count();
+            // By slots, as those before `done` may be empty now.
+            let alike = |slot: &&Slot| slot.as_ref().is_some_and(|p| p.pool() == pool && p.is_plain());
+            let run = self.used().iter().skip(done).take_while(alike).count();
             if run == 0 {
                 drop(self.take(done));
                 done += 1;
@@ -157,17 +168,17 @@ impl Burst {
             // SAFETY: slots done..done + run hold packets that we own, which are of this pool
             // and direct (checked above) and of one segment with one reference (`Mbuf`).
             unsafe { sys::shim_mbuf_raw_free_bulk(pool, first, u32_of(run)) };
-            self.forget(done, run);
             done += run;
         }
         self.len = 0;
+        self.holes = 0;
         packets
     }
 
     /// Moves the packets together, so that no slot below `len` is empty.
     #[inline]
     pub(crate) fn compact(&mut self) {
-        if !self.slots.iter().take(self.len).all(Option::is_some) {
+        if self.holes > 0 {
             self.compact_from(0);
         }
     }
@@ -181,12 +192,31 @@ impl Burst {
                 to += 1;
             }
         }
+        self.holes -= self.len - to;
         self.len = to;
     }
 
+    #[inline]
+    fn used(&self) -> &[Slot] {
+        &self.slots[..self.len]
+    }
+
+    #[inline]
+    fn used_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots[..self.len]
+    }
+
+    /// The packets in the slots from `start` on.
+    #[inline]
+    pub(crate) fn packets_from(&mut self, start: usize) -> impl Iterator<Item = &mut Mbuf> {
+        self.used_mut().iter_mut().skip(start).filter_map(|slot| slot.as_mut())
+    }
+
     /// The slots as C sees them: an array of 64 pointers, null where empty.
+    #[inline]
     pub(crate) fn pointers(&mut self) -> *mut *mut sys::rte_mbuf {
-        // Option<Mbuf> has the layout of a nullable pointer: Mbuf is a transparent NonNull.
+        // Option<Mbuf> has the layout of a nullable pointer: Mbuf is a transparent NonNull,
+        // ManuallyDrop is transparent too.
         self.slots.as_mut_ptr().cast()
     }
 
@@ -207,23 +237,14 @@ impl Burst {
         self.len += count;
     }
 
-    /// Empties slots whose packets C now owns, without freeing.
+    /// Drops the first `count` slots, whose packets C owns now, and moves the others up. No
+    /// slot is empty: `compact` came before.
     #[inline]
-    pub(crate) fn forget(&mut self, start: usize, count: usize) {
-        for slot in self.slots.iter_mut().skip(start).take(count) {
-            std::mem::forget(slot.take());
-        }
-    }
-
-    /// Drops the first `count` slots, which are empty, and moves the others up.
-    #[inline]
-    pub(crate) fn advance(&mut self, count: usize) {
+    pub(crate) fn give_away(&mut self, count: usize) {
         if count < self.len {
-            for index in count..self.len {
-                self.slots.swap(index - count, index);
-            }
+            self.used_mut().rotate_left(count);
         }
-        self.len -= count.min(self.len);
+        self.len -= count;
     }
 }
 

@@ -38,10 +38,10 @@ pub enum EalError {
     /// Something before `--` that the EAL has no use for.
     #[error("the EAL does not know what to do with the argument {0:?}; the program's own arguments come after \"--\"")]
     UnexpectedArgument(String),
-    /// No hugepage is free.
+    /// No hugepage is free, or hugetlbfs is not mounted.
     #[error(
-        "no free hugepages: reserve some as root (sysctl -w vm.nr_hugepages=512), \
-         or do without them by the EAL argument --no-huge"
+        "no free hugepages: reserve some as root (sysctl -w vm.nr_hugepages=512), give the EAL argument \
+         --in-memory if hugetlbfs is not mounted, or --no-huge to do without them"
     )]
     NoHugepages,
     /// Another program holds the same runtime directory.
@@ -125,7 +125,7 @@ impl Running {
 /// main lcore), and it cleans up when it goes, unless a port, pool or ring is still
 /// there: then it leaves DPDK as it is and says so in the log.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// # let (eal, _) = dpdk_rs::Eal::init(std::env::args()).unwrap();
 /// std::thread::spawn(move || drop(eal)); // the EAL stays where it is
 /// ```
@@ -163,6 +163,10 @@ impl Eal {
         }
         let (ours, rest) = split(args);
         let c_strings = c_strings(&ours)?;
+        if ours.iter().any(|arg| arg == "secondary" || arg == "--proc-type=secondary") {
+            // Without a primary process that it finds, it would wait for one for ever.
+            return Err(EalError::Secondary);
+        }
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(EalError::AlreadyInitialised);
         }

@@ -112,6 +112,28 @@ type Launches = Rc<RefCell<Vec<Lcore>>>;
 type PanicOf<'scope> = Box<dyn FnOnce() -> Option<Box<dyn Any + Send>> + 'scope>;
 
 /// Launches closures on lcores and control threads; see [`Eal::scope`].
+///
+/// Launching belongs to the main lcore, so a scope does not go to another thread:
+///
+/// ```compile_fail,E0277
+/// # use dpdk_rs::{Eal, Lcore};
+/// fn elsewhere(eal: &Eal, lcore: Lcore) {
+///     eal.scope(|scope| {
+///         let _ = scope.control("control", || scope.launch(lcore, || ()).is_ok());
+///     });
+/// }
+/// ```
+///
+/// Pools, ports and scopes are made on the main lcore, so a closure has no use for the EAL:
+///
+/// ```compile_fail,E0277
+/// # use dpdk_rs::{Eal, Lcore};
+/// fn on_an_lcore(eal: &Eal, lcore: Lcore) {
+///     eal.scope(|scope| {
+///         let _ = scope.launch(lcore, || eal.ports().count());
+///     });
+/// }
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     threads: &'scope thread::Scope<'scope, 'env>,
     affinity: Affinity,

@@ -14,6 +14,7 @@
 //! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them |
 //! | [`RxQueue`], [`TxQueue`] | one hardware queue | polled through `&mut`, not cloneable |
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
+//! | [`Memory`], [`HugeSlice`] | hugepages for tables | given back before DPDK is cleaned up |
 //! | [`Clock`] | the time-stamp counter | |
 //!
 //! ```no_run
@@ -48,25 +49,35 @@ mod burst;
 mod clock;
 mod eal;
 mod errno;
+mod hash;
+mod hint;
 mod launch;
 mod log_sink;
 mod mbuf;
+mod memory;
 mod mempool;
 mod port;
 mod port_info;
 mod queue;
 mod ring;
+#[cfg(feature = "rte-hash")]
+pub mod rte_hash;
+mod tag_group;
 mod version;
 
 pub use burst::Burst;
 pub use clock::{Clock, Ticks};
 pub use eal::{Eal, EalError};
 pub use errno::Errno;
+pub use hash::HashKey;
+pub use hint::prefetch;
 pub use launch::{ControlJoin, LaunchError, Lcore, LcoreJoin, Scope};
 pub use mbuf::Mbuf;
+pub use memory::{HugeSlice, Memory, OutOfMemory};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{Port, PortBuilder, PortError, RssFunctions};
 pub use port_info::{Link, MacAddress, Offloads, PortId, PortInfo, PortStats, XStat};
 pub use queue::{QueuePair, RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, Ring, RingError};
+pub use tag_group::TagGroup;
 pub use version::Version;

@@ -55,6 +55,28 @@ same_offset! {
 const _: () = assert!(size_of::<RawMbuf>() == sys::DPDK_MBUF_SIZE as usize);
 const _: () = assert!(align_of::<RawMbuf>() == sys::DPDK_MBUF_ALIGN as usize);
 
+impl RawMbuf {
+    /// Four fields as the one word that they are in memory.
+    #[inline]
+    const fn rearm_data(data_off: u16, refcnt: u16, nb_segs: u16, port: u16) -> u64 {
+        data_off as u64 | (refcnt as u64) << 16 | (nb_segs as u64) << 32 | (port as u64) << 48
+    }
+}
+
+/// Free bytes before the data of a fresh packet.
+#[allow(clippy::cast_possible_truncation, reason = "128")]
+const HEADROOM: u16 = sys::RTE_PKTMBUF_HEADROOM as u16;
+
+/// What packets that have arrived look like at a glance.
+pub(crate) enum Glance {
+    /// All are sound and say which port they came by.
+    Usual,
+    /// All are sound, but some say another port.
+    OtherPort,
+    /// A closer look is needed.
+    Unusual,
+}
+
 /// Bits of `ol_flags` that say whose memory the data is in.
 const NOT_DIRECT: u64 = sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL;
 
@@ -91,6 +113,32 @@ impl Mbuf {
     fn raw_mut(&mut self) -> &mut RawMbuf {
         // SAFETY: as in `raw`, and the only reference, as we are borrowed mutably.
         unsafe { self.0.as_mut() }
+    }
+
+    /// Looks at packets that have just arrived, at two words of each and without branches.
+    ///
+    /// `largest` is the data room of the pool that the driver allocates from. A packet with
+    /// the usual headroom that is not longer fits into its buffer; one of another pool has
+    /// been in safe hands before, through a ring, and fits into its own. Drivers do not
+    /// deliver indirect packets, and nothing here can make one.
+    #[inline]
+    pub(crate) fn glance(packets: &[Self], port: u16, largest: u16) -> Glance {
+        let usual = RawMbuf::rearm_data(HEADROOM, 1, 1, port);
+        let (mut unusual, mut data_len) = (0, 0);
+        for packet in packets {
+            let raw = packet.raw();
+            unusual |= usual ^ RawMbuf::rearm_data(raw.data_off, raw.refcnt, raw.nb_segs, raw.port);
+            // At least the longest of them.
+            data_len |= raw.data_len;
+        }
+        let usual_but_port = unusual & RawMbuf::rearm_data(u16::MAX, u16::MAX, u16::MAX, 0) == 0;
+        if !usual_but_port || data_len > largest {
+            Glance::Unusual
+        } else if unusual == 0 {
+            Glance::Usual
+        } else {
+            Glance::OtherPort
+        }
     }
 
     /// Whether this is what an `Mbuf` has to be: one segment, one reference, own data, all
@@ -212,13 +260,12 @@ impl Mbuf {
     /// usual headroom.
     #[must_use]
     pub fn set_contents(&mut self, bytes: &[u8]) -> bool {
-        let room = usize::from(self.raw().buf_len).saturating_sub(sys::RTE_PKTMBUF_HEADROOM as usize);
+        let room = usize::from(self.raw().buf_len).saturating_sub(usize::from(HEADROOM));
         let Ok(length) = u16::try_from(bytes.len()) else { return false };
         if bytes.len() > room {
             return false;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "128")]
-        self.set_data(sys::RTE_PKTMBUF_HEADROOM as u16, length);
+        self.set_data(HEADROOM, length);
         self.data_mut().copy_from_slice(bytes);
         true
     }

@@ -233,6 +233,10 @@ impl Mempool {
         self.0.config
     }
 
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.0.running
+    }
+
     pub(crate) fn raw(&self) -> *mut sys::rte_mempool {
         self.0.raw.0.as_ptr()
     }

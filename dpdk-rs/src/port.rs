@@ -401,6 +401,14 @@ impl Started {
 
 /// A started port, for everything but packets: link, counters, stopping. It may move to a
 /// control thread; its queues go to the lcores.
+///
+/// ```compile_fail,E0277
+/// fn one_thread_at_a_time(port: &dpdk_rs::Port) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| port.link());
+///     });
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Port {
     started: Arc<Started>,

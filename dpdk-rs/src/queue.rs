@@ -1,7 +1,7 @@
 //! A port's queues: polled by whoever holds them, and by no one else.
 
 use crate::burst::Burst;
-use crate::mbuf::Mbuf;
+use crate::mbuf::{Glance, Mbuf};
 use crate::port::Started;
 use crate::{Mempool, PortId};
 use dpdk_sys as sys;
@@ -26,6 +26,8 @@ pub struct RxQueue {
     port: Arc<Started>,
     queue: u16,
     refused: u64,
+    /// The pool's data room in bytes.
+    largest: u16,
     /// Arriving packets are of this pool, so it must not go before.
     _pool: Mempool,
 }
@@ -40,7 +42,13 @@ pub struct TxQueue {
 impl QueuePair {
     pub(crate) fn new(port: &Arc<Started>, queue: u16, pool: &Mempool) -> Self {
         Self {
-            rx: RxQueue { port: Arc::clone(port), queue, refused: 0, _pool: pool.clone() },
+            rx: RxQueue {
+                port: Arc::clone(port),
+                queue,
+                refused: 0,
+                largest: pool.config().data_room,
+                _pool: pool.clone(),
+            },
             tx: TxQueue { port: Arc::clone(port), queue },
         }
     }
@@ -72,17 +80,33 @@ impl RxQueue {
         // SAFETY: the port is started and has this queue; `&mut self` of the only handle
         // makes this the queue's only poll; there is room for that many pointers.
         let count = usize::from(unsafe { sys::shim_rx_burst(self.port.id().0, self.queue, free, room as u16) });
-        // SAFETY: the driver gives packets away (rte_eth_rx_burst); the loop below takes out
-        // those that an `Mbuf` cannot be before anyone can touch them.
+        // SAFETY: the driver has stored that many packets there and gives them away
+        // (rte_eth_rx_burst). What an `Mbuf` cannot be is taken out below before anyone can
+        // touch it.
+        let arrived = unsafe { std::slice::from_raw_parts(free.cast::<Mbuf>(), count) };
+        let port = self.port.id().0;
+        let glance = Mbuf::glance(arrived, port, self.largest);
+        // SAFETY: as above; the driver stores no more than it was asked for.
         unsafe { burst.grow(count) };
-        let mut sound = true;
-        for index in len..len + count {
-            if let Some(packet) = burst.packet_mut(index) {
-                sound &= packet.is_sound();
-                packet.stamp_port(self.port.id().0);
+        match glance {
+            Glance::Usual => count,
+            Glance::OtherPort => {
+                burst.packets_from(len).for_each(|packet| packet.stamp_port(port));
+                count
             }
+            Glance::Unusual => self.inspect(burst, len),
         }
-        if sound { count } else { self.refuse(burst, len) }
+    }
+
+    /// Looks at each packet that has arrived, from slot `from` on.
+    #[cold]
+    fn inspect(&mut self, burst: &mut Burst, from: usize) -> usize {
+        let mut sound = true;
+        for packet in burst.packets_from(from) {
+            sound &= packet.is_sound();
+            packet.stamp_port(self.port.id().0);
+        }
+        if sound { burst.len() - from } else { self.refuse(burst, from) }
     }
 
     #[cold]
@@ -123,8 +147,7 @@ impl TxQueue {
         // this the queue's only use; the first `len` slots are packets, after `compact`.
         let sent = usize::from(unsafe { sys::shim_tx_burst(self.port.id().0, self.queue, burst.pointers(), len) });
         // The driver owns the first `sent` of them now.
-        burst.forget(0, sent);
-        burst.advance(sent);
+        burst.give_away(sent);
         sent
     }
 

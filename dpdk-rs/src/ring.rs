@@ -101,8 +101,7 @@ impl Producer {
         let len = u32_of(burst.len());
         // SAFETY: `&mut self` of the only producer; the first `len` slots are packets.
         let sent = unsafe { sys::shim_ring_enqueue_burst(self.0.raw.as_ptr(), burst.pointers(), len) } as usize;
-        burst.forget(0, sent);
-        burst.advance(sent);
+        burst.give_away(sent);
         sent
     }
 }

@@ -5,7 +5,7 @@
 use crate::probe::Dpdk;
 
 /// The libraries whose functions are called, beside those they bring themselves.
-const CORE: [&str; 8] = ["eal", "log", "ethdev", "mbuf", "mempool", "ring", "net", "net_ring"];
+const CORE: [&str; 9] = ["eal", "log", "ethdev", "hash", "mbuf", "mempool", "ring", "net", "net_ring"];
 
 /// What static programs need of DPDK, in link order: users before what they use.
 const STATIC_CORE: [&str; 24] = [

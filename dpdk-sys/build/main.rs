@@ -14,9 +14,10 @@ const MILESTONES: [(u32, u32); 3] = [(23, 11), (24, 11), (25, 11)];
 fn main() {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=csrc");
+    // The error line alone fails the build. A failing exit code too would make cargo put
+    // all that was printed here around it.
     if let Err(sentence) = run() {
         println!("cargo::error={sentence}");
-        std::process::exit(1);
     }
 }
 
@@ -54,6 +55,9 @@ fn compile_shim(dpdk: &Dpdk) -> Result<(), String> {
     if cfg!(feature = "allocation-count") {
         let mut build = cc::Build::new();
         build.opt_level(2).warnings(true).file("csrc/allocation_count.c");
+        if cfg!(feature = "static") {
+            build.define("DPDK_STATIC", None);
+        }
         build.try_compile("dpdk_allocation_count").map_err(|error| error.to_string())?;
     }
     Ok(())
@@ -71,6 +75,7 @@ fn generate_bindings(dpdk: &Dpdk) -> Result<(), String> {
         .derive_default(true)
         .allowlist_function("rte_(eal|eth|lcore|log|mempool|pktmbuf|mbuf|ring|dev|thread|malloc|memzone)_.*")
         .allowlist_function("rte_(zmalloc|malloc|free|version|strerror|rand|get_(main|next)_lcore|get_t[is][cm][e]?r?_.*|openlog_stream|socket_.*)")
+        .allowlist_function("rte_hash_(create|free|add_key|lookup_bulk)")
         .allowlist_type("rte_(eth|mbuf|mempool|ring|eal|lcore|log)_.*|rte_(mbuf|mempool|ring)")
         .allowlist_var("DPDK_.*|RTE_(ETH|ETHER|MAX|MBUF|MEMPOOL|RING|LOG|VER|PKTMBUF|CACHE)_.*|LCORE_ID_ANY|SOCKET_ID_ANY|RTE_MAX_.*|RING_F_.*")
         // Thread-local in DPDK: linked as ordinary variables they crash the program. The shim has functions.

@@ -30,17 +30,17 @@ pub fn dpdk() -> Result<Dpdk, String> {
     // The crate explains well what is missing and watches the right environment
     // variables, but it keeps only part of the flags: `-include rte_config.h` and
     // `-march` are dropped. So the flags come from the program, word by word.
-    let library = pkg_config::Config::new()
-        .cargo_metadata(false)
-        .probe("libdpdk")
-        .map_err(|error| match error {
-            pkg_config::Error::Command { .. } => "pkg-config is not installed; install it, on Debian: apt-get install pkg-config".to_owned(),
-            pkg_config::Error::ProbeFailure { .. } | pkg_config::Error::Failure { .. } => format!(
-                "DPDK's development files are not installed (or PKG_CONFIG_PATH does not lead to libdpdk.pc); install them, on Debian: apt-get install dpdk-dev ({})",
-                one_line(&error)
-            ),
-            other => one_line(&other),
-        })?;
+    let library = pkg_config::Config::new().cargo_metadata(false).probe("libdpdk").map_err(|error| match error {
+        pkg_config::Error::Command { .. } => {
+            "pkg-config is not installed; install it, on Debian: apt-get install pkg-config".to_owned()
+        }
+        pkg_config::Error::ProbeFailure { .. } | pkg_config::Error::Failure { .. } => {
+            "DPDK's development files are not installed; install them, on Debian: apt-get install dpdk-dev \
+                 (or let PKG_CONFIG_PATH lead to libdpdk.pc)"
+                .to_owned()
+        }
+        other => one_line(&other),
+    })?;
     let version = library.version.clone();
     let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let (Some(year), Some(month)) = (numbers.next(), numbers.next()) else {
@@ -66,8 +66,10 @@ fn cflags() -> Result<Vec<String>, String> {
 
 /// bindgen panics without libclang; ask first.
 pub fn libclang() -> Result<(), String> {
-    clang_sys::load().map_err(|error| {
-        format!("libclang is not installed; install it, on Debian: apt-get install libclang-dev ({})", one_line(&error))
+    clang_sys::load().map_err(|_| {
+        "libclang is not installed; install it, on Debian: apt-get install libclang-dev \
+         (or let LIBCLANG_PATH lead to libclang.so)"
+            .to_owned()
     })
 }
 

@@ -74,6 +74,9 @@ int posix_memalign(void **out, size_t alignment, size_t size)
 	return 0;
 }
 
+/* In a static program there is one rte_malloc, and it is DPDK's: these stay uncounted. */
+#ifndef DPDK_STATIC
+
 /* The real function behind one of ours; found once. */
 #define REAL(name) \
 	static __typeof__(&name) real; \
@@ -87,6 +90,8 @@ void *rte_calloc(const char *type, size_t count, size_t size, unsigned int align
 void *rte_realloc(void *old, size_t size, unsigned int align);
 void *rte_malloc_socket(const char *type, size_t size, unsigned int align, int socket);
 void *rte_zmalloc_socket(const char *type, size_t size, unsigned int align, int socket);
+void *rte_calloc_socket(const char *type, size_t count, size_t size, unsigned int align, int socket);
+void *rte_realloc_socket(void *old, size_t size, unsigned int align, int socket);
 
 void *rte_malloc(const char *type, size_t size, unsigned int align)
 {
@@ -116,6 +121,20 @@ void *rte_realloc(void *old, size_t size, unsigned int align)
 	return real(old, size, align);
 }
 
+void *rte_calloc_socket(const char *type, size_t count, size_t size, unsigned int align, int socket)
+{
+	REAL(rte_calloc_socket);
+	dpdk_calls++;
+	return real(type, count, size, align, socket);
+}
+
+void *rte_realloc_socket(void *old, size_t size, unsigned int align, int socket)
+{
+	REAL(rte_realloc_socket);
+	dpdk_calls++;
+	return real(old, size, align, socket);
+}
+
 void *rte_malloc_socket(const char *type, size_t size, unsigned int align, int socket)
 {
 	REAL(rte_malloc_socket);
@@ -129,3 +148,5 @@ void *rte_zmalloc_socket(const char *type, size_t size, unsigned int align, int 
 	dpdk_calls++;
 	return real(type, size, align, socket);
 }
+
+#endif /* DPDK_STATIC */

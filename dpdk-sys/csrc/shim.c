@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -82,7 +83,7 @@ static ssize_t log_write(void *cookie, const char *text, size_t length)
 	size_t start = 0;
 
 	/* Last words of rte_panic() and rte_exit(): nobody will be there to hear more. */
-	if (level <= (int)RTE_LOG_CRIT && real_stderr >= 0) {
+	if (level == (int)RTE_LOG_CRIT && real_stderr >= 0) {
 		ssize_t ignored = write(real_stderr, text, length);
 		(void)ignored;
 	}
@@ -113,14 +114,18 @@ int shim_log_to(shim_log_sink sink)
 
 bool shim_device_is_probed(const char *name)
 {
-	static const char *const buses[] = { "bus=vdev", "bus=pci", "bus=auxiliary", "bus=vmbus" };
+	static const char *const buses[] = { "vdev", "pci", "auxiliary", "vmbus" };
+	char filter[sizeof("bus=auxiliary")];
 	struct rte_dev_iterator iterator;
 	struct rte_device *device;
 	bool found = false;
 
 	for (size_t i = 0; i < RTE_DIM(buses); i++) {
+		if (rte_bus_find_by_name(buses[i]) == NULL)
+			continue; /* not linked, and the iterator would complain */
+		snprintf(filter, sizeof(filter), "bus=%s", buses[i]);
 		/* The walk is not left early: its end frees the iterator. */
-		RTE_DEV_FOREACH(device, buses[i], &iterator) {
+		RTE_DEV_FOREACH(device, filter, &iterator) {
 			if (strcmp(rte_dev_name(device), name) == 0 && rte_dev_is_probed(device))
 				found = true;
 		}

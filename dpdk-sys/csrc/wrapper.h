@@ -8,6 +8,7 @@
 #include <rte_errno.h>
 #include <rte_eth_ring.h>
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -39,6 +40,7 @@ enum dpdk_mbuf_offset {
 	MBUF_OFFSET(pool),
 	MBUF_OFFSET(next),
 	MBUF_OFFSET(tx_offload),
+	MBUF_OFFSET(shinfo),
 	DPDK_MBUF_SIZE = sizeof(struct rte_mbuf),
 	DPDK_MBUF_ALIGN = _Alignof(struct rte_mbuf),
 };
@@ -47,4 +49,5 @@ enum dpdk_mbuf_offset {
 enum dpdk_size {
 	DPDK_MEMPOOL_NAME_SIZE = RTE_MEMPOOL_NAMESIZE,
 	DPDK_RING_NAME_SIZE = RTE_RING_NAMESIZE,
+	DPDK_HASH_NAME_SIZE = RTE_HASH_NAMESIZE,
 };

@@ -1,6 +1,6 @@
 //! The packets of one burst on their way through a chain, with a verdict for each.
 
-use crate::verdict::Verdict;
+use crate::verdict::{PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf, RxQueue};
 
 /// Up to 64 packets that came in together. Packets stay in their slots; functions write
@@ -11,6 +11,8 @@ pub struct Batch {
     verdicts: [Verdict; Burst::CAPACITY],
     /// Bit i: slot i holds a packet that no one has decided about.
     undecided: u64,
+    /// What was decided about all of its packets at once, if it was: then it is settled whole.
+    unanimous: Option<Verdict>,
 }
 
 impl Default for Batch {
@@ -23,7 +25,8 @@ impl Batch {
     /// An empty batch that receives up to `limit` packets at once, between 1 and 64.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
-        Self { burst: Burst::with_limit(limit), verdicts: [Verdict::Next; Burst::CAPACITY], undecided: 0 }
+        let verdicts = [Verdict::Next; Burst::CAPACITY];
+        Self { burst: Burst::with_limit(limit), verdicts, undecided: 0, unanimous: None }
     }
 
     /// The slots whose packets are undecided now; deciding while iterating is fine.
@@ -59,6 +62,13 @@ impl Batch {
     /// Gives the same verdict on every packet that is undecided.
     #[inline]
     pub fn decide_all(&mut self, verdict: Verdict) {
+        let len = self.burst.len();
+        if len > 0 && self.undecided == mask(len) && verdict != Verdict::Next {
+            self.verdicts[..len].fill(verdict);
+            self.undecided = 0;
+            self.unanimous = Some(verdict);
+            return;
+        }
         for slot in self.undecided() {
             self.decide(slot, verdict);
         }
@@ -71,7 +81,10 @@ impl Batch {
         for slot in self.undecided() {
             if let Some(packet) = self.burst.packet_mut(slot) {
                 let verdict = judge(packet);
-                self.decide(slot, verdict);
+                if verdict != Verdict::Next {
+                    self.verdicts[slot] = verdict;
+                    self.undecided &= !(1 << slot);
+                }
             }
         }
     }
@@ -113,6 +126,7 @@ impl Batch {
         self.burst.reset();
         let count = queue.receive(&mut self.burst);
         self.undecided = mask(count);
+        self.unanimous = None;
         count
     }
 
@@ -125,7 +139,18 @@ impl Batch {
         let slot = self.burst.len();
         self.burst.push(packet)?;
         self.undecided |= 1 << slot;
+        self.unanimous = None;
         Ok(())
+    }
+
+    /// The port that all packets leave by and the packets, if that was decided about all at
+    /// once.
+    #[inline]
+    pub(crate) fn all_to_one_port(&mut self) -> Option<(PortIx, &mut Burst)> {
+        match self.unanimous {
+            Some(Verdict::Send(port)) => Some((port, &mut self.burst)),
+            _ => None,
+        }
     }
 
     /// Takes every packet with its verdict and leaves the batch empty.
@@ -137,11 +162,19 @@ impl Batch {
                 to(packet, verdict);
             }
         }
+        self.empty();
+    }
+
+    /// Leaves the batch empty.
+    #[inline]
+    pub(crate) fn empty(&mut self) {
         self.burst.reset();
         self.undecided = 0;
+        self.unanimous = None;
     }
 }
 
+#[inline]
 fn mask(count: usize) -> u64 {
     if count >= 64 { u64::MAX } else { (1 << count) - 1 }
 }
@@ -161,5 +194,133 @@ impl Iterator for Slots {
         let slot = self.0.trailing_zeros() as usize;
         self.0 &= self.0 - 1;
         Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lab;
+    use crate::verdict::DropReason;
+
+    const SEND: Verdict = Verdict::Send(PortIx(1));
+    const DROP: Verdict = Verdict::Drop(DropReason::POLICY);
+
+    /// A batch of packets that carry their number.
+    fn with_batch(count: u8, test: impl FnOnce(&mut Batch) + Send + 'static) {
+        lab(move |lab| {
+            let mut batch = Batch::default();
+            for number in 0..count {
+                let mut packet = lab.pool.alloc().unwrap();
+                assert!(packet.set_contents(&[number]));
+                assert!(batch.push(packet).is_ok());
+            }
+            test(&mut batch);
+        });
+    }
+
+    fn settled(batch: &mut Batch) -> Vec<(u8, Verdict)> {
+        let mut settled = Vec::new();
+        batch.settle(|packet, verdict| settled.push((packet.data()[0], verdict)));
+        settled
+    }
+
+    #[test]
+    fn the_first_decision_stands() {
+        with_batch(4, |batch| {
+            for (slot, verdict, expected) in [
+                (0, Verdict::Next, Verdict::Next),
+                (0, SEND, SEND),
+                (0, DROP, SEND),
+                (3, DROP, DROP),
+                (3, Verdict::Next, DROP),
+                (4, DROP, Verdict::Next),
+                (64, DROP, Verdict::Next),
+                (usize::MAX, DROP, Verdict::Next),
+            ] {
+                batch.decide(slot, verdict);
+                assert_eq!(batch.verdict(slot), expected, "{slot} {verdict:?}");
+            }
+            assert_eq!(batch.undecided().collect::<Vec<_>>(), [1, 2]);
+            batch.decide_all(Verdict::Next);
+            assert_eq!(batch.undecided().count(), 2);
+            batch.decide_all(Verdict::Turn);
+            batch.decide_all(DROP);
+            assert_eq!(settled(batch), [(0, SEND), (1, Verdict::Turn), (2, Verdict::Turn), (3, DROP)]);
+            assert_eq!(settled(batch), []);
+        });
+    }
+
+    #[test]
+    fn what_is_undecided_at_the_end_goes_on() {
+        with_batch(2, |batch| {
+            batch.decide(1, DROP);
+            assert_eq!(settled(batch), [(0, Verdict::Next), (1, DROP)]);
+        });
+    }
+
+    #[test]
+    fn only_what_is_undecided_can_be_taken_and_the_others_keep_their_slots() {
+        with_batch(4, |batch| {
+            batch.decide(1, SEND);
+            for (slot, expected) in
+                [(0, Some(0)), (0, None), (1, None), (2, Some(2)), (4, None), (64, None), (usize::MAX, None)]
+            {
+                assert_eq!(batch.take(slot).map(|packet| packet.data()[0]), expected, "{slot}");
+            }
+            assert!(batch.packet(0).is_none() && batch.packet_mut(2).is_none() && batch.packet(4).is_none());
+            batch.decide(0, DROP);
+            let mut seen = Vec::new();
+            batch.each(|packet| {
+                seen.push(packet.data()[0]);
+                Verdict::Next
+            });
+            assert_eq!(seen, [3]);
+            assert_eq!(settled(batch), [(1, SEND), (3, Verdict::Next)]);
+        });
+    }
+
+    #[test]
+    fn a_batch_is_settled_whole_only_if_all_go_to_one_port() {
+        let all = |prepare: fn(&mut Batch)| {
+            let (answer, answers) = std::sync::mpsc::channel();
+            with_batch(3, move |batch| {
+                prepare(batch);
+                let whole = batch.all_to_one_port().map(|(port, burst)| (port.0, burst.len()));
+                answer.send((whole, settled(batch).len())).unwrap();
+            });
+            answers.recv().unwrap()
+        };
+        assert_eq!(all(|batch| batch.decide_all(SEND)), (Some((1, 3)), 3));
+        assert_eq!(all(|batch| batch.decide_all(DROP)), (None, 3));
+        assert_eq!(all(|batch| batch.decide_all(Verdict::Turn)), (None, 3));
+        assert_eq!(all(|batch| batch.decide_all(Verdict::Next)), (None, 3));
+        assert_eq!(all(|batch| (batch.decide(0, DROP), batch.decide_all(SEND)).1), (None, 3));
+        assert_eq!(all(|batch| (drop(batch.take(2)), batch.decide_all(SEND)).1), (None, 2));
+        assert_eq!(all(|batch| (batch.settle(|_, _| ()), batch.decide_all(SEND)).1), (None, 0));
+        let refilled = |batch: &mut Batch| {
+            batch.decide_all(SEND);
+            let mut packets = Vec::new();
+            batch.settle(|packet, _| packets.push(packet));
+            packets.into_iter().for_each(|packet| batch.push(packet).unwrap());
+        };
+        assert_eq!(all(refilled), (None, 3));
+    }
+
+    #[test]
+    fn a_batch_takes_sixty_four() {
+        with_batch(64, |batch| {
+            let packet = batch.take(63).unwrap();
+            let packet = batch.push(packet).unwrap_err();
+            assert_eq!(batch.undecided().count(), 63);
+            drop(packet);
+            batch.decide_all(SEND);
+            assert_eq!(settled(batch).len(), 63);
+        });
+        with_batch(64, |batch| {
+            assert!(batch.undecided().eq(0..64));
+            batch.decide_all(DROP);
+            assert!(batch.undecided().next().is_none());
+        });
     }
 }

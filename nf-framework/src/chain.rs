@@ -55,25 +55,40 @@ impl Chain {
         function.downcast_mut()
     }
 
+    /// Does something with the function at this place, between two batches; what it emits
+    /// goes on from there.
+    pub(crate) fn command<F: NetworkFunction, R>(
+        &mut self,
+        index: usize,
+        cx: &mut Context<'_>,
+        command: impl FnOnce(&mut F, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
+        let function = self.function_mut::<F>(index)?;
+        let answer = command(function, cx);
+        if let Some(counters) = cx.counters.functions.get(index) {
+            counters.held.store(function.held() as u64, Ordering::Relaxed);
+        }
+        Some(answer)
+    }
+
     /// Takes the batch from where the context's position says to the end of its direction.
     #[inline]
     pub(crate) fn run(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        let Position { after, direction, .. } = cx.position;
-        let after = after.map(usize::from);
+        let Position { at, direction, .. } = cx.position;
         match direction {
             Direction::Outbound => {
-                let first = after.map_or(0, |index| index + 1);
-                for index in first..self.functions.len() {
+                for index in usize::try_from(at + 1).unwrap_or(0)..self.functions.len() {
                     self.visit(index, batch, cx);
                 }
             }
             Direction::Inbound => {
-                let end = after.unwrap_or(self.functions.len());
-                for index in (0..end).rev() {
+                for index in (0..usize::try_from(at).unwrap_or(0)).rev() {
                     self.visit(index, batch, cx);
                 }
             }
         }
+        cx.position.at = Position::entrance(direction.reversed(), self.functions.len()).at;
     }
 
     #[inline]
@@ -83,7 +98,7 @@ impl Chain {
         if before == 0 {
             return;
         }
-        cx.position.after = u16::try_from(index).ok();
+        cx.position.at = index.cast_signed();
         function.batch(batch, cx);
         if let Some(counters) = cx.counters.functions.get(index) {
             count(counters, before, batch);
@@ -93,7 +108,7 @@ impl Chain {
 
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         for (index, (_, function)) in self.functions.iter_mut().enumerate() {
-            cx.position = Position { after: u16::try_from(index).ok(), direction: Direction::Outbound, turned: false };
+            cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
             function.tick(cx, budget);
             if let Some(counters) = cx.counters.functions.get(index) {
                 counters.held.store(function.held() as u64, Ordering::Relaxed);

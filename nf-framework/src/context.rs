@@ -29,10 +29,22 @@ impl Direction {
 /// A place on a packet's way: at a function, in a direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Position {
-    /// The function, by its place in the chain; `None` is before the first one.
-    pub(crate) after: Option<u16>,
+    /// The function that the packet has come to, by its place in the chain; -1 is the inside
+    /// end and the number of functions the outside end. It goes on behind it.
+    pub(crate) at: isize,
     pub(crate) direction: Direction,
     pub(crate) turned: bool,
+}
+
+impl Position {
+    /// At the end of a chain of so many functions where packets that go this way come in.
+    pub(crate) fn entrance(direction: Direction, functions: usize) -> Self {
+        let at = match direction {
+            Direction::Outbound => -1,
+            Direction::Inbound => functions.cast_signed(),
+        };
+        Self { at, direction, turned: false }
+    }
 }
 
 /// Packets that wait to go on: emitted, resumed or turned.
@@ -58,14 +70,21 @@ impl Pending {
         }
     }
 
-    /// Where the first one waits.
-    pub(crate) fn next_position(&self) -> Option<Position> {
-        self.queue.front().map(|(_, position)| *position)
-    }
-
-    /// The first one, if it waits at this position.
-    pub(crate) fn pop_at(&mut self, position: Position) -> Option<Mbuf> {
-        if self.next_position() == Some(position) { self.queue.pop_front().map(|(packet, _)| packet) } else { None }
+    /// Takes those that wait where the first one does, at most `most`, in order; the others
+    /// keep theirs.
+    pub(crate) fn pop(&mut self, most: usize, mut to: impl FnMut(Mbuf)) -> Option<Position> {
+        let position = self.queue.front().map(|(_, position)| *position)?;
+        let mut taken = 0;
+        for _ in 0..self.queue.len() {
+            let Some((packet, at)) = self.queue.pop_front() else { break };
+            if at == position && taken < most {
+                taken += 1;
+                to(packet);
+            } else {
+                self.queue.push_back((packet, at));
+            }
+        }
+        Some(position)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -164,5 +183,56 @@ impl Context<'_> {
     pub fn drop_held(&mut self, packet: Mbuf, reason: DropReason) {
         drop(packet);
         bump(&self.counters.drops[reason.index()], 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lab;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn packets_that_wait_at_one_place_go_on_together_and_in_order() {
+        lab(|lab| {
+            let counters = WorkerCounters::new(0, 0);
+            let mut pending = Pending::new();
+            let there = Position::entrance(Direction::Inbound, 2);
+            let turned = Position { turned: true, ..there };
+            let here = Position { at: 1, direction: Direction::Outbound, turned: false };
+            for (number, position) in (0..).zip([here, there, here, turned, here, there]) {
+                let mut packet = lab.pool.alloc().unwrap();
+                assert!(packet.set_contents(&[number]));
+                pending.push(packet, position, &counters);
+            }
+            let mut pop = |most| {
+                let mut numbers = Vec::new();
+                let position = pending.pop(most, |packet| numbers.push(packet.data()[0]));
+                (position, numbers)
+            };
+            assert_eq!(pop(64), (Some(here), vec![0, 2, 4]));
+            assert_eq!(pop(1), (Some(there), vec![1]));
+            // The second one has waited longer than what is behind it by now, but comes in its turn.
+            assert_eq!(pop(64), (Some(turned), vec![3]));
+            assert_eq!(pop(64), (Some(there), vec![5]));
+            assert_eq!(pop(64), (None, vec![]));
+        });
+    }
+
+    #[test]
+    fn one_more_than_may_wait_is_dropped_and_counted() {
+        lab(|lab| {
+            let counters = WorkerCounters::new(0, 0);
+            let mut pending = Pending::new();
+            let position = Position::entrance(Direction::Outbound, 0);
+            let dropped = || counters.drops[DropReason::PENDING_FULL.index()].load(Ordering::Relaxed);
+            for _ in 0..Pending::CAPACITY {
+                pending.push(lab.pool.alloc().unwrap(), position, &counters);
+            }
+            assert_eq!((pending.len(), dropped()), (256, 0));
+            pending.push(lab.pool.alloc().unwrap(), position, &counters);
+            assert_eq!((pending.len(), dropped()), (256, 1));
+            assert_eq!((pending.clear(), pending.len()), (256, 0));
+        });
     }
 }

@@ -1,4 +1,41 @@
 //! Network functions on DPDK: the traits to write one against, and all that they share.
+//!
+//! A network function is (state, packet, time) to verdict. It reads no clock, file or
+//! socket, allocates nothing per packet and shares nothing with its siblings on other
+//! lcores; this crate does the rest: arguments, configuration, ports, workers, counters.
+//!
+//! # A whole program
+//!
+//! `examples/port-block/main.rs`, with its test:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/port-block/main.rs")]
+//! ```
+//!
+//! and its configuration, `examples/port-block/port-block.toml`:
+//!
+//! ```toml
+#![doc = include_str!("../examples/port-block/port-block.toml")]
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`PacketFunction`] judges one packet after the other, [`NetworkFunction`] a [`Batch`];
+//!   [`Function`] is the control object behind either, with configuration and live policy.
+//! - [`Verdict`] and [`DropReason`] say what becomes of a packet; [`Context`] has the time,
+//!   and the means to make, hold and resume packets.
+//! - [`Chain`] puts functions between an inside and an outside end; [`Wire`] forwards what
+//!   they let pass.
+//! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
+//!   errors that name file, line and key.
+//! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals.
+//! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
+//!
+//! # What it does not do yet
+//!
+//! No flow table, no steering of packets to the worker that owns their flow (with several
+//! workers, RSS alone decides), no ARP, routes or ICMP of its own, no reload on SIGHUP: they
+//! come next. As many workers as every port has queues; two ports at most.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -31,4 +68,4 @@ pub use runtime::{CommandError, Control, ForwardingKind, Loaded, PortsConfig, Ru
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{Lcore, Mbuf, Mempool};
+pub use dpdk_rs::{HashKey, Lcore, Mbuf, Memory, Mempool};

@@ -48,7 +48,10 @@ impl Mailbox {
     }
 
     fn post(&self, work: Work) {
-        drop(std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner)));
+        // The worker gets a list with room for all, as it must not allocate.
+        let room = Vec::with_capacity(Self::CAPACITY);
+        let done = std::mem::replace(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner), room);
+        drop(done);
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(work);
         self.mail.store(true, Ordering::Relaxed);
     }
@@ -103,4 +106,42 @@ pub(crate) fn ask_all<R: Send + 'static>(
 fn reply<R>(to: &SyncSender<R>, answer: R) {
     // The asker may have given up; then nobody needs the answer.
     let _ = to.try_send(answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lab;
+    use std::thread;
+
+    /// Asks two workers, of which so many still work.
+    fn ask_two(working: usize, stopping: bool) -> Result<Vec<usize>, WorkerStopped> {
+        lab(move |lab| {
+            let mailboxes: Vec<_> = (0..2).map(|_| Arc::new(Mailbox::new())).collect();
+            let stop = AtomicBool::new(stopping);
+            thread::scope(|threads| {
+                let asked = threads.spawn(|| ask_all(&mailboxes, &stop, |chain, _| chain.len()));
+                for mailbox in &mailboxes[..working] {
+                    while !mailbox.has_mail() {
+                        thread::yield_now();
+                    }
+                    // A trial's chain stands for a worker's.
+                    lab.trial(|_| Chain::new()).work(mailbox);
+                    assert!(!mailbox.has_mail());
+                }
+                asked.join().unwrap()
+            })
+        })
+    }
+
+    #[test]
+    fn every_worker_answers() {
+        assert_eq!(ask_two(2, false).unwrap(), [0, 0]);
+    }
+
+    #[test]
+    fn a_worker_that_has_stopped_does_not_answer_and_keeps_nobody_waiting() {
+        assert_eq!(ask_two(0, true).unwrap_err().to_string(), "worker 0 does not answer: it has stopped");
+        assert_eq!(ask_two(1, true).unwrap_err().to_string(), "worker 1 does not answer: it has stopped");
+    }
 }

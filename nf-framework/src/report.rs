@@ -232,7 +232,7 @@ impl fmt::Display for Balance {
     }
 }
 
-/// Columns as wide as what is in them; the first and the last to the left, numbers to the right.
+/// Columns as wide as what is in them; text to the left, numbers to the right.
 struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -253,17 +253,85 @@ impl fmt::Display for Table {
         let width =
             |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
+        let number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit() || c == '-');
+        let all_numbers = |column: usize| self.rows.iter().skip(1).filter_map(|row| row.get(column)).all(number);
+        let numbers: Vec<bool> = (0..columns).map(|column| column > 0 && all_numbers(column)).collect();
         for row in &self.rows {
             let mut line = String::new();
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let number = cell.chars().all(|c| c.is_ascii_digit() || c == '-');
-                let head_of_numbers =
-                    std::ptr::eq(row, &raw const self.rows[0]) && column > 0 && column + 1 < columns.max(3);
-                line += &if number || head_of_numbers { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+                line += &if numbers[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
                 line += "  ";
             }
             writeln!(f, "{}", line.trim_end())?;
         }
         writeln!(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_balance_says_what_is_missing() {
+        let closed = Balance { received: 10, originated: 2, sent: 5, dropped: 4, consumed: 2, held: 1 };
+        let text = "balance: 10 received + 2 originated = 5 sent + 4 dropped + 2 consumed + 1 held";
+        for (balance, unaccounted, expected) in [
+            (closed, 0, text.to_owned()),
+            (Balance { received: 13, ..closed }, 3, text.replace("10 ", "13 ") + " + 3 unaccounted for"),
+            (Balance { sent: 6, ..closed }, -1, text.replace("5 sent", "6 sent") + " + -1 unaccounted for"),
+        ] {
+            assert_eq!((balance.unaccounted(), balance.to_string()), (unaccounted, expected));
+        }
+        let huge = Balance { received: u64::MAX, originated: u64::MAX, ..Balance::default() };
+        assert_eq!(huge.unaccounted(), 2 * i128::from(u64::MAX));
+    }
+
+    #[test]
+    fn a_report_is_tables_with_numbers_to_the_right() {
+        let device = PortStats { rx_missed: 1_234_567, ..PortStats::default() };
+        let port = PortReport { name: "net_null0".into(), received: 7, sent: 1_000_000, device: Some(device) };
+        let function = FunctionReport { name: "8".into(), seen: 12, held: 1_234_567, ..FunctionReport::default() };
+        let report = Report {
+            ports: vec![port, PortReport { name: "a".into(), ..PortReport::default() }],
+            functions: vec![function, FunctionReport { name: "firewall".into(), ..FunctionReport::default() }],
+            drops: vec![DropReport { reason: "policy".into(), help: "a rule".into(), count: 3 }],
+            counters: vec![CounterReport { function: "firewall".into(), name: "hits".into(), value: 3 }],
+            balance: Balance::default(),
+        };
+        let expected = "\
+port       received     sent   missed  no mbuf
+net_null0         7  1000000  1234567        0
+a                 0        0        -        -
+
+function  seen  passed  sent  dropped  taken     held
+8           12      12     0        0      0  1234567
+firewall     0       0     0        0      0        0
+
+counter        value
+firewall.hits      3
+
+dropped because  packets
+policy                 3  a rule
+
+balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
+        assert_eq!(report.to_string(), expected);
+        assert_eq!((report.dropped("policy"), report.dropped("other")), (3, 0));
+        assert_eq!((report.counter("firewall", "hits"), report.counter("8", "hits")), (Some(3), None));
+    }
+
+    #[test]
+    fn counters_of_all_workers_are_added_up() {
+        let workers: Vec<_> = (0..3).map(|_| Arc::new(WorkerCounters::new(0, 2))).collect();
+        for (count, worker) in (1..).zip(&workers) {
+            worker.functions[1].seen.store(count, Ordering::Relaxed);
+            worker.functions[1].held.store(10 * count, Ordering::Relaxed);
+            worker.drops[7].store(count, Ordering::Relaxed);
+            worker.pending.store(100, Ordering::Relaxed);
+        }
+        let report = Report::new(&[], &["a".to_owned(), "b".to_owned()], &workers, &Registry::default());
+        assert_eq!((report.functions[0].seen, report.functions[1].seen), (0, 6));
+        assert_eq!((report.drops.len(), report.dropped("policy")), (1, 6));
+        assert_eq!((report.balance.dropped, report.balance.held), (6, 360));
     }
 }

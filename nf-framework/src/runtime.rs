@@ -17,8 +17,9 @@ use dpdk_rs::{
 };
 use serde::Deserialize;
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +102,14 @@ pub enum RuntimeError {
     /// The burst is out of range.
     #[error("burst: {0} packets at once are not possible, 1 to 64 are")]
     Burst(usize),
+    /// The receive queues cannot be filled.
+    #[error("packets: {have} are too few, the receive queues alone take {need} (or give [ports] descriptors fewer)")]
+    TooFewPackets {
+        /// As configured.
+        have: u32,
+        /// One for each receive descriptor.
+        need: u32,
+    },
     /// A port does not start.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -222,11 +231,21 @@ impl<'eal> Runtime<'eal> {
         }
         let ids = find_ports(eal, &config.ports)?;
         let lcores = eal.lcores();
+        let filled = ids.len() * lcores.len() * usize::from(config.ports.descriptors);
+        let need = u32::try_from(filled).unwrap_or(u32::MAX).max(1);
+        let size = config.packets.unwrap_or_else(|| packets_needed(ids.len(), lcores.len(), config));
+        if size < need {
+            return Err(RuntimeError::TooFewPackets { have: size, need });
+        }
+        // A program's second runtime gets a pool of its own: a device may still hold packets
+        // of the first one's.
+        static POOLS: AtomicU32 = AtomicU32::new(0);
         let pool = Mempool::new(
             eal,
-            "packets",
+            &format!("packets-{}", POOLS.fetch_add(1, Ordering::Relaxed)),
             MempoolConfig {
-                size: config.packets.unwrap_or_else(|| packets_needed(ids.len(), lcores.len(), config)),
+                size,
+                cache: MempoolConfig::default().cache.min(size / 2),
                 data_room: data_room(config.ports.mtu),
                 ..MempoolConfig::default()
             },
@@ -273,17 +292,22 @@ impl<'eal> Runtime<'eal> {
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
         let Self { eal, functions, forwarding, burst, pool, ports, queues, lcores, shared } = self;
         let clock = Clock::new(eal);
+        let policies = functions.iter().map(|loaded| vec![Arc::clone(&loaded.policy)]).collect();
         let (control_end, worker_ends) = eal.scope(|scope| {
             let controller = {
                 let shared = Arc::clone(&shared);
                 scope.control("control", move || {
                     let control_shared = Arc::clone(&shared);
                     let _stop = StopAtEnd(&control_shared.stop);
-                    let handle = Control { shared, ports };
+                    let handle = Control { shared, ports, policies: RefCell::new(policies) };
                     let value = handle.wait_until_ready().then(|| control(&handle));
                     (value, handle.ports)
                 })
             };
+            if controller.is_err() {
+                // Nobody would tell the workers to begin, or to stop.
+                shared.stop.store(true, Ordering::Relaxed);
+            }
             let mut joins = Vec::new();
             for (index, (lcore, queues)) in lcores.iter().copied().zip(queues).enumerate() {
                 let plan = Plan {
@@ -310,6 +334,7 @@ impl<'eal> Runtime<'eal> {
                     }
                 }
             }
+            drop(functions);
             // The main lcore is the first: it works while it is waited for, and the others meanwhile.
             let ends: Vec<_> = joins.into_iter().map(dpdk_rs::LcoreJoin::join).collect();
             (controller.map(dpdk_rs::ControlJoin::join), ends)
@@ -366,6 +391,8 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
             }
         }
     }
+    // The control thread is the one that keeps policies, so that it is the one that frees them.
+    drop(functions);
     let last = PortIx(u16::try_from(queues.len().saturating_sub(1)).unwrap_or(u16::MAX));
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues;
@@ -408,6 +435,9 @@ impl Shared {
 pub struct Control {
     shared: Arc<Shared>,
     ports: Vec<Port>,
+    /// What each function's instances may work by: the newest last, and earlier ones only
+    /// while it is not known that every instance has let them go.
+    policies: RefCell<Vec<Vec<AnyPolicy>>>,
 }
 
 impl Control {
@@ -436,7 +466,15 @@ impl Control {
     ///
     /// [`CommandError`] when there is no such function, or a worker has stopped.
     pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
-        self.command::<F, _>(name, move |instance, _| F::adopt(instance, Arc::clone(&policy))).map(drop)
+        let index = self.find(name)?;
+        let mut policies = self.policies.borrow_mut();
+        let kept = policies.get_mut(index).ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
+        let newest: AnyPolicy = Arc::<F::Policy>::clone(&policy);
+        kept.push(newest);
+        self.command::<F, _>(name, move |instance, _| F::adopt(instance, Arc::clone(&policy)))?;
+        let superseded = kept.len().saturating_sub(1);
+        kept.drain(..superseded);
+        Ok(())
     }
 
     /// Runs a command on every instance of a function, on its own worker and between two
@@ -455,12 +493,16 @@ impl Control {
         F: Function,
         R: Send + 'static,
     {
-        let index = self.shared.functions.iter().position(|known| known == name);
-        let index = index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
+        let index = self.find(name)?;
         let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |chain, cx| {
-            chain.function_mut::<F::Instance>(index).map(|instance| command(instance, cx))
+            chain.command(index, cx, |instance: &mut F::Instance, cx| command(instance, cx))
         })?;
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
+    }
+
+    fn find(&self, name: &str) -> Result<usize, CommandError> {
+        let index = self.shared.functions.iter().position(|known| known == name);
+        index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
     }
 
     fn wait_until_ready(&self) -> bool {
@@ -512,9 +554,13 @@ fn packets_needed(ports: usize, workers: usize, config: &RuntimeConfig) -> u32 {
     needed.next_power_of_two().max(2) - 1
 }
 
+/// With the headroom of 128 bytes it fits into the 16 bits that DPDK has for it.
+const LARGEST_DATA_ROOM: u16 = u16::MAX - 128;
+
 /// Room for a frame of the MTU, in steps that drivers take.
 fn data_room(mtu: Option<u16>) -> u16 {
-    mtu.unwrap_or(0).saturating_add(64).next_multiple_of(1024).max(MempoolConfig::default().data_room)
+    let room = (u32::from(mtu.unwrap_or(0)) + 64).next_multiple_of(1024);
+    u16::try_from(room).unwrap_or(u16::MAX).clamp(MempoolConfig::default().data_room, LARGEST_DATA_ROOM)
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> String {

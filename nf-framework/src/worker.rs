@@ -60,7 +60,7 @@ impl Pipeline {
 
     /// Takes a batch from one end of the chain to the other, and then whatever that set free.
     pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
-        self.pass(batch, Position { after: None, direction, turned: false }, now, out);
+        self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
         self.release_pending(batch, now, out);
     }
 
@@ -75,7 +75,7 @@ impl Pipeline {
             pool: &self.pool,
         };
         if let Some(forwarding) = &mut self.forwarding
-            && position.after.is_none()
+            && position.at == Position::entrance(position.direction, self.chain.len()).at
         {
             forwarding.ingress(batch, &mut cx);
         }
@@ -83,8 +83,17 @@ impl Pipeline {
         if let Some(forwarding) = &mut self.forwarding {
             forwarding.egress(batch, &mut cx);
         }
-        self.settle(batch, position);
-        self.send_staged(out);
+        match batch.all_to_one_port() {
+            // Most bursts: they need not be taken apart.
+            Some((port, burst)) if usize::from(port.0) < self.staged.len() => {
+                transmit(port, burst, &self.counters, out);
+                batch.empty();
+            }
+            _ => {
+                self.settle(batch, position);
+                self.send_staged(out);
+            }
+        }
     }
 
     /// Carries the verdicts out. What nobody decided about is dropped: fail closed.
@@ -100,8 +109,8 @@ impl Pipeline {
                 discard(&mut self.dropped, packet, DropReason::TURNED_TWICE, &self.counters);
             }
             Verdict::Turn => {
-                let back = Position { after: None, direction: position.direction.reversed(), turned: true };
-                self.pending.push(packet, back, &self.counters);
+                let back = Position::entrance(position.direction.reversed(), self.chain.len());
+                self.pending.push(packet, Position { turned: true, ..back }, &self.counters);
             }
         });
         self.dropped.clear();
@@ -109,16 +118,9 @@ impl Pipeline {
 
     fn send_staged(&mut self, out: &mut impl Transmit) {
         for (port, burst) in (0..).map(PortIx).zip(&mut self.staged) {
-            if burst.is_empty() {
-                continue;
+            if !burst.is_empty() {
+                transmit(port, burst, &self.counters, out);
             }
-            let staged = burst.len();
-            out.send(port, burst);
-            let refused = burst.clear();
-            if let Some(counters) = self.counters.ports.get(usize::from(port.0)) {
-                bump(&counters.sent, (staged - refused) as u64);
-            }
-            bump(&self.counters.drops[DropReason::TX_FULL.index()], refused as u64);
         }
     }
 
@@ -126,11 +128,8 @@ impl Pipeline {
     /// the same place.
     pub(crate) fn release_pending(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
         for _ in 0..PENDING_PASSES {
-            let Some(position) = self.pending.next_position() else { break };
-            for _ in 0..Burst::CAPACITY {
-                let Some(packet) = self.pending.pop_at(position) else { break };
-                refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
-            }
+            let to_batch = |packet| refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
+            let Some(position) = self.pending.pop(Burst::CAPACITY, to_batch) else { break };
             self.pass(batch, position, now, out);
         }
         self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);
@@ -147,7 +146,7 @@ impl Pipeline {
     pub(crate) fn outside_of_batches(&mut self, now: Instant) -> (&mut Chain, Context<'_>) {
         let cx = Context {
             now,
-            position: Position { after: None, direction: Direction::Outbound, turned: false },
+            position: Position::entrance(Direction::Outbound, self.chain.len()),
             inside: self.inside,
             outside: self.outside,
             pending: &mut self.pending,
@@ -169,6 +168,18 @@ impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pipeline").field("chain", &self.chain).finish_non_exhaustive()
     }
+}
+
+/// Sends a burst without empty slots; what the port refuses is dropped.
+#[inline]
+fn transmit(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mut impl Transmit) {
+    let packets = burst.len();
+    out.send(port, burst);
+    let refused = burst.clear();
+    if let Some(counters) = counters.ports.get(usize::from(port.0)) {
+        bump(&counters.sent, (packets - refused) as u64);
+    }
+    bump(&counters.drops[DropReason::TX_FULL.index()], refused as u64);
 }
 
 #[inline]

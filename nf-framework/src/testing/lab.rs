@@ -4,15 +4,17 @@ use crate::chain::Chain;
 use crate::function::{Registry, WorkerSetup};
 use crate::testing::trial::Trial;
 use dpdk_rs::{Eal, Mempool, MempoolConfig};
-use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Packets in the tests' pool.
 const PACKETS: u32 = 4095;
 
-/// What a test works with: the process's DPDK and a pool that is full again when it ends.
+/// What a test works with: the process's DPDK and a pool that is as full again when it ends.
 #[derive(Debug)]
 pub struct Lab<'a> {
     /// The process's only one.
@@ -50,18 +52,60 @@ pub fn lab<T: Send + 'static>(test: impl FnOnce(&Lab<'_>) -> T + Send + 'static)
     let (answer, answers) = channel();
     let job: Job = Box::new(move |lab| {
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
+            // One that an earlier test leaked is not this one's.
+            let before = lab.pool.available();
             let value = test(lab);
-            let out = PACKETS - lab.pool.available();
+            let out = before.saturating_sub(lab.pool.available());
             assert_eq!(out, 0, "the test leaked {out} packet(s)");
             value
         }));
+        let said = said();
         // The receiver waits below; it cannot be gone.
-        let _ = answer.send(result);
+        let _ = answer.send(result.map_err(|payload| (payload, said)));
     });
     let sent = jobs().lock().unwrap_or_else(PoisonError::into_inner).send(job);
-    let failed: Box<dyn Any + Send> = Box::new("DPDK did not start for the tests; see above");
     let result = sent.map_err(drop).and_then(|()| answers.recv().map_err(drop));
-    result.unwrap_or(Err(failed)).unwrap_or_else(|payload| panic::resume_unwind(payload))
+    let Ok(result) = result else {
+        // The thread has ended, and said why before.
+        panic!("DPDK did not start for the tests: {}", NOT_STARTED.get().map_or("it is gone", String::as_str));
+    };
+    result.unwrap_or_else(|(payload, said)| {
+        eprint!("{said}");
+        panic::resume_unwind(payload)
+    })
+}
+
+/// Why there is no DPDK.
+static NOT_STARTED: OnceLock<String> = OnceLock::new();
+
+thread_local! {
+    /// On the lab's thread: what the last panic said.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps what a panic on this thread says, for the test to say on its own thread: what a
+/// test's harness shows of a failure is what its own thread has written.
+fn keep_what_panics_say() {
+    SAID.set(Some(String::new()));
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let kept = SAID.with_borrow_mut(|said| {
+            let said = said.as_mut()?;
+            let _ = writeln!(said, "the test {info}");
+            let backtrace = Backtrace::capture();
+            if backtrace.status() == BacktraceStatus::Captured {
+                let _ = writeln!(said, "{backtrace}");
+            }
+            Some(())
+        });
+        if kept.is_none() {
+            usual(info);
+        }
+    }));
+}
+
+fn said() -> String {
+    SAID.with_borrow_mut(|said| said.as_mut().map(std::mem::take)).unwrap_or_default()
 }
 
 /// The thread that the EAL stays on; it ends with the process.
@@ -69,18 +113,22 @@ fn jobs() -> &'static Mutex<Sender<Job>> {
     static JOBS: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
     JOBS.get_or_init(|| {
         let (sender, receiver) = channel::<Job>();
-        std::thread::spawn(move || match Eal::init(eal_arguments()) {
-            Ok((eal, _)) => {
-                let config = MempoolConfig { size: PACKETS, ..MempoolConfig::default() };
-                match Mempool::new(&eal, "lab", config) {
-                    Ok(pool) => receiver.iter().for_each(|job| job(&Lab { eal: &eal, pool: &pool })),
-                    Err(error) => eprintln!("{error}"),
-                }
+        std::thread::spawn(move || {
+            if let Err(error) = run_jobs(&receiver) {
+                // Before the receiver goes, so that whoever finds it gone finds this.
+                let _ = NOT_STARTED.set(error.to_string());
             }
-            Err(error) => eprintln!("{error}"),
         });
         Mutex::new(sender)
     })
+}
+
+fn run_jobs(jobs: &Receiver<Job>) -> Result<(), Box<dyn std::error::Error>> {
+    let (eal, _) = Eal::init(eal_arguments())?;
+    let pool = Mempool::new(&eal, "lab", MempoolConfig { size: PACKETS, ..MempoolConfig::default() })?;
+    keep_what_panics_say();
+    jobs.iter().for_each(|job| job(&Lab { eal: &eal, pool: &pool }));
+    Ok(())
 }
 
 fn eal_arguments() -> Vec<String> {

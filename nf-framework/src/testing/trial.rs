@@ -45,6 +45,11 @@ pub struct Trial {
     counters: Arc<WorkerCounters>,
     names: Vec<String>,
     wire: Ports,
+    /// What stood at the end of the last outcome.
+    balance: Balance,
+    drops: BTreeMap<String, u64>,
+    /// Packets that were out of the pool before.
+    out: u32,
 }
 
 /// What left, and whether the ports take anything.
@@ -72,7 +77,19 @@ impl Trial {
         let forwarding: Option<Box<dyn Forwarding>> = Some(Box::new(Wire));
         let pipeline = Pipeline::new(chain, forwarding, (INSIDE, OUTSIDE), pool, Arc::clone(&counters));
         let batch = Batch::with_limit(Burst::CAPACITY);
-        Self { pipeline, batch, now: Instant::START, registry, counters, names, wire: Ports::default() }
+        let out = out_of(&pipeline.pool);
+        Self {
+            pipeline,
+            batch,
+            now: Instant::START,
+            registry,
+            counters,
+            names,
+            wire: Ports::default(),
+            balance: Balance::default(),
+            drops: BTreeMap::new(),
+            out,
+        }
     }
 
     /// Without forwarding: what no function decides about is dropped.
@@ -99,7 +116,6 @@ impl Trial {
     ///
     /// When there are more, a frame is longer than a packet of the pool, or the pool is empty.
     pub fn send(&mut self, direction: Direction, frames: &[Vec<u8>]) -> Outcome {
-        let before = self.report().balance;
         for frame in frames {
             let mut packet = self.pipeline.pool.alloc().expect("the tests' pool is empty");
             assert!(packet.set_contents(frame), "a frame of {} bytes does not fit into a packet", frame.len());
@@ -107,22 +123,19 @@ impl Trial {
         }
         let port = if direction == Direction::Outbound { INSIDE } else { OUTSIDE };
         crate::counters::bump(&self.counters.ports[usize::from(port.0)].received, frames.len() as u64);
-        let drops = self.drops();
         self.pipeline.process(&mut self.batch, direction, self.now, &mut self.wire);
-        self.outcome(before, &drops)
+        self.outcome()
     }
 
     /// Lets time pass, and the functions tick at its end.
     pub fn advance(&mut self, time: Duration) -> Outcome {
-        let before = self.report().balance;
-        let drops = self.drops();
         self.now = self.now + time;
         self.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
-        self.outcome(before, &drops)
+        self.outcome()
     }
 
     /// Does something with a function of the chain between two bursts, as a command or a new
-    /// policy would.
+    /// policy would. What becomes of packets by it is in the next outcome.
     ///
     /// # Panics
     ///
@@ -133,8 +146,15 @@ impl Trial {
         command: impl FnOnce(&mut F, &mut Context<'_>) -> R,
     ) -> R {
         let (chain, mut cx) = self.pipeline.outside_of_batches(self.now);
-        let function = chain.function_mut::<F>(index).expect("there is a function of this type at this place");
-        command(function, &mut cx)
+        let answer = chain.command(index, &mut cx, command);
+        self.counters.pending.store(self.pipeline.pending.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        answer.expect("there is a function of this type at this place")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn work(&mut self, mailbox: &crate::mailbox::Mailbox) {
+        let (chain, mut cx) = self.pipeline.outside_of_batches(self.now);
+        mailbox.work(chain, &mut cx);
     }
 
     /// The counters, as a program would show them.
@@ -149,20 +169,21 @@ impl Trial {
         report
     }
 
-    fn drops(&self) -> BTreeMap<String, u64> {
-        self.report().drops.into_iter().map(|drop| (drop.reason, drop.count)).collect()
-    }
-
-    fn outcome(&mut self, before: Balance, drops_before: &BTreeMap<String, u64>) -> Outcome {
-        let after = self.report().balance;
+    /// What came about since the last one.
+    fn outcome(&mut self) -> Outcome {
+        let report = self.report();
+        let after = report.balance;
         assert_eq!(after.unaccounted(), 0, "the packet balance does not close: {after}");
         let held = self.pipeline.chain.held() + self.pipeline.pending.len();
         assert_eq!(after.held, held as u64, "the functions' held() and their counters differ");
-        let mut dropped = self.drops();
+        let drops: BTreeMap<String, u64> = report.drops.into_iter().map(|drop| (drop.reason, drop.count)).collect();
+        let drops_before = std::mem::replace(&mut self.drops, drops.clone());
+        let mut dropped = drops;
         for (reason, count) in &mut dropped {
             *count -= drops_before.get(reason).copied().unwrap_or(0);
         }
         dropped.retain(|_, count| *count > 0);
+        let before = std::mem::replace(&mut self.balance, after);
         let [inside, outside] = std::mem::take(&mut self.wire.sent);
         let difference =
             |after: u64, before: u64| i64::try_from(i128::from(after) - i128::from(before)).unwrap_or(i64::MAX);
@@ -176,12 +197,23 @@ impl Trial {
     }
 
     /// Fails unless the packets that are out of the pool are those that functions hold.
-    fn check_for_leaks(&self) {
-        let pool = &self.pipeline.pool;
-        let out = pool.config().size - pool.available();
+    ///
+    /// # Panics
+    ///
+    /// When they are not. Two trials at once share the pool, and see each other's packets.
+    pub fn check_for_leaks(&self) {
+        let out = i64::from(out_of(&self.pipeline.pool)) - i64::from(self.out);
         let held = self.pipeline.chain.held() + self.pipeline.pending.len();
-        assert_eq!(out as usize, held, "{out} packet(s) are out of the pool, functions hold {held}");
+        assert_eq!(
+            out,
+            i64::try_from(held).unwrap_or(i64::MAX),
+            "packets out of the pool, and packets that functions hold"
+        );
     }
+}
+
+fn out_of(pool: &Mempool) -> u32 {
+    pool.config().size - pool.available()
 }
 
 /// One case: what is sent into a chain, and what has to become of it.

@@ -1,0 +1,113 @@
+//! The program `nf-chain` as its users run it.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+const EXAMPLE: &str = include_str!("../examples/nf-chain.toml");
+const EAL: [&str; 10] = [
+    "-l",
+    "0",
+    "--no-huge",
+    "--no-shconf",
+    "--no-telemetry",
+    "--no-pci",
+    "-m",
+    "128",
+    "--vdev=net_null0",
+    "--vdev=net_null1",
+];
+
+/// The example with ports that every machine has.
+fn example() -> String {
+    EXAMPLE.replace("net_tap0", "net_null0").replace("net_tap1", "net_null1")
+}
+
+/// Writes a configuration that no other test of this file writes to.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("nf-chain-test-{}-{name}.toml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn nf_chain(config: &PathBuf) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nf-chain"));
+    // Lcore 0 on whatever CPU this process may use.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    command.arg(format!("--lcores=0@({cpus})")).args(&EAL[2..]).args(["--", "--config"]).arg(config);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn the_annotated_example_runs_until_a_signal_and_its_balance_closes() {
+    let config = file("example", &example());
+    for signal in ["INT", "TERM"] {
+        let mut child = nf_chain(&config).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains("runs on net_null0 and net_null1") {
+            let read = log.read_line(&mut seen).unwrap();
+            assert!(read > 0, "it ended early: {seen}");
+        }
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", child.id())).status().unwrap();
+        assert!(sent.success());
+        log.read_to_string(&mut seen).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "after SIG{signal}: {seen}");
+        let table = String::from_utf8(output.stdout).unwrap();
+        for word in ["net_null0", "net_null1", "monitor", "rate-limit", "balance: "] {
+            assert!(table.contains(word), "{word} is not in:\n{table}");
+        }
+        assert!(!table.contains("unaccounted"), "{table}");
+    }
+    std::fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
+    let cases = [
+        (
+            "unknown-function",
+            example().replace(r#"["monitor", "#, r#"["monitr", "#),
+            r#"FILE:6: chain[0]: there is no function "monitr" (known: monitor, rate-limit)"#,
+        ),
+        (
+            "twice",
+            example().replace(r#""rate-limit"]"#, r#""monitor"]"#),
+            r#"FILE:6: chain[1]: the function "monitor" is in the chain twice (name it once)"#,
+        ),
+        (
+            "no-chain",
+            example().replace("chain = ", "# "),
+            "FILE: chain: missing key (list the functions from inside to outside; known: monitor, rate-limit)",
+        ),
+        (
+            "rate",
+            example().replace("100_000", "0"),
+            "FILE:24: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
+        ),
+        (
+            "unknown-key",
+            example().replace("[monitor]", "[monitor]\nverbose = true"),
+            "FILE:22: [monitor] verbose: unknown key (none are known here)",
+        ),
+        (
+            "unknown-table",
+            example().replace("[monitor]", "[monitoring]"),
+            "FILE:21: [monitoring]: unknown table (known: chain, forwarding, ports, burst, packets, monitor, rate-limit)",
+        ),
+    ];
+    for (name, text, sentence) in cases {
+        let config = file(name, &text);
+        let output = nf_chain(&config).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("error: {}\n", sentence.replace("FILE", config.to_str().unwrap()));
+        assert_eq!(error, expected, "{name}");
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(output.stdout.is_empty(), "{name}");
+        std::fs::remove_file(config).unwrap();
+    }
+}
