@@ -1,18 +1,17 @@
 //! The environment abstraction layer: DPDK itself, started once.
 
 use crate::launch::{self, Lcore};
-use crate::mempool::Retired;
 use crate::port_info::{PortId, PortInfo};
+use crate::running::Running;
 use crate::version::Version;
 use crate::{Errno, log_sink};
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// Why the EAL did not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,34 +90,6 @@ fn reasons(log: &[String]) -> String {
         told.retain(|line| !hollow(line));
     }
     if told.is_empty() { String::new() } else { format!(": {}", told.join("; ")) }
-}
-
-/// What must not be cleaned up while something of DPDK's is in use. Ports, pools and
-/// rings hold it; packets do not, the pools count them.
-#[derive(Default)]
-pub(crate) struct Running {
-    /// Ports that have a `Port`: a second one would poll the same queues.
-    pub(crate) claimed: Mutex<BTreeSet<PortId>>,
-    /// Pools without handles, not freed yet.
-    retired: Mutex<Vec<Retired>>,
-}
-
-impl Running {
-    pub(crate) fn retire(&self, pool: Retired) {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
-    }
-
-    /// Frees retired pools whose packets are all home.
-    ///
-    /// # Safety
-    ///
-    /// That of [`Retired::free`].
-    unsafe fn free_retired(&self) {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: handed on to the caller.
-        let still_out = retired.drain(..).filter_map(|pool| unsafe { pool.free() }.err()).collect();
-        *retired = still_out;
-    }
 }
 
 /// DPDK, started. There is one per process, it stays on the thread that made it (the
@@ -288,7 +259,7 @@ impl Drop for Eal {
         self.close_ports();
         self.free_retired_pools();
         let Some(running) = Arc::get_mut(&mut self.running) else {
-            log::warn!("DPDK is left running: a port, a pool or a ring is still in use");
+            log::warn!("DPDK is left running: a port, a pool, a ring or a table is still in use");
             return;
         };
         // Some may have been retired on another thread since.

@@ -62,6 +62,8 @@ mod queue;
 mod ring;
 #[cfg(feature = "rte-hash")]
 pub mod rte_hash;
+mod running;
+mod started;
 mod tag_group;
 mod version;
 
@@ -76,7 +78,7 @@ pub use mbuf::Mbuf;
 pub use memory::{HugeSlice, Memory, OutOfMemory};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{Port, PortBuilder, PortError, RssFunctions};
-pub use port_info::{Link, MacAddress, Offloads, PortId, PortInfo, PortStats, XStat};
+pub use port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat};
 pub use queue::{QueuePair, RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, Ring, RingError};
 pub use tag_group::TagGroup;

@@ -1,6 +1,6 @@
 //! Memory for tables: hugepages, on the NUMA node of who uses it.
 
-use crate::eal::Running;
+use crate::running::Running;
 use crate::{Eal, Mempool};
 use dpdk_sys as sys;
 use std::alloc::Layout;

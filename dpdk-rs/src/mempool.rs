@@ -1,7 +1,7 @@
 //! Pools of packet buffers, allocated at start.
 
 use crate::burst::{Burst, u32_of};
-use crate::eal::Running;
+use crate::running::{RawPool, Retired, Running};
 use crate::{Eal, Errno, Mbuf};
 use dpdk_sys as sys;
 use std::ffi::{CStr, CString};
@@ -76,53 +76,6 @@ struct Pool {
     name: String,
     config: MempoolConfig,
     running: Arc<Running>,
-}
-
-#[derive(Clone, Copy)]
-struct RawPool(NonNull<sys::rte_mempool>);
-
-// SAFETY: rte_mempool is made for use by many threads: its ring is multi-producer and
-// multi-consumer, its caches are per lcore and used by that lcore's thread only.
-unsafe impl Send for RawPool {}
-// SAFETY: as above.
-unsafe impl Sync for RawPool {}
-
-impl RawPool {
-    fn available(self) -> u32 {
-        // SAFETY: a `RawPool` is in a `Pool` or in a `Retired` that has not been freed.
-        unsafe { sys::rte_mempool_avail_count(self.0.as_ptr()) }
-    }
-}
-
-/// A pool whose handles are gone.
-pub(crate) struct Retired {
-    raw: RawPool,
-    name: String,
-    size: u32,
-}
-
-impl Retired {
-    /// Frees the pool if all packets are home, or gives it back.
-    ///
-    /// # Safety
-    ///
-    /// No lcore is at work. An lcore that frees a packet counts it as home a moment before
-    /// it has finished writing to the pool's cache (rte_mempool_do_generic_put), so while
-    /// one runs the count proves nothing; other threads have no cache and count it last.
-    pub(crate) unsafe fn free(self) -> Result<(), Self> {
-        if self.raw.available() < self.size {
-            return Err(self);
-        }
-        // SAFETY: no handle is left (`Pool` was dropped), no packet is out, and no one is
-        // still at work on the pool, by this function's precondition.
-        unsafe { sys::rte_mempool_free(self.raw.0.as_ptr()) };
-        Ok(())
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        let out = self.size.saturating_sub(self.raw.available());
-        format!("{out} of the {} packets of the mempool {:?}", self.size, self.name)
-    }
 }
 
 /// How packets at home are kept: in a ring for many producers and consumers. Named here

@@ -1,15 +1,14 @@
 //! An Ethernet device, from asking to started to stopped.
 
-use crate::eal::Running;
 use crate::mempool::Mempool;
 use crate::port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat, control};
 use crate::queue::QueuePair;
+use crate::started::{Claim, Started};
 use crate::{Eal, Errno};
 use dpdk_sys as sys;
 use std::cell::Cell;
-use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// Why a port does not do what was asked. `port` is its name as the EAL knows it.
 #[derive(Debug, thiserror::Error)]
@@ -338,64 +337,6 @@ impl<'eal> PortBuilder<'eal> {
             return Err(PortError::DataRoom { port, mtu, need, have, pool: pool.name().to_owned() });
         }
         Ok(())
-    }
-}
-
-/// The right to configure a port: one at a time. Stops the port when it goes; the device
-/// stays, and is closed with the EAL.
-struct Claim {
-    running: Arc<Running>,
-    port: PortId,
-    stopped: bool,
-}
-
-impl Claim {
-    fn new(running: &Arc<Running>, port: PortId) -> Option<Self> {
-        let mut claimed = running.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.insert(port).then(|| Self { running: Arc::clone(running), port, stopped: false })
-    }
-
-    fn stop(&mut self) -> Result<(), Errno> {
-        self.stopped = true;
-        let control = control();
-        // SAFETY: the port is claimed by us, and whatever used its queues is gone: queues
-        // and `Port` hold `Started`, which holds this.
-        let code = unsafe { sys::rte_eth_dev_stop(self.port.0) };
-        drop(control);
-        self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
-        Errno::check(code).map(|_| ())
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if self.stopped {
-            return;
-        }
-        if let Err(errno) = self.stop() {
-            log::warn!("{} did not stop: {errno}", self.port);
-        }
-    }
-}
-
-impl fmt::Debug for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Claim").field(&self.port).finish()
-    }
-}
-
-/// A started port, held by its [`Port`] and by each of its queues.
-#[derive(Debug)]
-pub(crate) struct Started {
-    claim: Claim,
-    /// The device's queues hold packets of it; declared last, so it goes after the stop.
-    _pool: Mempool,
-}
-
-impl Started {
-    #[inline]
-    pub(crate) fn id(&self) -> PortId {
-        self.claim.port
     }
 }
 

@@ -24,17 +24,6 @@ impl fmt::Display for PortId {
     }
 }
 
-/// An IEEE 802 address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
-pub struct MacAddress(pub [u8; 6]);
-
-impl fmt::Display for MacAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
 /// A set of `RTE_ETH_RX_OFFLOAD_*` or `RTE_ETH_TX_OFFLOAD_*` bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offloads(pub u64);
@@ -86,8 +75,8 @@ pub struct PortInfo {
     pub name: String,
     /// The driver, such as `net_tap` or `net_iavf`.
     pub driver: String,
-    /// The port's own address.
-    pub mac_address: MacAddress,
+    /// The port's own MAC address.
+    pub mac_address: [u8; 6],
     /// NUMA node, if known.
     pub socket: Option<u32>,
     /// Largest MTU in bytes.
@@ -129,9 +118,9 @@ impl PortInfo {
         let mut info = sys::shim_port_info::default();
         // SAFETY: any id may be asked about; `info` is ours.
         Errno::check(unsafe { sys::shim_port_info(port.0, &raw mut info) })?;
-        let mut mac_address = MacAddress::default();
+        let mut mac_address = [0; 6];
         // SAFETY: six bytes, as the shim writes.
-        Errno::check(unsafe { sys::shim_port_mac_address(port.0, mac_address.0.as_mut_ptr()) })?;
+        Errno::check(unsafe { sys::shim_port_mac_address(port.0, mac_address.as_mut_ptr()) })?;
         Ok(Self {
             id: port,
             name: name(port)?,

@@ -1,7 +1,7 @@
 //! Packets from one thread to another, without a lock.
 
 use crate::burst::{Burst, u32_of};
-use crate::eal::Running;
+use crate::running::Running;
 use crate::{Eal, Errno};
 use dpdk_sys as sys;
 use std::ffi::CString;

@@ -1,7 +1,7 @@
 //! DPDK's own hash table (`rte_hash`), as far as benchmarks need it to compare ours with.
 //! Programs use `nf-framework`'s flow table.
 
-use crate::eal::Running;
+use crate::running::Running;
 use crate::{Eal, Errno};
 use dpdk_sys as sys;
 use std::array;

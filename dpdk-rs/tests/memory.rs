@@ -1,4 +1,5 @@
 //! Slices in the EAL's memory: made anywhere, dropped anywhere, never outliving DPDK.
+#![allow(clippy::unwrap_used, reason = "in the helpers too, the line is the message")]
 
 mod common;
 

@@ -18,7 +18,7 @@ fn ports_pools_and_rings_in_use_keep_dpdk_running() {
         panic!("takes the EAL with it");
     }));
     assert!(unwound.is_err());
-    assert_eq!(common::logged(), ["DPDK is left running: a port, a pool or a ring is still in use"]);
+    assert_eq!(common::logged(), ["DPDK is left running: a port, a pool, a ring or a table is still in use"]);
 
     std::thread::spawn(move || {
         let mut burst = Burst::new();

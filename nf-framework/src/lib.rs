@@ -26,6 +26,7 @@
 //!   and the means to make, hold and resume packets.
 //! - [`Chain`] puts functions between an inside and an outside end; [`Wire`] forwards what
 //!   they let pass.
+//! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals.
@@ -33,7 +34,7 @@
 //!
 //! # What it does not do yet
 //!
-//! No flow table, no steering of packets to the worker that owns their flow (with several
+//! No steering of packets to the worker that owns their flow (with several
 //! workers, RSS alone decides), no ARP, routes or ICMP of its own, no reload on SIGHUP: they
 //! come next. As many workers as every port has queues; two ports at most.
 #![forbid(unsafe_code)]
@@ -44,6 +45,7 @@ mod chain;
 pub mod config;
 mod context;
 mod counters;
+mod flow_table;
 mod forwarding;
 mod function;
 pub mod headers;
@@ -60,6 +62,9 @@ pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
+pub use flow_table::{
+    Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
+};
 pub use forwarding::{Forwarding, Wire};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;

@@ -27,7 +27,7 @@ pub struct DropReason(u16);
 impl DropReason {
     /// No function decided and nothing forwards what is undecided: fail closed.
     pub const UNDECIDED: Self = Self(0);
-    /// The transmit queue had no room.
+    /// The port did not take it: its transmit queue is full, or its link is down.
     pub const TX_FULL: Self = Self(1);
     /// A function sent it to a port that the program does not have.
     pub const NO_SUCH_PORT: Self = Self(2);
@@ -53,7 +53,7 @@ impl DropReason {
 /// The reasons that the framework knows without being told, in the order of the constants.
 const BUILT_IN: [(&str, &str); 8] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
-    ("tx-full", "the transmit queue had no room"),
+    ("tx-full", "the port did not take it: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
     ("pending-full", "more packets were emitted and resumed than wait at once"),
     ("turned-twice", "a hairpin led to itself"),

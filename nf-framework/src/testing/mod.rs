@@ -32,10 +32,12 @@
 //! test processes run side by side, as any user. `NF_TEST_EAL` replaces its arguments, for
 //! instance to test on hugepages: `NF_TEST_EAL="--in-memory --no-pci --no-telemetry"`.
 
+mod case;
 mod frame;
 mod lab;
 mod trial;
 
+pub use case::{Case, trial};
 pub use frame::Frame;
 pub use lab::{Lab, lab};
-pub use trial::{Case, Outcome, Trial, trial};
+pub use trial::{Outcome, Trial};

@@ -1,195 +1,32 @@
 //! Brings a program up and down: ports, pool, a worker on every lcore, and a control thread
 //! beside them.
 
+mod config;
+mod control;
+mod error;
+mod loaded;
+
+pub use config::{ForwardingKind, PortsConfig, RuntimeConfig};
+pub use control::Control;
+pub use error::{CommandError, RuntimeError};
+pub(crate) use loaded::AnyFunction;
+pub use loaded::Loaded;
+
 use crate::chain::Chain;
-use crate::config::{ConfigError, ConfigFile};
-use crate::context::{Context, Direction};
+use crate::context::Direction;
 use crate::counters::WorkerCounters;
-use crate::forwarding::{Forwarding, Wire};
-use crate::function::{Function, NetworkFunction, Registry, SetupError, WorkerSetup};
-use crate::mailbox::{Mailbox, WorkerStopped, ask_all};
+use crate::function::{Registry, WorkerSetup};
+use crate::mailbox::Mailbox;
 use crate::report::Report;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{
-    Clock, Eal, LaunchError, Lcore, Mempool, MempoolConfig, MempoolError, Port, PortBuilder, PortError, PortInfo,
-    QueuePair,
-};
-use serde::Deserialize;
+use dpdk_rs::{Clock, Eal, Lcore, Mempool, MempoolConfig, Port, PortBuilder, PortInfo, QueuePair};
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// The framework's part of a configuration file: everything outside of the functions' tables.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuntimeConfig {
-    /// The functions in order, from inside to outside. May be left out by a program that
-    /// has one function.
-    pub chain: Option<Vec<String>>,
-    /// What becomes of packets that no function decided about. Nothing is forwarded unless
-    /// this says so.
-    pub forwarding: Option<ForwardingKind>,
-    /// Which port is which end of the chain.
-    pub ports: PortsConfig,
-    /// Packets received at once, 1 to 64.
-    #[serde(default = "usual_burst")]
-    pub burst: usize,
-    /// Packets in the pool; enough for every queue and worker unless given.
-    pub packets: Option<u32>,
-}
-
-fn usual_burst() -> usize {
-    dpdk_rs::Burst::USUAL
-}
-
-/// The two ends of the chain.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortsConfig {
-    /// A device's name: `net_tap0`, or a PCI address such as `0000:01:00.0`.
-    pub inside: String,
-    /// The other device. Without it the program has one port: all packets come from inside,
-    /// and what is forwarded leaves by the port that it came in by.
-    pub outside: Option<String>,
-    /// MTU of both, in bytes; the devices' own unless given.
-    pub mtu: Option<u16>,
-    /// Descriptors of every queue.
-    #[serde(default = "usual_descriptors")]
-    pub descriptors: u16,
-}
-
-fn usual_descriptors() -> u16 {
-    1024
-}
-
-/// How packets that passed the chain are forwarded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ForwardingKind {
-    /// [`Wire`]: out of the other side's port, unchanged.
-    Wire,
-}
-
-impl ForwardingKind {
-    fn make(self) -> Box<dyn Forwarding> {
-        match self {
-            Self::Wire => Box::new(Wire),
-        }
-    }
-}
-
-/// Why a program does not run, or did not go on running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RuntimeError {
-    /// A port of the configuration is not there.
-    #[error("[ports] {side}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
-    NoSuchPort {
-        /// `inside` or `outside`.
-        side: &'static str,
-        /// As configured.
-        name: String,
-        /// Names of those that are there.
-        have: String,
-    },
-    /// Both ends are the same port.
-    #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
-    SamePort(String),
-    /// The burst is out of range.
-    #[error("burst: {0} packets at once are not possible, 1 to 64 are")]
-    Burst(usize),
-    /// The receive queues cannot be filled.
-    #[error("packets: {have} are too few, the receive queues alone take {need} (or give [ports] descriptors fewer)")]
-    TooFewPackets {
-        /// As configured.
-        have: u32,
-        /// One for each receive descriptor.
-        need: u32,
-    },
-    /// A port does not start.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// There is no memory for packets.
-    #[error(transparent)]
-    Mempool(#[from] MempoolError),
-    /// An lcore does not start.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// The control thread does not start.
-    #[error("the control thread does not start: {0}")]
-    Control(#[from] std::io::Error),
-    /// A function could not be set up.
-    #[error("function {function} cannot be set up on worker {worker}: {error}")]
-    Setup {
-        /// Its name.
-        function: String,
-        /// Which worker.
-        worker: usize,
-        /// What it said.
-        error: SetupError,
-    },
-    /// A worker panicked; the others were stopped.
-    #[error("worker {worker} panicked: {message}")]
-    WorkerPanicked {
-        /// Which worker.
-        worker: usize,
-        /// The panic's message.
-        message: String,
-    },
-}
-
-/// A function's policy without its type.
-pub(crate) type AnyPolicy = Arc<dyn Any + Send + Sync>;
-
-/// A [`Function`] without its types, so that a chain can be named in a file.
-pub(crate) trait AnyFunction: Send + Sync {
-    fn name(&self) -> &str;
-    fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError>;
-    fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError>;
-}
-
-impl<F: Function> AnyFunction for F {
-    fn name(&self) -> &str {
-        Function::name(self)
-    }
-
-    fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError> {
-        let config = file.section(Function::name(self))?;
-        let policy = self
-            .policy(config)
-            .map_err(|invalid| file.error_at(Function::name(self), &invalid.key, invalid.message))?;
-        Ok(Arc::new(policy))
-    }
-
-    fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {
-        let policy = Arc::clone(policy).downcast().map_err(|_| "the policy is another function's")?;
-        Ok(Box::new(Function::instance(self, policy, setup)?))
-    }
-}
-
-/// A function with the policy that it starts with.
-#[derive(Clone)]
-pub struct Loaded {
-    pub(crate) function: Arc<dyn AnyFunction>,
-    pub(crate) policy: AnyPolicy,
-}
-
-impl Loaded {
-    /// Pairs a function with its first policy.
-    pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
-        Self { function: Arc::new(function), policy: Arc::new(policy) }
-    }
-}
-
-impl std::fmt::Debug for Loaded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Loaded").field(&self.function.name()).finish()
-    }
-}
 
 /// What workers, control thread and the thread that started them have in common.
 #[derive(Debug)]
@@ -361,7 +198,7 @@ impl<'eal> Runtime<'eal> {
         match (failure, value) {
             (None, Some(value)) => Ok((value, report)),
             (Some(failure), _) => Err(failure),
-            (None, None) => Err(std::io::Error::other("stopped before every worker was ready").into()),
+            (None, None) => Err(RuntimeError::NotReady),
         }
     }
 }
@@ -429,106 +266,6 @@ impl Shared {
         Report::new(ports, &self.functions, &self.counters, &self.registry)
     }
 }
-
-/// A running program, as its control thread sees it.
-#[derive(Debug)]
-pub struct Control {
-    shared: Arc<Shared>,
-    ports: Vec<Port>,
-    /// What each function's instances may work by: the newest last, and earlier ones only
-    /// while it is not known that every instance has let them go.
-    policies: RefCell<Vec<Vec<AnyPolicy>>>,
-}
-
-impl Control {
-    /// Whether the program is stopping: a worker has ended, or it was told to.
-    #[must_use]
-    pub fn stopping(&self) -> bool {
-        self.shared.stop.load(Ordering::Relaxed)
-    }
-
-    /// The counters of all workers, added up now.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        self.shared.report(&self.ports)
-    }
-
-    /// The ports, in the order of [`PortIx`]: link, counters.
-    #[must_use]
-    pub fn ports(&self) -> &[Port] {
-        &self.ports
-    }
-
-    /// Hands a new policy to every instance of a function, each between two bursts, and
-    /// returns when all have it. The old one is freed here, not on a worker.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError`] when there is no such function, or a worker has stopped.
-    pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
-        let index = self.find(name)?;
-        let mut policies = self.policies.borrow_mut();
-        let kept = policies.get_mut(index).ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
-        let newest: AnyPolicy = Arc::<F::Policy>::clone(&policy);
-        kept.push(newest);
-        self.command::<F, _>(name, move |instance, _| F::adopt(instance, Arc::clone(&policy)))?;
-        let superseded = kept.len().saturating_sub(1);
-        kept.drain(..superseded);
-        Ok(())
-    }
-
-    /// Runs a command on every instance of a function, on its own worker and between two
-    /// bursts, and returns the answers in the order of the workers. Packets wait meanwhile:
-    /// a command looks at a bounded number of entries.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError`] when there is no such function, or a worker has stopped.
-    pub fn command<F, R>(
-        &self,
-        name: &str,
-        command: impl Fn(&mut F::Instance, &mut Context<'_>) -> R + Send + Sync + 'static,
-    ) -> Result<Vec<R>, CommandError>
-    where
-        F: Function,
-        R: Send + 'static,
-    {
-        let index = self.find(name)?;
-        let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |chain, cx| {
-            chain.command(index, cx, |instance: &mut F::Instance, cx| command(instance, cx))
-        })?;
-        answers.into_iter().collect::<Option<_>>().ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
-    }
-
-    fn find(&self, name: &str) -> Result<usize, CommandError> {
-        let index = self.shared.functions.iter().position(|known| known == name);
-        index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
-    }
-
-    fn wait_until_ready(&self) -> bool {
-        while self.shared.ready.load(Ordering::Acquire) < self.shared.counters.len() {
-            if self.stopping() {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.shared.go.store(true, Ordering::Release);
-        true
-    }
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommandError {
-    /// The chain has none of that name and type.
-    #[error("the chain has no function {0:?} of this type")]
-    NoSuchFunction(String),
-    /// It has stopped, or is stopping.
-    #[error(transparent)]
-    WorkerStopped(#[from] WorkerStopped),
-}
-
 fn find_ports(eal: &Eal, config: &PortsConfig) -> Result<Vec<dpdk_rs::PortId>, RuntimeError> {
     if config.outside.as_ref() == Some(&config.inside) {
         return Err(RuntimeError::SamePort(config.inside.clone()));

@@ -1,0 +1,97 @@
+//! Time in 32 bits: enough for deadlines, and small enough to stand beside every slot.
+
+use crate::Instant;
+
+/// Units of 2^20 nanoseconds, modulo 2^32 of them (52 days). Two are compared by the shorter
+/// way round, which is right while they are less than 26 days apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Coarse(u32);
+
+/// Bits of a nanosecond count that a unit leaves out.
+const SHIFT: u32 = 20;
+/// How far ahead a deadline may be, in nanoseconds: 13 days, half of what can be compared, so
+/// that the sweep has as long again to come by.
+const HORIZON: u64 = 1 << (SHIFT + 30);
+
+impl Coarse {
+    /// The last moment that is not after this many nanoseconds.
+    fn floor(nanoseconds: u64) -> Self {
+        #[allow(clippy::cast_possible_truncation, reason = "time is kept modulo 2^32 units")]
+        let units = (nanoseconds >> SHIFT) as u32;
+        Self(units)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_before(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() < 0
+    }
+
+    /// Whether this deadline is now or before.
+    #[inline(always)]
+    pub(super) fn has_passed(self, now: Self) -> bool {
+        now.0.wrapping_sub(self.0).cast_signed() >= 0
+    }
+}
+
+/// The last time that was told; it never goes back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ticker(u64);
+
+impl Ticker {
+    pub(super) fn advance(&mut self, now: Instant) -> Coarse {
+        self.0 = self.0.max(now.as_nanoseconds());
+        Coarse::floor(self.0)
+    }
+
+    /// A deadline, rounded up to a unit, and at most the horizon away.
+    #[inline]
+    pub(super) fn deadline(self, deadline: Instant) -> Coarse {
+        let nanoseconds = deadline.as_nanoseconds().min(self.0.saturating_add(HORIZON));
+        // One that has passed long ago must not look like one to come.
+        let nanoseconds = nanoseconds.max(self.0.saturating_sub(HORIZON));
+        Coarse::floor(nanoseconds.saturating_add((1 << SHIFT) - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const DAY: u64 = 24 * 3600 * 1_000_000_000;
+
+    #[test]
+    fn a_deadline_passes_within_a_unit_of_its_time_and_not_before_on_any_day() {
+        for day in [0, 1, 25, 26, 27, 51, 52, 53, 100, 10_000, 200_000] {
+            let (mut ticker, start) = (Ticker::default(), day * DAY);
+            ticker.advance(Instant::from_nanoseconds(start));
+            for ahead in [0, 1, (1 << SHIFT) - 1, 1 << SHIFT, 5_000_000_000, 12 * DAY] {
+                let deadline = ticker.deadline(Instant::from_nanoseconds(start + ahead));
+                if ahead > 0 {
+                    let before = Ticker::default().advance(Instant::from_nanoseconds(start + ahead - 1));
+                    assert!(!deadline.has_passed(before) || before == deadline, "day {day}, {ahead} ns");
+                    assert!(!deadline.has_passed(Coarse::floor(start + ahead - 1)) || ahead - 1 == 0 && start == 0);
+                }
+                assert!(deadline.has_passed(Coarse::floor(start + ahead + (1 << SHIFT))), "day {day}, {ahead} ns");
+            }
+        }
+    }
+
+    #[test]
+    fn a_deadline_out_of_sight_is_at_the_horizon() {
+        let mut ticker = Ticker::default();
+        let now = Instant::START + Duration::from_secs(100 * 24 * 3600);
+        let coarse = ticker.advance(now);
+        let never = ticker.deadline(Instant::from_nanoseconds(u64::MAX));
+        assert!(coarse.is_before(never));
+        assert!(never.has_passed(Coarse::floor(now.as_nanoseconds() + HORIZON + (1 << SHIFT))));
+        assert!(ticker.deadline(Instant::START).has_passed(coarse), "long ago");
+    }
+
+    #[test]
+    fn time_does_not_go_back() {
+        let mut ticker = Ticker::default();
+        let late = ticker.advance(Instant::from_nanoseconds(DAY));
+        assert_eq!(ticker.advance(Instant::START), late);
+    }
+}

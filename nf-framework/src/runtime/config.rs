@@ -1,0 +1,63 @@
+//! The framework's part of a configuration file.
+
+use crate::forwarding::{Forwarding, Wire};
+use serde::Deserialize;
+
+/// The framework's part of a configuration file: everything outside of the functions' tables.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// The functions in order, from inside to outside. May be left out by a program that
+    /// has one function.
+    pub chain: Option<Vec<String>>,
+    /// What becomes of packets that no function decided about. Nothing is forwarded unless
+    /// this says so.
+    pub forwarding: Option<ForwardingKind>,
+    /// Which port is which end of the chain.
+    pub ports: PortsConfig,
+    /// Packets received at once, 1 to 64.
+    #[serde(default = "usual_burst")]
+    pub burst: usize,
+    /// Packets in the pool; enough for every queue and worker unless given.
+    pub packets: Option<u32>,
+}
+
+fn usual_burst() -> usize {
+    dpdk_rs::Burst::USUAL
+}
+
+/// The two ends of the chain.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortsConfig {
+    /// A device's name: `net_tap0`, or a PCI address such as `0000:01:00.0`.
+    pub inside: String,
+    /// The other device. Without it the program has one port: all packets come from inside,
+    /// and what is forwarded leaves by the port that it came in by.
+    pub outside: Option<String>,
+    /// MTU of both, in bytes; the devices' own unless given.
+    pub mtu: Option<u16>,
+    /// Descriptors of every queue.
+    #[serde(default = "usual_descriptors")]
+    pub descriptors: u16,
+}
+
+fn usual_descriptors() -> u16 {
+    1024
+}
+
+/// How packets that passed the chain are forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardingKind {
+    /// [`Wire`]: out of the other side's port, unchanged.
+    Wire,
+}
+
+impl ForwardingKind {
+    pub(super) fn make(self) -> Box<dyn Forwarding> {
+        match self {
+            Self::Wire => Box::new(Wire),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A running program, as its control thread sees it.
+
+use super::Shared;
+use super::error::CommandError;
+use super::loaded::AnyPolicy;
+use crate::context::Context;
+use crate::function::Function;
+use crate::mailbox::ask_all;
+use crate::report::Report;
+use dpdk_rs::Port;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A running program, as its control thread sees it.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ports: Vec<Port>,
+    /// What each function's instances may work by: the newest last, and earlier ones only
+    /// while it is not known that every instance has let them go.
+    pub(super) policies: RefCell<Vec<Vec<AnyPolicy>>>,
+}
+
+impl Control {
+    /// Whether the program is stopping: a worker has ended, or it was told to.
+    #[must_use]
+    pub fn stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+    }
+
+    /// The counters of all workers, added up now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.shared.report(&self.ports)
+    }
+
+    /// The ports, in the order of [`PortIx`](crate::PortIx): link, counters.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        &self.ports
+    }
+
+    /// Hands a new policy to every instance of a function, each between two bursts, and
+    /// returns when all have it. The old one is freed here, not on a worker.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] when there is no such function, or a worker has stopped.
+    pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
+        let index = self.find(name)?;
+        let mut policies = self.policies.borrow_mut();
+        let kept = policies.get_mut(index).ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
+        let newest: AnyPolicy = Arc::<F::Policy>::clone(&policy);
+        kept.push(newest);
+        self.command::<F, _>(name, move |instance, _| F::adopt(instance, Arc::clone(&policy)))?;
+        let superseded = kept.len().saturating_sub(1);
+        kept.drain(..superseded);
+        Ok(())
+    }
+
+    /// Runs a command on every instance of a function, on its own worker and between two
+    /// bursts, and returns the answers in the order of the workers. Packets wait meanwhile:
+    /// a command looks at a bounded number of entries.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] when there is no such function, or a worker has stopped.
+    pub fn command<F, R>(
+        &self,
+        name: &str,
+        command: impl Fn(&mut F::Instance, &mut Context<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<Vec<R>, CommandError>
+    where
+        F: Function,
+        R: Send + 'static,
+    {
+        let index = self.find(name)?;
+        let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |chain, cx| {
+            chain.command(index, cx, |instance: &mut F::Instance, cx| command(instance, cx))
+        })?;
+        answers.into_iter().collect::<Option<_>>().ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
+    }
+
+    fn find(&self, name: &str) -> Result<usize, CommandError> {
+        let index = self.shared.functions.iter().position(|known| known == name);
+        index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
+    }
+
+    pub(super) fn wait_until_ready(&self) -> bool {
+        while self.shared.ready.load(Ordering::Acquire) < self.shared.counters.len() {
+            if self.stopping() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shared.go.store(true, Ordering::Release);
+        true
+    }
+}

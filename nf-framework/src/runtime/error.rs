@@ -1,0 +1,79 @@
+//! Why a program does not run, or a command is not carried out.
+
+use crate::function::SetupError;
+use crate::mailbox::WorkerStopped;
+use dpdk_rs::{LaunchError, MempoolError, PortError};
+
+/// Why a program does not run, or did not go on running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// A port of the configuration is not there.
+    #[error("[ports] {side}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
+    NoSuchPort {
+        /// `inside` or `outside`.
+        side: &'static str,
+        /// As configured.
+        name: String,
+        /// Names of those that are there.
+        have: String,
+    },
+    /// Both ends are the same port.
+    #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
+    SamePort(String),
+    /// The burst is out of range.
+    #[error("burst: {0} packets at once are not possible, 1 to 64 are")]
+    Burst(usize),
+    /// The receive queues cannot be filled.
+    #[error("packets: {have} are too few, the receive queues alone take {need} (or give [ports] descriptors fewer)")]
+    TooFewPackets {
+        /// As configured.
+        have: u32,
+        /// One for each receive descriptor.
+        need: u32,
+    },
+    /// A port does not start.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// There is no memory for packets.
+    #[error(transparent)]
+    Mempool(#[from] MempoolError),
+    /// An lcore does not start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The control thread does not start.
+    #[error("the control thread does not start: {0}")]
+    Control(#[from] std::io::Error),
+    /// Something ended before every worker was ready, and no worker says why.
+    #[error("stopped before every worker was ready")]
+    NotReady,
+    /// A function could not be set up.
+    #[error("function {function} cannot be set up on worker {worker}: {error}")]
+    Setup {
+        /// Its name.
+        function: String,
+        /// Which worker.
+        worker: usize,
+        /// What it said.
+        error: SetupError,
+    },
+    /// A worker panicked; the others were stopped.
+    #[error("worker {worker} panicked: {message}")]
+    WorkerPanicked {
+        /// Which worker.
+        worker: usize,
+        /// The panic's message.
+        message: String,
+    },
+}
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The chain has none of that name and type.
+    #[error("the chain has no function {0:?} of this type")]
+    NoSuchFunction(String),
+    /// It has stopped, or is stopping.
+    #[error(transparent)]
+    WorkerStopped(#[from] WorkerStopped),
+}
