@@ -46,8 +46,11 @@ pub enum EalError {
     /// Another program holds the same runtime directory.
     #[error("another DPDK program is running under the same --file-prefix ({0}): give this one another --file-prefix")]
     PrefixInUse(String),
+    /// One device is asked for twice; the EAL would ignore what the second says of it.
+    #[error("the command line asks for the device {0:?} twice")]
+    DeviceTwice(String),
     /// A device that the command line asks for is not there after the start.
-    #[error("the device {name} that the command line asks for did not start{}", reasons(.log))]
+    #[error("the device {name:?} that the command line asks for did not start{}", reasons(.log))]
     NoSuchDevice {
         /// As on the command line.
         name: String,
@@ -171,7 +174,11 @@ impl Eal {
             log_sink::explain();
             return Err(EalError::UnexpectedArgument(left.to_string_lossy().into_owned()));
         }
-        for name in devices(&ours) {
+        let names = devices(&ours);
+        if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
+            return Err(EalError::DeviceTwice(twice.1.clone()));
+        }
+        for name in names {
             let c_name = CString::new(name.as_str()).map_err(|_| EalError::ZeroByte(name.clone()))?;
             // SAFETY: the EAL is up and the name is NUL-terminated.
             if !unsafe { dpdk_sys::shim_device_is_probed(c_name.as_ptr()) } {
@@ -348,8 +355,10 @@ fn devices(args: &[String]) -> Vec<String> {
                 false => parts.next(),
             };
             let name = name.unwrap_or_default();
-            let name = name.strip_prefix("pci:").or_else(|| name.strip_prefix("vdev:")).unwrap_or(name);
-            names.push(match name.rsplit_once('.').map(|(slot, _)| slot.split(':').count()) {
+            let bus = ["pci:", "vdev:", "auxiliary:", "vmbus:"].into_iter().find(|bus| name.starts_with(bus));
+            let name = name.strip_prefix(bus.unwrap_or_default()).unwrap_or(name);
+            let pci = name.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.');
+            names.push(match name.rsplit_once('.').filter(|_| pci).map(|(slot, _)| slot.split(':').count()) {
                 // PCI addresses may leave out the domain: 01:00.0 for 0000:01:00.0.
                 Some(2) => format!("0000:{}", name.to_lowercase()),
                 Some(3) => name.to_lowercase(),

@@ -137,7 +137,8 @@ impl RxQueue {
 
 impl TxQueue {
     /// Sends the packets of the burst, in order, and returns how many the queue took. Those
-    /// that it refused stay in the burst, at its beginning.
+    /// that it refused stay in the burst, at its beginning: because the queue is full, or because
+    /// the first of them is one that the driver cannot send, however often it is tried.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) -> usize {
         burst.compact();

@@ -48,7 +48,7 @@ fn bad_arguments_are_refused_in_one_sentence() {
             "device that fails",
             usual(&["--vdev=net_pcap0,rx_pcap=/no/such/file.pcap"]),
             &[
-                "the device net_pcap0 that the command line asks for did not start",
+                "the device \"net_pcap0\" that the command line asks for did not start",
                 "/no/such/file.pcap",
                 "No such file",
             ],
@@ -56,12 +56,17 @@ fn bad_arguments_are_refused_in_one_sentence() {
         (
             "one device of two fails",
             usual(&["--vdev=net_null0", "--vdev", "net_pcap0,rx_pcap=/no/such/file.pcap"]),
-            &["the device net_pcap0", "/no/such/file.pcap"],
+            &["the device \"net_pcap0\"", "/no/such/file.pcap"],
         ),
         (
             "unexpected argument",
             usual(&["--vdev=net_null0", "surplus"]),
             &["the EAL does not know what to do with the argument \"surplus\"", "come after \"--\""],
+        ),
+        (
+            "device asked for twice",
+            usual(&["--vdev=net_null0", "--vdev=net_null0,size=99"]),
+            &["the command line asks for the device \"net_null0\" twice"],
         ),
         ("unknown option", usual(&["--nonsense"]), &["the EAL did not start: ", "'--nonsense'"]),
         ("option without its value", usual(&["--vdev"]), &["the EAL did not start: ", "vdev"]),

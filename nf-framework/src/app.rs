@@ -7,6 +7,7 @@ use clap::Parser;
 use dpdk_rs::{Eal, EalError};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ struct Options {
     config: PathBuf,
 
     /// Print the counters every so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stats_interval: Option<u64>,
 }
 
@@ -32,12 +33,14 @@ DPDK's own arguments come first, then \"--\", then the options above. The usual 
   --vdev=net_tap0             make a virtual port: a kernel interface dtap0
   --vdev=net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap
                               a port that reads one capture file and writes another
+                              (the program goes on when the file is at its end)
   --no-pci                    leave the machine's own PCI devices alone
-  --in-memory                 leave nothing behind in the file system
-  --no-huge -m 256            do without hugepages, with 256 MiB
+  --in-memory                 hugepages without files: needs no mount, leaves nothing behind
+  --no-huge --no-shconf -m 256
+                              do without hugepages, with 256 MiB
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
-Ctrl-C or SIGTERM stops the program and prints the counters.";
+Ctrl-C, SIGTERM or SIGHUP stops the program and prints the counters.";
 
 /// A program made of functions.
 ///
@@ -114,7 +117,7 @@ impl App {
         C: DeserializeOwned + Send + Sync + 'static,
         I: NetworkFunction,
     {
-        let function = FromClosure { name: self.name, make: Arc::new(make), config: std::marker::PhantomData };
+        let function = FromClosure { name: self.name, make, config: PhantomData };
         self.function(function).run_functions()
     }
 
@@ -145,16 +148,27 @@ impl App {
         let name = self.name;
         let interval = options.stats_interval.map(Duration::from_secs);
         let ((), report) = runtime.run(|control| supervise(name, control, &stop, interval))?;
-        println!("{report}");
+        print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())
     }
 
     /// Splits the command line at `--`. Help and version are answered here, before DPDK
     /// would answer them, and wherever they stand.
     fn arguments(&self) -> (Vec<String>, Options) {
-        let args: Vec<String> = std::env::args().collect();
+        let text = |arg: std::ffi::OsString| {
+            arg.into_string().unwrap_or_else(|arg| {
+                eprintln!("error: the argument {} is not UTF-8", arg.display());
+                std::process::exit(2)
+            })
+        };
+        let args: Vec<String> = std::env::args_os().map(text).collect();
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
+        let misplaced = |arg: &&String| arg.starts_with("--config") || arg.starts_with("--stats-interval");
+        if let Some(option) = eal_args.iter().find(misplaced) {
+            eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
+            std::process::exit(2);
+        }
         let asked = |arg: &&String| ["-h", "--help", "-V", "--version"].contains(&arg.as_str());
         let own = eal_args.iter().skip(1).filter(asked).chain(own.iter().skip(1));
         let command = <Options as clap::CommandFactory>::command()
@@ -174,6 +188,20 @@ impl App {
         let file = ConfigFile::read(path)?;
         let names: Vec<&str> = self.functions.iter().map(|function| function.name()).collect();
         let config: RuntimeConfig = file.framework(&names)?;
+        if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
+            return Err(file.error_at(
+                "",
+                "burst",
+                format!("{} is not from 1 to {}", config.burst, dpdk_rs::Burst::CAPACITY),
+            ));
+        }
+        if config.ports.outside.as_ref() == Some(&config.ports.inside) {
+            let message = "the same port as inside (leave outside away for a program with one port)";
+            return Err(file.error_at("ports", "outside", message));
+        }
+        if config.ports.descriptors == 0 {
+            return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
+        }
         let chain = match &config.chain {
             Some(chain) => chain.clone(),
             None if names.len() == 1 => vec![names.concat()],
@@ -220,7 +248,11 @@ enum AppError {
 /// The control thread's work: wait for a signal, show counters meanwhile.
 fn supervise(name: &str, control: &Control, stop: &AtomicBool, interval: Option<Duration>) {
     let ports: Vec<&str> = control.ports().iter().map(dpdk_rs::Port::name).collect();
-    log::info!("{name} runs on {}; Ctrl-C stops it", ports.join(" and "));
+    let workers = match control.workers() {
+        1 => "1 worker".to_owned(),
+        workers => format!("{workers} workers"),
+    };
+    log::info!("{name} runs on {} with {workers}; Ctrl-C stops it", ports.join(" and "));
     let start = Instant::now();
     let mut next = interval.map(|interval| start + interval);
     while !stop.load(Ordering::Relaxed) && !control.stopping() {
@@ -228,18 +260,22 @@ fn supervise(name: &str, control: &Control, stop: &AtomicBool, interval: Option<
         if let (Some(at), Some(interval)) = (next, interval)
             && Instant::now() >= at
         {
-            println!("--- {name} after {} s\n{}\n", start.elapsed().as_secs(), control.report());
-            let _ = std::io::stdout().flush();
+            print(format_args!("--- {name} after {} s\n{}\n", start.elapsed().as_secs(), control.report()));
             next = Some(at + interval);
         }
     }
-    log::info!("{name} stops");
 }
 
-/// Set by SIGINT or SIGTERM; a second one ends the program at once.
+/// Prints for whoever reads it. A function goes on forwarding when nobody does any more.
+fn print(text: std::fmt::Arguments<'_>) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Set by SIGINT, SIGTERM or SIGHUP; a second one ends the program at once.
 fn stop_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
@@ -249,31 +285,8 @@ fn stop_signals() -> std::io::Result<Arc<AtomicBool>> {
 /// A function whose instances a closure makes from the configuration.
 struct FromClosure<C, M> {
     name: &'static str,
-    make: Arc<M>,
-    config: std::marker::PhantomData<fn() -> C>,
-}
-
-/// Makes an instance from a configuration.
-type Make<C, I> = Box<dyn FnMut(&C) -> Result<I, SetupError>>;
-
-/// An instance that a closure made, and what is needed to make it again.
-struct Made<C, I> {
-    instance: I,
-    again: Make<C, I>,
-}
-
-impl<C: 'static, I: NetworkFunction> NetworkFunction for Made<C, I> {
-    fn batch(&mut self, batch: &mut crate::Batch, cx: &mut crate::Context<'_>) {
-        self.instance.batch(batch, cx);
-    }
-
-    fn tick(&mut self, cx: &mut crate::Context<'_>, budget: crate::Budget) {
-        self.instance.tick(cx, budget);
-    }
-
-    fn held(&self) -> usize {
-        self.instance.held()
-    }
+    make: M,
+    config: PhantomData<fn() -> C>,
 }
 
 impl<C, I, M> Function for FromClosure<C, M>
@@ -284,7 +297,7 @@ where
 {
     type Config = C;
     type Policy = C;
-    type Instance = Made<C, I>;
+    type Instance = I;
 
     fn name(&self) -> &str {
         self.name
@@ -294,17 +307,10 @@ where
         Ok(config)
     }
 
-    fn instance(&self, config: Arc<C>, worker: &mut WorkerSetup) -> Result<Self::Instance, SetupError> {
-        let instance = (self.make)(&config, worker)?;
-        let (make, mut worker) = (Arc::clone(&self.make), worker.clone());
-        Ok(Made { instance, again: Box::new(move |config| make(config, &mut worker)) })
+    fn instance(&self, config: Arc<C>, worker: &mut WorkerSetup) -> Result<I, SetupError> {
+        (self.make)(&config, worker)
     }
 
-    /// Makes the instance anew: what it counted stays counted, what it remembered is gone.
-    fn adopt(made: &mut Self::Instance, config: Arc<C>) {
-        match (made.again)(&config) {
-            Ok(instance) => made.instance = instance,
-            Err(error) => log::error!("the new configuration is not in force: {error}"),
-        }
-    }
+    /// An instance that a closure made does not change while it runs; nothing publishes to it.
+    fn adopt(_: &mut I, _: Arc<C>) {}
 }

@@ -15,16 +15,9 @@ pub struct Batch {
     unanimous: Option<Verdict>,
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Self::with_limit(Burst::USUAL)
-    }
-}
-
 impl Batch {
     /// An empty batch that receives up to `limit` packets at once, between 1 and 64.
-    #[must_use]
-    pub fn with_limit(limit: usize) -> Self {
+    pub(crate) fn with_limit(limit: usize) -> Self {
         let verdicts = [Verdict::Next; Burst::CAPACITY];
         Self { burst: Burst::with_limit(limit), verdicts, undecided: 0, unanimous: None }
     }
@@ -89,7 +82,8 @@ impl Batch {
         }
     }
 
-    /// Takes an undecided packet out; it is then the caller's to hold, resume or consume.
+    /// Takes an undecided packet out; it is then the caller's to hold, to emit or resume, or to
+    /// consume, and counts as held until then.
     #[inline]
     pub fn take(&mut self, slot: usize) -> Option<Mbuf> {
         if slot >= Burst::CAPACITY || self.undecided & (1 << slot) == 0 {
@@ -209,7 +203,7 @@ mod tests {
     /// A batch of packets that carry their number.
     fn with_batch(count: u8, test: impl FnOnce(&mut Batch) + Send + 'static) {
         lab(move |lab| {
-            let mut batch = Batch::default();
+            let mut batch = Batch::with_limit(Burst::USUAL);
             for number in 0..count {
                 let mut packet = lab.pool.alloc().unwrap();
                 assert!(packet.set_contents(&[number]));

@@ -118,7 +118,7 @@ impl Chain {
 
     /// Packets that its functions hold.
     pub(crate) fn held(&self) -> usize {
-        self.functions.iter().map(|(_, function)| function.held()).sum()
+        self.functions.iter().map(|(_, function)| function.held()).fold(0, usize::wrapping_add)
     }
 }
 
@@ -148,7 +148,8 @@ impl<T: NetworkFunction> From<T> for Chain {
     }
 }
 
-/// Chains functions in a program: `a.then(b)`.
+/// Chains instances: `a.then(b)`, as a [trial](crate::testing::trial) takes them. A program's
+/// chain is made on every worker from its control objects, see [`App::function`](crate::App::function).
 pub trait Then: NetworkFunction + Sized {
     /// A chain of this function, towards inside, and the other, towards outside.
     fn then(self, other: impl NetworkFunction) -> Chain {

@@ -161,9 +161,16 @@ impl Context<'_> {
     }
 
     /// Sends a packet from this function's place: it meets the functions between here and
-    /// the end of the chain in that direction, and is then forwarded like any other.
+    /// the end of the chain in that direction, and is then forwarded like any other. The
+    /// packet may be new, or one that was taken: to answer a packet, take it, turn its
+    /// addresses round, and emit it in the direction opposite to [`Context::direction`].
+    ///
+    /// A packet without data, as [`Context::allocate`] makes it, is dropped as `empty`.
     pub fn emit(&mut self, packet: Mbuf, direction: Direction) {
-        let position = Position { direction, ..self.position };
+        if packet.len() == 0 {
+            return self.drop_held(packet, DropReason::EMPTY);
+        }
+        let position = Position { at: self.position.at, direction, turned: false };
         self.pending.push(packet, position, self.counters);
     }
 

@@ -14,7 +14,7 @@ use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
 use dpdk_rs::{Lcore, Mbuf, Mempool};
 use serde::de::DeserializeOwned;
 use std::any::Any;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How much housekeeping one tick may do: so many table entries looked at, or the like.
@@ -179,7 +179,7 @@ impl WorkerSetup {
 }
 
 /// What functions have registered while they were set up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) drop_reasons: DropReasons,
     counters: Mutex<Vec<NamedCounter>>,
@@ -190,6 +190,12 @@ struct NamedCounter {
     function: String,
     name: String,
     readers: Vec<Arc<AtomicU64>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { drop_reasons: DropReasons::built_in(), counters: Mutex::default() }
+    }
 }
 
 impl Registry {
@@ -210,7 +216,8 @@ impl Registry {
     pub(crate) fn counters(&self) -> Vec<(String, String, u64)> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |readers: &[Arc<AtomicU64>]| {
-            readers.iter().map(|reader| reader.load(std::sync::atomic::Ordering::Relaxed)).sum()
+            // A counter may wrap, and a gauge of a function's own may be below zero.
+            readers.iter().map(|reader| reader.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
         };
         counters.iter().map(|c| (c.function.clone(), c.name.clone(), sum(&c.readers))).collect()
     }

@@ -3,6 +3,7 @@
 
 use crate::chain::Chain;
 use crate::context::Context;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,10 @@ use std::time::{Duration, Instant};
 type Work = Box<dyn FnMut(&mut Chain, &mut Context<'_>) + Send>;
 
 /// The letters to one worker.
-#[derive(Default)]
 pub(crate) struct Mailbox {
     mail: AtomicBool,
-    letters: Mutex<Vec<Work>>,
+    /// The oldest first.
+    letters: Mutex<VecDeque<Work>>,
     done: Mutex<Vec<Work>>,
 }
 
@@ -26,7 +27,7 @@ impl Mailbox {
     pub(crate) fn new() -> Self {
         Self {
             mail: AtomicBool::new(false),
-            letters: Mutex::new(Vec::with_capacity(Self::CAPACITY)),
+            letters: Mutex::new(VecDeque::with_capacity(Self::CAPACITY)),
             done: Mutex::new(Vec::with_capacity(Self::CAPACITY)),
         }
     }
@@ -36,15 +37,18 @@ impl Mailbox {
         self.mail.load(Ordering::Relaxed)
     }
 
-    /// The worker's part.
+    /// The worker's part: each letter is opened without a lock in hand, so that control can
+    /// write another meanwhile, however long it takes.
     pub(crate) fn work(&self, chain: &mut Chain, cx: &mut Context<'_>) {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         self.mail.store(false, Ordering::Relaxed);
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(mut work) = letters.pop() {
+        while let Some(mut work) = self.next() {
             work(chain, cx);
-            done.push(work);
+            self.done.lock().unwrap_or_else(PoisonError::into_inner).push(work);
         }
+    }
+
+    fn next(&self) -> Option<Work> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     fn post(&self, work: Work) {
@@ -52,7 +56,7 @@ impl Mailbox {
         let room = Vec::with_capacity(Self::CAPACITY);
         let done = std::mem::replace(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner), room);
         drop(done);
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push_back(work);
         self.mail.store(true, Ordering::Relaxed);
     }
 }
@@ -63,9 +67,10 @@ impl std::fmt::Debug for Mailbox {
     }
 }
 
-/// A worker did not do what was asked of it in time: it has stopped.
+/// A worker did not do what was asked of it in time. If it has not stopped it will do so when
+/// it comes to it.
 #[derive(Debug, thiserror::Error)]
-#[error("worker {worker} does not answer: it has stopped")]
+#[error("worker {worker} has not answered: it has stopped, or a function keeps it busy")]
 pub struct WorkerStopped {
     worker: usize,
 }
@@ -140,8 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn letters_are_opened_in_the_order_in_which_they_were_written() {
+        let opened = lab(|lab| {
+            let (mailbox, opened) = (Mailbox::new(), Arc::new(Mutex::new(Vec::new())));
+            for letter in 0..3 {
+                let opened = Arc::clone(&opened);
+                mailbox.post(Box::new(move |_, _| opened.lock().unwrap().push(letter)));
+            }
+            lab.trial(|_| Chain::new()).work(&mailbox);
+            opened.lock().unwrap().clone()
+        });
+        assert_eq!(opened, [0, 1, 2]);
+    }
+
+    #[test]
     fn a_worker_that_has_stopped_does_not_answer_and_keeps_nobody_waiting() {
-        assert_eq!(ask_two(0, true).unwrap_err().to_string(), "worker 0 does not answer: it has stopped");
-        assert_eq!(ask_two(1, true).unwrap_err().to_string(), "worker 1 does not answer: it has stopped");
+        assert_eq!(
+            ask_two(0, true).unwrap_err().to_string(),
+            "worker 0 has not answered: it has stopped, or a function keeps it busy"
+        );
+        assert_eq!(
+            ask_two(1, true).unwrap_err().to_string(),
+            "worker 1 has not answered: it has stopped, or a function keeps it busy"
+        );
     }
 }

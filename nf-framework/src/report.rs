@@ -117,7 +117,11 @@ impl Report {
         registry: &Registry,
     ) -> Self {
         let sum = |of: &dyn Fn(&WorkerCounters) -> Option<&AtomicU64>| -> u64 {
-            workers.iter().filter_map(|worker| of(worker)).map(|counter| counter.load(Ordering::Relaxed)).sum()
+            workers
+                .iter()
+                .filter_map(|worker| of(worker))
+                .map(|counter| counter.load(Ordering::Relaxed))
+                .fold(0, u64::wrapping_add)
         };
         let ports: Vec<PortReport> = ports
             .iter()
@@ -157,7 +161,10 @@ impl Report {
             sent: ports.iter().map(|port| port.sent).sum(),
             dropped: drops.iter().map(|drop| drop.count).sum(),
             consumed: sum(&|worker| Some(&worker.consumed)),
-            held: functions.iter().map(|function| function.held).sum::<u64>() + sum(&|worker| Some(&worker.pending)),
+            held: functions
+                .iter()
+                .map(|function| function.held)
+                .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add),
         };
         Self { ports, functions, drops, counters, balance }
     }

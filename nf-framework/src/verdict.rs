@@ -27,7 +27,7 @@ pub struct DropReason(u16);
 impl DropReason {
     /// No function decided and nothing forwards what is undecided: fail closed.
     pub const UNDECIDED: Self = Self(0);
-    /// The port did not take it: its transmit queue is full, or its link is down.
+    /// The port took nothing more: its transmit queue is full, or its link is down.
     pub const TX_FULL: Self = Self(1);
     /// A function sent it to a port that the program does not have.
     pub const NO_SUCH_PORT: Self = Self(2);
@@ -41,6 +41,11 @@ impl DropReason {
     pub const STOPPED: Self = Self(6);
     /// A function's rules forbid it.
     pub const POLICY: Self = Self(7);
+    /// A function emitted it without data.
+    pub const EMPTY: Self = Self(8);
+    /// The port's driver would not send it, and sent what was behind it: too long for the
+    /// port, or too short.
+    pub const TX_REFUSED: Self = Self(9);
 
     /// The place of its counter.
     #[must_use]
@@ -51,15 +56,17 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
-    ("tx-full", "the port did not take it: its transmit queue is full, or its link is down"),
+    ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
     ("pending-full", "more packets were emitted and resumed than wait at once"),
     ("turned-twice", "a hairpin led to itself"),
     ("not-one-segment", "arrived in several segments or with shared data"),
     ("stopped", "was still waiting to go on when the program stopped"),
     ("policy", "a function's rules forbid it"),
+    ("empty", "a function emitted it without data"),
+    ("tx-refused", "the port's driver would not send it: too long for the port, or too short"),
 ];
 
 /// The drop reasons of a program: those of the framework and those that functions register
@@ -67,8 +74,9 @@ const BUILT_IN: [(&str, &str); 8] = [
 #[derive(Debug)]
 pub struct DropReasons(Mutex<Vec<(String, String)>>);
 
-impl Default for DropReasons {
-    fn default() -> Self {
+impl DropReasons {
+    /// The framework's own; a program has one table, so that a reason means the same everywhere.
+    pub(crate) fn built_in() -> Self {
         Self(Mutex::new(BUILT_IN.map(|(name, help)| (name.to_owned(), help.to_owned())).to_vec()))
     }
 }
@@ -115,7 +123,7 @@ mod tests {
 
     #[test]
     fn constants_name_their_own_line() {
-        let reasons = DropReasons::default();
+        let reasons = DropReasons::built_in();
         for (reason, name) in [
             (DropReason::UNDECIDED, "undecided"),
             (DropReason::TX_FULL, "tx-full"),
@@ -125,6 +133,8 @@ mod tests {
             (DropReason::NOT_ONE_SEGMENT, "not-one-segment"),
             (DropReason::STOPPED, "stopped"),
             (DropReason::POLICY, "policy"),
+            (DropReason::EMPTY, "empty"),
+            (DropReason::TX_REFUSED, "tx-refused"),
         ] {
             assert_eq!(reasons.register(name, "").unwrap(), reason);
         }
@@ -132,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_name_is_registered_once_and_the_table_is_bounded() {
-        let reasons = DropReasons::default();
+        let reasons = DropReasons::built_in();
         let first = reasons.register("mine", "help").unwrap();
         assert_eq!(reasons.register("mine", "other help").unwrap(), first);
         for index in reasons.list().len()..DropReasons::CAPACITY {

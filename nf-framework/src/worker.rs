@@ -22,10 +22,12 @@ const TICK_ROUNDS: u32 = 64;
 const TICK_TIME: Duration = Duration::from_micros(100);
 /// What one tick may do.
 const TICK_BUDGET: Budget = Budget(128);
+/// A queue that takes nothing after so many packets went is full.
+const MOST_IN_DOUBT: usize = 4;
 /// How often packets that were set free by packets that were set free go on in one round.
 const PENDING_PASSES: usize = 8;
 
-/// Where settled packets go; the refused ones stay in the burst.
+/// Where settled packets go; the refused ones stay in the burst, without empty slots.
 pub(crate) trait Transmit {
     fn send(&mut self, port: PortIx, burst: &mut Burst);
 }
@@ -175,11 +177,31 @@ impl std::fmt::Debug for Pipeline {
 fn transmit(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mut impl Transmit) {
     let packets = burst.len();
     out.send(port, burst);
-    let refused = burst.clear();
+    let refused = if burst.is_empty() { 0 } else { drop_refused(port, burst, counters, out) };
     if let Some(counters) = counters.ports.get(usize::from(port.0)) {
         bump(&counters.sent, (packets - refused) as u64);
     }
-    bump(&counters.drops[DropReason::TX_FULL.index()], refused as u64);
+}
+
+/// A driver stops at a full queue and at a packet that it cannot send, and does not say
+/// which. So the first packet goes, and if then others get through it was that one.
+#[cold]
+fn drop_refused(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mut impl Transmit) -> usize {
+    let (mut unsendable, mut in_doubt) = (0, 0);
+    while !burst.is_empty() && in_doubt < MOST_IN_DOUBT {
+        let behind = burst.len() - 1;
+        drop(burst.take(0));
+        in_doubt += 1;
+        out.send(port, burst);
+        if burst.len() < behind {
+            unsendable += in_doubt;
+            in_doubt = 0;
+        }
+    }
+    let full = in_doubt + burst.clear();
+    bump(&counters.drops[DropReason::TX_REFUSED.index()], unsendable as u64);
+    bump(&counters.drops[DropReason::TX_FULL.index()], full as u64);
+    unsendable + full
 }
 
 #[inline]
@@ -246,7 +268,10 @@ impl Worker {
         }
         self.housekeeping(self.now());
         self.pipeline.stop();
-        self.ports.into_iter().map(|port| port.queues).collect()
+        // A function that panics while it is dropped must not take the queues with it.
+        let Self { pipeline, ports, .. } = self;
+        drop(pipeline);
+        ports.into_iter().map(|port| port.queues).collect()
     }
 
     fn now(&self) -> Instant {

@@ -41,6 +41,54 @@ fn what_a_full_queue_refuses_is_tx_full() {
 }
 
 #[test]
+fn a_packet_that_the_driver_cannot_send_is_tx_refused_and_holds_nobody_up() {
+    for (lengths, sent, reasons) in [
+        (&[60, 1600, 60, 60][..], 3, &[("tx-refused", 1)][..]),
+        (&[1600, 60, 1600, 1601, 60], 2, &[("tx-refused", 3)]),
+        // With nothing behind it, or too many of its kind, nobody can tell.
+        (&[60, 60, 1600], 2, &[("tx-full", 1)]),
+        (&[1600, 1600, 1600, 1600, 60], 1, &[("tx-refused", 4)]),
+        (&[1600, 1600, 1600, 1600, 1600, 60], 0, &[("tx-full", 6)]),
+    ] {
+        let frames: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![0; length]).collect();
+        let outcome = lab(move |lab| {
+            let mut trial = lab.trial(|_| Chain::new());
+            trial.set_longest_frame(1514);
+            trial.send(Direction::Outbound, &frames)
+        });
+        assert_eq!(outcome.outside.len(), sent, "{lengths:?}");
+        let reasons = reasons.iter().map(|&(reason, count)| (reason.to_owned(), count)).collect();
+        assert_eq!(outcome.dropped, reasons, "{lengths:?}");
+    }
+}
+
+/// Answers every packet with one that has so many bytes.
+struct Answers(usize);
+
+impl NetworkFunction for Answers {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        for _ in batch.undecided() {
+            let mut packet = cx.allocate().unwrap();
+            assert!(packet.set_contents(&vec![0; self.0]));
+            cx.emit(packet, cx.direction().reversed());
+        }
+        batch.decide_all(Verdict::Drop(DropReason::POLICY));
+    }
+}
+
+#[test]
+fn what_is_emitted_without_data_is_empty() {
+    for (bytes, answers, empty) in [(0, 0, Some(&3)), (1, 3, None)] {
+        let outcome = lab(move |lab| {
+            let mut trial = lab.trial(move |_| Answers(bytes).into());
+            trial.send(Direction::Outbound, &vec![vec![0; 60]; 3])
+        });
+        assert_eq!(outcome.dropped.get("empty"), empty, "{bytes} bytes");
+        assert_eq!(outcome.inside.len(), answers, "{bytes} bytes");
+    }
+}
+
+#[test]
 fn what_is_sent_to_a_port_that_is_not_there_is_no_such_port() {
     for port in [2, 3, u16::MAX] {
         let outcome = lab(move |lab| {
@@ -68,7 +116,8 @@ impl NetworkFunction for Flood {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         batch.decide_all(Verdict::Drop(DropReason::POLICY));
         for _ in 0..self.0 {
-            let packet = cx.allocate().unwrap();
+            let mut packet = cx.allocate().unwrap();
+            assert!(packet.set_contents(b"new"));
             cx.emit(packet, Direction::Outbound);
         }
     }
@@ -95,7 +144,8 @@ fn packets_that_wait_in_two_places_do_not_wait_for_each_other() {
     impl NetworkFunction for Both {
         fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
             for slot in batch.undecided() {
-                if let (Some(packet), Some(answer)) = (batch.take(slot), cx.allocate()) {
+                if let (Some(packet), Some(mut answer)) = (batch.take(slot), cx.allocate()) {
+                    assert!(answer.set_contents(b"new"));
                     cx.resume(packet, cx.position());
                     cx.emit(answer, cx.direction().reversed());
                 }

@@ -151,7 +151,10 @@ fn all_but_the_blocked_packets_leave_as_they_came_and_a_signal_ends_it() {
         ] {
             assert!(out.lines().any(|line| line == row), "{row:?} in:\n{out}");
         }
-        assert!(errors.contains("port-block runs on net_pcap0 and net_pcap1; Ctrl-C stops it"), "{errors}");
+        assert!(
+            errors.contains("port-block runs on net_pcap0 and net_pcap1 with 1 worker; Ctrl-C stops it"),
+            "{errors}"
+        );
     }
 }
 
@@ -245,16 +248,16 @@ fn what_the_machine_cannot_do_is_refused_in_one_sentence() {
             &["[ports] outside: there is no port \"net_pcap7\"; the EAL found net_pcap0, net_pcap1"],
         ),
         ("no port at all", 1, &[], ("", ""), &["there is no port \"net_pcap0\"; the EAL found none"]),
-        ("same port", 1, &[first, second], ("net_pcap1", "net_pcap0"), &["inside and outside are both \"net_pcap0\""]),
+        ("same port", 1, &[first, second], ("net_pcap1", "net_pcap0"), &["[ports] outside: the same port as inside"]),
         (
             "a device that fails",
             1,
             &[first, "net_pcap1,rx_pcap=/no/such/file.pcap"],
             ("", ""),
-            &["the device net_pcap1", "/no/such/file.pcap"],
+            &["the device \"net_pcap1\"", "/no/such/file.pcap"],
         ),
         ("too few queues", 2, &[first, second], ("", ""), &["port net_pcap0 (net_pcap) has 1 ", "2 are needed"]),
-        ("a burst of 65", 1, &[first, second], ("packets", "burst = 65\npackets"), &["burst: 65 packets"]),
+        ("a burst of 65", 1, &[first, second], ("packets", "burst = 65\npackets"), &["burst: 65 is not from 1 to 64"]),
         ("too few packets", 1, &[first, second], ("4095", "100"), &["packets: 100 are too few"]),
     ];
     for (case, lcores, devices, (from, to), expected) in cases {

@@ -48,7 +48,7 @@ fn the_annotated_example_runs_until_a_signal_and_its_balance_closes() {
         let mut child = nf_chain(&config).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
-        while !seen.contains("runs on net_null0 and net_null1") {
+        while !seen.contains("runs on net_null0 and net_null1 with 1 worker") {
             let read = log.read_line(&mut seen).unwrap();
             assert!(read > 0, "it ended early: {seen}");
         }
@@ -72,32 +72,33 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-function",
             example().replace(r#"["monitor", "#, r#"["monitr", "#),
-            r#"FILE:6: chain[0]: there is no function "monitr" (known: monitor, rate-limit)"#,
+            r#"FILE:7: chain[0]: there is no function "monitr" (known: monitor, rate-limit)"#,
         ),
         (
             "twice",
             example().replace(r#""rate-limit"]"#, r#""monitor"]"#),
-            r#"FILE:6: chain[1]: the function "monitor" is in the chain twice (name it once)"#,
+            r#"FILE:7: chain[1]: the function "monitor" is in the chain twice (name it once)"#,
         ),
         (
             "no-chain",
             example().replace("chain = ", "# "),
             "FILE: chain: missing key (list the functions from inside to outside; known: monitor, rate-limit)",
         ),
+        ("burst", example().replace("burst = 32", "burst = 65"), "FILE:14: burst: 65 is not from 1 to 64"),
         (
             "rate",
             example().replace("100_000", "0"),
-            "FILE:24: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
+            "FILE:28: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
         ),
         (
             "unknown-key",
             example().replace("[monitor]", "[monitor]\nverbose = true"),
-            "FILE:22: [monitor] verbose: unknown key (none are known here)",
+            "FILE:26: [monitor] verbose: unknown key (none are known here)",
         ),
         (
             "unknown-table",
             example().replace("[monitor]", "[monitoring]"),
-            "FILE:21: [monitoring]: unknown table (known: chain, forwarding, ports, burst, packets, monitor, rate-limit)",
+            "FILE:25: [monitoring]: unknown table (known: chain, forwarding, ports, burst, packets, monitor, rate-limit)",
         ),
     ];
     for (name, text, sentence) in cases {

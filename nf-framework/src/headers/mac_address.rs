@@ -86,6 +86,14 @@ impl fmt::Debug for MacAddress {
     }
 }
 
+/// From text such as `02:00:00:00:00:01`, in a configuration.
+impl<'de> serde::Deserialize<'de> for MacAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl FromStr for MacAddress {
     type Err = InvalidMacAddress;
 

@@ -36,6 +36,12 @@ impl Control {
         self.shared.report(&self.ports)
     }
 
+    /// How many workers there are, one on each lcore.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.shared.counters.len()
+    }
+
     /// The ports, in the order of [`PortIx`](crate::PortIx): link, counters.
     #[must_use]
     pub fn ports(&self) -> &[Port] {

@@ -32,6 +32,12 @@ pub enum RuntimeError {
         /// One for each receive descriptor.
         need: u32,
     },
+    /// Queues without descriptors.
+    #[error("[ports] descriptors: a queue needs at least one")]
+    NoDescriptors,
+    /// Two functions of one name: nobody could tell their tables and counters apart.
+    #[error("there are two functions called {0:?}")]
+    TwoFunctions(String),
     /// A port does not start.
     #[error(transparent)]
     Port(#[from] PortError),

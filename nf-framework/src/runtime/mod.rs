@@ -66,10 +66,18 @@ impl<'eal> Runtime<'eal> {
         if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
             return Err(RuntimeError::Burst(config.burst));
         }
+        if config.ports.descriptors == 0 {
+            return Err(RuntimeError::NoDescriptors);
+        }
+        let name_of = |loaded: &Loaded| loaded.function.name().to_owned();
+        let names: Vec<String> = functions.iter().map(name_of).collect();
+        if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
+            return Err(RuntimeError::TwoFunctions(twice.1.clone()));
+        }
         let ids = find_ports(eal, &config.ports)?;
         let lcores = eal.lcores();
         let filled = ids.len() * lcores.len() * usize::from(config.ports.descriptors);
-        let need = u32::try_from(filled).unwrap_or(u32::MAX).max(1);
+        let need = u32::try_from(filled).unwrap_or(u32::MAX);
         let size = config.packets.unwrap_or_else(|| packets_needed(ids.len(), lcores.len(), config));
         if size < need {
             return Err(RuntimeError::TooFewPackets { have: size, need });
@@ -100,7 +108,6 @@ impl<'eal> Runtime<'eal> {
                 worker.push(pair);
             }
         }
-        let names: Vec<String> = functions.iter().map(|loaded| loaded.function.name().to_owned()).collect();
         let shared = Shared {
             stop: AtomicBool::new(false),
             go: AtomicBool::new(false),
@@ -138,7 +145,7 @@ impl<'eal> Runtime<'eal> {
                     let _stop = StopAtEnd(&control_shared.stop);
                     let handle = Control { shared, ports, policies: RefCell::new(policies) };
                     let value = handle.wait_until_ready().then(|| control(&handle));
-                    (value, handle.ports)
+                    (value, handle.ports, handle.policies)
                 })
             };
             if controller.is_err() {
@@ -181,7 +188,8 @@ impl<'eal> Runtime<'eal> {
                 shared.fail(RuntimeError::WorkerPanicked { worker, message: panic_message(payload.as_ref()) });
             }
         }
-        let (value, ports) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
+        // The policies go here, after every worker has let them go.
+        let (value, ports, _policies) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
         let report = shared.report(&ports);
         let mut queues: Vec<QueuePair> = worker_ends.into_iter().flatten().flatten().collect();
         let failure = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).drain(..).next();

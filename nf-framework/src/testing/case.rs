@@ -40,16 +40,23 @@ impl Case {
 
     /// This frame comes in from inside; several go in together.
     #[must_use]
-    pub fn outbound(mut self, frame: Vec<u8>) -> Self {
-        self.direction = Direction::Outbound;
-        self.frames.push(frame);
-        self
+    pub fn outbound(self, frame: Vec<u8>) -> Self {
+        self.comes_in(Direction::Outbound, frame)
     }
 
     /// This frame comes in from outside; several go in together.
     #[must_use]
-    pub fn inbound(mut self, frame: Vec<u8>) -> Self {
-        self.direction = Direction::Inbound;
+    pub fn inbound(self, frame: Vec<u8>) -> Self {
+        self.comes_in(Direction::Inbound, frame)
+    }
+
+    fn comes_in(mut self, direction: Direction, frame: Vec<u8>) -> Self {
+        assert!(
+            self.frames.is_empty() || self.direction == direction,
+            "the frames of {:?} come in from both sides: a batch comes from one",
+            self.name
+        );
+        self.direction = direction;
         self.frames.push(frame);
         self
     }
@@ -57,6 +64,7 @@ impl Case {
     /// All that came in leaves on the other side as it was.
     #[must_use]
     pub fn leaves_unchanged(mut self) -> Self {
+        assert!(!self.frames.is_empty(), "{:?} says what leaves before it says what comes in", self.name);
         match self.direction {
             Direction::Outbound => self.expected.outside.extend(self.frames.clone()),
             Direction::Inbound => self.expected.inside.extend(self.frames.clone()),

@@ -50,20 +50,34 @@ pub struct Trial {
     out: u32,
 }
 
-/// What left, and whether the ports take anything.
-#[derive(Debug, Default)]
+/// What left, and what the ports take.
+#[derive(Debug)]
 struct Ports {
     sent: [Vec<Vec<u8>>; 2],
     full: bool,
+    longest: usize,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { sent: Default::default(), full: false, longest: usize::MAX }
+    }
 }
 
 impl Transmit for Ports {
     fn send(&mut self, port: PortIx, burst: &mut Burst) {
-        if self.full {
-            return;
+        let Some(sent) = self.sent.get_mut(usize::from(port.0)) else { return };
+        // As drivers do: it stops at the first that it cannot send.
+        let mut kept = Burst::with_limit(Burst::CAPACITY);
+        for packet in burst.drain() {
+            if !self.full && kept.is_empty() && packet.len() <= self.longest {
+                sent.push(packet.data().to_vec());
+            } else {
+                drop(kept.push(packet));
+            }
         }
-        if let Some(sent) = self.sent.get_mut(usize::from(port.0)) {
-            sent.extend(burst.drain().map(|packet| packet.data().to_vec()));
+        for packet in kept.drain() {
+            drop(burst.push(packet));
         }
     }
 }
@@ -95,6 +109,11 @@ impl Trial {
     pub fn without_forwarding(mut self) -> Self {
         self.pipeline.forwarding = None;
         self
+    }
+
+    /// With ports that cannot send frames of more than so many bytes.
+    pub fn set_longest_frame(&mut self, bytes: usize) {
+        self.wire.longest = bytes;
     }
 
     /// With both ports' queues full, or no longer so.
