@@ -1,4 +1,5 @@
 //! Runs a chain of functions that its configuration names, from inside to outside.
+#![forbid(unsafe_code)]
 
 use nf_framework::App;
 use nfs::{monitor::Monitor, rate_limit::RateLimit};
