@@ -17,7 +17,8 @@ use std::sync::Arc;
 pub struct Config {
     /// Packets per second, for each direction.
     pub packets_per_second: u64,
-    /// Packets that may pass at once after a pause; a tenth of a second's worth unless given.
+    /// Packets that may pass at once after a pause, and at least one on each worker; a tenth of
+    /// a second's worth unless given.
     pub burst: Option<u64>,
 }
 
