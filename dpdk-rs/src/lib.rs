@@ -60,6 +60,7 @@ mod port;
 mod port_info;
 mod queue;
 mod ring;
+mod rss;
 #[cfg(feature = "rte-hash")]
 pub mod rte_hash;
 mod running;
@@ -81,5 +82,8 @@ pub use port::{Port, PortBuilder, PortError, RssFunctions};
 pub use port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat};
 pub use queue::{QueuePair, RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, Ring, RingError};
+pub use rss::{
+    FlowTuple, IpVersion, PortBlocksError, RssField, RssKey, RssTable, RssTableSize, RssTableSizeError, Toeplitz,
+};
 pub use tag_group::TagGroup;
 pub use version::Version;
