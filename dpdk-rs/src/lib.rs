@@ -13,6 +13,7 @@
 //! | [`Burst`] | up to 64 packets | inline, never allocates |
 //! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them |
 //! | [`RxQueue`], [`TxQueue`] | one hardware queue | polled through `&mut`, not cloneable |
+//! | [`RssKey`], [`RssTable`] | which queue a packet comes to | set, read back, and believed only then |
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
 //! | [`Memory`], [`HugeSlice`] | hugepages for tables | given back before DPDK is cleaned up |
 //! | [`Clock`] | the time-stamp counter | |
@@ -78,12 +79,13 @@ pub use launch::{ControlJoin, LaunchError, Lcore, LcoreJoin, Scope};
 pub use mbuf::Mbuf;
 pub use memory::{HugeSlice, Memory, OutOfMemory};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
-pub use port::{Port, PortBuilder, PortError, RssFunctions};
+pub use port::{Port, PortBuilder, PortError};
 pub use port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat};
 pub use queue::{QueuePair, RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, Ring, RingError};
 pub use rss::{
-    FlowTuple, IpVersion, PortBlocksError, RssField, RssKey, RssTable, RssTableSize, RssTableSizeError, Toeplitz,
+    FlowTuple, IpVersion, PortBlocksError, RssError, RssField, RssFunctions, RssKey, RssProblem, RssTable,
+    RssTableSize, RssTableSizeError, Toeplitz,
 };
 pub use tag_group::TagGroup;
 pub use version::Version;

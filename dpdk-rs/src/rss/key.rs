@@ -12,9 +12,6 @@
 
 use super::{IpVersion, Random, RssTableSize};
 
-/// Bytes of a key: the input's longest, 36, and 4 for the last result bits.
-const LEN: usize = 40;
-
 /// A field of the packet that a key can let decide alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum RssField {
@@ -46,12 +43,15 @@ pub struct PortBlocksError {
 
 /// A key of the Toeplitz hash: 40 bytes, enough for IPv6 addresses and ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RssKey([u8; LEN]);
+pub struct RssKey([u8; Self::LEN]);
 
 impl RssKey {
+    /// Bytes of a key: the longest input's 36, and 4 for the last bits of the result.
+    pub const LEN: usize = 40;
+
     /// A key of these bytes.
     #[must_use]
-    pub const fn new(bytes: [u8; LEN]) -> Self {
+    pub const fn new(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 
@@ -60,9 +60,9 @@ impl RssKey {
     /// As it repeats after 16 bits, a hash has 16 random bits at most.
     #[must_use]
     pub const fn symmetric() -> Self {
-        let mut bytes = [0x6d; LEN];
+        let mut bytes = [0x6d; Self::LEN];
         let mut at = 1;
-        while at < LEN {
+        while at < Self::LEN {
             bytes[at] = 0x5a;
             at += 2;
         }
@@ -75,6 +75,24 @@ impl RssKey {
     /// With the same seed and size an address, or a port, comes to the same entry as a
     /// source and as a destination. So a host is found by its address in both directions, by
     /// a key for the source on the one port and a key for the destination on the other.
+    ///
+    /// ```
+    /// use dpdk_rs::{FlowTuple, IpVersion, RssField, RssKey, RssTable, RssTableSize, Toeplitz};
+    /// use std::num::NonZero;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let size = RssTableSize::new(128)?;
+    /// let workers = NonZero::new(3).ok_or("at least one")?;
+    /// let owner = RssTable::balanced(size, workers, 1);
+    /// let inside = Toeplitz::new(&RssKey::of_field(RssField::SourceAddress, size, 1));
+    /// let outside = Toeplitz::new(&RssKey::of_field(RssField::DestinationAddress(IpVersion::V4), size, 1));
+    ///
+    /// let sent = FlowTuple::v4([192, 0, 2, 7], [198, 51, 100, 1]).with_ports(40_000, 443);
+    /// let reply = sent.reversed();
+    /// assert_eq!(owner.entry(inside.hash(sent.bytes())), owner.entry(outside.hash(reply.bytes())));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn of_field(field: RssField, size: RssTableSize, seed: u64) -> Self {
         use IpVersion::{V4, V6};
@@ -112,14 +130,14 @@ impl RssKey {
 
     /// The key's bytes.
     #[must_use]
-    pub const fn bytes(&self) -> &[u8; LEN] {
+    pub const fn bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
 
     /// A key of 64 bits at each of some bytes, and zero elsewhere. What would go beyond the
     /// key is zero.
     fn of_bits(parts: &[(usize, u64)]) -> Self {
-        let mut bytes = [0; LEN];
+        let mut bytes = [0; Self::LEN];
         for (at, bits) in parts {
             bytes.iter_mut().skip(*at).zip(bits.to_be_bytes()).for_each(|(byte, part)| *byte |= part);
         }

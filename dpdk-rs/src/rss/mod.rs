@@ -4,30 +4,17 @@
 //! of the hash choose an entry of its redirection table ([`RssTable`]), which holds a queue.
 //! With a key whose bits are chosen well ([`RssKey`]) the entry depends on one field of the
 //! packet and on nothing else, and then the worker that sees a packet is known beforehand.
-//!
-//! ```
-//! use dpdk_rs::{FlowTuple, IpVersion, RssField, RssKey, RssTable, RssTableSize, Toeplitz};
-//! use std::num::NonZero;
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let size = RssTableSize::new(128)?;
-//! let workers = NonZero::new(3).ok_or("at least one")?;
-//! let owner = RssTable::balanced(size, workers, 1);
-//! let inside = Toeplitz::new(&RssKey::of_field(RssField::SourceAddress, size, 1));
-//! let outside = Toeplitz::new(&RssKey::of_field(RssField::DestinationAddress(IpVersion::V4), size, 1));
-//!
-//! let sent = FlowTuple::v4([192, 0, 2, 7], [198, 51, 100, 1]).with_ports(40_000, 443);
-//! let reply = sent.reversed();
-//! assert_eq!(owner.entry(inside.hash(sent.bytes())), owner.entry(outside.hash(reply.bytes())));
-//! # Ok(())
-//! # }
-//! ```
 
+mod device;
+mod functions;
 mod key;
 mod table;
 mod toeplitz;
 mod tuple;
 
+pub(crate) use device::set;
+pub use device::{RssError, RssProblem};
+pub use functions::RssFunctions;
 pub use key::{PortBlocksError, RssField, RssKey};
 pub use table::{RssTable, RssTableSize, RssTableSizeError};
 pub use toeplitz::Toeplitz;

@@ -33,8 +33,8 @@ impl Toeplitz {
         Self { halves }
     }
 
-    /// The hash of what a device hashes of a packet, as in [`FlowTuple`](super::FlowTuple). The key is used up
-    /// after 36 bytes: bytes beyond them do not count.
+    /// The hash of what a device hashes of a packet, as [`FlowTuple`](super::FlowTuple) has it.
+    /// A key is used up after 36 bytes, so bytes beyond them do not count.
     #[inline]
     #[must_use]
     pub fn hash(&self, input: &[u8]) -> u32 {

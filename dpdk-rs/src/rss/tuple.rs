@@ -25,9 +25,8 @@ impl IpVersion {
 /// them: source address, destination address, source port, destination port, in network
 /// order.
 ///
-/// Devices hash TCP and UDP with their ports, if the functions for that are on
-/// ([`RssFunctions`](crate::RssFunctions)), and all else by addresses alone: ICMP, and every fragment, the
-/// first too.
+/// Devices hash TCP and UDP with their ports, if the [functions](super::RssFunctions) for that
+/// are on, and all else by addresses alone: ICMP, and every fragment, the first too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct FlowTuple {
     bytes: [u8; 36],
