@@ -31,9 +31,7 @@ pub enum RssField {
 
 /// There are fewer blocks of ports than entries of the table, so that some would get none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "blocks of 2^{block_bits} ports are too large for an RSS table of {entries} entries: it needs a block for each entry"
-)]
+#[error("blocks of 2^{block_bits} ports are too few for an RSS table of {entries} entries: make them smaller")]
 pub struct PortBlocksError {
     /// Logarithm of a block's ports.
     pub block_bits: u32,
