@@ -19,7 +19,7 @@ fn rss_of_devices() {
     common::run(
         &eal,
         &[
-            ("a device that takes no key is refused, whatever it claims", a_device_without_a_key_is_refused),
+            ("a device that takes no key is refused, whatever else it offers", a_device_without_a_key_is_refused),
             ("a port with one queue has nothing to choose from", a_port_with_one_queue_has_nothing_to_choose_from),
             ("a table names queues that there are", a_table_names_queues_that_there_are),
             ("a device that keeps key and table is believed", a_device_that_keeps_key_and_table_is_believed),
@@ -44,12 +44,18 @@ fn ask(port: &Port, table: &RssTable) -> Result<(), RssError> {
 
 fn a_device_without_a_key_is_refused(eal: &Eal) {
     let pool = common::pool(eal, "no key");
-    // net_null offers functions and a table, stores all that it is given and follows none of it.
-    for name in ["net_null0", "net_ring0"] {
+    for name in ["net_ring0", "net_null0"] {
         let (port, queues) = start(eal, name, &pool, 2);
-        let error = ask(&port, &table(128, 2)).unwrap_err();
-        assert_eq!((error.port.as_str(), error.driver.as_str()), (name, name.trim_end_matches('0')));
-        assert_eq!(error.problem, RssProblem::KeySize { have: 0, need: 40 });
+        let outcome = ask(&port, &table(128, 2));
+        if port.info().unwrap().rss_key_size == 0 {
+            let error = outcome.unwrap_err();
+            assert_eq!((error.port.as_str(), error.driver.as_str()), (name, name.trim_end_matches('0')));
+            assert_eq!(error.problem, RssProblem::KeySize { have: 0, need: 40 });
+        } else {
+            // net_null keeps what it is given and follows nothing. In 22.11 it says that it takes no
+            // key, in 24.11 that it takes one; then only packets can show what it does.
+            assert_eq!((name, outcome), ("net_null0", Ok(())));
+        }
         port.stop(queues).unwrap();
     }
 }
