@@ -26,6 +26,8 @@
 //!   and the means to make, hold and resume packets.
 //! - [`Chain`] puts functions between an inside and an outside end; [`Wire`] forwards what
 //!   they let pass.
+//! - [`Affinity`] says which packets a function needs to see on one worker; [`Steering`] brings
+//!   them there.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
@@ -34,9 +36,7 @@
 //!
 //! # What it does not do yet
 //!
-//! No steering of packets to the worker that owns their flow (with several
-//! workers, RSS alone decides), no ARP, routes or ICMP of its own, no reload on SIGHUP: they
-//! come next. As many workers as every port has queues; two ports at most.
+//! No ARP, routes or ICMP of its own, no reload on SIGHUP: they come next. Two ports at most.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -52,6 +52,7 @@ pub mod headers;
 mod mailbox;
 mod report;
 mod runtime;
+mod steering;
 pub mod testing;
 mod time;
 mod verdict;
@@ -69,7 +70,10 @@ pub use forwarding::{Forwarding, Wire};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
-pub use runtime::{CommandError, Control, ForwardingKind, Loaded, PortsConfig, Runtime, RuntimeConfig, RuntimeError};
+pub use runtime::{
+    CommandError, Control, ForwardingKind, Loaded, PortsConfig, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+};
+pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 

@@ -46,6 +46,9 @@ impl DropReason {
     /// The port's driver would not send it, and sent what was behind it: too long for the
     /// port, or too short.
     pub const TX_REFUSED: Self = Self(9);
+    /// The worker that owns it, or that has a queue to send it by, is behind: the ring to that
+    /// worker is full.
+    pub const HAND_OVER_FULL: Self = Self(10);
 
     /// The place of its counter.
     #[must_use]
@@ -56,7 +59,7 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
     ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
@@ -67,6 +70,7 @@ const BUILT_IN: [(&str, &str); 10] = [
     ("policy", "a function's rules forbid it"),
     ("empty", "a function emitted it without data"),
     ("tx-refused", "the port's driver would not send it: too long for the port, or too short"),
+    ("hand-over-full", "the worker that it was to be handed over to is behind: the ring to that worker is full"),
 ];
 
 /// The drop reasons of a program: those of the framework and those that functions register
@@ -135,6 +139,7 @@ mod tests {
             (DropReason::POLICY, "policy"),
             (DropReason::EMPTY, "empty"),
             (DropReason::TX_REFUSED, "tx-refused"),
+            (DropReason::HAND_OVER_FULL, "hand-over-full"),
         ] {
             assert_eq!(reasons.register(name, "").unwrap(), reason);
         }

@@ -256,7 +256,13 @@ fn what_the_machine_cannot_do_is_refused_in_one_sentence() {
             ("", ""),
             &["the device \"net_pcap1\"", "/no/such/file.pcap"],
         ),
-        ("too few queues", 2, &[first, second], ("", ""), &["port net_pcap0 (net_pcap) has 1 ", "2 are needed"]),
+        (
+            "too few queues",
+            2,
+            &[first, second],
+            ("[ports]", "[ports]\nqueues = 2"),
+            &["port net_pcap0 (net_pcap) has 1 ", "2 are needed"],
+        ),
         ("a burst of 65", 1, &[first, second], ("packets", "burst = 65\npackets"), &["burst: 65 is not from 1 to 64"]),
         ("too few packets", 1, &[first, second], ("4095", "100"), &["packets: 100 are too few"]),
     ];

@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::steering::Affinity;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ pub(crate) type AnyPolicy = Arc<dyn Any + Send + Sync>;
 pub(crate) trait AnyFunction: Send + Sync {
     fn name(&self) -> &str;
     fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError>;
+    fn affinity(&self, policy: &AnyPolicy) -> Affinity;
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError>;
 }
 
@@ -26,6 +28,10 @@ impl<F: Function> AnyFunction for F {
             .policy(config)
             .map_err(|invalid| file.error_at(Function::name(self), &invalid.key, invalid.message))?;
         Ok(Arc::new(policy))
+    }
+
+    fn affinity(&self, policy: &AnyPolicy) -> Affinity {
+        policy.downcast_ref().map_or_else(Affinity::default, |policy| Function::affinity(self, policy))
     }
 
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {
@@ -45,6 +51,10 @@ impl Loaded {
     /// Pairs a function with its first policy.
     pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
         Self { function: Arc::new(function), policy: Arc::new(policy) }
+    }
+
+    pub(super) fn affinity(&self) -> Affinity {
+        self.function.affinity(&self.policy)
     }
 }
 

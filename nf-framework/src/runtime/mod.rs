@@ -5,8 +5,9 @@ mod config;
 mod control;
 mod error;
 mod loaded;
+mod ports;
 
-pub use config::{ForwardingKind, PortsConfig, RuntimeConfig};
+pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 pub use control::Control;
 pub use error::{CommandError, RuntimeError};
 pub(crate) use loaded::AnyFunction;
@@ -14,17 +15,20 @@ pub use loaded::Loaded;
 
 use crate::chain::Chain;
 use crate::context::Direction;
-use crate::counters::WorkerCounters;
+use crate::counters::{WorkerCounters, bump};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
-use crate::verdict::PortIx;
+use crate::steering::{Affinity, Links, RING, Sorter, Steering, connect};
+use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, MempoolConfig, Port, PortBuilder, PortInfo, QueuePair};
+use dpdk_rs::{Clock, Eal, Lcore, Mempool, MempoolConfig, Port, QueuePair};
+use ports::{PortPlan, StartedPort};
 use std::any::Any;
 use std::cell::RefCell;
+use std::num::NonZero;
 use std::panic;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,10 +54,21 @@ pub struct Runtime<'eal> {
     burst: usize,
     pool: Mempool,
     ports: Vec<Port>,
-    /// One list per worker, a queue pair of each port.
-    queues: Vec<Vec<QueuePair>>,
+    /// By worker.
+    seats: Vec<Seat>,
+    steering: Option<Arc<Steering>>,
+    /// Whether the device of each end brings packets to their owners.
+    trusted: [bool; 2],
     lcores: Vec<Lcore>,
     shared: Arc<Shared>,
+}
+
+/// What a worker has to itself.
+#[derive(Debug)]
+struct Seat {
+    /// By port; `None` where the port has fewer queues than there are workers.
+    queues: Vec<Option<QueuePair>>,
+    links: Links,
 }
 
 impl<'eal> Runtime<'eal> {
@@ -74,20 +89,24 @@ impl<'eal> Runtime<'eal> {
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
             return Err(RuntimeError::TwoFunctions(twice.1.clone()));
         }
-        let ids = find_ports(eal, &config.ports)?;
         let lcores = eal.lcores();
-        let filled = ids.len() * lcores.len() * usize::from(config.ports.descriptors);
+        let workers = u16::try_from(lcores.len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN);
+        let needs = functions.iter().zip(&names).map(|(loaded, name)| (name.as_str(), loaded.affinity()));
+        let plan = PortPlan::new(eal, &config.ports, workers, Affinity::compose(needs)?)?;
+        let queues: Vec<usize> = plan.ports.iter().map(|port| usize::from(port.queues.get())).collect();
+        let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
         let need = u32::try_from(filled).unwrap_or(u32::MAX);
-        let size = config.packets.unwrap_or_else(|| packets_needed(ids.len(), lcores.len(), config));
+        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, lcores.len(), &plan, config));
         if size < need {
             return Err(RuntimeError::TooFewPackets { have: size, need });
         }
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
-        static POOLS: AtomicU32 = AtomicU32::new(0);
+        static RUNTIMES: AtomicU32 = AtomicU32::new(0);
+        let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
         let pool = Mempool::new(
             eal,
-            &format!("packets-{}", POOLS.fetch_add(1, Ordering::Relaxed)),
+            &format!("packets-{number}"),
             MempoolConfig {
                 size,
                 cache: MempoolConfig::default().cache.min(size / 2),
@@ -95,18 +114,15 @@ impl<'eal> Runtime<'eal> {
                 ..MempoolConfig::default()
             },
         )?;
-        let workers = u16::try_from(lcores.len()).unwrap_or(u16::MAX);
-        let mut ports = Vec::new();
-        let mut queues: Vec<Vec<QueuePair>> = lcores.iter().map(|_| Vec::new()).collect();
-        for id in ids {
-            let descriptors = config.ports.descriptors;
-            let builder = PortBuilder::new(eal, id).queues(workers).descriptors(descriptors, descriptors).pool(&pool);
-            let builder = config.ports.mtu.into_iter().fold(builder, PortBuilder::mtu);
-            let (port, pairs) = builder.start()?;
+        let started = plan.start(eal, &config.ports, &pool, workers)?;
+        let links = connect(eal, &format!("links-{number}"), lcores.len(), plan.steering.is_some(), &queues)?;
+        let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
+        let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
+        for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
             ports.push(port);
-            for (worker, pair) in queues.iter_mut().zip(pairs) {
-                worker.push(pair);
-            }
+            *trusted = of_port;
+            let mut queues = queues.into_iter();
+            seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
         let shared = Shared {
             stop: AtomicBool::new(false),
@@ -119,7 +135,8 @@ impl<'eal> Runtime<'eal> {
             functions: names,
         };
         let (forwarding, burst) = (config.forwarding, config.burst);
-        Ok(Self { eal, functions, forwarding, burst, pool, ports, queues, lcores, shared: Arc::new(shared) })
+        let (steering, shared) = (plan.steering, Arc::new(shared));
+        Ok(Self { eal, functions, forwarding, burst, pool, ports, seats, steering, trusted, lcores, shared })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -134,7 +151,7 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, functions, forwarding, burst, pool, ports, queues, lcores, shared } = self;
+        let Self { eal, functions, forwarding, burst, pool, ports, seats, steering, trusted, lcores, shared } = self;
         let clock = Clock::new(eal);
         let policies = functions.iter().map(|loaded| vec![Arc::clone(&loaded.policy)]).collect();
         let (control_end, worker_ends) = eal.scope(|scope| {
@@ -153,7 +170,7 @@ impl<'eal> Runtime<'eal> {
                 shared.stop.store(true, Ordering::Relaxed);
             }
             let mut joins = Vec::new();
-            for (index, (lcore, queues)) in lcores.iter().copied().zip(queues).enumerate() {
+            for (index, (lcore, seat)) in lcores.iter().copied().zip(seats).enumerate() {
                 let plan = Plan {
                     setup: WorkerSetup {
                         index,
@@ -162,12 +179,14 @@ impl<'eal> Runtime<'eal> {
                         function: String::new(),
                         pool: pool.clone(),
                         registry: Arc::clone(&shared.registry),
+                        steering: steering.clone(),
                     },
                     functions: functions.clone(),
                     forwarding,
                     burst,
                     clock,
-                    queues,
+                    seat,
+                    trusted,
                 };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
@@ -188,6 +207,7 @@ impl<'eal> Runtime<'eal> {
                 shared.fail(RuntimeError::WorkerPanicked { worker, message: panic_message(payload.as_ref()) });
             }
         }
+        shared.count_lost_between_workers();
         // The policies go here, after every worker has let them go.
         let (value, ports, _policies) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
         let report = shared.report(&ports);
@@ -218,13 +238,15 @@ struct Plan {
     forwarding: Option<ForwardingKind>,
     burst: usize,
     clock: Clock,
-    queues: Vec<QueuePair>,
+    seat: Seat,
+    trusted: [bool; 2],
 }
 
-/// A worker's life, on its lcore. Returns its queues, or `None` after a failure.
+/// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, burst, clock, queues } = plan;
+    let Plan { mut setup, functions, forwarding, burst, clock, seat, trusted } = plan;
+    let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy } in &functions {
         function.name().clone_into(&mut setup.function);
@@ -232,7 +254,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
             Ok(instance) => chain.push(function.name(), instance),
             Err(error) => {
                 shared.fail(RuntimeError::Setup { function: setup.function, worker: setup.index, error });
-                return queues;
+                return queues.into_iter().flatten().collect();
             }
         }
     }
@@ -240,14 +262,16 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     drop(functions);
     let last = PortIx(u16::try_from(queues.len().saturating_sub(1)).unwrap_or(u16::MAX));
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
-        return queues;
+        return queues.into_iter().flatten().collect();
     };
     let forwarding = forwarding.map(ForwardingKind::make);
-    let pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    let mut pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    let Links { to_owner, as_owner, to_sender, as_sender } = links;
+    pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];
-    let ports =
-        queues.into_iter().zip(directions).map(|(queues, direction)| WorkerPort { queues, direction, refused: 0 });
-    let worker = Worker::new(pipeline, ports.collect(), burst, clock, Arc::clone(mailbox));
+    let ports = queues.into_iter().zip(to_sender).zip(directions);
+    let ports = ports.map(|((queues, to_sender), direction)| WorkerPort { queues, to_sender, direction, refused: 0 });
+    let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);
     while !shared.go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Relaxed) {
@@ -270,31 +294,30 @@ impl Shared {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
+    /// Drops, as far as counters go, what was in the rings between workers when they ended.
+    fn count_lost_between_workers(&self) {
+        let sum = |of: fn(&WorkerCounters) -> &AtomicU64| {
+            self.counters.iter().map(|worker| of(worker).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        };
+        let left = sum(|worker| &worker.handed_over).wrapping_sub(sum(|worker| &worker.taken_over));
+        if let Some(first) = self.counters.first() {
+            bump(&first.drops[DropReason::STOPPED.index()], left);
+            bump(&first.taken_over, left);
+        }
+    }
+
     fn report(&self, ports: &[Port]) -> Report {
         Report::new(ports, &self.functions, &self.counters, &self.registry)
     }
 }
-fn find_ports(eal: &Eal, config: &PortsConfig) -> Result<Vec<dpdk_rs::PortId>, RuntimeError> {
-    if config.outside.as_ref() == Some(&config.inside) {
-        return Err(RuntimeError::SamePort(config.inside.clone()));
-    }
-    let find = |side, name: &String| {
-        eal.port_by_name(name).ok_or_else(|| {
-            let names: Vec<String> =
-                eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
-            let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            RuntimeError::NoSuchPort { side, name: name.clone(), have }
-        })
-    };
-    let inside = find("inside", &config.inside)?;
-    let outside = config.outside.as_ref().map(|name| find("outside", name)).transpose()?;
-    Ok([Some(inside), outside].into_iter().flatten().collect())
-}
-
-/// Every descriptor may hold a packet, every worker a full cache and its bursts.
-fn packets_needed(ports: usize, workers: usize, config: &RuntimeConfig) -> u32 {
-    let per_worker = ports * 2 * usize::from(config.ports.descriptors) + 512 + 1024;
-    let needed = u32::try_from(workers * per_worker).unwrap_or(u32::MAX >> 1);
+/// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
+/// between workers what it has room for.
+fn packets_needed(queues: &[usize], workers: usize, plan: &PortPlan, config: &RuntimeConfig) -> u32 {
+    let rings = if plan.steering.is_some() { workers * (workers - 1) } else { 0 };
+    let rings = rings + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>();
+    let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
+    let needed = in_queues + workers * (512 + 1024) + rings * RING as usize;
+    let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
     // A power of two less one is what the pool's ring wastes least with.
     needed.next_power_of_two().max(2) - 1
 }
