@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(Arc<AtomicU64>);
 
 impl Counter {
+    /// A counter that goes on where its cell stands.
+    pub(crate) fn of(cell: Arc<AtomicU64>) -> Self {
+        Self(cell)
+    }
+
     /// Adds to it.
     #[inline]
     pub fn add(&mut self, count: u64) {
@@ -20,10 +25,6 @@ impl Counter {
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn reader(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.0)
     }
 }
 
@@ -49,6 +50,8 @@ pub(crate) struct FunctionCounters {
     pub(crate) taken: AtomicU64,
     /// Packets that it holds now.
     pub(crate) held: AtomicU64,
+    /// Sessions that it has, as of the last tick.
+    pub(crate) sessions: AtomicU64,
 }
 
 /// All that one worker counts; aligned so that workers do not share cache lines.
@@ -64,6 +67,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) consumed: AtomicU64,
     /// Packets on their way to their next function.
     pub(crate) pending: AtomicU64,
+    /// Of the functions' policies.
+    pub(crate) generation: AtomicU64,
     pub(crate) rounds: AtomicU64,
     pub(crate) idle_rounds: AtomicU64,
 }
@@ -77,6 +82,7 @@ impl WorkerCounters {
             originated: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
             pending: AtomicU64::new(0),
+            generation: AtomicU64::new(1),
             rounds: AtomicU64::new(0),
             idle_rounds: AtomicU64::new(0),
         }

@@ -35,13 +35,13 @@
 //! # What it does not do yet
 //!
 //! No steering of packets to the worker that owns their flow (with several
-//! workers, RSS alone decides), no ARP, routes or ICMP of its own, no reload on SIGHUP: they
-//! come next. As many workers as every port has queues; two ports at most.
+//! workers, RSS alone decides), no ARP, routes or ICMP of its own: they come next. As many workers as every port has queues; two ports at most.
 #![forbid(unsafe_code)]
 
 mod app;
 mod batch;
 mod chain;
+mod changes;
 pub mod config;
 mod context;
 mod counters;
@@ -60,6 +60,7 @@ mod worker;
 pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
+pub use changes::{Change, Changes};
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
@@ -69,7 +70,10 @@ pub use forwarding::{Forwarding, Wire};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
-pub use runtime::{CommandError, Control, ForwardingKind, Loaded, PortsConfig, Runtime, RuntimeConfig, RuntimeError};
+pub use runtime::{
+    CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig, Reload,
+    ReloadError, Runtime, RuntimeConfig, RuntimeError,
+};
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 

@@ -46,6 +46,12 @@ impl DropReason {
     /// The port's driver would not send it, and sent what was behind it: too long for the
     /// port, or too short.
     pub const TX_REFUSED: Self = Self(9);
+    /// It would have begun a session while the program is being drained; for functions to
+    /// use ([`Context::draining`](crate::Context::draining)).
+    pub const DRAINING: Self = Self(10);
+    /// A function that a new configuration replaced held it, or functions passed it to each
+    /// other without end when their policies changed.
+    pub const RELOADED: Self = Self(11);
 
     /// The place of its counter.
     #[must_use]
@@ -56,7 +62,7 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 12] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
     ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
@@ -67,6 +73,8 @@ const BUILT_IN: [(&str, &str); 10] = [
     ("policy", "a function's rules forbid it"),
     ("empty", "a function emitted it without data"),
     ("tx-refused", "the port's driver would not send it: too long for the port, or too short"),
+    ("draining", "no new sessions: the program is draining"),
+    ("reloaded", "was held by a function, or went round between functions, that a reload changed"),
 ];
 
 /// The drop reasons of a program: those of the framework and those that functions register
@@ -135,6 +143,8 @@ mod tests {
             (DropReason::POLICY, "policy"),
             (DropReason::EMPTY, "empty"),
             (DropReason::TX_REFUSED, "tx-refused"),
+            (DropReason::DRAINING, "draining"),
+            (DropReason::RELOADED, "reloaded"),
         ] {
             assert_eq!(reasons.register(name, "").unwrap(), reason);
         }
