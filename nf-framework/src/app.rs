@@ -1,13 +1,12 @@
 //! A whole program around functions: arguments, configuration, signals, counters.
 
 use crate::config::{ConfigError, ConfigFile};
-use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
-use crate::runtime::{AnyFunction, Control, Loaded, Runtime, RuntimeConfig, RuntimeError};
+use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use clap::Parser;
 use dpdk_rs::{Eal, EalError};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,6 +23,10 @@ struct Options {
     /// Print the counters every so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stats_interval: Option<u64>,
+
+    /// When told to stop, begin no new sessions and wait so long for the others to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    drain: u64,
 }
 
 const EAL_HELP: &str = "\
@@ -40,7 +43,10 @@ DPDK's own arguments come first, then \"--\", then the options above. The usual 
                               do without hugepages, with 256 MiB
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
-Ctrl-C, SIGTERM or SIGHUP stops the program and prints the counters.";
+Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
+drains it, and the second one stops it. SIGHUP reads the configuration file again: what has
+changed in the functions' tables is put in force for all packets at once, or, if anything
+is wrong with it, nothing is, and the log says why.";
 
 /// A program made of functions.
 ///
@@ -72,14 +78,14 @@ pub struct App {
     name: &'static str,
     about: Option<&'static str>,
     version: Option<&'static str>,
-    functions: Vec<Arc<dyn AnyFunction>>,
+    functions: Functions,
 }
 
 impl App {
     /// A program of this name.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, about: None, version: None, functions: Vec::new() }
+        Self { name, about: None, version: None, functions: Functions::new() }
     }
 
     /// One line for `--help`.
@@ -99,7 +105,7 @@ impl App {
     /// Adds a function that the configuration's chain may name.
     #[must_use]
     pub fn function(mut self, function: impl Function) -> Self {
-        self.functions.push(Arc::new(function));
+        self.functions = self.functions.with(function);
         self
     }
 
@@ -107,18 +113,24 @@ impl App {
     /// `make` makes: it is called on every worker's lcore with the function's table of the
     /// configuration.
     ///
+    /// On SIGHUP the instances are made anew if that table has changed: each worker makes one
+    /// between two bursts, while packets wait, and when all have succeeded they take the place
+    /// of the old ones. So what instances know is lost then, packets that they hold are dropped
+    /// as `reloaded`, and their counters go on. A [`Function`]'s instances stay, and
+    /// [adopt](Function::adopt) the new policy.
+    ///
     /// Returns what `main` should: success after a signal, failure after printing in one
     /// sentence what stands in the way of starting, or made a worker stop.
     pub fn run<C, I>(
-        self,
+        mut self,
         make: impl Fn(&C, &mut WorkerSetup) -> Result<I, SetupError> + Send + Sync + 'static,
     ) -> ExitCode
     where
         C: DeserializeOwned + Send + Sync + 'static,
         I: NetworkFunction,
     {
-        let function = FromClosure { name: self.name, make, config: PhantomData };
-        self.function(function).run_functions()
+        self.functions = self.functions.with_closure(self.name, make);
+        self.run_functions()
     }
 
     /// Runs the functions that the configuration's `chain` names; returns as [`App::run`] does.
@@ -138,16 +150,16 @@ impl App {
         // A program may have set its own logger up; that one stays.
         let _ = env_logger::Builder::from_env(filter).format_target(true).try_init();
 
-        let (config, functions) = self.load(&options.config)?;
-        let stop = stop_signals().map_err(AppError::Signals)?;
+        let configuration = Configuration::load(&ConfigFile::read(&options.config)?, &self.functions)?;
+        let signals = Signals::new().map_err(AppError::Signals)?;
         let (eal, _) = Eal::init(eal_args)?;
-        let runtime = Runtime::new(&eal, &config, functions)?;
-        if config.forwarding.is_none() {
+        let forwards = configuration.runtime().forwarding.is_some();
+        let runtime = Runtime::configured(&eal, configuration)?;
+        if !forwards {
             log::warn!("nothing forwards what the functions let pass: it is dropped (forwarding = \"wire\" would)");
         }
         let name = self.name;
-        let interval = options.stats_interval.map(Duration::from_secs);
-        let ((), report) = runtime.run(|control| supervise(name, control, &stop, interval))?;
+        let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())
     }
@@ -164,7 +176,8 @@ impl App {
         let args: Vec<String> = std::env::args_os().map(text).collect();
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
-        let misplaced = |arg: &&String| arg.starts_with("--config") || arg.starts_with("--stats-interval");
+        let misplaced =
+            |arg: &&String| ["--config", "--stats-interval", "--drain"].iter().any(|own| arg.starts_with(own));
         if let Some(option) = eal_args.iter().find(misplaced) {
             eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
             std::process::exit(2);
@@ -182,48 +195,6 @@ impl App {
         let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches);
         (eal_args.to_vec(), options.unwrap_or_else(|error| error.exit()))
     }
-
-    /// Reads and validates the whole configuration, before anything is started.
-    fn load(&self, path: &std::path::Path) -> Result<(RuntimeConfig, Vec<Loaded>), ConfigError> {
-        let file = ConfigFile::read(path)?;
-        let names: Vec<&str> = self.functions.iter().map(|function| function.name()).collect();
-        let config: RuntimeConfig = file.framework(&names)?;
-        if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
-            return Err(file.error_at(
-                "",
-                "burst",
-                format!("{} is not from 1 to {}", config.burst, dpdk_rs::Burst::CAPACITY),
-            ));
-        }
-        if config.ports.outside.as_ref() == Some(&config.ports.inside) {
-            let message = "the same port as inside (leave outside away for a program with one port)";
-            return Err(file.error_at("ports", "outside", message));
-        }
-        if config.ports.descriptors == 0 {
-            return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
-        }
-        let chain = match &config.chain {
-            Some(chain) => chain.clone(),
-            None if names.len() == 1 => vec![names.concat()],
-            None => {
-                let message =
-                    format!("missing key (list the functions from inside to outside; known: {})", names.join(", "));
-                return Err(file.error_at("", "chain", message));
-            }
-        };
-        let mut loaded: Vec<Loaded> = Vec::new();
-        for (index, name) in chain.iter().enumerate() {
-            let at = |message: String| file.error_at("", &format!("chain[{index}]"), message);
-            let function = self.functions.iter().find(|function| function.name() == name);
-            let function =
-                function.ok_or_else(|| at(format!("there is no function {name:?} (known: {})", names.join(", "))))?;
-            if loaded.iter().any(|earlier| earlier.function.name() == name) {
-                return Err(at(format!("the function {name:?} is in the chain twice (name it once)")));
-            }
-            loaded.push(Loaded { function: Arc::clone(function), policy: function.prepare(&file)? });
-        }
-        Ok((config, loaded))
-    }
 }
 
 impl std::fmt::Debug for App {
@@ -237,7 +208,7 @@ impl std::fmt::Debug for App {
 enum AppError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("the handlers of SIGINT and SIGTERM cannot be installed: {0}")]
+    #[error("the signals' handlers cannot be installed: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]
     Eal(#[from] EalError),
@@ -245,8 +216,8 @@ enum AppError {
     Runtime(#[from] RuntimeError),
 }
 
-/// The control thread's work: wait for a signal, show counters meanwhile.
-fn supervise(name: &str, control: &Control, stop: &AtomicBool, interval: Option<Duration>) {
+/// The control thread's work: do what signals ask for, show counters meanwhile.
+fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals) {
     let ports: Vec<&str> = control.ports().iter().map(dpdk_rs::Port::name).collect();
     let workers = match control.workers() {
         1 => "1 worker".to_owned(),
@@ -254,16 +225,52 @@ fn supervise(name: &str, control: &Control, stop: &AtomicBool, interval: Option<
     };
     log::info!("{name} runs on {} with {workers}; Ctrl-C stops it", ports.join(" and "));
     let start = Instant::now();
+    let interval = options.stats_interval.map(Duration::from_secs);
     let mut next = interval.map(|interval| start + interval);
-    while !stop.load(Ordering::Relaxed) && !control.stopping() {
+    let limit = Duration::from_secs(options.drain);
+    let mut draining = None;
+    while !control.stopping() {
         std::thread::sleep(Duration::from_millis(20));
+        if signals.reload.swap(false, Ordering::Relaxed) {
+            // The result is in the log.
+            let _ = control.reload_from(&options.config);
+        }
+        if signals.stop.load(Ordering::Relaxed) {
+            if limit.is_zero() || draining.is_some() {
+                break;
+            }
+            // From here on one more stops the program, and another one ends it.
+            signals.stop.store(false, Ordering::Relaxed);
+            draining = Some(Instant::now());
+            log::info!("no new sessions: draining for up to {} s", limit.as_secs());
+            if let Err(error) = control.begin_drain() {
+                log::error!("{error}");
+            }
+        }
+        if draining.is_some_and(|since| is_over(control.in_use(), since.elapsed(), limit)) {
+            break;
+        }
         if let (Some(at), Some(interval)) = (next, interval)
             && Instant::now() >= at
         {
-            print(format_args!("--- {name} after {} s\n{}\n", start.elapsed().as_secs(), control.report()));
+            let (seconds, report) = (start.elapsed().as_secs(), control.report());
+            print(format_args!("--- {name} after {seconds} s, generation {}\n{report}\n", report.generation));
             next = Some(at + interval);
         }
     }
+}
+
+/// Whether a drain has come to its end.
+fn is_over(left: InUse, elapsed: Duration, limit: Duration) -> bool {
+    if left == InUse::NOTHING {
+        log::info!("drained in {} s", elapsed.as_secs());
+        return true;
+    }
+    let over = elapsed >= limit;
+    if over {
+        log::warn!("time limit of {} s: {left} left", limit.as_secs());
+    }
+    over
 }
 
 /// Prints for whoever reads it. A function goes on forwarding when nobody does any more.
@@ -272,45 +279,23 @@ fn print(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
-/// Set by SIGINT, SIGTERM or SIGHUP; a second one ends the program at once.
-fn stop_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
+/// What signals have asked for.
+struct Signals {
+    /// By SIGINT or SIGTERM; one more while it is set ends the program at once.
+    stop: Arc<AtomicBool>,
+    /// By SIGHUP.
+    reload: Arc<AtomicBool>,
 }
 
-/// A function whose instances a closure makes from the configuration.
-struct FromClosure<C, M> {
-    name: &'static str,
-    make: M,
-    config: PhantomData<fn() -> C>,
-}
-
-impl<C, I, M> Function for FromClosure<C, M>
-where
-    C: DeserializeOwned + Send + Sync + 'static,
-    I: NetworkFunction,
-    M: Fn(&C, &mut WorkerSetup) -> Result<I, SetupError> + Send + Sync + 'static,
-{
-    type Config = C;
-    type Policy = C;
-    type Instance = I;
-
-    fn name(&self) -> &str {
-        self.name
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
+        Ok(Self { stop, reload })
     }
-
-    fn policy(&self, config: C) -> Result<C, Invalid> {
-        Ok(config)
-    }
-
-    fn instance(&self, config: Arc<C>, worker: &mut WorkerSetup) -> Result<I, SetupError> {
-        (self.make)(&config, worker)
-    }
-
-    /// An instance that a closure made does not change while it runs; nothing publishes to it.
-    fn adopt(_: &mut I, _: Arc<C>) {}
 }

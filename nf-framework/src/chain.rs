@@ -1,10 +1,10 @@
 //! Functions in a row, with an inside end and an outside end.
 
 use crate::batch::Batch;
-use crate::context::{Context, Direction, Position};
+use crate::context::{Context, Direction, Position, Standing};
 use crate::counters::{FunctionCounters, bump};
 use crate::function::{Budget, NetworkFunction};
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 use std::any::Any;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +17,10 @@ use std::sync::atomic::Ordering;
 #[derive(Default)]
 pub struct Chain {
     functions: Vec<(String, Box<dyn NetworkFunction>)>,
+    /// What its functions work by.
+    pub(crate) standing: Standing,
+    /// New instances that wait to take their function's place.
+    parked: Vec<(usize, Box<dyn NetworkFunction>)>,
 }
 
 impl Chain {
@@ -66,10 +70,32 @@ impl Chain {
         cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
         let function = self.function_mut::<F>(index)?;
         let answer = command(function, cx);
-        if let Some(counters) = cx.counters.functions.get(index) {
-            counters.held.store(function.held() as u64, Ordering::Relaxed);
-        }
+        gauge(cx, index, function);
         Some(answer)
+    }
+
+    /// Keeps an instance beside the chain, for the function at this place.
+    pub(crate) fn park(&mut self, index: usize, instance: Box<dyn NetworkFunction>) {
+        self.parked.push((index, instance));
+    }
+
+    /// Drops the instances that were parked.
+    pub(crate) fn discard_parked(&mut self) {
+        self.parked.clear();
+    }
+
+    /// Hands a function its policy: the instance that was parked for it takes its place, and
+    /// what the old one held is dropped; if there is none, `adopt` does it.
+    pub(crate) fn renew(&mut self, index: usize, cx: &mut Context<'_>, adopt: impl FnOnce(&mut dyn NetworkFunction)) {
+        let Some((_, function)) = self.functions.get_mut(index) else { return };
+        if let Some(at) = self.parked.iter().position(|(parked, _)| *parked == index) {
+            let (_, new) = self.parked.swap_remove(at);
+            let old = std::mem::replace(function, new);
+            bump(&cx.counters.drops[DropReason::RELOADED.index()], old.held() as u64);
+        } else {
+            adopt(function.as_mut());
+        }
+        gauge(cx, index, function.as_ref());
     }
 
     /// Takes the batch from where the context's position says to the end of its direction.
@@ -110,15 +136,28 @@ impl Chain {
         for (index, (_, function)) in self.functions.iter_mut().enumerate() {
             cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
             function.tick(cx, budget);
-            if let Some(counters) = cx.counters.functions.get(index) {
-                counters.held.store(function.held() as u64, Ordering::Relaxed);
-            }
+            gauge(cx, index, function.as_ref());
+        }
+    }
+
+    /// Shows what its functions hold.
+    pub(crate) fn gauge(&self, cx: &Context<'_>) {
+        for (index, (_, function)) in self.functions.iter().enumerate() {
+            gauge(cx, index, function.as_ref());
         }
     }
 
     /// Packets that its functions hold.
     pub(crate) fn held(&self) -> usize {
         self.functions.iter().map(|(_, function)| function.held()).fold(0, usize::wrapping_add)
+    }
+}
+
+/// Shows what a function holds, between two batches.
+fn gauge(cx: &Context<'_>, index: usize, function: &dyn NetworkFunction) {
+    if let Some(counters) = cx.counters.functions.get(index) {
+        counters.held.store(function.held() as u64, Ordering::Relaxed);
+        counters.sessions.store(function.sessions(), Ordering::Relaxed);
     }
 }
 

@@ -46,6 +46,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::changes::{Table, table_of};
 use serde::Deserializer;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
@@ -170,6 +171,12 @@ impl ConfigFile {
                 })
             }
         }
+    }
+
+    /// The table `[name]` as it is written, empty if it is not there.
+    pub(crate) fn table(&self, name: &str) -> Table {
+        let document = self.document().map(Spanned::into_inner).unwrap_or_default();
+        document.get(name).and_then(|value| value.get_ref().as_table()).map(table_of).unwrap_or_default()
     }
 
     /// An error about a value that has the right type and is wrong all the same.

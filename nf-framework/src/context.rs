@@ -5,6 +5,7 @@ use crate::time::Instant;
 use crate::verdict::{DropReason, PortIx};
 use dpdk_rs::{Mbuf, Mempool};
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 /// The way a packet goes through a chain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -98,6 +99,20 @@ impl Pending {
     }
 }
 
+/// What the control thread has told a worker; it changes between two bursts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    /// Of the functions' policies.
+    pub(crate) generation: u64,
+    pub(crate) draining: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { generation: 1, draining: false }
+    }
+}
+
 /// What surrounds a function while it handles a batch or a tick: the time, the way the
 /// packets go, and the means to make, hold and resume packets.
 #[derive(Debug)]
@@ -109,6 +124,7 @@ pub struct Context<'w> {
     pub(crate) pending: &'w mut Pending,
     pub(crate) counters: &'w WorkerCounters,
     pub(crate) pool: &'w Mempool,
+    pub(crate) standing: Standing,
 }
 
 impl Context<'_> {
@@ -151,6 +167,22 @@ impl Context<'_> {
         self.position
     }
 
+    /// Which generation of policies all functions work by: 1 at the start, and one more with
+    /// each that is published. A packet meets one on its way through the chain.
+    #[must_use]
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.standing.generation
+    }
+
+    /// Whether the program is being drained: it ends when no session is left, so a function
+    /// begins no new ones ([`DropReason::DRAINING`]).
+    #[must_use]
+    #[inline]
+    pub fn draining(&self) -> bool {
+        self.standing.draining
+    }
+
     /// A new packet without data, or `None` when the pool is empty. It is then part of the
     /// packet balance: emit it, or consume it.
     #[must_use]
@@ -186,6 +218,13 @@ impl Context<'_> {
         bump(&self.counters.consumed, 1);
     }
 
+    /// Drops what waits to go on.
+    pub(crate) fn drop_pending(&mut self, reason: DropReason) {
+        let waiting = self.pending.clear();
+        bump(&self.counters.drops[reason.index()], waiting as u64);
+        self.counters.pending.store(0, Ordering::Relaxed);
+    }
+
     /// Frees a packet that was taken, and counts it under a reason.
     pub fn drop_held(&mut self, packet: Mbuf, reason: DropReason) {
         drop(packet);
@@ -197,7 +236,6 @@ impl Context<'_> {
 mod tests {
     use super::*;
     use crate::testing::lab;
-    use std::sync::atomic::Ordering;
 
     #[test]
     fn packets_that_wait_at_one_place_go_on_together_and_in_order() {

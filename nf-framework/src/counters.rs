@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(Arc<AtomicU64>);
 
 impl Counter {
+    /// A counter that goes on where its cell stands.
+    pub(crate) fn of(cell: Arc<AtomicU64>) -> Self {
+        Self(cell)
+    }
+
     /// Adds to it.
     #[inline]
     pub fn add(&mut self, count: u64) {
@@ -20,10 +25,6 @@ impl Counter {
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn reader(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.0)
     }
 }
 
@@ -51,6 +52,8 @@ pub(crate) struct FunctionCounters {
     pub(crate) taken: AtomicU64,
     /// Packets that it holds now.
     pub(crate) held: AtomicU64,
+    /// Sessions that it has, as of the last tick.
+    pub(crate) sessions: AtomicU64,
 }
 
 /// All that one worker counts; aligned so that workers do not share cache lines.
@@ -70,6 +73,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) handed_over: AtomicU64,
     /// Packets taken out of the rings from other workers.
     pub(crate) taken_over: AtomicU64,
+    /// Of the functions' policies.
+    pub(crate) generation: AtomicU64,
     pub(crate) rounds: AtomicU64,
     pub(crate) idle_rounds: AtomicU64,
 }
@@ -85,6 +90,7 @@ impl WorkerCounters {
             pending: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
+            generation: AtomicU64::new(1),
             rounds: AtomicU64::new(0),
             idle_rounds: AtomicU64::new(0),
         }

@@ -38,6 +38,12 @@ pub trait NetworkFunction: Any {
     fn held(&self) -> usize {
         0
     }
+
+    /// How many sessions it has that end by themselves: connections, mappings. A program that
+    /// is drained waits for them. Asked at every tick, so it is a number at hand.
+    fn sessions(&self) -> u64 {
+        0
+    }
 }
 
 /// Handles one packet after the other. Every `PacketFunction` is a [`NetworkFunction`].
@@ -60,6 +66,11 @@ pub trait PacketFunction: Any {
 
     /// As [`NetworkFunction::tick`].
     fn tick(&mut self, _cx: &mut Context<'_>, _budget: Budget) {}
+
+    /// As [`NetworkFunction::sessions`].
+    fn sessions(&self) -> u64 {
+        0
+    }
 }
 
 impl<T: PacketFunction> NetworkFunction for T {
@@ -70,6 +81,10 @@ impl<T: PacketFunction> NetworkFunction for T {
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         PacketFunction::tick(self, cx, budget);
+    }
+
+    fn sessions(&self) -> u64 {
+        PacketFunction::sessions(self)
     }
 }
 
@@ -105,7 +120,8 @@ pub trait Function: Send + Sync + 'static {
     /// The function's name, which is also its table's in the configuration file.
     fn name(&self) -> &str;
 
-    /// Validates a configuration and prepares the policy that it asks for.
+    /// Validates a configuration and prepares the policy that it asks for: at the start, and
+    /// when a reload finds that the function's table has changed.
     ///
     /// # Errors
     ///
@@ -118,6 +134,26 @@ pub trait Function: Send + Sync + 'static {
         Affinity::Any
     }
 
+    /// Prepares the policy that takes over from the running one, when the function's table has
+    /// changed. The place to refuse what cannot change while instances run (the capacity of a
+    /// table that they made), or to take over large parts that stay the same. Unless written,
+    /// any policy can follow any other.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] names the key; the running policy then stays in force.
+    fn replace(&self, config: Self::Config, running: &Self::Policy) -> Result<Self::Policy, Invalid> {
+        let _ = running;
+        self.policy(config)
+    }
+
+    /// Bytes that one instance takes from the EAL's memory (hugepages), such as its
+    /// [`FlowTable`](crate::FlowTable); `--check` shows them.
+    fn memory(&self, policy: &Self::Policy) -> usize {
+        let _ = policy;
+        0
+    }
+
     /// Makes the instance for a worker, on that worker's lcore.
     ///
     /// # Errors
@@ -125,8 +161,8 @@ pub trait Function: Send + Sync + 'static {
     /// Whatever stands in the way; the program then does not start.
     fn instance(&self, policy: Arc<Self::Policy>, worker: &mut WorkerSetup) -> Result<Self::Instance, SetupError>;
 
-    /// Hands an instance a new policy, between two bursts. The old one is freed on the
-    /// control thread, which keeps it until every instance has let it go.
+    /// Hands an instance a new policy, between two bursts; its state stays. The old one is
+    /// freed on the control thread, which keeps it until every instance has let it go.
     fn adopt(instance: &mut Self::Instance, policy: Arc<Self::Policy>);
 }
 
@@ -188,12 +224,11 @@ impl WorkerSetup {
         self.steering.as_ref().is_none_or(|steering| steering.owner(direction, tuple) == self.index)
     }
 
-    /// A counter of this function on this worker; shown as the sum over all workers.
+    /// A counter of this function on this worker; shown as the sum over all workers. Asked for
+    /// again, by an instance that takes over from another, it goes on where it stands.
     #[must_use]
     pub fn counter(&mut self, name: &str) -> Counter {
-        let counter = Counter::default();
-        self.registry.add_counter(&self.function, name, &counter);
-        counter
+        self.registry.counter(&self.function, name, self.index)
     }
 
     /// A reason of this function's own to drop packets; the same on every worker.
@@ -217,7 +252,8 @@ pub(crate) struct Registry {
 struct NamedCounter {
     function: String,
     name: String,
-    readers: Vec<Arc<AtomicU64>>,
+    /// By worker.
+    cells: Vec<(usize, Arc<AtomicU64>)>,
 }
 
 impl Default for Registry {
@@ -227,26 +263,29 @@ impl Default for Registry {
 }
 
 impl Registry {
-    fn add_counter(&self, function: &str, name: &str, counter: &Counter) {
+    fn counter(&self, function: &str, name: &str, worker: usize) -> Counter {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = counters.iter_mut().find(|known| known.function == function && known.name == name);
-        match known {
-            Some(known) => known.readers.push(counter.reader()),
-            None => counters.push(NamedCounter {
-                function: function.to_owned(),
-                name: name.to_owned(),
-                readers: vec![counter.reader()],
-            }),
+        let known = counters.iter().position(|known| known.function == function && known.name == name);
+        let at = known.unwrap_or_else(|| {
+            counters.push(NamedCounter { function: function.to_owned(), name: name.to_owned(), cells: Vec::new() });
+            counters.len() - 1
+        });
+        let cells = &mut counters[at].cells;
+        if let Some((_, cell)) = cells.iter().find(|(of, _)| *of == worker) {
+            return Counter::of(Arc::clone(cell));
         }
+        let cell: Arc<AtomicU64> = Arc::default();
+        cells.push((worker, Arc::clone(&cell)));
+        Counter::of(cell)
     }
 
     /// Function, name and sum of each counter.
     pub(crate) fn counters(&self) -> Vec<(String, String, u64)> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = |readers: &[Arc<AtomicU64>]| {
+        let sum = |cells: &[(usize, Arc<AtomicU64>)]| {
             // A counter may wrap, and a gauge of a function's own may be below zero.
-            readers.iter().map(|reader| reader.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+            cells.iter().map(|(_, cell)| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
         };
-        counters.iter().map(|c| (c.function.clone(), c.name.clone(), sum(&c.readers))).collect()
+        counters.iter().map(|c| (c.function.clone(), c.name.clone(), sum(&c.cells))).collect()
     }
 }

@@ -36,12 +36,13 @@
 //!
 //! # What it does not do yet
 //!
-//! No ARP, routes or ICMP of its own, no reload on SIGHUP: they come next. Two ports at most.
+//! No ARP, routes or ICMP of its own: they come next. Two ports at most.
 #![forbid(unsafe_code)]
 
 mod app;
 mod batch;
 mod chain;
+mod changes;
 pub mod config;
 mod context;
 mod counters;
@@ -61,6 +62,7 @@ mod worker;
 pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
+pub use changes::{Change, Changes};
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
@@ -71,7 +73,8 @@ pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, S
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
 pub use runtime::{
-    CommandError, Control, ForwardingKind, Loaded, PortsConfig, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+    CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig, Reload,
+    ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;

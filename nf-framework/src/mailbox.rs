@@ -5,7 +5,7 @@ use crate::chain::Chain;
 use crate::context::Context;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,18 +37,20 @@ impl Mailbox {
         self.mail.load(Ordering::Relaxed)
     }
 
-    /// The worker's part: each letter is opened without a lock in hand, so that control can
+    /// The worker's part: opens the oldest letter, without a lock in hand, so that control can
     /// write another meanwhile, however long it takes.
-    pub(crate) fn work(&self, chain: &mut Chain, cx: &mut Context<'_>) {
-        self.mail.store(false, Ordering::Relaxed);
-        while let Some(mut work) = self.next() {
+    pub(crate) fn open_next(&self, chain: &mut Chain, cx: &mut Context<'_>) {
+        if let Some(mut work) = self.next() {
             work(chain, cx);
             self.done.lock().unwrap_or_else(PoisonError::into_inner).push(work);
         }
     }
 
     fn next(&self) -> Option<Work> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = letters.pop_front();
+        self.mail.store(!letters.is_empty(), Ordering::Relaxed);
+        work
     }
 
     fn post(&self, work: Work) {
@@ -56,7 +58,8 @@ impl Mailbox {
         let room = Vec::with_capacity(Self::CAPACITY);
         let done = std::mem::replace(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner), room);
         drop(done);
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push_back(work);
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        letters.push_back(work);
         self.mail.store(true, Ordering::Relaxed);
     }
 }
@@ -79,19 +82,13 @@ pub struct WorkerStopped {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks every worker, one after the other is served in parallel, and collects the answers.
+/// `ask` is told which worker it runs on.
 pub(crate) fn ask_all<R: Send + 'static>(
     mailboxes: &[Arc<Mailbox>],
     stop: &AtomicBool,
-    ask: impl Fn(&mut Chain, &mut Context<'_>) -> R + Send + Sync + 'static,
+    ask: impl Fn(usize, &mut Chain, &mut Context<'_>) -> R + Send + Sync + 'static,
 ) -> Result<Vec<R>, WorkerStopped> {
-    let ask = Arc::new(ask);
-    let post = |mailbox: &Arc<Mailbox>| {
-        let (answer, answers) = sync_channel(1);
-        let ask = Arc::clone(&ask);
-        mailbox.post(Box::new(move |chain, cx| reply(&answer, ask(chain, cx))));
-        answers
-    };
-    let answers: Vec<_> = mailboxes.iter().map(post).collect();
+    let answers = tell_all(mailboxes, ask);
     let give_up = Instant::now() + PATIENCE;
     answers
         .into_iter()
@@ -108,6 +105,21 @@ pub(crate) fn ask_all<R: Send + 'static>(
         .collect()
 }
 
+/// Asks every worker without waiting for the answers, which come by the receivers.
+pub(crate) fn tell_all<R: Send + 'static>(
+    mailboxes: &[Arc<Mailbox>],
+    ask: impl Fn(usize, &mut Chain, &mut Context<'_>) -> R + Send + Sync + 'static,
+) -> Vec<Receiver<R>> {
+    let ask = Arc::new(ask);
+    let post = |(worker, mailbox): (usize, &Arc<Mailbox>)| {
+        let (answer, answers) = sync_channel(1);
+        let ask = Arc::clone(&ask);
+        mailbox.post(Box::new(move |chain, cx| reply(&answer, ask(worker, chain, cx))));
+        answers
+    };
+    mailboxes.iter().enumerate().map(post).collect()
+}
+
 fn reply<R>(to: &SyncSender<R>, answer: R) {
     // The asker may have given up; then nobody needs the answer.
     let _ = to.try_send(answer);
@@ -120,12 +132,12 @@ mod tests {
     use std::thread;
 
     /// Asks two workers, of which so many still work.
-    fn ask_two(working: usize, stopping: bool) -> Result<Vec<usize>, WorkerStopped> {
+    fn ask_two(working: usize, stopping: bool) -> Result<Vec<(usize, usize)>, WorkerStopped> {
         lab(move |lab| {
             let mailboxes: Vec<_> = (0..2).map(|_| Arc::new(Mailbox::new())).collect();
             let stop = AtomicBool::new(stopping);
             thread::scope(|threads| {
-                let asked = threads.spawn(|| ask_all(&mailboxes, &stop, |chain, _| chain.len()));
+                let asked = threads.spawn(|| ask_all(&mailboxes, &stop, |worker, chain, _| (worker, chain.len())));
                 for mailbox in &mailboxes[..working] {
                     while !mailbox.has_mail() {
                         thread::yield_now();
@@ -141,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_worker_answers() {
-        assert_eq!(ask_two(2, false).unwrap(), [0, 0]);
+        assert_eq!(ask_two(2, false).unwrap(), [(0, 0), (1, 0)]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Report {
     pub handed_over: u64,
     /// Where all packets went.
     pub balance: Balance,
+    /// The policies that every worker works by: 1 at the start, and one more with each that
+    /// was published.
+    pub generation: u64,
 }
 
 /// One port.
@@ -55,6 +58,8 @@ pub struct FunctionReport {
     pub taken: u64,
     /// Packets that it holds now.
     pub held: u64,
+    /// Sessions that it has, as it says itself.
+    pub sessions: u64,
 }
 
 impl FunctionReport {
@@ -149,6 +154,7 @@ impl Report {
                 dropped: sum(&|worker| Some(&worker.functions.get(index)?.dropped)),
                 taken: sum(&|worker| Some(&worker.functions.get(index)?.taken)),
                 held: sum(&|worker| Some(&worker.functions.get(index)?.held)),
+                sessions: sum(&|worker| Some(&worker.functions.get(index)?.sessions)),
             })
             .collect();
         let drops: Vec<DropReport> = registry
@@ -175,7 +181,8 @@ impl Report {
                 .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add)
                 .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };
-        Self { ports, functions, drops, counters, handed_over, balance }
+        let generation = workers.iter().map(|worker| worker.generation.load(Ordering::Relaxed)).min().unwrap_or(0);
+        Self { ports, functions, drops, counters, handed_over, balance, generation }
     }
 
     /// How many packets were dropped under a reason.
@@ -207,10 +214,11 @@ impl fmt::Display for Report {
         }
         write!(f, "{ports}")?;
         if !self.functions.is_empty() {
-            let mut functions = Table::new(&["function", "seen", "passed", "sent", "dropped", "taken", "held"]);
+            let mut functions =
+                Table::new(&["function", "seen", "passed", "sent", "dropped", "taken", "held", "sessions"]);
             for function in &self.functions {
-                let numbers =
-                    [function.seen, function.passed(), function.sent, function.dropped, function.taken, function.held];
+                let FunctionReport { seen, sent, dropped, taken, held, sessions, .. } = *function;
+                let numbers = [seen, function.passed(), sent, dropped, taken, held, sessions];
                 functions.row([function.name.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
             }
             write!(f, "{functions}")?;
@@ -259,16 +267,16 @@ impl fmt::Display for Balance {
 }
 
 /// Columns as wide as what is in them; text to the left, numbers to the right.
-struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(heads: &[&str]) -> Self {
+    pub(crate) fn new(heads: &[&str]) -> Self {
         Self { rows: vec![heads.iter().map(|&head| head.to_owned()).collect()] }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 }
@@ -331,15 +339,16 @@ mod tests {
             counters: vec![CounterReport { function: "firewall".into(), name: "hits".into(), value: 3 }],
             handed_over: 5,
             balance: Balance::default(),
+            generation: 1,
         };
         let expected = "\
 port       received     sent   missed  no mbuf
 net_null0         7  1000000  1234567        0
 a                 0        0        -        -
 
-function  seen  passed  sent  dropped  taken     held
-8           12      12     0        0      0  1234567
-firewall     0       0     0        0      0        0
+function  seen  passed  sent  dropped  taken     held  sessions
+8           12      12     0        0      0  1234567         0
+firewall     0       0     0        0      0        0         0
 
 counter        value
 firewall.hits      3
@@ -362,10 +371,14 @@ balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
             worker.functions[1].seen.store(count, Ordering::Relaxed);
             worker.functions[1].held.store(10 * count, Ordering::Relaxed);
             worker.drops[7].store(count, Ordering::Relaxed);
+            worker.functions[1].sessions.store(100 * count, Ordering::Relaxed);
+            worker.generation.store(5 - count, Ordering::Relaxed);
             worker.pending.store(100, Ordering::Relaxed);
         }
         let report = Report::new(&[], &["a".to_owned(), "b".to_owned()], &workers, &Registry::default());
         assert_eq!((report.functions[0].seen, report.functions[1].seen), (0, 6));
+        assert_eq!(report.functions[1].sessions, 600);
+        assert_eq!(report.generation, 2, "of the worker that is behind");
         assert_eq!((report.drops.len(), report.dropped("policy")), (1, 6));
         assert_eq!((report.balance.dropped, report.balance.held), (6, 360));
     }

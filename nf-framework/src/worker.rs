@@ -27,6 +27,8 @@ const TICK_BUDGET: Budget = Budget(128);
 const MOST_IN_DOUBT: usize = 4;
 /// How often packets that were set free by packets that were set free go on in one round.
 const PENDING_PASSES: usize = 8;
+/// How many such rounds a letter from the control thread waits for packets on their way.
+const ROUNDS_TO_REST: usize = 8;
 
 /// Where settled packets go; the refused ones stay in the burst, without empty slots.
 pub(crate) trait Transmit {
@@ -109,6 +111,7 @@ impl Pipeline {
             pending: &mut self.pending,
             counters: &self.counters,
             pool: &self.pool,
+            standing: self.chain.standing,
         };
         if let Some(forwarding) = &mut self.forwarding
             && position.at == Position::entrance(position.direction, self.chain.len()).at
@@ -180,6 +183,18 @@ impl Pipeline {
         self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
 
+    /// Lets what is on its way arrive, so that no packet meets functions from before and after
+    /// a letter. 256 packets at most wait, and 64 passes are enough unless functions pass
+    /// packets to each other for ever; what a new policy does with those, it says.
+    pub(crate) fn bring_to_rest(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        for _ in 0..ROUNDS_TO_REST {
+            if self.pending.len() == 0 {
+                break;
+            }
+            self.release_pending(batch, now, out);
+        }
+    }
+
     /// Housekeeping of every function.
     pub(crate) fn tick(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
         let (chain, mut cx) = self.outside_of_batches(now);
@@ -197,6 +212,7 @@ impl Pipeline {
             pending: &mut self.pending,
             counters: &self.counters,
             pool: &self.pool,
+            standing: self.chain.standing,
         };
         (&mut self.chain, cx)
     }
@@ -327,7 +343,9 @@ impl Worker {
         while !stop.load(Ordering::Relaxed) {
             self.round();
         }
-        self.housekeeping(self.now());
+        let now = self.now();
+        self.housekeeping(now);
+        self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));
         self.pipeline.stop();
         // A function that panics while it is dropped must not take the queues with it.
         let Self { pipeline, ports, .. } = self;
@@ -386,9 +404,10 @@ impl Worker {
             bump(&counters.received, refused);
             bump(&self.pipeline.counters.drops[DropReason::NOT_ONE_SEGMENT.index()], refused);
         }
-        if self.mailbox.has_mail() {
+        while self.mailbox.has_mail() {
+            self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));
             let (chain, mut cx) = self.pipeline.outside_of_batches(now);
-            self.mailbox.work(chain, &mut cx);
+            self.mailbox.open_next(chain, &mut cx);
         }
         self.pipeline.tick(&mut self.batch, now, &mut Queues(&mut self.ports));
     }

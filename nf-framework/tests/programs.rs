@@ -7,7 +7,7 @@ use common::{Scratch, cpus, eal_arguments, floating_lcores, free_hugepages, read
 use nf_framework::testing::Frame;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 /// The example's own test runs here; its program is built beside.
 #[path = "../examples/port-block/main.rs"]
@@ -59,7 +59,7 @@ fn capture_ports(scratch: &Scratch) -> [String; 2] {
 /// A child that does not outlive its test.
 struct Running {
     child: Child,
-    out: BufReader<ChildStdout>,
+    out: BufReader<Box<dyn Read>>,
     said: String,
 }
 
@@ -67,7 +67,14 @@ impl Running {
     fn start(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
+        let out = BufReader::new(Box::new(child.stdout.take().unwrap()) as Box<dyn Read>);
+        Self { child, out, said: String::new() }
+    }
+
+    /// Whose stderr is read in place of its stdout.
+    fn start_with_its_log(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(Box::new(child.stderr.take().unwrap()) as Box<dyn Read>);
         Self { child, out, said: String::new() }
     }
 
@@ -77,7 +84,9 @@ impl Running {
             let mut line = String::new();
             if self.out.read_line(&mut line).unwrap() == 0 {
                 let mut errors = String::new();
-                self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+                if let Some(mut stderr) = self.child.stderr.take() {
+                    stderr.read_to_string(&mut errors).unwrap();
+                }
                 panic!("no {text:?} in:\n{}{errors}", self.said);
             }
             self.said += &line;
@@ -96,7 +105,9 @@ impl Running {
     fn end(mut self) -> (ExitStatus, String, String) {
         let (mut out, mut errors) = (String::new(), String::new());
         self.out.read_to_string(&mut out).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut errors).unwrap();
+        }
         (self.child.wait().unwrap(), out, errors)
     }
 }
@@ -144,8 +155,8 @@ fn all_but_the_blocked_packets_leave_as_they_came_and_a_signal_ends_it() {
             "port       received  sent  missed  no mbuf",
             "net_pcap0       100    30       0        0",
             "net_pcap1        50    60       0        0",
-            "function    seen  passed  sent  dropped  taken  held",
-            "port-block   150      90     0       60      0     0",
+            "function    seen  passed  sent  dropped  taken  held  sessions",
+            "port-block   150      90     0       60      0     0         0",
             "port-block.hits     60",
             "policy                60  a function's rules forbid it",
         ] {
@@ -164,7 +175,14 @@ fn help_and_version_are_answered_wherever_they_are_asked_for() {
         let output = port_block().args(arguments).output().unwrap();
         let out = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
-        for part in ["Usage: port-block [EAL ARGUMENTS] -- ", "--config <FILE>", "--stats-interval", "-l 0-1"] {
+        for part in [
+            "Usage: port-block [EAL ARGUMENTS] -- ",
+            "--config <FILE>",
+            "--stats-interval",
+            "--drain <SECONDS>",
+            "SIGHUP reads the configuration file again",
+            "-l 0-1",
+        ] {
             assert!(out.contains(part), "{arguments:?}: {part:?} in {out}");
         }
     }
@@ -314,6 +332,42 @@ fn a_machine_without_free_hugepages_is_told_what_to_do() {
     }
     let output = command.args(["--", "--config", &config]).output().unwrap();
     assert_refuses("no hugepages", &output, &["no free hugepages", "vm.nr_hugepages", "--no-huge"]);
+}
+
+#[test]
+fn sighup_reads_the_configuration_again_and_keeps_the_old_one_if_the_new_one_is_wrong() {
+    let scratch = Scratch::new("programs-reload");
+    let config = configuration(&scratch, "", "");
+    for name in ["in0.pcap", "in1.pcap"] {
+        write_capture(scratch.path(name), &[]);
+    }
+    let mut command = port_block();
+    command.args(eal_arguments(1, &capture_ports(&scratch).each_ref().map(String::as_str)));
+    command.args(["--", "--config", &config]);
+    let mut program = Running::start_with_its_log(&mut command);
+    program.wait_for("port-block runs on net_pcap0 and net_pcap1 with 1 worker");
+    let fixed = "is a change that a running program cannot make (restart it)";
+    let refused = "reload refused, generation";
+    for (from, to, expected) in [
+        ("", "# a comment\n", "nothing to reload, generation 1 stays in force".to_owned()),
+        ("8081]", "8082]", "generation 2: [port-block] blocked[1]: 8081 -> 8082".to_owned()),
+        ("8081]", "8082, 53]", "generation 3: + [port-block] blocked[2] = 53".to_owned()),
+        ("[ports]", "[ports", format!("{refused} 3 stays in force: {config}:4: not valid TOML: ")),
+        (
+            "8081]",
+            "70000]",
+            format!("{refused} 3 stays in force: {config}:10: [port-block] blocked[1]: expected an int"),
+        ),
+        ("256", "512", format!("{refused} 3 stays in force: {config}:7: [ports] descriptors: 256 -> 512 {fixed}")),
+        ("9, 8081", "9, 53", "generation 4: - [port-block] blocked[1] = 8082".to_owned()),
+    ] {
+        configuration(&scratch, from, to);
+        program.signal("HUP");
+        program.wait_for(&expected);
+    }
+    program.signal("INT");
+    let (status, log, _) = program.end();
+    assert_eq!(status.code(), Some(0), "{log}");
 }
 
 /// A `--file-prefix` of this test's own, whose directories go with it.

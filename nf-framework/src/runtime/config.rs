@@ -1,10 +1,10 @@
 //! The framework's part of a configuration file.
 
 use crate::forwarding::{Forwarding, Wire};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The framework's part of a configuration file: everything outside of the functions' tables.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeConfig {
     /// The functions in order, from inside to outside. May be left out by a program that
@@ -27,7 +27,7 @@ fn usual_burst() -> usize {
 }
 
 /// The two ends of the chain.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortsConfig {
     /// A device's name: `net_tap0`, or a PCI address such as `0000:01:00.0`.
@@ -49,7 +49,7 @@ pub struct PortsConfig {
 }
 
 /// How packets come to the worker that owns their flow, where functions need that.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SteeringKind {
     /// By the devices' receive side scaling where it can be told how, and by hand-over between
@@ -83,7 +83,7 @@ fn usual_descriptors() -> u16 {
 }
 
 /// How packets that passed the chain are forwarded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardingKind {
     /// [`Wire`]: out of the other side's port, unchanged.

@@ -1,14 +1,15 @@
 //! A running program, as its control thread sees it.
 
-use super::Shared;
+use super::configuration::Functions;
 use super::error::CommandError;
-use super::loaded::AnyPolicy;
+use super::reload::InForce;
+use super::{RuntimeConfig, Shared};
 use crate::context::Context;
-use crate::function::Function;
+use crate::function::{Function, WorkerSetup};
 use crate::mailbox::ask_all;
 use crate::report::Report;
 use dpdk_rs::Port;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,9 +19,15 @@ use std::time::Duration;
 pub struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) ports: Vec<Port>,
-    /// What each function's instances may work by: the newest last, and earlier ones only
-    /// while it is not known that every instance has let them go.
-    pub(super) policies: RefCell<Vec<Vec<AnyPolicy>>>,
+    /// The framework's part, which does not change.
+    pub(super) config: RuntimeConfig,
+    pub(super) known: Functions,
+    /// What new instances are made with, by worker.
+    pub(super) setups: Arc<[WorkerSetup]>,
+    /// By function.
+    pub(super) in_force: RefCell<Vec<InForce>>,
+    pub(super) generation: Cell<u64>,
+    pub(super) draining: Cell<bool>,
 }
 
 impl Control {
@@ -48,24 +55,6 @@ impl Control {
         &self.ports
     }
 
-    /// Hands a new policy to every instance of a function, each between two bursts, and
-    /// returns when all have it. The old one is freed here, not on a worker.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError`] when there is no such function, or a worker has stopped.
-    pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
-        let index = self.find(name)?;
-        let mut policies = self.policies.borrow_mut();
-        let kept = policies.get_mut(index).ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
-        let newest: AnyPolicy = Arc::<F::Policy>::clone(&policy);
-        kept.push(newest);
-        self.command::<F, _>(name, move |instance, _| F::adopt(instance, Arc::clone(&policy)))?;
-        let superseded = kept.len().saturating_sub(1);
-        kept.drain(..superseded);
-        Ok(())
-    }
-
     /// Runs a command on every instance of a function, on its own worker and between two
     /// bursts, and returns the answers in the order of the workers. Packets wait meanwhile:
     /// a command looks at a bounded number of entries.
@@ -83,13 +72,13 @@ impl Control {
         R: Send + 'static,
     {
         let index = self.find(name)?;
-        let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |chain, cx| {
+        let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, cx| {
             chain.command(index, cx, |instance: &mut F::Instance, cx| command(instance, cx))
         })?;
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
     }
 
-    fn find(&self, name: &str) -> Result<usize, CommandError> {
+    pub(super) fn find(&self, name: &str) -> Result<usize, CommandError> {
         let index = self.shared.functions.iter().position(|known| known == name);
         index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
     }

@@ -1,7 +1,8 @@
 //! Functions without their types, so that a chain can be named in a file.
 
+use crate::changes::Table;
 use crate::config::{ConfigError, ConfigFile};
-use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
 use std::any::Any;
 use std::sync::Arc;
@@ -9,12 +10,25 @@ use std::sync::Arc;
 /// A function's policy without its type.
 pub(crate) type AnyPolicy = Arc<dyn Any + Send + Sync>;
 
-/// A [`Function`] without its types, so that a chain can be named in a file.
-pub(crate) trait AnyFunction: Send + Sync {
+/// A [`Function`] without its types.
+pub(crate) trait AnyFunction: Any + Send + Sync {
     fn name(&self) -> &str;
-    fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError>;
+
+    /// The policy that a file asks for, which takes over from the running one if there is one.
+    fn prepare(&self, file: &ConfigFile, running: Option<&AnyPolicy>) -> Result<AnyPolicy, ConfigError>;
+
     fn affinity(&self, policy: &AnyPolicy) -> Affinity;
+
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError>;
+
+    /// Whether instances adopt policies. Otherwise each new policy needs new instances.
+    fn adopts(&self) -> bool;
+
+    /// Hands an instance of this function a policy of this function.
+    fn adopt(&self, instance: &mut dyn NetworkFunction, policy: &AnyPolicy);
+
+    /// Bytes for each instance.
+    fn memory(&self, policy: &AnyPolicy) -> usize;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -22,12 +36,14 @@ impl<F: Function> AnyFunction for F {
         Function::name(self)
     }
 
-    fn prepare(&self, file: &ConfigFile) -> Result<AnyPolicy, ConfigError> {
+    fn prepare(&self, file: &ConfigFile, running: Option<&AnyPolicy>) -> Result<AnyPolicy, ConfigError> {
         let config = file.section(Function::name(self))?;
-        let policy = self
-            .policy(config)
-            .map_err(|invalid| file.error_at(Function::name(self), &invalid.key, invalid.message))?;
-        Ok(Arc::new(policy))
+        let policy = match running.and_then(|running| running.downcast_ref()) {
+            Some(running) => self.replace(config, running),
+            None => self.policy(config),
+        };
+        let wrong = |invalid: Invalid| file.error_at(Function::name(self), &invalid.key, invalid.message);
+        Ok(Arc::new(policy.map_err(wrong)?))
     }
 
     fn affinity(&self, policy: &AnyPolicy) -> Affinity {
@@ -38,6 +54,21 @@ impl<F: Function> AnyFunction for F {
         let policy = Arc::clone(policy).downcast().map_err(|_| "the policy is another function's")?;
         Ok(Box::new(Function::instance(self, policy, setup)?))
     }
+
+    fn adopts(&self) -> bool {
+        true
+    }
+
+    fn adopt(&self, instance: &mut dyn NetworkFunction, policy: &AnyPolicy) {
+        let instance: &mut dyn Any = instance;
+        if let (Some(instance), Ok(policy)) = (instance.downcast_mut(), Arc::clone(policy).downcast()) {
+            F::adopt(instance, policy);
+        }
+    }
+
+    fn memory(&self, policy: &AnyPolicy) -> usize {
+        policy.downcast_ref().map_or(0, |policy| Function::memory(self, policy))
+    }
 }
 
 /// A function with the policy that it starts with.
@@ -45,12 +76,14 @@ impl<F: Function> AnyFunction for F {
 pub struct Loaded {
     pub(crate) function: Arc<dyn AnyFunction>,
     pub(crate) policy: AnyPolicy,
+    /// What the policy was made of.
+    pub(crate) section: Table,
 }
 
 impl Loaded {
-    /// Pairs a function with its first policy.
+    /// Pairs a function with its first policy. A reload takes it as made from an empty table.
     pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
-        Self { function: Arc::new(function), policy: Arc::new(policy) }
+        Self { function: Arc::new(function), policy: Arc::new(policy), section: Table::new() }
     }
 
     pub(super) fn affinity(&self) -> Affinity {

@@ -1,17 +1,23 @@
 //! Brings a program up and down: ports, pool, a worker on every lcore, and a control thread
 //! beside them.
 
+mod closure;
 mod config;
+mod configuration;
 mod control;
+mod drain;
 mod error;
 mod loaded;
 mod ports;
+mod reload;
 
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
+pub use configuration::{Configuration, Functions};
 pub use control::Control;
+pub use drain::{Drained, InUse};
 pub use error::{CommandError, RuntimeError};
-pub(crate) use loaded::AnyFunction;
 pub use loaded::Loaded;
+pub use reload::{Reload, ReloadError};
 
 use crate::chain::Chain;
 use crate::context::Direction;
@@ -24,8 +30,9 @@ use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
 use dpdk_rs::{Clock, Eal, Lcore, Mempool, MempoolConfig, Port, QueuePair};
 use ports::{PortPlan, StartedPort};
+use reload::InForce;
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::NonZero;
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -49,9 +56,10 @@ struct Shared {
 #[derive(Debug)]
 pub struct Runtime<'eal> {
     eal: &'eal Eal,
+    config: RuntimeConfig,
     functions: Vec<Loaded>,
-    forwarding: Option<ForwardingKind>,
-    burst: usize,
+    /// Those that a reload may name, beside the ones of the chain.
+    known: Functions,
     pool: Mempool,
     ports: Vec<Port>,
     /// By worker.
@@ -72,6 +80,17 @@ struct Seat {
 }
 
 impl<'eal> Runtime<'eal> {
+    /// As [`Runtime::new`], of a configuration that was loaded as a whole. A program that is
+    /// to be [reloaded](Control::reload) is made this way.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError`]; what was started is stopped again.
+    pub fn configured(eal: &'eal Eal, configuration: Configuration) -> Result<Self, RuntimeError> {
+        let Configuration { runtime, functions, known } = configuration;
+        Ok(Self { known, ..Self::new(eal, &runtime, functions)? })
+    }
+
     /// Makes the pool and starts the ports, with a queue pair for each lcore.
     ///
     /// # Errors
@@ -132,11 +151,12 @@ impl<'eal> Runtime<'eal> {
             registry: Arc::default(),
             counters: lcores.iter().map(|_| Arc::new(WorkerCounters::new(ports.len(), names.len()))).collect(),
             mailboxes: lcores.iter().map(|_| Arc::new(Mailbox::new())).collect(),
-            functions: names,
+            functions: names.clone(),
         };
-        let (forwarding, burst) = (config.forwarding, config.burst);
+        let config = RuntimeConfig { chain: Some(names), ..config.clone() };
+        let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
-        Ok(Self { eal, functions, forwarding, burst, pool, ports, seats, steering, trusted, lcores, shared })
+        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -151,18 +171,30 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, functions, forwarding, burst, pool, ports, seats, steering, trusted, lcores, shared } = self;
+        let Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared } = self;
+        let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
-        let policies = functions.iter().map(|loaded| vec![Arc::clone(&loaded.policy)]).collect();
+        let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
+        let setup = |(index, lcore): (usize, &Lcore)| WorkerSetup {
+            index,
+            workers: lcores.len(),
+            lcore: Some(*lcore),
+            function: String::new(),
+            pool: pool.clone(),
+            registry: Arc::clone(&shared.registry),
+            steering: steering.clone(),
+        };
+        let setups: Arc<[WorkerSetup]> = lcores.iter().enumerate().map(setup).collect();
         let (control_end, worker_ends) = eal.scope(|scope| {
             let controller = {
-                let shared = Arc::clone(&shared);
+                let (shared, setups) = (Arc::clone(&shared), Arc::clone(&setups));
                 scope.control("control", move || {
                     let control_shared = Arc::clone(&shared);
                     let _stop = StopAtEnd(&control_shared.stop);
-                    let handle = Control { shared, ports, policies: RefCell::new(policies) };
+                    let (generation, draining) = (Cell::new(1), Cell::new(false));
+                    let handle = Control { shared, ports, config, known, setups, in_force, generation, draining };
                     let value = handle.wait_until_ready().then(|| control(&handle));
-                    (value, handle.ports, handle.policies)
+                    (value, handle.ports, handle.in_force)
                 })
             };
             if controller.is_err() {
@@ -170,24 +202,9 @@ impl<'eal> Runtime<'eal> {
                 shared.stop.store(true, Ordering::Relaxed);
             }
             let mut joins = Vec::new();
-            for (index, (lcore, seat)) in lcores.iter().copied().zip(seats).enumerate() {
-                let plan = Plan {
-                    setup: WorkerSetup {
-                        index,
-                        workers: lcores.len(),
-                        lcore: Some(lcore),
-                        function: String::new(),
-                        pool: pool.clone(),
-                        registry: Arc::clone(&shared.registry),
-                        steering: steering.clone(),
-                    },
-                    functions: functions.clone(),
-                    forwarding,
-                    burst,
-                    clock,
-                    seat,
-                    trusted,
-                };
+            for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
+                let functions = functions.clone();
+                let plan = Plan { setup: setup.clone(), functions, forwarding, burst, clock, seat, trusted };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -209,7 +226,7 @@ impl<'eal> Runtime<'eal> {
         }
         shared.count_lost_between_workers();
         // The policies go here, after every worker has let them go.
-        let (value, ports, _policies) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
+        let (value, ports, _in_force) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
         let report = shared.report(&ports);
         let mut queues: Vec<QueuePair> = worker_ends.into_iter().flatten().flatten().collect();
         let failure = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).drain(..).next();
@@ -248,7 +265,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let Plan { mut setup, functions, forwarding, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
-    for Loaded { function, policy } in &functions {
+    for Loaded { function, policy, .. } in &functions {
         function.name().clone_into(&mut setup.function);
         match function.instance(policy, &mut setup) {
             Ok(instance) => chain.push(function.name(), instance),

@@ -232,8 +232,10 @@ impl Trial {
 
     #[cfg(test)]
     pub(crate) fn work(&mut self, mailbox: &crate::mailbox::Mailbox) {
-        let (chain, mut cx) = self.lanes[0].pipeline.outside_of_batches(self.now);
-        mailbox.work(chain, &mut cx);
+        while mailbox.has_mail() {
+            let (chain, mut cx) = self.lanes[0].pipeline.outside_of_batches(self.now);
+            mailbox.open_next(chain, &mut cx);
+        }
     }
 
     /// The counters, as a program would show them.

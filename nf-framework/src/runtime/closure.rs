@@ -1,0 +1,56 @@
+//! A function whose instances a closure makes from the configuration.
+
+use super::loaded::{AnyFunction, AnyPolicy};
+use crate::config::{ConfigError, ConfigFile};
+use crate::function::{NetworkFunction, SetupError, WorkerSetup};
+use crate::steering::Affinity;
+use serde::de::DeserializeOwned;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Its instances cannot adopt: a reload makes new ones.
+pub(super) struct FromClosure<C, M> {
+    name: &'static str,
+    make: M,
+    config: PhantomData<fn() -> C>,
+}
+
+impl<C, M> FromClosure<C, M> {
+    pub(super) fn new(name: &'static str, make: M) -> Self {
+        Self { name, make, config: PhantomData }
+    }
+}
+
+impl<C, I, M> AnyFunction for FromClosure<C, M>
+where
+    C: DeserializeOwned + Send + Sync + 'static,
+    I: NetworkFunction,
+    M: Fn(&C, &mut WorkerSetup) -> Result<I, SetupError> + Send + Sync + 'static,
+{
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn prepare(&self, file: &ConfigFile, _: Option<&AnyPolicy>) -> Result<AnyPolicy, ConfigError> {
+        Ok(Arc::new(file.section::<C>(self.name)?))
+    }
+
+    fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {
+        let config = policy.downcast_ref().ok_or("the configuration is another function's")?;
+        Ok(Box::new((self.make)(config, setup)?))
+    }
+
+    fn adopts(&self) -> bool {
+        false
+    }
+
+    fn affinity(&self, _: &AnyPolicy) -> Affinity {
+        Affinity::Any
+    }
+
+    fn adopt(&self, _: &mut dyn NetworkFunction, _: &AnyPolicy) {}
+
+    fn memory(&self, _: &AnyPolicy) -> usize {
+        0
+    }
+}

@@ -1,0 +1,135 @@
+//! A configuration that is read and validated as a whole.
+
+use super::RuntimeConfig;
+use super::closure::FromClosure;
+use super::loaded::{AnyFunction, Loaded};
+use crate::config::{ConfigError, ConfigFile};
+use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// The functions that a program knows: a configuration's `chain` names some of them.
+#[derive(Clone, Default)]
+pub struct Functions(Vec<Arc<dyn AnyFunction>>);
+
+impl Functions {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// And this one.
+    #[must_use]
+    pub fn with(mut self, function: impl Function) -> Self {
+        self.0.push(Arc::new(function));
+        self
+    }
+
+    /// And one whose instances a closure makes; see [`App::run`](crate::App::run).
+    #[must_use]
+    pub fn with_closure<C, I>(
+        mut self,
+        name: &'static str,
+        make: impl Fn(&C, &mut WorkerSetup) -> Result<I, SetupError> + Send + Sync + 'static,
+    ) -> Self
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+        I: NetworkFunction,
+    {
+        self.0.push(Arc::new(FromClosure::new(name, make)));
+        self
+    }
+
+    /// Those of a program that knows no others.
+    pub(super) fn of(loaded: &[Loaded]) -> Self {
+        Self(loaded.iter().map(|loaded| Arc::clone(&loaded.function)).collect())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|function| function.name()).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<dyn AnyFunction>> {
+        self.0.iter().find(|function| function.name() == name)
+    }
+
+    /// The framework's part of a file, validated, with its chain named.
+    pub(super) fn framework(&self, file: &ConfigFile) -> Result<RuntimeConfig, ConfigError> {
+        let names = self.names();
+        let config: RuntimeConfig = file.framework(&names)?;
+        if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
+            return Err(file.error_at(
+                "",
+                "burst",
+                format!("{} is not from 1 to {}", config.burst, dpdk_rs::Burst::CAPACITY),
+            ));
+        }
+        if config.ports.outside.as_ref() == Some(&config.ports.inside) {
+            let message = "the same port as inside (leave outside away for a program with one port)";
+            return Err(file.error_at("ports", "outside", message));
+        }
+        if config.ports.descriptors == 0 {
+            return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
+        }
+        let known = names.join(", ");
+        let chain = match config.chain {
+            Some(chain) => chain,
+            None if names.len() == 1 => vec![names.concat()],
+            None => {
+                let message = format!("missing key (list the functions from inside to outside; known: {known})");
+                return Err(file.error_at("", "chain", message));
+            }
+        };
+        for (index, name) in chain.iter().enumerate() {
+            let at = |message: String| file.error_at("", &format!("chain[{index}]"), message);
+            if self.find(name).is_none() {
+                return Err(at(format!("there is no function {name:?} (known: {known})")));
+            }
+            if chain.iter().take(index).any(|earlier| earlier == name) {
+                return Err(at(format!("the function {name:?} is in the chain twice (name it once)")));
+            }
+        }
+        Ok(RuntimeConfig { chain: Some(chain), ..config })
+    }
+}
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Functions").field(&self.names()).finish()
+    }
+}
+
+/// A configuration that was read and validated as a whole: the framework's part, and every
+/// function of the chain with its first policy.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    pub(crate) runtime: RuntimeConfig,
+    /// From inside to outside.
+    pub(super) functions: Vec<Loaded>,
+    pub(super) known: Functions,
+}
+
+impl Configuration {
+    /// Makes one from a file. Nothing is started, and nothing of the machine is looked at.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its line.
+    pub fn load(file: &ConfigFile, known: &Functions) -> Result<Self, ConfigError> {
+        let runtime = known.framework(file)?;
+        let named = runtime.chain.iter().flatten().filter_map(|name| known.find(name));
+        let load = |function: &Arc<dyn AnyFunction>| {
+            let policy = function.prepare(file, None)?;
+            Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
+        };
+        let functions = named.map(load).collect::<Result<_, ConfigError>>()?;
+        Ok(Self { runtime, functions, known: known.clone() })
+    }
+
+    /// The framework's part.
+    #[must_use]
+    pub fn runtime(&self) -> &RuntimeConfig {
+        &self.runtime
+    }
+}

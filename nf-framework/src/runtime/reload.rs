@@ -1,0 +1,330 @@
+//! New policies for a running program: all of a change or nothing, and one generation for
+//! every packet.
+//!
+//! A reload goes through these steps, and any error before the last leaves the old policies
+//! in force:
+//!
+//! 1. The framework's part of the file is validated. It must be what it was.
+//! 2. Each function whose table has changed prepares its new policy, on the control thread.
+//! 3. Functions whose instances cannot adopt have new ones made on every worker, which are
+//!    kept beside the chain.
+//! 4. One letter to each worker: between two bursts, with no packet on its way between
+//!    functions, all of these functions change over.
+//! 5. When every worker has answered, the old policies are freed, on the control thread.
+
+use super::control::Control;
+use super::error::CommandError;
+use super::loaded::{AnyFunction, AnyPolicy, Loaded};
+use super::panic_message;
+use crate::chain::Chain;
+use crate::changes::{Change, Changes, Table, Value, table_of_typed};
+use crate::config::{ConfigError, ConfigFile};
+use crate::context::Context;
+use crate::function::{Function, SetupError, WorkerSetup};
+use crate::mailbox::{WorkerStopped, ask_all, tell_all};
+use crate::verdict::DropReason;
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a reload has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reload {
+    /// Nothing: the file asks for what is in force.
+    Unchanged {
+        /// The generation that stays.
+        generation: u64,
+    },
+    /// Every worker works by what the file says.
+    Changed {
+        /// The generation that is in force now.
+        generation: u64,
+        /// What is different.
+        changes: Changes,
+    },
+}
+
+/// Why a reload was not carried out. All but the last leave the old policies in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The file is wrong, or asks for what cannot change while the program runs.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A policy could not be prepared.
+    #[error("the policy of {function} cannot be prepared: it panicked: {message}")]
+    Panicked {
+        /// The function.
+        function: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// A new instance could not be made.
+    #[error("function {function} cannot be set up on worker {worker}: {error}")]
+    Setup {
+        /// The function.
+        function: String,
+        /// Which worker.
+        worker: usize,
+        /// What it said.
+        error: SetupError,
+    },
+    /// A worker did not take part while nothing was published yet.
+    #[error(transparent)]
+    NotStaged(WorkerStopped),
+    /// The new generation is published, and a worker does not say that it has it.
+    #[error("generation {generation} is published, but {source}")]
+    Unanswered {
+        /// The new generation.
+        generation: u64,
+        /// Which worker.
+        source: WorkerStopped,
+    },
+}
+
+/// What a function works by now.
+pub(super) struct InForce {
+    pub(super) function: Arc<dyn AnyFunction>,
+    /// The part of the file that it was last made of.
+    section: Table,
+    /// The newest last, and earlier ones only while it is not known that every instance has
+    /// let them go.
+    policies: Vec<AnyPolicy>,
+}
+
+impl InForce {
+    pub(super) fn new(loaded: &Loaded) -> Self {
+        let Loaded { function, policy, section } = loaded.clone();
+        Self { function, section, policies: vec![policy] }
+    }
+}
+
+impl fmt::Debug for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InForce").field("function", &self.function.name()).finish_non_exhaustive()
+    }
+}
+
+/// A policy that is about to be a function's.
+#[derive(Clone)]
+struct Next {
+    index: usize,
+    function: Arc<dyn AnyFunction>,
+    policy: AnyPolicy,
+}
+
+impl Control {
+    /// Which generation of policies is in force: 1 at the start, and one more with each
+    /// [`publish`](Self::publish) and each reload that changes something.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    /// Makes what a file says the program's configuration, or nothing of it: any error but
+    /// [`ReloadError::Unanswered`] leaves the old rules in force. A function whose table says
+    /// what it said is not touched, and if that is so of all, no worker hears of it. The
+    /// result is logged.
+    ///
+    /// Packets go on meanwhile, each by one generation on its whole way through the chain. (One
+    /// that a function holds goes on by what is in force when it is let go.)
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`].
+    pub fn reload(&self, file: &ConfigFile) -> Result<Reload, ReloadError> {
+        self.log(self.take_over(file))
+    }
+
+    /// As [`reload`](Self::reload), from a file that is still to be read.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]; also when the file cannot be read or is not TOML.
+    pub fn reload_from(&self, path: impl AsRef<Path>) -> Result<Reload, ReloadError> {
+        self.log(ConfigFile::read(path).map_err(ReloadError::from).and_then(|file| self.take_over(&file)))
+    }
+
+    /// Hands a new policy to every instance of a function, each between two bursts, and
+    /// returns when all have it. The old one is freed here, not on a worker. A reload leaves
+    /// it in force as long as the function's table in the file is the same.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`] when there is no such function, or a worker has stopped.
+    pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
+        let index = self.find(name)?;
+        let function = self.in_force.borrow().get(index).map(|in_force| Arc::clone(&in_force.function));
+        let function = function
+            .filter(|function| {
+                let function: &dyn Any = function.as_ref();
+                function.type_id() == TypeId::of::<F>()
+            })
+            .ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
+        self.publish_all(vec![Next { index, function, policy }])?;
+        Ok(())
+    }
+
+    fn log(&self, result: Result<Reload, ReloadError>) -> Result<Reload, ReloadError> {
+        match &result {
+            Ok(Reload::Unchanged { generation }) => {
+                log::info!("nothing to reload, generation {generation} stays in force");
+            }
+            Ok(Reload::Changed { generation, changes }) => {
+                for line in changes.to_string().lines() {
+                    log::info!("generation {generation}: {line}");
+                }
+            }
+            Err(error @ ReloadError::Unanswered { .. }) => log::error!("{error}"),
+            Err(error) => {
+                log::error!("reload refused, generation {} stays in force: {error}", self.generation());
+            }
+        }
+        result
+    }
+
+    fn take_over(&self, file: &ConfigFile) -> Result<Reload, ReloadError> {
+        let config = self.known.framework(file)?;
+        if config != self.config {
+            return Err(fixed(file, &Changes::between(&table_of_typed(&self.config), &table_of_typed(&config))).into());
+        }
+        let (mut next, mut old, mut new) = (Vec::new(), Table::new(), Table::new());
+        for (index, InForce { function, section, policies }) in self.in_force.borrow().iter().enumerate() {
+            let written = file.table(function.name());
+            if written != *section {
+                let policy = catch_unwind(AssertUnwindSafe(|| function.prepare(file, policies.last())));
+                let policy = policy.map_err(|payload| ReloadError::Panicked {
+                    function: function.name().to_owned(),
+                    message: panic_message(payload.as_ref()),
+                })??;
+                if let Some(running) = policies.last() {
+                    check_affinity(file, function.as_ref(), running, &policy)?;
+                }
+                next.push(Next { index, function: Arc::clone(function), policy });
+                old.insert(function.name().to_owned(), Value::Table(section.clone()));
+                new.insert(function.name().to_owned(), Value::Table(written));
+            }
+        }
+        if next.is_empty() {
+            return Ok(Reload::Unchanged { generation: self.generation() });
+        }
+        self.stage(&next)?;
+        for Next { index, function, .. } in &next {
+            if let Some(in_force) = self.in_force.borrow_mut().get_mut(*index) {
+                in_force.section = file.table(function.name());
+            }
+        }
+        let generation = self.publish_all(next).map_err(|source| {
+            let generation = self.generation();
+            ReloadError::Unanswered { generation, source }
+        })?;
+        Ok(Reload::Changed { generation, changes: Changes::between(&old, &new) })
+    }
+
+    /// Has new instances made on every worker, of the functions whose instances cannot adopt.
+    fn stage(&self, next: &[Next]) -> Result<(), ReloadError> {
+        let fresh: Vec<Next> = next.iter().filter(|next| !next.function.adopts()).cloned().collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let (setups, names) = (Arc::clone(&self.setups), self.shared.functions.clone());
+        let answers = ask_all(&self.shared.mailboxes, &self.shared.stop, move |worker, chain, _| {
+            let setup = setups.get(worker).ok_or_else(|| (0, SetupError::from("the worker has no setup")))?;
+            fresh.iter().try_for_each(|next| park(next, setup.clone(), chain).map_err(|error| (next.index, error)))
+        });
+        let staged = answers.map_err(ReloadError::NotStaged).and_then(|answers| {
+            let failed = answers.into_iter().enumerate().find_map(|(worker, answer)| Some((worker, answer.err()?)));
+            let Some((worker, (index, error))) = failed else { return Ok(()) };
+            let function = names.get(index).cloned().unwrap_or_default();
+            Err(ReloadError::Setup { function, worker, error })
+        });
+        if staged.is_err() {
+            // A worker that is late comes to this after it has made its own.
+            drop(tell_all(&self.shared.mailboxes, |_, chain, _| chain.discard_parked()));
+        }
+        staged
+    }
+
+    /// Makes policies a new generation and returns its number. They are in force from here on,
+    /// also if a worker is late.
+    fn publish_all(&self, next: Vec<Next>) -> Result<u64, WorkerStopped> {
+        let generation = self.generation.get() + 1;
+        self.generation.set(generation);
+        let mut in_force = self.in_force.borrow_mut();
+        for Next { index, policy, .. } in &next {
+            if let Some(in_force) = in_force.get_mut(*index) {
+                in_force.policies.push(Arc::clone(policy));
+            }
+        }
+        ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, cx| {
+            change_over(generation, &next, chain, cx)
+        })?;
+        // Letters are opened in their order, so earlier ones were answered too.
+        for InForce { policies, .. } in in_force.iter_mut() {
+            let superseded = policies.len().saturating_sub(1);
+            policies.drain(..superseded);
+        }
+        Ok(generation)
+    }
+}
+
+/// On a worker: makes a new instance, for later.
+fn park(next: &Next, mut setup: WorkerSetup, chain: &mut Chain) -> Result<(), SetupError> {
+    next.function.name().clone_into(&mut setup.function);
+    let made = catch_unwind(AssertUnwindSafe(|| next.function.instance(&next.policy, &mut setup)));
+    let instance = made.map_err(|payload| format!("it panicked: {}", panic_message(payload.as_ref())))??;
+    chain.park(next.index, instance);
+    Ok(())
+}
+
+/// On a worker, between two bursts.
+fn change_over(generation: u64, next: &[Next], chain: &mut Chain, cx: &mut Context<'_>) {
+    // All but what goes round for ever has arrived; it would meet both generations.
+    cx.drop_pending(DropReason::RELOADED);
+    for Next { index, function, policy } in next {
+        chain.renew(*index, cx, |instance| function.adopt(instance, policy));
+    }
+    chain.standing.generation = generation;
+    cx.counters.generation.store(generation, Ordering::Relaxed);
+}
+
+/// Which packets meet on one worker was settled at start: sessions are where they are.
+fn check_affinity(
+    file: &ConfigFile,
+    function: &dyn AnyFunction,
+    running: &AnyPolicy,
+    next: &AnyPolicy,
+) -> Result<(), ConfigError> {
+    let (old, new) = (function.affinity(running), function.affinity(next));
+    let message = || {
+        format!("needs {new} on one worker in place of {old}, which cannot change in a running program (restart it)")
+    };
+    if old == new { Ok(()) } else { Err(file.error_at(function.name(), "", message())) }
+}
+
+/// The framework's part is not what it was.
+fn fixed(file: &ConfigFile, changes: &Changes) -> ConfigError {
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+    match changes.0.as_slice() {
+        [Change { section, key, old, new }, others @ ..] => {
+            let others = match others.len() {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            let message = format!(
+                "{} -> {} is a change that a running program cannot make (restart it){others}",
+                value(old),
+                value(new)
+            );
+            file.error_at(section.as_deref().unwrap_or_default(), key, message)
+        }
+        [] => file.error_at(
+            "",
+            "",
+            "the framework's part is another, which a running program cannot change to (restart it)",
+        ),
+    }
+}
