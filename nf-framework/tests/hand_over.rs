@@ -204,6 +204,12 @@ fn what_cannot_be_steered_is_an_error_and_leaves_nothing_behind() {
         let one_queue = refused("inside = 'net_pcap0'\nsteering = 'rss'", signed(Affinity::Flow)).to_string();
         assert!(one_queue.starts_with("port net_pcap0 (net_pcap) was started with one queue"), "{one_queue}");
 
+        let one_side = refused("inside = 'net_null0'", signed(Affinity::InsideHost)).to_string();
+        assert!(one_side.starts_with("[ports] outside: missing, and the functions need all flows of an"), "{one_side}");
+        let blocks = Affinity::TranslatedPort { block_bits: 16 };
+        let error = refused(null, signed(blocks)).to_string();
+        assert!(error.starts_with("blocks of 2^16 ports are too few for an RSS table of 2 entries"), "{error}");
+
         struct Other;
         impl Function for Other {
             type Config = ();
@@ -229,7 +235,9 @@ fn what_cannot_be_steered_is_an_error_and_leaves_nothing_behind() {
         assert!(error.starts_with("signed needs all flows of an inside host on one worker and other, "), "{error}");
 
         // All ports are free again.
-        let report = run_until(eal, &config(null), signed(Affinity::Flow), |report| report.balance.sent > 1000);
-        assert!(report.balance.received > 1000);
+        for affinity in [Affinity::Flow, Affinity::TranslatedPort { block_bits: 14 }] {
+            let report = run_until(eal, &config(null), signed(affinity), |report| report.balance.sent > 1000);
+            assert!(report.balance.received > 1000);
+        }
     });
 }

@@ -13,6 +13,9 @@ pub struct RssTableSizeError(pub usize);
 pub struct RssTableSize(u16);
 
 impl RssTableSize {
+    /// Two entries.
+    pub const SMALLEST: Self = Self(2);
+
     /// Checks a number of entries.
     ///
     /// # Errors

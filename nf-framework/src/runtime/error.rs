@@ -2,7 +2,7 @@
 
 use crate::function::SetupError;
 use crate::mailbox::WorkerStopped;
-use crate::steering::AffinityConflict;
+use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
 
 /// Why a program does not run, or did not go on running.
@@ -47,6 +47,15 @@ pub enum RuntimeError {
     /// Two functions of the chain cannot both have what they need.
     #[error(transparent)]
     Affinity(#[from] AffinityConflict),
+    /// Packets from inside and from outside arrive at one port, and cannot be told apart.
+    #[error(
+        "[ports] outside: missing, and the functions need {affinity} on one worker: with several workers that takes a \
+         port for each side (give it, or run the program on one lcore)"
+    )]
+    OneSide {
+        /// What they need.
+        affinity: Affinity,
+    },
     /// A function wants its ports in blocks of which there are too few.
     #[error(transparent)]
     PortBlocks(#[from] PortBlocksError),

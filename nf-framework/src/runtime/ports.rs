@@ -59,6 +59,9 @@ impl PortPlan {
         };
         let infos = ids.iter().map(look).collect::<Result<Vec<PortInfo>, _>>()?;
         let several = workers.get() > 1;
+        if several && ids.len() < 2 && affinity.has_sides() {
+            return Err(RuntimeError::OneSide { affinity });
+        }
         let table = |info: &PortInfo| RssTableSize::new(info.rss_table_size).ok();
         let tellable = |info: &PortInfo| usize::from(info.rss_key_size) >= RssKey::LEN && table(info).is_some();
         let queues = |info: &PortInfo| {
@@ -80,11 +83,11 @@ impl PortPlan {
             SteeringKind::Software => false,
         };
         let size = infos.iter().filter(|info| told(info)).filter_map(table).min();
-        let size = size.or(RssTableSize::new(USUAL_TABLE).ok());
-        let steering = match size.filter(|_| steered) {
-            Some(size) => Some(Arc::new(Steering::new(affinity, workers, size, HashKey::random().hash(b"steering"))?)),
-            None => None,
-        };
+        let entries = size.map_or(USUAL_TABLE, RssTableSize::entries);
+        let entries = u16::try_from(affinity.most_entries()).map_or(entries, |most| entries.min(most));
+        let size = RssTableSize::new(entries).unwrap_or(RssTableSize::SMALLEST);
+        let seed = HashKey::random().hash(b"steering");
+        let steering = if steered { Some(Arc::new(Steering::new(affinity, workers, size, seed)?)) } else { None };
         let directions = [Direction::Outbound, Direction::Inbound];
         let planned = |(info, (id, direction)): (&PortInfo, (PortId, Direction))| PlannedPort {
             id,

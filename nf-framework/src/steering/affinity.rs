@@ -22,7 +22,7 @@ pub enum Affinity {
     /// promises to take a port that belongs to the host's worker, see
     /// [`Steering::owner`](crate::Steering::owner). This is NAPT, RFC 2663 section 4.1.2.
     TranslatedPort {
-        /// Ports belong to workers in aligned blocks of 2 to the power of this, 0 to 8.
+        /// Ports belong to workers in aligned blocks of 2 to the power of this, at most 14.
         block_bits: u8,
     },
 }
@@ -45,9 +45,18 @@ pub struct AffinityConflict {
 }
 
 impl Affinity {
-    /// Most that [`Affinity::TranslatedPort`] may have as `block_bits`: with larger blocks, few
-    /// workers could own most of the ports.
-    pub const MOST_BLOCK_BITS: u8 = 8;
+    /// Whether packets from inside and from outside are told apart by it.
+    pub(crate) fn has_sides(self) -> bool {
+        !matches!(self, Self::Any | Self::Flow)
+    }
+
+    /// The most entries that a table of owners may have: one for each block of ports.
+    pub(crate) fn most_entries(self) -> u32 {
+        match self {
+            Self::TranslatedPort { block_bits } => (1_u32 << 16).checked_shr(block_bits.into()).unwrap_or(0),
+            _ => u32::MAX,
+        }
+    }
 
     /// What the functions of a chain need together, given from inside to outside.
     ///
