@@ -40,16 +40,16 @@ impl Ipv6FragmentHeader {
 
 /// What a walk over the chain found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Chain {
+pub(super) struct Chain {
     /// Octets in the chain.
-    pub(crate) length: usize,
+    pub(super) length: usize,
     /// What follows the chain.
-    pub(crate) protocol: IpProtocol,
+    pub(super) protocol: IpProtocol,
     /// What the fragment header said, if there was one.
-    pub(crate) fragment: Option<Fragment>,
+    pub(super) fragment: Option<Fragment>,
     /// Whether a routing header still has waypoints, so that the fixed header's destination is
     /// not the final one.
-    pub(crate) has_waypoints: bool,
+    pub(super) has_waypoints: bool,
 }
 
 /// The first octets of the extension headers that are neither fragment nor authentication.
@@ -70,7 +70,7 @@ struct ExtensionStart {
 ///
 /// It ends before the first header that is not an extension known here, or behind a fragment
 /// header that is not a packet's first: what follows that one is data.
-pub(crate) fn walk(first: IpProtocol, bytes: &[u8]) -> Result<Chain, ParseError> {
+pub(super) fn walk(first: IpProtocol, bytes: &[u8]) -> Result<Chain, ParseError> {
     let mut chain = Chain { length: 0, protocol: first, fragment: None, has_waypoints: false };
     let mut rest = bytes;
     let mut walked = 0;

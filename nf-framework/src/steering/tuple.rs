@@ -1,10 +1,7 @@
 //! What of a packet decides which worker it belongs to.
 
-use crate::headers::{
-    Headers, IcmpHeader, Icmpv6Header, IpProtocol, Ipv4Header, Ipv6Header, Network, Transport, walk_ipv6_extensions,
-};
+use crate::headers::{Headers, IpProtocol, Network, QuotedPacket, QuotedTransport, Transport};
 use std::net::IpAddr;
-use zerocopy::FromBytes;
 
 /// Addresses and ports of a packet as it is on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -34,21 +31,34 @@ impl Tuple {
     /// the direction that it goes. `None` if the frame carries no IP packet that can be read.
     #[inline]
     pub fn of_frame(frame: &mut [u8]) -> Option<Self> {
-        let headers = Headers::parse(frame).ok()?;
+        let mut headers = Headers::parse(frame).ok()?;
         let (source, destination) = addresses(&headers.network)?;
         let ports = match &headers.transport {
             _ if headers.network.fragment().is_some() => Ports::None,
-            Transport::Icmp(icmp) if icmp.message_type.quotes_packet() => {
-                return Self::quoted(headers.payload, false).or(Some(Self { source, destination, ports: Ports::None }));
-            }
-            Transport::Icmpv6(icmp) if icmp.message_type.quotes_packet() => {
-                return Self::quoted(headers.payload, true).or(Some(Self { source, destination, ports: Ports::None }));
-            }
             Transport::Icmp(icmp) if icmp.message_type.has_identifier() => Ports::Identifier(icmp.identifier()),
             Transport::Icmpv6(icmp) if icmp.message_type.has_identifier() => Ports::Identifier(icmp.identifier()),
+            Transport::Icmp(_) | Transport::Icmpv6(_) => match headers.quoted().and_then(|quoted| Self::of(&quoted)) {
+                Some(quoted) => return Some(quoted.reversed()),
+                None => Ports::None,
+            },
             transport => {
                 transport.ports().map_or(Ports::None, |(source, destination)| Ports::Both(source, destination))
             }
+        };
+        Some(Self { source, destination, ports })
+    }
+
+    /// The tuple of a packet that an error is about; `None` if its ports should be there and are not.
+    fn of(quoted: &QuotedPacket<'_>) -> Option<Self> {
+        let (source, destination) = addresses(&quoted.network)?;
+        let ports = match &quoted.transport {
+            _ if quoted.network.fragment().is_some() => Ports::None,
+            QuotedTransport::Other(IpProtocol::TCP | IpProtocol::UDP) => return None,
+            transport => match (transport.ports(), transport.identifier()) {
+                (Some((source, destination)), _) => Ports::Both(source, destination),
+                (None, Some(identifier)) => Ports::Identifier(identifier),
+                (None, None) => Ports::None,
+            },
         };
         Some(Self { source, destination, ports })
     }
@@ -63,30 +73,6 @@ impl Tuple {
         };
         Self { source: self.destination, destination: self.source, ports }
     }
-
-    /// The tuple that answers to a quoted packet have, of which there may be no more than its
-    /// header and 8 octets (RFC 792).
-    fn quoted(bytes: &[u8], version_six: bool) -> Option<Self> {
-        let (addresses, protocol, fragment, rest) = if version_six { quoted_ipv6(bytes)? } else { quoted_ipv4(bytes)? };
-        let ports = match protocol {
-            _ if fragment => Ports::None,
-            IpProtocol::TCP | IpProtocol::UDP => {
-                let [a, b, c, d] = *rest.first_chunk()?;
-                Ports::Both(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
-            }
-            IpProtocol::ICMP if !version_six => {
-                let (icmp, _) = IcmpHeader::ref_from_prefix(rest).ok()?;
-                if icmp.message_type.has_identifier() { Ports::Identifier(icmp.identifier()) } else { Ports::None }
-            }
-            IpProtocol::ICMPV6 if version_six => {
-                let (icmp, _) = Icmpv6Header::ref_from_prefix(rest).ok()?;
-                if icmp.message_type.has_identifier() { Ports::Identifier(icmp.identifier()) } else { Ports::None }
-            }
-            _ => Ports::None,
-        };
-        let (source, destination) = addresses;
-        Some(Self { source, destination, ports }.reversed())
-    }
 }
 
 #[inline]
@@ -96,26 +82,6 @@ fn addresses(network: &Network<'_>) -> Option<(IpAddr, IpAddr)> {
         Network::Ipv6 { header, .. } => Some((header.source.into(), header.destination.into())),
         _ => None,
     }
-}
-
-/// Addresses, protocol, whether it is a fragment, and what follows the headers.
-type Quoted<'a> = ((IpAddr, IpAddr), IpProtocol, bool, &'a [u8]);
-
-fn quoted_ipv4(bytes: &[u8]) -> Option<Quoted<'_>> {
-    let (header, _) = Ipv4Header::ref_from_prefix(bytes).ok()?;
-    let rest = bytes.get(header.header_length()..)?;
-    let sound = header.version() == 4 && header.header_length() >= Ipv4Header::LENGTH;
-    sound.then_some(((header.source.into(), header.destination.into()), header.protocol, header.is_fragment(), rest))
-}
-
-fn quoted_ipv6(bytes: &[u8]) -> Option<Quoted<'_>> {
-    let (header, rest) = Ipv6Header::ref_from_prefix(bytes).ok()?;
-    if header.version() != 6 {
-        return None;
-    }
-    let chain = walk_ipv6_extensions(header.next_header, rest).ok()?;
-    let fragment = chain.fragment.is_some_and(|fragment| fragment.offset != 0 || fragment.more);
-    Some(((header.source.into(), header.destination.into()), chain.protocol, fragment, rest.get(chain.length..)?))
 }
 
 #[cfg(test)]
