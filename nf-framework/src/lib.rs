@@ -27,6 +27,7 @@
 //! - [`Chain`] puts functions between an inside and an outside end; [`Wire`] forwards what
 //!   they let pass.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
+//! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals.
@@ -42,6 +43,7 @@
 mod app;
 mod batch;
 mod chain;
+mod classifier;
 pub mod config;
 mod context;
 mod counters;
@@ -60,6 +62,10 @@ mod worker;
 pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
+pub use classifier::{
+    AddressSet, Addresses, Classifier, ClassifierError, FlagsMatch, IcmpMatch, InvalidPrefix, IpFamily, Key, Prefix,
+    Rule, RuleFault, RuleIndex,
+};
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
@@ -73,4 +79,4 @@ pub use runtime::{CommandError, Control, ForwardingKind, Loaded, PortsConfig, Ru
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{HashKey, Lcore, Mbuf, Memory, Mempool};
+pub use dpdk_rs::{AclAlgorithm, HashKey, Lcore, Mbuf, Memory, Mempool};
