@@ -1,11 +1,12 @@
 //! From an address to the tag of the range that it lies in, a burst at a time.
 //!
-//! The ranges' first addresses stand in a search tree without pointers: a node is a few cache
-//! lines of sorted addresses, and the nodes of a level lie side by side. So a look-up among
-//! hundreds of thousands of ranges reads about six nodes, and those of a burst at once.
+//! The ranges' first addresses stand in a search tree without pointers, level after level, the
+//! root first. All addresses of a burst go down level by level: the upper levels stay in cache,
+//! and below the processor waits for 32 lines at once. So 200 000 ranges cost 18 steps, without
+//! a branch, in memory that grows with the prefixes and with nothing else.
 
-use super::prefix::host_mask;
-use dpdk_rs::{HugeSlice, Memory, OutOfMemory, prefetch};
+use super::prefix::{host_bits_v4, host_bits_v6};
+use dpdk_rs::{HugeSlice, Memory, OutOfMemory};
 use std::net::IpAddr;
 
 /// Most addresses that are looked up in one pass.
@@ -29,9 +30,7 @@ impl Address for u32 {
 
     fn range(prefix: super::Prefix) -> Option<(Self, Self)> {
         let IpAddr::V4(address) = prefix.address() else { return None };
-        #[allow(clippy::cast_possible_truncation, reason = "a mask of 32 bits")]
-        let mask = host_mask(prefix.length(), 32) as Self;
-        Some((address.to_bits(), address.to_bits() | mask))
+        Some((address.to_bits(), address.to_bits() | host_bits_v4(prefix.length())))
     }
 
     fn next(self) -> Option<Self> {
@@ -45,7 +44,7 @@ impl Address for u128 {
 
     fn range(prefix: super::Prefix) -> Option<(Self, Self)> {
         let IpAddr::V6(address) = prefix.address() else { return None };
-        Some((address.to_bits(), address.to_bits() | host_mask(prefix.length(), 128)))
+        Some((address.to_bits(), address.to_bits() | host_bits_v6(prefix.length())))
     }
 
     fn next(self) -> Option<Self> {
@@ -54,77 +53,61 @@ impl Address for u128 {
 }
 
 /// Ranges of addresses, each with its tag; together they are all addresses.
-pub(super) struct AddressMap<A, const NODE: usize> {
-    /// The root, then the nodes of each level below.
-    nodes: HugeSlice<[A; NODE]>,
-    /// From the root down.
-    levels: Vec<Level>,
-    /// By range.
+pub(super) struct AddressMap<A> {
+    /// First addresses, by place: the root is 1, and place p has 2p before it and 2p + 1 behind
+    /// it. 0 is nobody's.
+    firsts: HugeSlice<A>,
+    /// By place.
     tags: HugeSlice<u64>,
+    levels: u32,
 }
 
-struct Level {
-    /// Its first node among all nodes.
-    first: usize,
-    /// The last that one can go on to: a node of the level below, or a range.
-    last_below: usize,
-}
-
-impl<A: Address, const NODE: usize> AddressMap<A, NODE> {
+impl<A: Address> AddressMap<A> {
     /// The first address of each range, ascending from the least address, and its tag.
     pub(super) fn new(memory: &Memory, ranges: &[(A, u64)]) -> Result<Self, OutOfMemory> {
         debug_assert!(ranges.first().is_some_and(|(first, _)| *first == A::LEAST) && ranges.is_sorted());
-        // Of each level from the ranges up: the addresses that its nodes have.
-        let mut rows: Vec<Vec<A>> = vec![ranges.iter().map(|(first, _)| *first).collect()];
-        while let Some(row) = rows.last().filter(|row| row.len() > NODE) {
-            let above = row.iter().step_by(NODE).copied().collect();
-            rows.push(above);
-        }
-        rows.reverse();
-        let mut levels = Vec::with_capacity(rows.len());
-        let mut first = 0;
-        for row in &rows {
-            levels.push(Level { first, last_below: row.len().saturating_sub(1) });
-            first += row.len().div_ceil(NODE);
-        }
-        let mut nodes = rows.iter().flat_map(|row| row.chunks(NODE)).map(|addresses| {
-            // What fills a node up is never reached: it is cut off by `last_below`.
-            let mut node = [A::MOST; NODE];
-            node.iter_mut().zip(addresses).for_each(|(place, address)| *place = *address);
-            node
-        });
+        let levels = usize::BITS - ranges.len().leading_zeros();
+        // What fills the last level up is of the last range, whose addresses go on to the end.
+        let filler = (A::MOST, ranges.last().map_or(0, |(_, tag)| *tag));
+        let at = |place: usize| match rank(place, levels) {
+            Some(rank) => ranges.get(rank).copied().unwrap_or(filler),
+            None => (A::LEAST, 0),
+        };
         Ok(Self {
-            nodes: memory.slice(first, |_| nodes.next().unwrap_or([A::MOST; NODE]))?,
+            firsts: memory.slice(1 << levels, |place| at(place).0)?,
+            tags: memory.slice(1 << levels, |place| at(place).1)?,
             levels,
-            tags: memory.slice(ranges.len(), |index| ranges.get(index).map_or(0, |(_, tag)| *tag))?,
         })
     }
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.nodes) + size_of_val(&*self.tags)
+        size_of_val(&*self.firsts) + size_of_val(&*self.tags)
     }
 
     /// Writes the tags of up to [`BURST`] addresses beside them.
     #[inline]
     pub(super) fn tags(&self, addresses: &[A], tags: &mut [u64]) {
-        let mut places = [0_usize; BURST];
-        for level in &self.levels {
+        let mut places = [1_usize; BURST];
+        for _ in 0..self.levels {
             for (address, place) in addresses.iter().zip(&mut places) {
-                let node = self.nodes.get(level.first + *place);
-                // The first one never is above the address: it begins what led here.
-                let passed =
-                    node.map_or(1, |node| node.iter().map(|first| usize::from(first <= address)).sum::<usize>());
-                *place = (*place * NODE + passed).saturating_sub(1).min(level.last_below);
+                let behind = self.firsts.get(*place).is_some_and(|first| first <= address);
+                *place = *place * 2 + usize::from(behind);
             }
         }
-        for place in places.iter().take(addresses.len()) {
-            self.tags.get(*place).map(prefetch);
-        }
         for ((place, tag), _) in places.iter().zip(tags).zip(addresses) {
-            *tag = self.tags.get(*place).copied().unwrap_or(0);
+            // Back up to where the way last went behind a first address: that range it is.
+            let range = place >> (place.trailing_zeros() + 1);
+            *tag = self.tags.get(range).copied().unwrap_or(0);
         }
     }
+}
+
+/// Which one, in order of addresses and from 0, stands at a place of a full tree.
+fn rank(place: usize, levels: u32) -> Option<usize> {
+    let level = place.checked_ilog2()?;
+    let apart = 1 << (levels - level);
+    Some((place - (1 << level)) * apart + apart / 2 - 1)
 }
 
 #[cfg(test)]
@@ -132,9 +115,9 @@ mod tests {
     use super::*;
     use crate::testing::lab;
 
-    fn check<A: Address + std::fmt::Debug, const NODE: usize>(memory: &Memory, firsts: &[A], asked: &[A]) {
+    fn check<A: Address + std::fmt::Debug>(memory: &Memory, firsts: &[A], asked: &[A]) {
         let ranges: Vec<(A, u64)> = firsts.iter().copied().zip(100..).collect();
-        let map: AddressMap<A, NODE> = AddressMap::new(memory, &ranges).unwrap();
+        let map = AddressMap::new(memory, &ranges).unwrap();
         for asked in asked.chunks(BURST) {
             let mut tags = [u64::MAX; BURST + 1];
             map.tags(asked, &mut tags);
@@ -160,13 +143,12 @@ mod tests {
                         asked.extend([first.saturating_sub(1), *first, first.saturating_add(1)]);
                     }
                     let asked_wide: Vec<u128> = asked.iter().map(|address| u128::from(*address) << 96 | 5).collect();
-                    check::<u32, 16>(memory, &firsts, &asked);
-                    check::<u32, 2>(memory, &firsts, &asked);
-                    check::<u128, 4>(memory, &wide, &asked_wide);
+                    check::<u32>(memory, &firsts, &asked);
+                    check::<u128>(memory, &wide, &asked_wide);
                 }
             }
-            check::<u32, 16>(memory, &[0, u32::MAX], &[0, u32::MAX - 1, u32::MAX]);
-            check::<u128, 4>(memory, &[0, u128::MAX], &[0, u128::MAX - 1, u128::MAX]);
+            check::<u32>(memory, &[0, u32::MAX], &[0, u32::MAX - 1, u32::MAX]);
+            check::<u128>(memory, &[0, u128::MAX], &[0, u128::MAX - 1, u128::MAX]);
         });
     }
 

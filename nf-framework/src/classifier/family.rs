@@ -4,17 +4,15 @@ use super::address_map::{Address, AddressMap, BURST};
 use super::key::{ICMP, PORTS, TCP_FLAGS};
 use super::set_tags::{Code, SetTags, tag};
 use super::{AddressSet, Addresses, ClassifierError, IpFamily, Key, MAX_SETS, Prefix, Rule, RuleIndex, key};
-use dpdk_rs::{Acl, AclAlgorithm, AclError, AclField, AclRule, AclValue, Memory};
+use dpdk_rs::{Acl, AclAlgorithm, AclField, AclRule, AclValue, Memory};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
-/// Words of the tags of source and destination, in keys.
+/// Words of the tags of source and destination, at the end of a key. There, because most rules
+/// do not name sets, and what few rules ask for multiplies all that DPDK looks at after it:
+/// before the addresses, tags cost up to a hundred times the memory.
 const TAG_WORDS: usize = 4;
-
-/// So many fields that sets overlap in, at most, and their tags come first in a key: tries are
-/// the smaller. With more their ways to come together would multiply all that follows.
-const FIELDS_FIRST: usize = 4;
 
 /// A family's addresses in keys and rules of so many fields and words.
 pub(super) trait Family: Address {
@@ -61,21 +59,18 @@ impl Family for u128 {
     }
 }
 
-/// The rules of a family whose keys have so many words, and its sets in nodes of so many
-/// addresses.
-pub(super) struct FamilyRules<A, const WORDS: usize, const NODE: usize> {
+/// The rules of a family whose keys have so many words, and its sets.
+pub(super) struct FamilyRules<A, const WORDS: usize> {
     acl: Acl<WORDS>,
-    sets: AddressMap<A, NODE>,
+    sets: AddressMap<A>,
     /// Whether some rule names a set for the source; otherwise nobody needs its tag.
     source_sets: bool,
     destination_sets: bool,
-    /// Whether the tags stand before the addresses in a key, or at its end.
-    tags_first: bool,
 }
 
-impl<A: Family, const WORDS: usize, const NODE: usize> FamilyRules<A, WORDS, NODE> {
-    /// Words of an address in a key: there are a word for the protocol, the tags, two
-    /// addresses, and two words for ports and the rest.
+impl<A: Family, const WORDS: usize> FamilyRules<A, WORDS> {
+    /// Words of an address in a key: there are a word for the protocol, two addresses, a word
+    /// for ports and one for the rest, and the tags.
     const ADDRESS_WORDS: usize = (WORDS - 3 - TAG_WORDS) / 2;
 
     /// `FIELDS` is 13 for IPv4 and 19 for IPv6.
@@ -100,49 +95,41 @@ impl<A: Family, const WORDS: usize, const NODE: usize> FamilyRules<A, WORDS, NOD
         })?;
         drop(ranges);
 
-        let side = |addresses: &Addresses| Side::of(addresses, &tags, &named);
+        let side = |addresses: &Addresses| Side::of(addresses, &tags, named);
         let numbered = rules.iter().zip(1..).filter(|(rule, _)| is_ours(rule)).filter_map(|(rule, answer)| {
             // A set without addresses of the family: nothing of the family can match.
             Some((rule, side(&rule.source)?, side(&rule.destination)?, NonZeroU32::new(answer)?))
         });
         let numbered: Vec<(&Rule, Side, Side, NonZeroU32)> = numbered.collect();
-        let build = |tags_first| -> Result<Acl<WORDS>, AclError> {
-            let fields: [AclField; FIELDS] = in_order(tags_first, &Self::fields(), AclField::Bits(1));
-            let rules = numbered.iter().map(|(rule, source, destination, answer)| AclRule {
-                answer: *answer,
-                fields: in_order(tags_first, &Self::values(rule, *source, *destination), AclValue::default()),
-            });
-            Acl::new(memory, &fields, rules)
-        };
-        let mut tags_first = tags.fields <= FIELDS_FIRST;
-        let mut acl = build(tags_first);
-        // What overlaps in too many ways in one order may not do so in the other.
-        if used != 0 && matches!(acl, Err(AclError::OutOfMemory { .. })) {
-            tags_first = !tags_first;
-            acl = build(tags_first);
-        }
-        let acl =
-            acl.map_err(|source| ClassifierError::TooLarge { family: A::FAMILY, rules: numbered.len(), source })?;
+        let fields: [AclField; FIELDS] = row(Self::fields(), AclField::Bits(1));
+        let acl_rules = numbered.iter().map(|(rule, source, destination, answer)| AclRule {
+            answer: *answer,
+            fields: row(Self::values(rule, *source, *destination), AclValue::default()),
+        });
+        let acl = Acl::new(memory, &fields, acl_rules).map_err(|source| ClassifierError::TooLarge {
+            family: A::FAMILY,
+            rules: numbered.len(),
+            source,
+        })?;
         let some = |side: fn(&(&Rule, Side, Side, NonZeroU32)) -> Side| {
             numbered.iter().any(|rule| matches!(side(rule), Side::Set(_)))
         };
         let (source_sets, destination_sets) = (some(|rule| rule.1), some(|rule| rule.2));
-        Ok(Self { acl, sets: address_map, source_sets, destination_sets, tags_first })
+        Ok(Self { acl, sets: address_map, source_sets, destination_sets })
     }
 
-    /// The fields of protocol, tags, addresses and the rest, in this order.
-    fn fields() -> [Vec<AclField>; 4] {
+    /// The fields of a key, in its order.
+    fn fields() -> Vec<AclField> {
         use AclField::{Bits, Prefix, Range};
-        [
-            vec![Bits(1)],
-            vec![Bits(4); TAG_WORDS],
-            vec![Prefix(4); 2 * Self::ADDRESS_WORDS],
-            vec![Range(2), Range(2), Bits(1), Bits(1), Range(1), Range(1)],
-        ]
+        let mut fields = vec![Bits(1)];
+        fields.extend([Prefix(4); 2].repeat(Self::ADDRESS_WORDS));
+        fields.extend([Range(2), Range(2), Bits(1), Bits(1), Range(1), Range(1)]);
+        fields.extend([Bits(4); TAG_WORDS]);
+        fields
     }
 
     /// What a rule says of them.
-    fn values(rule: &Rule, source: Side, destination: Side) -> [Vec<AclValue>; 4] {
+    fn values(rule: &Rule, source: Side, destination: Side) -> Vec<AclValue> {
         let any = AclValue::default();
         let protocol = rule.protocol.map_or(any, |protocol| bits(protocol.0, u8::MAX));
         let mut has = 0;
@@ -163,12 +150,11 @@ impl<A: Family, const WORDS: usize, const NODE: usize> FamilyRules<A, WORDS, NOD
             has |= ICMP;
             [&icmp.types, &icmp.codes].map(|numbers| range(*numbers.start(), *numbers.end()))
         });
-        [
-            vec![protocol],
-            [source, destination].into_iter().flat_map(Side::tag).collect(),
-            [source, destination].into_iter().flat_map(|side| side.prefix(Self::ADDRESS_WORDS)).collect(),
-            vec![source_ports, destination_ports, bits(has, has), flags, types, codes],
-        ]
+        let mut values = vec![protocol];
+        values.extend([source, destination].into_iter().flat_map(|side| side.prefix(Self::ADDRESS_WORDS)));
+        values.extend([source_ports, destination_ports, bits(has, has), flags, types, codes]);
+        values.extend([source, destination].into_iter().flat_map(Side::tag));
+        values
     }
 
     /// Writes the first rule that matches each key of this family beside it.
@@ -187,21 +173,21 @@ impl<A: Family, const WORDS: usize, const NODE: usize> FamilyRules<A, WORDS, NOD
         let mut destinations = [A::LEAST; BURST];
         let mut places = [0; BURST];
         let mut count = 0;
-        let (tag_words, rest) = if self.tags_first { (1, 1 + TAG_WORDS) } else { (WORDS - TAG_WORDS, 1) };
         let own = keys.iter().zip(0_usize..).filter_map(|(key, place)| Some((key, place, A::of(key)?)));
         let rooms = words.iter_mut().zip(&mut sources).zip(&mut destinations).zip(&mut places);
         for ((key, place, (source, destination)), (((words, to_source), to_destination), to_place)) in own.zip(rooms) {
             (*to_source, *to_destination, *to_place) = (source, destination, place);
             words[0] = u32::from_ne_bytes([key.protocol.0, 0, 0, 0]);
-            source.write(&mut words[rest..][..Self::ADDRESS_WORDS]);
-            destination.write(&mut words[rest + Self::ADDRESS_WORDS..][..Self::ADDRESS_WORDS]);
-            words[rest + 2 * Self::ADDRESS_WORDS] = u32::from_ne_bytes(key.ports);
-            words[rest + 2 * Self::ADDRESS_WORDS + 1] = u32::from_ne_bytes(key.detail);
+            source.write(&mut words[1..]);
+            destination.write(&mut words[1 + Self::ADDRESS_WORDS..]);
+            words[1 + 2 * Self::ADDRESS_WORDS] = u32::from_ne_bytes(key.ports);
+            words[2 + 2 * Self::ADDRESS_WORDS] = u32::from_ne_bytes(key.detail);
             count += 1;
         }
-        for (used, addresses, at) in
-            [(self.source_sets, &sources, tag_words), (self.destination_sets, &destinations, tag_words + TAG_WORDS / 2)]
-        {
+        for (used, addresses, at) in [
+            (self.source_sets, &sources, WORDS - TAG_WORDS),
+            (self.destination_sets, &destinations, WORDS - TAG_WORDS / 2),
+        ] {
             if used {
                 let mut tags = [0; BURST];
                 self.sets.tags(&addresses[..count], &mut tags);
@@ -238,13 +224,11 @@ impl<A: Family, const WORDS: usize, const NODE: usize> FamilyRules<A, WORDS, NOD
     }
 }
 
-/// The parts of a key in the order in which DPDK is to look at them, in one row.
-fn in_order<T: Copy, const FIELDS: usize>(tags_first: bool, parts: &[Vec<T>; 4], filler: T) -> [T; FIELDS] {
-    let [protocol, tags, addresses, rest] = parts;
-    let order = if tags_first { [protocol, tags, addresses, rest] } else { [protocol, addresses, rest, tags] };
-    debug_assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), FIELDS);
+/// As many as there are fields, in a row of that length.
+fn row<T: Copy, const FIELDS: usize>(parts: Vec<T>, filler: T) -> [T; FIELDS] {
+    debug_assert_eq!(parts.len(), FIELDS);
     let mut row = [filler; FIELDS];
-    row.iter_mut().zip(order.into_iter().flatten()).for_each(|(place, part)| *place = *part);
+    row.iter_mut().zip(parts).for_each(|(place, part)| *place = part);
     row
 }
 

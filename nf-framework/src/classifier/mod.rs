@@ -215,11 +215,12 @@ pub enum ClassifierError {
 ///
 /// Addresses are looked up in the sets before the rules, and only if a rule names a set: so a
 /// set of any size counts as one prefix in a rule. What a rule costs in memory and in time to
-/// build depends on how it overlaps the others; rules on several sets that have addresses in
-/// common cost the most (up to four such sets are no burden).
+/// build depends on how it overlaps the others. Rules on many sets that have addresses in common
+/// cost the most: half a dozen such sets are no burden, a dozen may be too many together, and
+/// are refused ([`ClassifierError::TooLarge`]). Sets apart from each other may be 64.
 pub struct Classifier {
-    v4: FamilyRules<u32, 9, 16>,
-    v6: FamilyRules<u128, 15, 4>,
+    v4: FamilyRules<u32, 9>,
+    v6: FamilyRules<u128, 15>,
     len: usize,
 }
 

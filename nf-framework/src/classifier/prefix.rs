@@ -68,8 +68,8 @@ impl Prefix {
             return Err(InvalidPrefix::Length { text: format!("{address}/{length}"), most });
         }
         let first = match address {
-            IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !host_mask(length, 32) as u32)),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !host_mask(length, 128))),
+            IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !host_bits_v4(length))),
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !host_bits_v6(length))),
         };
         let prefix = Self { address: first, length };
         if first == address { Ok(prefix) } else { Err(InvalidPrefix::HostBits { address, length, meant: prefix }) }
@@ -92,10 +92,10 @@ impl Prefix {
     pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(first), IpAddr::V4(address)) => {
-                u128::from(first.to_bits() ^ address.to_bits()) <= host_mask(self.length, 32)
+                first.to_bits() ^ address.to_bits() <= host_bits_v4(self.length)
             }
             (IpAddr::V6(first), IpAddr::V6(address)) => {
-                first.to_bits() ^ address.to_bits() <= host_mask(self.length, 128)
+                first.to_bits() ^ address.to_bits() <= host_bits_v6(self.length)
             }
             _ => false,
         }
@@ -106,9 +106,14 @@ fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The bits of an address of so many bits that a prefix leaves open.
-pub(super) fn host_mask(length: u8, bits: u8) -> u128 {
-    u128::MAX.checked_shr(u32::from(length) + 128 - u32::from(bits)).unwrap_or(0)
+/// The bits that a prefix of IPv4 leaves open.
+pub(super) fn host_bits_v4(length: u8) -> u32 {
+    u32::MAX.checked_shr(length.into()).unwrap_or(0)
+}
+
+/// The bits that a prefix of IPv6 leaves open.
+pub(super) fn host_bits_v6(length: u8) -> u128 {
+    u128::MAX.checked_shr(length.into()).unwrap_or(0)
 }
 
 impl From<IpAddr> for Prefix {
