@@ -190,8 +190,9 @@ impl<const WORDS: usize> Acl<WORDS> {
 
     /// Builds the tries, an earlier rule before a later one, and takes the best algorithm that
     /// the processor has and the EAL allows. Takes its time (milliseconds for a hundred rules,
-    /// a second or two for ten thousand) and of the heap several times what the result takes, up
-    /// to some 50 kB per rule: not for lcores.
+    /// a second or two for ten thousand) and of the heap several times what the result takes,
+    /// mostly 10 to 50 kB per rule, without a limit of DPDK's: not for lcores. One is built at
+    /// a time.
     ///
     /// # Errors
     ///

@@ -88,17 +88,18 @@ impl<A: Address> AddressMap<A> {
     /// Writes the tags of up to [`BURST`] addresses beside them.
     #[inline]
     pub(super) fn tags(&self, addresses: &[A], tags: &mut [u64]) {
-        let mut places = [1_usize; BURST];
+        let firsts: &[A] = &self.firsts;
+        let mut places = [1_u32; BURST];
         for _ in 0..self.levels {
             for (address, place) in addresses.iter().zip(&mut places) {
-                let behind = self.firsts.get(*place).is_some_and(|first| first <= address);
-                *place = *place * 2 + usize::from(behind);
+                let behind = firsts.get(*place as usize).is_some_and(|first| first <= address);
+                *place = *place * 2 + u32::from(behind);
             }
         }
         for ((place, tag), _) in places.iter().zip(tags).zip(addresses) {
             // Back up to where the way last went behind a first address: that range it is.
             let range = place >> (place.trailing_zeros() + 1);
-            *tag = self.tags.get(range).copied().unwrap_or(0);
+            *tag = self.tags.get(range as usize).copied().unwrap_or(0);
         }
     }
 }
