@@ -4,72 +4,9 @@
 //! It knows what rules ask of packets and which one comes first, and nothing of what they then
 //! do: it answers with the rule's index, and its user keeps the actions beside.
 //!
-//! A [`Classifier`] is made from all its rules at once, off the data path, and never changes.
-//! New rules are a new one, put into a function's policy and swapped with it, whole:
-//!
-//! ```no_run
-//! use nf_framework::headers::Headers;
-//! use nf_framework::*;
-//! use std::sync::Arc;
-//!
-//! /// What instances work by, shared by all workers.
-//! struct Policy {
-//!     classifier: Classifier,
-//!     /// By rule.
-//!     verdicts: Vec<Verdict>,
-//! }
-//!
-//! /// A stateless filter.
-//! struct Filter(Arc<Policy>);
-//!
-//! impl NetworkFunction for Filter {
-//!     fn batch(&mut self, batch: &mut Batch, _: &mut Context<'_>) {
-//!         // The keys of a burst, all asked about at once.
-//!         let mut keys = [Key::ipv4([0; 4].into(), [0; 4].into(), 0.into()); Classifier::BURST];
-//!         let mut slots = [None; Classifier::BURST];
-//!         let mut count = 0;
-//!         for slot in batch.undecided() {
-//!             let headers = batch.packet_mut(slot).and_then(|packet| Headers::parse(packet.data_mut()).ok());
-//!             if let Some(key) = headers.and_then(|headers| Key::of(&headers)) {
-//!                 (keys[count], slots[count]) = (key, Some(slot));
-//!                 count += 1;
-//!             }
-//!         }
-//!         let mut found = [None; Classifier::BURST];
-//!         self.0.classifier.classify(&keys[..count], &mut found);
-//!         for (slot, rule) in slots.into_iter().flatten().zip(found) {
-//!             let verdict = rule.and_then(|rule: RuleIndex| self.0.verdicts.get(rule.index()));
-//!             batch.decide(slot, verdict.copied().unwrap_or(Verdict::Drop(DropReason::POLICY)));
-//!         }
-//!     }
-//! }
-//!
-//! /// Its control object. With a [`Memory`] of the EAL's it makes policies on control's thread.
-//! struct FilterControl(Memory);
-//!
-//! impl Function for FilterControl {
-//!     type Config = ();
-//!     type Policy = Policy;
-//!     type Instance = Filter;
-//! #    fn name(&self) -> &str { "filter" }
-//!
-//!     fn policy(&self, (): ()) -> Result<Policy, Invalid> {
-//!         let sets = [AddressSet { name: "friends".into(), prefixes: vec!["192.0.2.0/24".parse().unwrap()] }];
-//!         let rules = [Rule { source: Addresses::Set("friends".into()), ..Rule::default() }];
-//!         let classifier = Classifier::new(&self.0, &sets, &rules);
-//!         let classifier = classifier.map_err(|error| Invalid::new("rules", error.to_string()))?;
-//!         Ok(Policy { classifier, verdicts: vec![Verdict::Next] })
-//!     }
-//!
-//!     fn instance(&self, policy: Arc<Policy>, _: &mut WorkerSetup) -> Result<Filter, SetupError> {
-//!         Ok(Filter(policy))
-//!     }
-//!
-//!     fn adopt(filter: &mut Filter, policy: Arc<Policy>) {
-//!         filter.0 = policy;
-//!     }
-//! }
-//! ```
+//! - `rule` and `prefix` are what is said, `key` what is asked about.
+//! - `set_tags` turns sets into a few bits per address, `address_map` finds an address's bits.
+//! - `family` puts it all into the keys and rules of DPDK's `rte_acl`, one family at a time.
 
 mod address_map;
 mod family;
@@ -218,6 +155,83 @@ pub enum ClassifierError {
 /// build depends on how it overlaps the others. Rules on many sets that have addresses in common
 /// cost the most: half a dozen such sets are no burden, a dozen may be too many together, and
 /// are refused ([`ClassifierError::TooLarge`]). Sets apart from each other may be 64.
+///
+/// # Swapped whole
+///
+/// New rules are a new classifier, made off the data path, put into a function's policy and
+/// handed to the workers with it:
+///
+/// ```no_run
+/// use nf_framework::headers::Headers;
+/// use nf_framework::*;
+/// use std::sync::Arc;
+///
+/// /// What instances work by, shared by all workers.
+/// struct Policy {
+///     classifier: Classifier,
+///     /// By rule.
+///     verdicts: Vec<Verdict>,
+/// }
+///
+/// /// A stateless filter.
+/// struct Filter(Arc<Policy>);
+///
+/// impl NetworkFunction for Filter {
+///     fn batch(&mut self, batch: &mut Batch, _: &mut Context<'_>) {
+///         // The keys of a burst, all asked about at once.
+///         let mut keys = [Key::ipv4([0; 4].into(), [0; 4].into(), 0.into()); Classifier::BURST];
+///         let mut slots = [None; Classifier::BURST];
+///         let mut count = 0;
+///         for slot in batch.undecided() {
+///             let Some(packet) = batch.packet_mut(slot) else { continue };
+///             match Headers::parse(packet.data_mut()).map(|headers| Key::of(&headers)) {
+///                 Ok(Some(key)) => {
+///                     (keys[count], slots[count]) = (key, Some(slot));
+///                     count += 1;
+///                 }
+///                 // What is not IP goes on to the next function.
+///                 Ok(None) => {}
+///                 Err(_) => batch.decide(slot, Verdict::Drop(DropReason::POLICY)),
+///             }
+///         }
+///         let mut found = [None; Classifier::BURST];
+///         self.0.classifier.classify(&keys[..count], &mut found);
+///         for (slot, rule) in slots.into_iter().flatten().zip(found) {
+///             let verdict = rule.and_then(|rule: RuleIndex| self.0.verdicts.get(rule.index()));
+///             batch.decide(slot, verdict.copied().unwrap_or(Verdict::Drop(DropReason::POLICY)));
+///         }
+///     }
+/// }
+///
+/// /// Its control object. With a [`Memory`] of the EAL's it makes policies on control's thread.
+/// struct FilterControl(Memory);
+///
+/// impl Function for FilterControl {
+///     type Config = ();
+///     type Policy = Policy;
+///     type Instance = Filter;
+/// #    fn name(&self) -> &str { "filter" }
+///
+///     fn policy(&self, (): ()) -> Result<Policy, Invalid> {
+///         let sets = [AddressSet { name: "friends".into(), prefixes: vec!["192.0.2.0/24".parse().unwrap()] }];
+///         let rules = [Rule { source: Addresses::Set("friends".into()), ..Rule::default() }];
+///         let classifier = Classifier::new(&self.0, &sets, &rules);
+///         let classifier = classifier.map_err(|error| Invalid::new("rules", error.to_string()))?;
+///         Ok(Policy { classifier, verdicts: vec![Verdict::Next] })
+///     }
+///
+///     fn instance(&self, policy: Arc<Policy>, _: &mut WorkerSetup) -> Result<Filter, SetupError> {
+///         Ok(Filter(policy))
+///     }
+///
+///     fn adopt(filter: &mut Filter, policy: Arc<Policy>) {
+///         filter.0 = policy;
+///     }
+/// }
+/// ```
+///
+/// [`App`](crate::App) prepares its first policies before DPDK is there: [`check`](Self::check)
+/// the rules then, and build the classifier when a [`Memory`] is at hand.
 pub struct Classifier {
     v4: FamilyRules<u32, 9>,
     v6: FamilyRules<u128, 15>,
