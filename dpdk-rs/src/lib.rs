@@ -16,6 +16,7 @@
 //! | [`RssKey`], [`RssTable`] | which queue a packet comes to | set, read back, and believed only then |
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
 //! | [`Memory`], [`HugeSlice`] | hugepages for tables | given back before DPDK is cleaned up |
+//! | [`Acl`] | rules over keys, built whole (`rte_acl`) | never changes, reads no further than a key |
 //! | [`Clock`] | the time-stamp counter | |
 //!
 //! ```no_run
@@ -44,6 +45,7 @@
 //! are not supported. One EAL lives per process, and DPDK cannot be initialised again
 //! after [`Eal`] was dropped.
 
+mod acl;
 #[cfg(feature = "allocation-count")]
 pub mod allocation_count;
 mod burst;
@@ -69,6 +71,7 @@ mod started;
 mod tag_group;
 mod version;
 
+pub use acl::{Acl, AclAlgorithm, AclError, AclField, AclRule, AclValue};
 pub use burst::Burst;
 pub use clock::{Clock, Ticks};
 pub use eal::{Eal, EalError};

@@ -29,6 +29,7 @@
 //! - [`Affinity`] says which packets a function needs to see on one worker; [`Steering`] brings
 //!   them there.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
+//! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals.
@@ -43,6 +44,7 @@ mod app;
 mod batch;
 mod chain;
 mod changes;
+mod classifier;
 pub mod config;
 mod context;
 mod counters;
@@ -63,6 +65,10 @@ pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
 pub use changes::{Change, Changes};
+pub use classifier::{
+    AddressSet, Addresses, Classifier, ClassifierError, FlagsMatch, IcmpMatch, InvalidPrefix, IpFamily, Key, Prefix,
+    Rule, RuleFault, RuleIndex,
+};
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
@@ -80,4 +86,4 @@ pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{HashKey, Lcore, Mbuf, Memory, Mempool};
+pub use dpdk_rs::{AclAlgorithm, HashKey, Lcore, Mbuf, Memory, Mempool};
