@@ -24,6 +24,10 @@ struct Options {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stats_interval: Option<u64>,
 
+    /// Validate the configuration, show what it needs beside what is there, and start nothing
+    #[arg(long)]
+    check: bool,
+
     /// When told to stop, begin no new sessions and wait so long for the others to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     drain: u64,
@@ -41,6 +45,11 @@ DPDK's own arguments come first, then \"--\", then the options above. The usual 
   --in-memory                 hugepages without files: needs no mount, leaves nothing behind
   --no-huge --no-shconf -m 256
                               do without hugepages, with 256 MiB
+
+--check needs no EAL arguments, and may then be used beside the running program: it looks at
+the machine's hugepages for one worker. With EAL arguments it starts DPDK and looks at lcores,
+ports and memory too. It exits with 0 if all fits, with 1 if the configuration is wrong, and
+with 3 if it is valid and does not fit.
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
@@ -137,6 +146,10 @@ impl App {
     pub fn run_functions(self) -> ExitCode {
         match self.start_and_supervise() {
             Ok(()) => ExitCode::SUCCESS,
+            Err(AppError::DoesNotFit(problems)) => {
+                problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+                ExitCode::from(DOES_NOT_FIT)
+            }
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE
@@ -151,6 +164,10 @@ impl App {
         let _ = env_logger::Builder::from_env(filter).format_target(true).try_init();
 
         let configuration = Configuration::load(&ConfigFile::read(&options.config)?, &self.functions)?;
+        if options.check {
+            let eal = if eal_args.len() > 1 { Some(Eal::init(eal_args)?.0) } else { None };
+            return check(&configuration, eal.as_ref());
+        }
         let signals = Signals::new().map_err(AppError::Signals)?;
         let (eal, _) = Eal::init(eal_args)?;
         let forwards = configuration.runtime().forwarding.is_some();
@@ -176,8 +193,9 @@ impl App {
         let args: Vec<String> = std::env::args_os().map(text).collect();
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
-        let misplaced =
-            |arg: &&String| ["--config", "--stats-interval", "--drain"].iter().any(|own| arg.starts_with(own));
+        let misplaced = |arg: &&String| {
+            ["--config", "--check", "--stats-interval", "--drain"].iter().any(|own| arg.starts_with(own))
+        };
         if let Some(option) = eal_args.iter().find(misplaced) {
             eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
             std::process::exit(2);
@@ -203,6 +221,20 @@ impl std::fmt::Debug for App {
     }
 }
 
+/// The status of a program whose configuration is valid and asks for more than there is.
+const DOES_NOT_FIT: u8 = 3;
+
+/// Shows what a configuration needs.
+fn check(configuration: &Configuration, eal: Option<&Eal>) -> Result<(), AppError> {
+    let check = configuration.check(eal);
+    if check.problems().is_empty() {
+        print(format_args!("{check}the configuration is valid, and fits"));
+        return Ok(());
+    }
+    print(format_args!("{check}the configuration is valid, and does not fit"));
+    Err(AppError::DoesNotFit(check.problems().to_vec()))
+}
+
 /// Why a program ends with a failure.
 #[derive(Debug, thiserror::Error)]
 enum AppError {
@@ -214,6 +246,8 @@ enum AppError {
     Eal(#[from] EalError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("{}", .0.join("; "))]
+    DoesNotFit(Vec<String>),
 }
 
 /// The control thread's work: do what signals ask for, show counters meanwhile.

@@ -71,8 +71,8 @@ pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, S
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
 pub use runtime::{
-    CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig, Reload,
-    ReloadError, Runtime, RuntimeConfig, RuntimeError,
+    Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
+    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError,
 };
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};

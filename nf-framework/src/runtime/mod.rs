@@ -1,6 +1,7 @@
 //! Brings a program up and down: ports, pool, a worker on every lcore, and a control thread
 //! beside them.
 
+mod check;
 mod closure;
 mod config;
 mod configuration;
@@ -8,8 +9,10 @@ mod control;
 mod drain;
 mod error;
 mod loaded;
+mod needs;
 mod reload;
 
+pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig};
 pub use configuration::{Configuration, Functions};
 pub use control::Control;
@@ -26,7 +29,8 @@ use crate::mailbox::Mailbox;
 use crate::report::Report;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, MempoolConfig, Port, PortBuilder, PortInfo, QueuePair};
+use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, PortInfo, QueuePair};
+use needs::Needs;
 use reload::InForce;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -95,33 +99,16 @@ impl<'eal> Runtime<'eal> {
         }
         let ids = find_ports(eal, &config.ports)?;
         let lcores = eal.lcores();
-        let filled = ids.len() * lcores.len() * usize::from(config.ports.descriptors);
-        let need = u32::try_from(filled).unwrap_or(u32::MAX);
-        let size = config.packets.unwrap_or_else(|| packets_needed(ids.len(), lcores.len(), config));
-        if size < need {
-            return Err(RuntimeError::TooFewPackets { have: size, need });
-        }
+        let needs = Needs::new(config, &functions, lcores.len(), eal.has_hugepages());
+        needs.check_packets()?;
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
         static POOLS: AtomicU32 = AtomicU32::new(0);
-        let pool = Mempool::new(
-            eal,
-            &format!("packets-{}", POOLS.fetch_add(1, Ordering::Relaxed)),
-            MempoolConfig {
-                size,
-                cache: MempoolConfig::default().cache.min(size / 2),
-                data_room: data_room(config.ports.mtu),
-                ..MempoolConfig::default()
-            },
-        )?;
-        let workers = u16::try_from(lcores.len()).unwrap_or(u16::MAX);
+        let pool = Mempool::new(eal, &format!("packets-{}", POOLS.fetch_add(1, Ordering::Relaxed)), needs.pool)?;
         let mut ports = Vec::new();
         let mut queues: Vec<Vec<QueuePair>> = lcores.iter().map(|_| Vec::new()).collect();
         for id in ids {
-            let descriptors = config.ports.descriptors;
-            let builder = PortBuilder::new(eal, id).queues(workers).descriptors(descriptors, descriptors).pool(&pool);
-            let builder = config.ports.mtu.into_iter().fold(builder, PortBuilder::mtu);
-            let (port, pairs) = builder.start()?;
+            let (port, pairs) = needs.port(eal, id).pool(&pool).start()?;
             ports.push(port);
             for (worker, pair) in queues.iter_mut().zip(pairs) {
                 worker.push(pair);
@@ -307,23 +294,6 @@ fn find_ports(eal: &Eal, config: &PortsConfig) -> Result<Vec<dpdk_rs::PortId>, R
     let inside = find("inside", &config.inside)?;
     let outside = config.outside.as_ref().map(|name| find("outside", name)).transpose()?;
     Ok([Some(inside), outside].into_iter().flatten().collect())
-}
-
-/// Every descriptor may hold a packet, every worker a full cache and its bursts.
-fn packets_needed(ports: usize, workers: usize, config: &RuntimeConfig) -> u32 {
-    let per_worker = ports * 2 * usize::from(config.ports.descriptors) + 512 + 1024;
-    let needed = u32::try_from(workers * per_worker).unwrap_or(u32::MAX >> 1);
-    // A power of two less one is what the pool's ring wastes least with.
-    needed.next_power_of_two().max(2) - 1
-}
-
-/// With the headroom of 128 bytes it fits into the 16 bits that DPDK has for it.
-const LARGEST_DATA_ROOM: u16 = u16::MAX - 128;
-
-/// Room for a frame of the MTU, in steps that drivers take.
-fn data_room(mtu: Option<u16>) -> u16 {
-    let room = (u32::from(mtu.unwrap_or(0)) + 64).next_multiple_of(1024);
-    u16::try_from(room).unwrap_or(u16::MAX).clamp(MempoolConfig::default().data_room, LARGEST_DATA_ROOM)
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> String {

@@ -121,6 +121,11 @@ impl Trial {
         self.wire.full = full;
     }
 
+    /// With a program around it that is being drained, or not.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.pipeline.chain.standing.draining = draining;
+    }
+
     /// The virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -179,6 +184,7 @@ impl Trial {
     /// The counters, as a program would show them.
     #[must_use]
     pub fn report(&self) -> Report {
+        self.pipeline.chain.gauge_sessions(&self.counters);
         let mut report = Report::new(&[], &self.names, &[Arc::clone(&self.counters)], &self.registry);
         let count = |of: fn(&crate::counters::PortCounters) -> &std::sync::atomic::AtomicU64| {
             self.counters.ports.iter().map(|port| of(port).load(std::sync::atomic::Ordering::Relaxed)).sum()
