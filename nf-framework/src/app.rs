@@ -262,27 +262,29 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     let interval = options.stats_interval.map(Duration::from_secs);
     let mut next = interval.map(|interval| start + interval);
     let limit = Duration::from_secs(options.drain);
-    let mut draining = None;
+    let mut draining: Option<Instant> = None;
     while !control.stopping() {
         std::thread::sleep(Duration::from_millis(20));
         if signals.reload.swap(false, Ordering::Relaxed) {
             // The result is in the log.
             let _ = control.reload_from(&options.config);
         }
-        if signals.stop.load(Ordering::Relaxed) {
-            if limit.is_zero() || draining.is_some() {
+        let asked = signals.stop.load(Ordering::Relaxed);
+        match Step::next(asked, limit, draining.map(|since| (since.elapsed(), control.in_use()))) {
+            Step::GoOn => {}
+            Step::BeginToDrain => {
+                // From here on one more signal stops the program, and another one ends it.
+                signals.stop.store(false, Ordering::Relaxed);
+                draining = Some(Instant::now());
+                log::info!("no new sessions: draining for up to {} s", limit.as_secs());
+                if let Err(error) = control.begin_drain() {
+                    log::error!("{error}");
+                }
+            }
+            Step::Stop(why) => {
+                why.into_iter().for_each(|why| log::info!("{why}"));
                 break;
             }
-            // From here on one more stops the program, and another one ends it.
-            signals.stop.store(false, Ordering::Relaxed);
-            draining = Some(Instant::now());
-            log::info!("no new sessions: draining for up to {} s", limit.as_secs());
-            if let Err(error) = control.begin_drain() {
-                log::error!("{error}");
-            }
-        }
-        if draining.is_some_and(|since| is_over(control.in_use(), since.elapsed(), limit)) {
-            break;
         }
         if let (Some(at), Some(interval)) = (next, interval)
             && Instant::now() >= at
@@ -294,17 +296,30 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     }
 }
 
-/// Whether a drain has come to its end.
-fn is_over(left: InUse, elapsed: Duration, limit: Duration) -> bool {
-    if left == InUse::NOTHING {
-        log::info!("drained in {} s", elapsed.as_secs());
-        return true;
+/// What is done when the program was told to stop, or not.
+#[derive(PartialEq, Eq, Debug)]
+enum Step {
+    GoOn,
+    BeginToDrain,
+    /// For a reason that is worth a line.
+    Stop(Option<String>),
+}
+
+impl Step {
+    /// `draining` is for how long it has been drained, and what is left.
+    fn next(asked: bool, limit: Duration, draining: Option<(Duration, InUse)>) -> Self {
+        match draining {
+            None if asked && limit.is_zero() => Self::Stop(None),
+            None if asked => Self::BeginToDrain,
+            None => Self::GoOn,
+            Some((elapsed, InUse::NOTHING)) => Self::Stop(Some(format!("drained in {} s", elapsed.as_secs()))),
+            Some((_, left)) if asked => Self::Stop(Some(format!("told to stop a second time: {left} left"))),
+            Some((elapsed, left)) if elapsed >= limit => {
+                Self::Stop(Some(format!("time limit of {} s: {left} left", limit.as_secs())))
+            }
+            Some(_) => Self::GoOn,
+        }
     }
-    let over = elapsed >= limit;
-    if over {
-        log::warn!("time limit of {} s: {left} left", limit.as_secs());
-    }
-    over
 }
 
 /// Prints for whoever reads it. A function goes on forwarding when nobody does any more.
@@ -331,5 +346,31 @@ impl Signals {
         }
         signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
         Ok(Self { stop, reload })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_drains_and_the_second_one_stops() {
+        let (none, limit) = (Duration::ZERO, Duration::from_secs(30));
+        let left = |sessions| InUse { sessions, packets: 0 };
+        let stop = |why: &str| Step::Stop(Some(why.to_owned()));
+        for (asked, limit, draining, expected) in [
+            (false, none, None, Step::GoOn),
+            (true, none, None, Step::Stop(None)),
+            (false, limit, None, Step::GoOn),
+            (true, limit, None, Step::BeginToDrain),
+            (false, limit, Some((29, left(17))), Step::GoOn),
+            (false, limit, Some((30, left(17))), stop("time limit of 30 s: 17 sessions are left")),
+            (false, limit, Some((3, left(0))), stop("drained in 3 s")),
+            (false, limit, Some((31, left(0))), stop("drained in 31 s")),
+            (true, limit, Some((3, left(1))), stop("told to stop a second time: 1 session is left")),
+        ] {
+            let draining = draining.map(|(seconds, left)| (Duration::from_secs(seconds), left));
+            assert_eq!(Step::next(asked, limit, draining), expected, "{asked} {limit:?} {draining:?}");
+        }
     }
 }

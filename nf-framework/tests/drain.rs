@@ -5,10 +5,9 @@ mod common;
 
 use dpdk_rs::Eal;
 use nf_framework::config::ConfigFile;
-use nf_framework::testing::{Frame, lab};
 use nf_framework::{
-    Budget, Context, Control, Direction, Drained, DropReason, Function, InUse, Invalid, Loaded, Mbuf, PacketFunction,
-    Report, Runtime, RuntimeConfig, SetupError, Verdict, WorkerSetup,
+    Budget, Context, Control, Drained, DropReason, Function, InUse, Invalid, Loaded, Mbuf, PacketFunction, Report,
+    Runtime, RuntimeConfig, SetupError, Verdict, WorkerSetup,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,23 +175,5 @@ fn a_worker_that_ends_meanwhile_ends_it() {
             assert!(!control.ready());
         });
         assert!(result.unwrap_err().to_string().ends_with("panicked: on purpose"));
-    });
-}
-
-#[test]
-fn a_function_is_told_in_a_trial_too() {
-    lab(|lab| {
-        let mut trial = lab.trial(|_| Sessions { most: 9, open: 0, stubborn: 1 }.into());
-        let frame = Frame::new().ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(1000, 53).build();
-        let sessions = |trial: &nf_framework::testing::Trial| trial.report().functions[0].sessions;
-        let frames = vec![frame; 3];
-        assert_eq!(trial.send(Direction::Outbound, &frames).outside.len(), 3);
-        assert_eq!(sessions(&trial), 3);
-        trial.set_draining(true);
-        assert_eq!(trial.send(Direction::Outbound, &frames).dropped.get("draining"), Some(&3));
-        for left in [2, 1, 1] {
-            trial.advance(Duration::from_millis(1));
-            assert_eq!(sessions(&trial), left);
-        }
     });
 }
