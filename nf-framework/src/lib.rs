@@ -29,7 +29,9 @@
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
-//! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals.
+//! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
+//!   of a [`Configuration`] that was validated as a whole.
+//! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
 //! # What it does not do yet
