@@ -50,6 +50,32 @@ impl Eal {
     }
 }
 
+impl Eal {
+    /// Whether its memory is hugepages; with `--no-huge` it is not.
+    #[must_use]
+    pub fn has_hugepages(&self) -> bool {
+        // SAFETY: the EAL is up.
+        unsafe { sys::rte_eal_has_hugepages() != 0 }
+    }
+
+    /// Bytes that the EAL has mapped and that nobody uses, on all NUMA nodes. With hugepages
+    /// it maps more when that is used up, unless it was told not to.
+    #[must_use]
+    pub fn free_memory(&self) -> usize {
+        // SAFETY: the EAL is up.
+        let nodes = unsafe { sys::rte_socket_count() };
+        let free = |index| {
+            // SAFETY: below the number of nodes.
+            let node = unsafe { sys::rte_socket_id_by_idx(index) };
+            let mut stats = sys::rte_malloc_socket_stats::default();
+            // SAFETY: any node may be asked about; `stats` is ours.
+            let known = unsafe { sys::rte_malloc_get_socket_stats(node, &raw mut stats) } == 0;
+            if known { stats.heap_freesz_bytes } else { 0 }
+        };
+        (0..nodes).map(free).sum()
+    }
+}
+
 impl Mempool {
     /// Memory for tables, from any NUMA node, the calling thread's first: for those who have
     /// a pool and no [`Eal`], as workers.

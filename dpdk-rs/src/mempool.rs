@@ -6,7 +6,7 @@ use crate::{Eal, Errno, Mbuf};
 use dpdk_sys as sys;
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 /// How a pool is laid out.
@@ -28,6 +28,28 @@ pub struct MempoolConfig {
 impl Default for MempoolConfig {
     fn default() -> Self {
         Self { size: 16_383, cache: 256, data_room: 2048, socket: None }
+    }
+}
+
+impl MempoolConfig {
+    /// Bytes of the EAL's memory that such a pool takes: packets, with what DPDK puts around
+    /// each, the ring that they are kept in, and the lcores' caches. A packet lies within one
+    /// page, so without hugepages each takes 4 KiB or more. The EAL need not be up.
+    #[must_use]
+    pub fn bytes(&self, hugepages: bool) -> u64 {
+        let page: u64 = if hugepages { 2 << 20 } else { 4 << 10 };
+        let packet = sys::DPDK_MBUF_SIZE + sys::RTE_PKTMBUF_HEADROOM + u32::from(self.data_room);
+        // SAFETY: it computes; the third argument may be null (rte_mempool.c).
+        let object = u64::from(unsafe { sys::rte_mempool_calc_obj_size(packet, 0, ptr::null_mut()) });
+        let size = u64::from(self.size);
+        // As rte_mempool_op_calc_mem_size_helper does.
+        let packets = match page / object {
+            0 => size * object.next_multiple_of(page),
+            in_page => size.div_ceil(in_page) * page,
+        };
+        let ring = (size + 1).next_power_of_two() * size_of::<*const ()>() as u64;
+        let lcores = if self.cache == 0 { 0 } else { u64::from(sys::RTE_MAX_LCORE) };
+        packets + ring + lcores * size_of::<sys::rte_mempool_cache>() as u64
     }
 }
 
@@ -105,7 +127,7 @@ impl Mempool {
         let no_memory = || MempoolError::NoMemory {
             name: name.to_owned(),
             size: config.size,
-            mebibytes: (u64::from(config.size) * (u64::from(config.data_room) + 512)) >> 20,
+            mebibytes: config.bytes(eal.has_hugepages()) >> 20,
         };
         let room = config.data_room.checked_add(headroom).ok_or_else(|| refused(Errno(libc::EINVAL)))?;
         if config.size > Self::MOST {

@@ -233,16 +233,9 @@ impl<'eal> PortBuilder<'eal> {
     ///
     /// [`PortError`]; the port is then closed again.
     pub fn start(self) -> Result<(Port, Vec<QueuePair>), PortError> {
-        // A device that belongs to another device (a bond's member) is polled by that one.
-        let there = self.eal.ports().any(|port| port == self.port);
-        let info = PortInfo::read(self.port).ok().filter(|_| there).ok_or_else(|| {
-            let names: Vec<String> =
-                self.eal.ports().filter_map(|port| PortInfo::read(port).ok()).map(|info| info.name).collect();
-            PortError::NoSuchPort(self.port, if names.is_empty() { "none".to_owned() } else { names.join(", ") })
-        })?;
+        let info = self.check()?;
         let port = info.name.clone();
         let pool = self.pool.clone().ok_or_else(|| PortError::NoPool { port: port.clone() })?;
-        self.check(&info, &pool)?;
         let claim = Claim::new(self.eal.running(), self.port).ok_or_else(|| PortError::InUse { port: port.clone() })?;
         let refused = |step| move |errno| PortError::Refused { port: info.name.clone(), step, errno };
 
@@ -289,8 +282,20 @@ impl<'eal> PortBuilder<'eal> {
         Ok((Port { started, name: port, driver: info.driver, queues: self.queues, _not_sync: PhantomData }, queues))
     }
 
-    /// What can be known before the device is touched.
-    fn check(&self, info: &PortInfo, pool: &Mempool) -> Result<(), PortError> {
+    /// Looks whether the device can do what is asked, as far as it says so itself, without
+    /// touching it. A pool that is not given is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn check(&self) -> Result<PortInfo, PortError> {
+        // A device that belongs to another device (a bond's member) is polled by that one.
+        let there = self.eal.ports().any(|port| port == self.port);
+        let info = PortInfo::read(self.port).ok().filter(|_| there).ok_or_else(|| {
+            let names: Vec<String> =
+                self.eal.ports().filter_map(|port| PortInfo::read(port).ok()).map(|info| info.name).collect();
+            PortError::NoSuchPort(self.port, if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+        })?;
         let (port, driver) = (info.name.clone(), info.driver.clone());
         if self.queues == 0 {
             return Err(PortError::NoQueues { port });
@@ -324,11 +329,13 @@ impl<'eal> PortBuilder<'eal> {
         }
         let mtu = self.mtu.unwrap_or(1500);
         let need = u32::from(mtu) + OVERHEAD;
-        let have = pool.config().data_room;
-        if u32::from(have) < need {
-            return Err(PortError::DataRoom { port, mtu, need, have, pool: pool.name().to_owned() });
+        match &self.pool {
+            Some(pool) if u32::from(pool.config().data_room) < need => {
+                let (have, pool) = (pool.config().data_room, pool.name().to_owned());
+                Err(PortError::DataRoom { port, mtu, need, have, pool })
+            }
+            _ => Ok(info),
         }
-        Ok(())
     }
 }
 

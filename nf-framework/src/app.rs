@@ -24,6 +24,10 @@ struct Options {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stats_interval: Option<u64>,
 
+    /// Validate the configuration, show what it needs beside what is there, and start nothing
+    #[arg(long)]
+    check: bool,
+
     /// When told to stop, begin no new sessions and wait so long for the others to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     drain: u64,
@@ -41,6 +45,11 @@ DPDK's own arguments come first, then \"--\", then the options above. The usual 
   --in-memory                 hugepages without files: needs no mount, leaves nothing behind
   --no-huge --no-shconf -m 256
                               do without hugepages, with 256 MiB
+
+--check needs no EAL arguments, and may then be used beside the running program: it looks at
+the machine's hugepages for one worker. With EAL arguments it starts DPDK and looks at lcores,
+ports and memory too. It exits with 0 if all fits, with 1 if the configuration is wrong, and
+with 3 if it is valid and does not fit.
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
@@ -116,7 +125,7 @@ impl App {
     /// On SIGHUP the instances are made anew if that table has changed: each worker makes one
     /// between two bursts, while packets wait, and when all have succeeded they take the place
     /// of the old ones. So what instances know is lost then, packets that they hold are dropped
-    /// as `reloaded`, and their counters go on. A [`Function`]'s instances stay, and
+    /// as `reloaded`, and their counters go on; for a moment there is memory for both. A [`Function`]'s instances stay, and
     /// [adopt](Function::adopt) the new policy.
     ///
     /// Returns what `main` should: success after a signal, failure after printing in one
@@ -137,6 +146,10 @@ impl App {
     pub fn run_functions(self) -> ExitCode {
         match self.start_and_supervise() {
             Ok(()) => ExitCode::SUCCESS,
+            Err(AppError::DoesNotFit(problems)) => {
+                problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+                ExitCode::from(DOES_NOT_FIT)
+            }
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE
@@ -151,6 +164,10 @@ impl App {
         let _ = env_logger::Builder::from_env(filter).format_target(true).try_init();
 
         let configuration = Configuration::load(&ConfigFile::read(&options.config)?, &self.functions)?;
+        if options.check {
+            let eal = if eal_args.len() > 1 { Some(Eal::init(eal_args)?.0) } else { None };
+            return check(&configuration, eal.as_ref());
+        }
         let signals = Signals::new().map_err(AppError::Signals)?;
         let (eal, _) = Eal::init(eal_args)?;
         let forwards = configuration.runtime().forwarding.is_some();
@@ -176,8 +193,9 @@ impl App {
         let args: Vec<String> = std::env::args_os().map(text).collect();
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
-        let misplaced =
-            |arg: &&String| ["--config", "--stats-interval", "--drain"].iter().any(|own| arg.starts_with(own));
+        let misplaced = |arg: &&String| {
+            ["--config", "--check", "--stats-interval", "--drain"].iter().any(|own| arg.starts_with(own))
+        };
         if let Some(option) = eal_args.iter().find(misplaced) {
             eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
             std::process::exit(2);
@@ -203,6 +221,20 @@ impl std::fmt::Debug for App {
     }
 }
 
+/// The status of a program whose configuration is valid and asks for more than there is.
+const DOES_NOT_FIT: u8 = 3;
+
+/// Shows what a configuration needs.
+fn check(configuration: &Configuration, eal: Option<&Eal>) -> Result<(), AppError> {
+    let check = configuration.check(eal);
+    if check.problems().is_empty() {
+        print(format_args!("{check}the configuration is valid, and fits"));
+        return Ok(());
+    }
+    print(format_args!("{check}the configuration is valid, and does not fit"));
+    Err(AppError::DoesNotFit(check.problems().to_vec()))
+}
+
 /// Why a program ends with a failure.
 #[derive(Debug, thiserror::Error)]
 enum AppError {
@@ -214,6 +246,8 @@ enum AppError {
     Eal(#[from] EalError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("{}", .0.join("; "))]
+    DoesNotFit(Vec<String>),
 }
 
 /// The control thread's work: do what signals ask for, show counters meanwhile.
@@ -228,27 +262,29 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     let interval = options.stats_interval.map(Duration::from_secs);
     let mut next = interval.map(|interval| start + interval);
     let limit = Duration::from_secs(options.drain);
-    let mut draining = None;
+    let mut draining: Option<Instant> = None;
     while !control.stopping() {
         std::thread::sleep(Duration::from_millis(20));
         if signals.reload.swap(false, Ordering::Relaxed) {
             // The result is in the log.
             let _ = control.reload_from(&options.config);
         }
-        if signals.stop.load(Ordering::Relaxed) {
-            if limit.is_zero() || draining.is_some() {
+        let asked = signals.stop.load(Ordering::Relaxed);
+        match Step::next(asked, limit, draining.map(|since| (since.elapsed(), control.in_use()))) {
+            Step::GoOn => {}
+            Step::BeginToDrain => {
+                // From here on one more signal stops the program, and another one ends it.
+                signals.stop.store(false, Ordering::Relaxed);
+                draining = Some(Instant::now());
+                log::info!("no new sessions: draining for up to {} s", limit.as_secs());
+                if let Err(error) = control.begin_drain() {
+                    log::error!("{error}");
+                }
+            }
+            Step::Stop(why) => {
+                why.into_iter().for_each(|why| log::info!("{why}"));
                 break;
             }
-            // From here on one more stops the program, and another one ends it.
-            signals.stop.store(false, Ordering::Relaxed);
-            draining = Some(Instant::now());
-            log::info!("no new sessions: draining for up to {} s", limit.as_secs());
-            if let Err(error) = control.begin_drain() {
-                log::error!("{error}");
-            }
-        }
-        if draining.is_some_and(|since| is_over(control.in_use(), since.elapsed(), limit)) {
-            break;
         }
         if let (Some(at), Some(interval)) = (next, interval)
             && Instant::now() >= at
@@ -260,17 +296,30 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     }
 }
 
-/// Whether a drain has come to its end.
-fn is_over(left: InUse, elapsed: Duration, limit: Duration) -> bool {
-    if left == InUse::NOTHING {
-        log::info!("drained in {} s", elapsed.as_secs());
-        return true;
+/// What is done when the program was told to stop, or not.
+#[derive(PartialEq, Eq, Debug)]
+enum Step {
+    GoOn,
+    BeginToDrain,
+    /// For a reason that is worth a line.
+    Stop(Option<String>),
+}
+
+impl Step {
+    /// `draining` is for how long it has been drained, and what is left.
+    fn next(asked: bool, limit: Duration, draining: Option<(Duration, InUse)>) -> Self {
+        match draining {
+            None if asked && limit.is_zero() => Self::Stop(None),
+            None if asked => Self::BeginToDrain,
+            None => Self::GoOn,
+            Some((elapsed, InUse::NOTHING)) => Self::Stop(Some(format!("drained in {} s", elapsed.as_secs()))),
+            Some((_, left)) if asked => Self::Stop(Some(format!("told to stop a second time: {left} left"))),
+            Some((elapsed, left)) if elapsed >= limit => {
+                Self::Stop(Some(format!("time limit of {} s: {left} left", limit.as_secs())))
+            }
+            Some(_) => Self::GoOn,
+        }
     }
-    let over = elapsed >= limit;
-    if over {
-        log::warn!("time limit of {} s: {left} left", limit.as_secs());
-    }
-    over
 }
 
 /// Prints for whoever reads it. A function goes on forwarding when nobody does any more.
@@ -297,5 +346,31 @@ impl Signals {
         }
         signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
         Ok(Self { stop, reload })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_drains_and_the_second_one_stops() {
+        let (none, limit) = (Duration::ZERO, Duration::from_secs(30));
+        let left = |sessions| InUse { sessions, packets: 0 };
+        let stop = |why: &str| Step::Stop(Some(why.to_owned()));
+        for (asked, limit, draining, expected) in [
+            (false, none, None, Step::GoOn),
+            (true, none, None, Step::Stop(None)),
+            (false, limit, None, Step::GoOn),
+            (true, limit, None, Step::BeginToDrain),
+            (false, limit, Some((29, left(17))), Step::GoOn),
+            (false, limit, Some((30, left(17))), stop("time limit of 30 s: 17 sessions are left")),
+            (false, limit, Some((3, left(0))), stop("drained in 3 s")),
+            (false, limit, Some((31, left(0))), stop("drained in 31 s")),
+            (true, limit, Some((3, left(1))), stop("told to stop a second time: 1 session is left")),
+        ] {
+            let draining = draining.map(|(seconds, left)| (Duration::from_secs(seconds), left));
+            assert_eq!(Step::next(asked, limit, draining), expected, "{asked} {limit:?} {draining:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::context::{Context, Direction, Position, Standing};
-use crate::counters::{FunctionCounters, bump};
+use crate::counters::{FunctionCounters, WorkerCounters, bump};
 use crate::function::{Budget, NetworkFunction};
 use crate::verdict::{DropReason, Verdict};
 use std::any::Any;
@@ -70,7 +70,7 @@ impl Chain {
         cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
         let function = self.function_mut::<F>(index)?;
         let answer = command(function, cx);
-        gauge(cx, index, function);
+        gauge(cx.counters, index, function);
         Some(answer)
     }
 
@@ -95,7 +95,7 @@ impl Chain {
         } else {
             adopt(function.as_mut());
         }
-        gauge(cx, index, function.as_ref());
+        gauge(cx.counters, index, function.as_ref());
     }
 
     /// Takes the batch from where the context's position says to the end of its direction.
@@ -136,14 +136,14 @@ impl Chain {
         for (index, (_, function)) in self.functions.iter_mut().enumerate() {
             cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
             function.tick(cx, budget);
-            gauge(cx, index, function.as_ref());
+            gauge(cx.counters, index, function.as_ref());
         }
     }
 
-    /// Shows what its functions hold.
-    pub(crate) fn gauge(&self, cx: &Context<'_>) {
-        for (index, (_, function)) in self.functions.iter().enumerate() {
-            gauge(cx, index, function.as_ref());
+    /// Shows how many sessions its functions have.
+    pub(crate) fn gauge_sessions(&self, counters: &WorkerCounters) {
+        for ((_, function), counters) in self.functions.iter().zip(&counters.functions) {
+            counters.sessions.store(function.sessions(), Ordering::Relaxed);
         }
     }
 
@@ -154,8 +154,8 @@ impl Chain {
 }
 
 /// Shows what a function holds, between two batches.
-fn gauge(cx: &Context<'_>, index: usize, function: &dyn NetworkFunction) {
-    if let Some(counters) = cx.counters.functions.get(index) {
+fn gauge(counters: &WorkerCounters, index: usize, function: &dyn NetworkFunction) {
+    if let Some(counters) = counters.functions.get(index) {
         counters.held.store(function.held() as u64, Ordering::Relaxed);
         counters.sessions.store(function.sessions(), Ordering::Relaxed);
     }

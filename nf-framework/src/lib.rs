@@ -32,7 +32,9 @@
 //! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
-//! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals.
+//! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
+//!   of a [`Configuration`] that was validated as a whole.
+//! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
 //! # What it does not do yet
@@ -79,8 +81,8 @@ pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, S
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
 pub use runtime::{
-    CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig, Reload,
-    ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+    Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
+    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;

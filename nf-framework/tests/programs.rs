@@ -180,6 +180,7 @@ fn help_and_version_are_answered_wherever_they_are_asked_for() {
             "--config <FILE>",
             "--stats-interval",
             "--drain <SECONDS>",
+            "--check",
             "SIGHUP reads the configuration file again",
             "-l 0-1",
         ] {
@@ -368,6 +369,88 @@ fn sighup_reads_the_configuration_again_and_keeps_the_old_one_if_the_new_one_is_
     program.signal("INT");
     let (status, log, _) = program.end();
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn a_check_without_eal_arguments_starts_no_dpdk_and_says_what_one_worker_needs() {
+    let scratch = Scratch::new("programs-check");
+    let config = configuration(&scratch, "", "");
+    let output = port_block().args(["--", "--check", "--config", &config]).output().unwrap();
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // Whether it fits is the machine's affair.
+    let fits = output.status.code() == Some(0);
+    assert!(fits == errors.is_empty() && (fits || output.status.code() == Some(3)), "{output:?}");
+    assert!(fits || errors.starts_with("error: 12 MiB of hugepages are needed, and "), "{errors}");
+    for line in [
+        "With 1 worker:",
+        "packets                4095",
+        "memory for packets     12 MiB",
+        "memory for port-block  0 MiB",
+        "port inside            net_pcap0  not looked at (give the EAL arguments too)",
+        "port outside           net_pcap1  not looked at (give the EAL arguments too)",
+    ] {
+        assert!(out.lines().any(|found| found == line), "{line:?} in:\n{out}");
+    }
+    let bad = configuration(&scratch, "8081", "70000");
+    let output = port_block().args(["--", "--check", "--config", &bad]).output().unwrap();
+    assert_refuses("a bad one", &output, &["port-block.toml:10: [port-block] blocked[1]: expected an integer"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_check_with_eal_arguments_looks_at_ports_and_starts_nothing() {
+    let scratch = Scratch::new("programs-check-eal");
+    for name in ["in0.pcap", "in1.pcap"] {
+        write_capture(scratch.path(name), &frames(1000..1010));
+    }
+    let config = configuration(&scratch, "", "");
+    let devices = capture_ports(&scratch);
+    let check = |lcores, config: &str| {
+        let mut command = port_block();
+        command.args(eal_arguments(lcores, &devices.each_ref().map(String::as_str)));
+        let output = command.args(["--", "--check", "--config", config]).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, errors) = check(1, &config);
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{out}");
+    for part in ["net_pcap0: receive queues", "net_pcap1: MTU", "the configuration is valid, and fits"] {
+        assert!(out.contains(part), "{part:?} in:\n{out}");
+    }
+    // No port was started: nobody has read the frames and written them.
+    assert!(!Path::new(&scratch.path("out0.pcap")).exists() || read_capture(scratch.path("out0.pcap")).is_empty());
+    let config = configuration(&scratch, "[ports]", "[ports]\nqueues = 2");
+    let (code, out, errors) = check(2, &config);
+    assert_eq!(code, Some(3), "{out}{errors}");
+    assert!(out.contains("the configuration is valid, and does not fit"), "{out}");
+    let sentences: Vec<&str> = errors.lines().collect();
+    for (port, sentence) in sentences.iter().enumerate() {
+        let expected = format!("error: port net_pcap{port} (net_pcap) has 1 receive queue(s), 2 are needed");
+        assert!(sentence.starts_with(&expected), "{sentence}");
+    }
+    assert_eq!(sentences.len(), 2, "{errors}");
+}
+
+#[test]
+fn a_program_that_drains_says_how_it_ended() {
+    let scratch = Scratch::new("programs-drain");
+    let config = configuration(&scratch, "", "");
+    for name in ["in0.pcap", "in1.pcap"] {
+        write_capture(scratch.path(name), &[]);
+    }
+    for signal in ["INT", "TERM"] {
+        let mut command = port_block();
+        command.args(eal_arguments(1, &capture_ports(&scratch).each_ref().map(String::as_str)));
+        command.args(["--", "--config", &config, "--drain", "3600"]);
+        let mut program = Running::start_with_its_log(&mut command);
+        program.wait_for("port-block runs on net_pcap0 and net_pcap1 with 1 worker");
+        program.signal(signal);
+        program.wait_for("no new sessions: draining for up to 3600 s");
+        // It has none.
+        program.wait_for("drained in ");
+        let (status, log, _) = program.end();
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
 }
 
 /// A `--file-prefix` of this test's own, whose directories go with it.

@@ -489,6 +489,8 @@ fn a_worker_that_does_not_answer_is_named_and_what_is_in_force_is_said() {
             let configuration = Configuration::load(&file(&text), &known).unwrap();
             let result = Runtime::configured(eal, configuration).unwrap().run(|control| {
                 before(control);
+                // What asks for nothing new asks no worker.
+                assert_eq!(control.reload(&file(&text)).unwrap(), Reload::Unchanged { generation: 1 });
                 let error = control.reload(&file(&changed)).unwrap_err();
                 assert!(expected(&error), "{error:?}");
                 assert!(error.to_string().contains("has not answered"), "{error}");

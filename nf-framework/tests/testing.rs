@@ -6,7 +6,8 @@ mod common;
 use common::{Always, Mark, free_hugepages, panic_of};
 use nf_framework::testing::{Case, lab, trial};
 use nf_framework::{
-    Batch, Budget, Chain, Context, Direction, DropReason, Instant, Mbuf, NetworkFunction, PortIx, Then, Verdict,
+    Batch, Budget, Chain, Context, Direction, DropReason, Instant, Mbuf, NetworkFunction, PacketFunction, PortIx, Then,
+    Verdict,
 };
 use std::process::Command;
 use std::time::Duration;
@@ -193,4 +194,35 @@ fn the_lab_takes_its_arguments_from_the_environment() {
     assert!(!bad.status.success(), "{bad:?}");
     let said = [bad.stdout, bad.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(said.contains("net_foo0") && said.contains("DPDK did not start for the tests"), "{said}");
+}
+
+/// Every packet begins a session; none while the program is being drained.
+struct Sessions(u64);
+
+impl PacketFunction for Sessions {
+    fn packet(&mut self, _: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        if cx.draining() {
+            return Verdict::Drop(DropReason::DRAINING);
+        }
+        self.0 += 1;
+        Verdict::Next
+    }
+
+    fn sessions(&self) -> u64 {
+        self.0
+    }
+}
+
+#[test]
+fn a_trial_can_be_drained() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Sessions(0).into());
+        let frames = vec![vec![0x5a; 60]; 3];
+        for (draining, left, dropped, sessions) in [(false, 3, None, 3), (true, 0, Some(&3), 3), (false, 3, None, 6)] {
+            trial.set_draining(draining);
+            let outcome = trial.send(Direction::Outbound, &frames);
+            assert_eq!((outcome.outside.len(), outcome.dropped.get("draining")), (left, dropped));
+            assert_eq!(trial.report().functions[0].sessions, sessions);
+        }
+    });
 }

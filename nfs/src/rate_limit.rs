@@ -46,10 +46,12 @@ const NANOSECONDS: u128 = 1_000_000_000;
 /// Above this a share in nanoseconds per packet means nothing any more.
 const FASTEST: u64 = 1_000_000_000;
 
-/// Tokens in units of a packet's billionth, so that nothing is lost to rounding.
+/// Tokens in units of a packet's billionth, so that next to nothing is lost to rounding.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
+    /// Of all workers.
     rate: u128,
+    workers: u128,
     capacity: u128,
     tokens: u128,
     filled: Instant,
@@ -58,13 +60,13 @@ struct Bucket {
 impl Bucket {
     fn new(policy: &Policy, workers: u64) -> Self {
         let capacity = u128::from((policy.burst / workers).max(1)) * NANOSECONDS;
-        let rate = u128::from(policy.packets_per_second) / u128::from(workers);
-        Self { rate, capacity, tokens: capacity, filled: Instant::START }
+        let rate = u128::from(policy.packets_per_second);
+        Self { rate, workers: u128::from(workers), capacity, tokens: capacity, filled: Instant::START }
     }
 
     fn fill(&mut self, now: Instant) {
         let passed = now.since(self.filled).as_nanos();
-        self.tokens = (self.tokens + passed * self.rate).min(self.capacity);
+        self.tokens = (self.tokens + passed * self.rate / self.workers).min(self.capacity);
         self.filled = now;
     }
 
@@ -100,9 +102,6 @@ impl Function for RateLimit {
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
         let workers = worker.workers() as u64;
-        if policy.packets_per_second < workers {
-            return Err("fewer packets per second than workers: each needs a share of at least one".into());
-        }
         let exceeded = worker.drop_reason("rate-exceeded", "more packets per second than rate-limit allows")?;
         let bucket = Bucket::new(&policy, workers);
         Ok(Instance { outbound: bucket, inbound: bucket, workers, exceeded })
@@ -189,6 +188,16 @@ mod tests {
             trial.advance(Duration::from_millis(3));
             assert_eq!(trial.send(Direction::Outbound, &vec![frame(); 5]).outside.len(), 3);
         });
+    }
+
+    #[test]
+    fn workers_share_a_rate_that_is_lower_than_their_number() {
+        let mut bucket = Bucket::new(&Policy { packets_per_second: 1, burst: 1 }, 4);
+        assert!(bucket.take());
+        for (second, expected) in [(3, false), (4, true), (7, false), (8, true)] {
+            bucket.fill(Instant::START + Duration::from_secs(second));
+            assert_eq!(bucket.take(), expected, "after {second} s");
+        }
     }
 
     #[test]

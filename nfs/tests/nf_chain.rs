@@ -52,6 +52,14 @@ fn the_annotated_example_runs_until_a_signal_and_its_balance_closes() {
             let read = log.read_line(&mut seen).unwrap();
             assert!(read > 0, "it ended early: {seen}");
         }
+        // A new rate, on the way.
+        std::fs::write(&config, example().replace("100_000", "200_000")).unwrap();
+        assert!(Command::new("sh").arg("-c").arg(format!("kill -HUP {}", child.id())).status().unwrap().success());
+        while !seen.contains("generation 2: [rate-limit] packets_per_second: 100000 -> 200000") {
+            let read = log.read_line(&mut seen).unwrap();
+            assert!(read > 0, "it ended early: {seen}");
+        }
+        std::fs::write(&config, example()).unwrap();
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", child.id())).status().unwrap();
         assert!(sent.success());
         log.read_to_string(&mut seen).unwrap();

@@ -248,6 +248,23 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
     /// Entries whose time is read from their own line during one insertion.
     const LOOKS: u32 = 8;
 
+    /// Bytes of the EAL's memory that a table for so many entries takes; for
+    /// [`Function::memory`](crate::Function::memory).
+    #[must_use]
+    pub const fn bytes(entries: usize) -> usize {
+        let groups = Self::groups(entries);
+        let group = TagGroup::SLOTS * size_of::<Slot<K, V>>()
+            + size_of::<TagGroup>()
+            + size_of::<layout::Away>()
+            + size_of::<SlotInfo>();
+        groups * group
+    }
+
+    /// An eighth more slots than entries, in full rows.
+    const fn groups(entries: usize) -> usize {
+        (entries + entries / 8).div_ceil(TagGroup::SLOTS * GROUPS_PER_ROW) * GROUPS_PER_ROW
+    }
+
     /// A table that holds so many entries with hardly any refused: there is an eighth more
     /// slots than entries, and at least 64. `hash_key` is random but in tests.
     ///
@@ -258,8 +275,7 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         if !(1..=Self::MOST).contains(&entries) {
             return Err(FlowTableError::Capacity { entries, most: Self::MOST });
         }
-        let slots = entries + entries / 8;
-        let groups = slots.div_ceil(TagGroup::SLOTS * GROUPS_PER_ROW) * GROUPS_PER_ROW;
+        let groups = Self::groups(entries);
         let no_room = |source| FlowTableError::Memory { entries, entry_bytes: Self::SLOT_BYTES, source };
         Ok(Self {
             // The largest first: what does not fit fails before anything was filled.

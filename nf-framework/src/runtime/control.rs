@@ -14,7 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A running program, as its control thread sees it.
+/// A running program, as its control thread sees it. It stays on that thread, so there is
+/// one reload at a time.
+///
+/// ```compile_fail,E0277
+/// fn reload_twice(control: &nf_framework::Control, file: &nf_framework::config::ConfigFile) {
+///     std::thread::scope(|threads| {
+///         threads.spawn(|| control.reload(file));
+///     });
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Control {
     pub(super) shared: Arc<Shared>,

@@ -66,7 +66,7 @@ impl Control {
         let (mailboxes, stop) = (&self.shared.mailboxes, &self.shared.stop);
         ask_all(mailboxes, stop, |_, chain, cx| {
             chain.standing.draining = true;
-            chain.gauge(cx);
+            chain.gauge_sessions(cx.counters);
         })?;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Brings a program up and down: ports, pool, a worker on every lcore, and a control thread
 //! beside them.
 
+mod check;
 mod closure;
 mod config;
 mod configuration;
@@ -8,9 +9,11 @@ mod control;
 mod drain;
 mod error;
 mod loaded;
+mod needs;
 mod ports;
 mod reload;
 
+pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 pub use configuration::{Configuration, Functions};
 pub use control::Control;
@@ -25,10 +28,11 @@ use crate::counters::{WorkerCounters, bump};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
-use crate::steering::{Affinity, Links, RING, Sorter, Steering, connect};
+use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, MempoolConfig, Port, QueuePair};
+use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
+use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
 use std::any::Any;
@@ -109,32 +113,18 @@ impl<'eal> Runtime<'eal> {
             return Err(RuntimeError::TwoFunctions(twice.1.clone()));
         }
         let lcores = eal.lcores();
-        let workers = u16::try_from(lcores.len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN);
-        let needs = functions.iter().zip(&names).map(|(loaded, name)| (name.as_str(), loaded.affinity()));
-        let plan = PortPlan::new(eal, &config.ports, workers, Affinity::compose(needs)?)?;
-        let queues: Vec<usize> = plan.ports.iter().map(|port| usize::from(port.queues.get())).collect();
-        let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
-        let need = u32::try_from(filled).unwrap_or(u32::MAX);
-        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, lcores.len(), &plan, config));
-        if size < need {
-            return Err(RuntimeError::TooFewPackets { have: size, need });
-        }
+        let workers = workers_of(eal);
+        let plan = PortPlan::new(eal, &config.ports, workers, loaded::affinity(&functions)?)?;
+        let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
+        needs.check_packets()?;
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
         static RUNTIMES: AtomicU32 = AtomicU32::new(0);
         let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
-        let pool = Mempool::new(
-            eal,
-            &format!("packets-{number}"),
-            MempoolConfig {
-                size,
-                cache: MempoolConfig::default().cache.min(size / 2),
-                data_room: data_room(config.ports.mtu),
-                ..MempoolConfig::default()
-            },
-        )?;
+        let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
         let started = plan.start(eal, &config.ports, &pool, workers)?;
-        let links = connect(eal, &format!("links-{number}"), lcores.len(), plan.steering.is_some(), &queues)?;
+        let name = format!("links-{number}");
+        let links = connect(eal, &name, lcores.len(), plan.steering.is_some(), &plan.queues())?;
         let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
         let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
         for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
@@ -327,25 +317,10 @@ impl Shared {
         Report::new(ports, &self.functions, &self.counters, &self.registry)
     }
 }
-/// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
-/// between workers what it has room for.
-fn packets_needed(queues: &[usize], workers: usize, plan: &PortPlan, config: &RuntimeConfig) -> u32 {
-    let rings = if plan.steering.is_some() { workers * (workers - 1) } else { 0 };
-    let rings = rings + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>();
-    let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
-    let needed = in_queues + workers * (512 + 1024) + rings * RING as usize;
-    let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
-    // A power of two less one is what the pool's ring wastes least with.
-    needed.next_power_of_two().max(2) - 1
-}
 
-/// With the headroom of 128 bytes it fits into the 16 bits that DPDK has for it.
-const LARGEST_DATA_ROOM: u16 = u16::MAX - 128;
-
-/// Room for a frame of the MTU, in steps that drivers take.
-fn data_room(mtu: Option<u16>) -> u16 {
-    let room = (u32::from(mtu.unwrap_or(0)) + 64).next_multiple_of(1024);
-    u16::try_from(room).unwrap_or(u16::MAX).clamp(MempoolConfig::default().data_room, LARGEST_DATA_ROOM)
+/// One for each lcore.
+fn workers_of(eal: &Eal) -> NonZero<u16> {
+    u16::try_from(eal.lcores().len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN)
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> String {

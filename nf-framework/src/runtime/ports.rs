@@ -24,7 +24,7 @@ pub(super) struct PortPlan {
 
 #[derive(Debug)]
 pub(super) struct PlannedPort {
-    id: PortId,
+    pub(super) id: PortId,
     direction: Direction,
     /// How many of the workers, from the first on, have a queue pair.
     pub(super) queues: NonZero<u16>,
@@ -98,6 +98,11 @@ impl PortPlan {
         Ok(Self { ports: infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect(), steering })
     }
 
+    /// How many of the workers have a queue of each port.
+    pub(super) fn queues(&self) -> Vec<usize> {
+        self.ports.iter().map(|port| usize::from(port.queues.get())).collect()
+    }
+
     /// Starts the ports. When one fails, those before it are stopped again.
     pub(super) fn start(
         &self,
@@ -111,6 +116,13 @@ impl PortPlan {
 }
 
 impl PlannedPort {
+    /// The port with its queues, without a pool.
+    pub(super) fn builder<'eal>(&self, eal: &'eal Eal, config: &PortsConfig) -> PortBuilder<'eal> {
+        let descriptors = config.descriptors;
+        let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).descriptors(descriptors, descriptors);
+        config.mtu.into_iter().fold(builder, PortBuilder::mtu)
+    }
+
     fn start(
         &self,
         eal: &Eal,
@@ -119,10 +131,7 @@ impl PlannedPort {
         workers: NonZero<u16>,
         steering: Option<&Steering>,
     ) -> Result<StartedPort, RuntimeError> {
-        let descriptors = config.descriptors;
-        let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).descriptors(descriptors, descriptors);
-        let builder = config.mtu.into_iter().fold(builder.pool(pool), PortBuilder::mtu);
-        let (port, queues) = builder.start()?;
+        let (port, queues) = self.builder(eal, config).pool(pool).start()?;
         let told = match steering.filter(|_| self.told) {
             Some(steering) => tell(&port, steering, self, config.steering)?,
             None => false,

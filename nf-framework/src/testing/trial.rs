@@ -152,6 +152,13 @@ impl Trial {
         self.wire.full = full;
     }
 
+    /// With a program around it that is being drained, or not.
+    pub fn set_draining(&mut self, draining: bool) {
+        for lane in &mut self.lanes {
+            lane.pipeline.chain.standing.draining = draining;
+        }
+    }
+
     /// The virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -241,6 +248,9 @@ impl Trial {
     /// The counters, as a program would show them.
     #[must_use]
     pub fn report(&self) -> Report {
+        for lane in &self.lanes {
+            lane.pipeline.chain.gauge_sessions(&lane.pipeline.counters);
+        }
         let mut report = Report::new(&[], &self.names, &self.counters, &self.registry);
         let ports = || self.counters.iter().flat_map(|worker| &worker.ports);
         let count = |of: fn(&PortCounters) -> &AtomicU64| ports().map(|port| of(port).load(Ordering::Relaxed)).sum();

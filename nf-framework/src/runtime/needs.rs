@@ -1,0 +1,89 @@
+//! What a configuration needs of the machine: for starting, and for saying so beforehand.
+
+use super::RuntimeConfig;
+use super::error::RuntimeError;
+use super::loaded::Loaded;
+use super::ports::PortPlan;
+use crate::steering::RING;
+use dpdk_rs::MempoolConfig;
+use std::num::NonZero;
+
+/// What a configuration needs with so many workers.
+#[derive(Debug)]
+pub(super) struct Needs {
+    /// The packets' pool.
+    pub(super) pool: MempoolConfig,
+    /// Bytes of that pool.
+    pub(super) packet_bytes: u64,
+    /// Bytes for the instances of each function on all workers, by its name.
+    pub(super) functions: Vec<(String, u64)>,
+    /// Packets that the receive queues take when they are filled.
+    filled: u32,
+}
+
+impl Needs {
+    /// Without a plan, every worker has a queue of each port.
+    pub(super) fn new(
+        config: &RuntimeConfig,
+        functions: &[Loaded],
+        workers: NonZero<u16>,
+        plan: Option<&PortPlan>,
+        hugepages: bool,
+    ) -> Self {
+        let ports = 1 + usize::from(config.ports.outside.is_some());
+        let workers = usize::from(workers.get());
+        let queues = plan.map_or(vec![workers; ports], PortPlan::queues);
+        let steered = plan.is_some_and(|plan| plan.steering.is_some());
+        let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
+        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, steered, config));
+        let of_function = |loaded: &Loaded| {
+            let bytes = loaded.function.memory(&loaded.policy) as u64;
+            (loaded.function.name().to_owned(), bytes.saturating_mul(workers as u64))
+        };
+        let pool = MempoolConfig {
+            size,
+            cache: MempoolConfig::default().cache.min(size / 2),
+            data_room: data_room(config.ports.mtu),
+            ..MempoolConfig::default()
+        };
+        Self {
+            pool,
+            packet_bytes: pool.bytes(hugepages),
+            functions: functions.iter().map(of_function).collect(),
+            filled: u32::try_from(filled).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Whether the pool can fill the receive queues.
+    pub(super) fn check_packets(&self) -> Result<(), RuntimeError> {
+        let (have, need) = (self.pool.size, self.filled);
+        if have < need { Err(RuntimeError::TooFewPackets { have, need }) } else { Ok(()) }
+    }
+
+    /// Bytes of the EAL's memory: packets and tables. What drivers take for their queues comes
+    /// on top; it is little.
+    pub(super) fn bytes(&self) -> u64 {
+        self.functions.iter().fold(self.packet_bytes, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    }
+}
+
+/// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
+/// between workers what it has room for.
+fn packets_needed(queues: &[usize], workers: usize, steered: bool, config: &RuntimeConfig) -> u32 {
+    let to_owners = if steered { workers * (workers - 1) } else { 0 };
+    let to_senders: usize = queues.iter().map(|queues| workers.saturating_sub(*queues)).sum();
+    let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
+    let needed = in_queues + workers * (512 + 1024) + (to_owners + to_senders) * RING as usize;
+    let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
+    // A power of two less one is what the pool's ring wastes least with.
+    needed.next_power_of_two().max(2) - 1
+}
+
+/// With the headroom of 128 bytes it fits into the 16 bits that DPDK has for it.
+const LARGEST_DATA_ROOM: u16 = u16::MAX - 128;
+
+/// Room for a frame of the MTU, in steps that drivers take.
+fn data_room(mtu: Option<u16>) -> u16 {
+    let room = (u32::from(mtu.unwrap_or(0)) + 64).next_multiple_of(1024);
+    u16::try_from(room).unwrap_or(u16::MAX).clamp(MempoolConfig::default().data_room, LARGEST_DATA_ROOM)
+}

@@ -1,0 +1,102 @@
+//! What a configuration needs beside what a started DPDK has.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
+
+mod common;
+
+use dpdk_rs::Eal;
+use nf_framework::config::ConfigFile;
+use nf_framework::{Configuration, Functions, Runtime};
+
+#[derive(serde::Deserialize)]
+struct Empty {}
+
+fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T {
+    common::on_eal(|| ["net_null0", "net_null1", "net_pcap0,iface=lo"].map(str::to_owned).to_vec(), test)
+}
+
+fn configuration(text: &str) -> Configuration {
+    let known = Functions::new().with_closure("nothing", |_: &Empty, _| Ok(common::Mark(b'1')));
+    Configuration::load(&ConfigFile::parse("f.toml", text).unwrap(), &known).unwrap()
+}
+
+#[test]
+fn lcores_are_workers_and_ports_and_memory_are_looked_at() {
+    on_eal(|eal| {
+        let text =
+            "packets = 8191\n[ports]\ninside = 'net_null0'\noutside = 'net_null1'\ndescriptors = 512\nmtu = 1500\n";
+        let configuration = configuration(text);
+        let check = configuration.check(Some(eal));
+        let table = check.to_string();
+        assert_eq!(check.problems(), [""; 0], "{table}");
+        for part in [
+            "With 2 workers:\n",
+            "packets                          8191\n",
+            "memory for packets               34 MiB\n",
+            "memory for nothing               0 MiB\n",
+            "memory in all                    34 MiB  ",
+            "net_null0: receive queues        2       1024\n",
+            "net_null1: transmit queues       2       1024\n",
+            "net_null1: receive descriptors   512     0 to 65535\n",
+            "net_null0: MTU                   1500    ",
+        ] {
+            assert!(table.contains(part), "{part:?} in:\n{table}");
+        }
+        // It has taken nothing.
+        assert!(Runtime::configured(eal, configuration).is_ok());
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_the_sentence_that_a_start_would_end_with() {
+    on_eal(|eal| {
+        for (text, starts_with) in [
+            (
+                "[ports]\ninside = 'net_foo0'\n",
+                "[ports] inside: there is no port \"net_foo0\"; the EAL found net_null0",
+            ),
+            (
+                "[ports]\ninside = 'net_pcap0'\nqueues = 2\n",
+                "port net_pcap0 (net_pcap) has 1 receive queue(s), 2 are needed",
+            ),
+            ("[ports]\ninside = 'net_null0'\nmtu = 10\n", "port net_null0 (net_null) takes an MTU from "),
+            ("packets = 100\n[ports]\ninside = 'net_null0'\n", "packets: 100 are too few"),
+        ] {
+            let configuration = configuration(text);
+            let problems = configuration.check(Some(eal)).problems().to_vec();
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+            assert!(problems[0].starts_with(starts_with), "{text}: {problems:?}");
+            let error = Runtime::configured(eal, configuration).map(|_| ()).unwrap_err();
+            assert_eq!(error.to_string(), problems[0], "{text}");
+        }
+        let text = "packets = 1000000\n[ports]\ninside = 'net_null0'\n";
+        let problems = configuration(text).check(Some(eal)).problems().to_vec();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("3916 MiB of memory are needed, and 2"), "{problems:?}");
+        assert!(
+            problems[0].ends_with("give the EAL more by -m 3948, or hugepages in place of --no-huge"),
+            "{problems:?}"
+        );
+    });
+}
+
+#[test]
+fn a_pool_takes_the_memory_that_is_said_of_it() {
+    on_eal(|eal| {
+        for config in [
+            dpdk_rs::MempoolConfig { size: 8191, ..Default::default() },
+            dpdk_rs::MempoolConfig { size: 20_000, cache: 0, ..Default::default() },
+            dpdk_rs::MempoolConfig { size: 1023, data_room: 9216, ..Default::default() },
+        ] {
+            // Making a pool frees those of earlier tests.
+            let small = dpdk_rs::MempoolConfig { size: 1, cache: 0, ..config };
+            let small = dpdk_rs::Mempool::new(eal, "small", small).unwrap();
+            let before = eal.free_memory();
+            let pool = dpdk_rs::Mempool::new(eal, "measured", config).unwrap();
+            let taken = (before - eal.free_memory()) as u64;
+            // But for small things, and for the end of the last page.
+            let said = config.bytes(eal.has_hugepages());
+            assert!(taken.abs_diff(said) < (64 << 10), "{config:?}: {said} said, {taken} taken");
+            drop((small, pool));
+        }
+    });
+}
