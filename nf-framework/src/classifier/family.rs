@@ -14,6 +14,13 @@ use std::ops::RangeInclusive;
 /// before the addresses, tags cost up to a hundred times the memory.
 const TAG_WORDS: usize = 4;
 
+/// Rules may take so many bytes, as a part of them lets expect. Nothing stops DPDK once it
+/// builds, and it takes up to sixteen times as much of the heap meanwhile.
+const MOST_BYTES: usize = 128 << 20;
+
+/// So many rules are built without trying a part of them first.
+const FEW_RULES: usize = 512;
+
 /// A family's addresses in keys and rules of so many fields and words.
 pub(super) trait Family: Address {
     const FAMILY: IpFamily;
@@ -102,15 +109,27 @@ impl<A: Family, const WORDS: usize> FamilyRules<A, WORDS> {
         });
         let numbered: Vec<(&Rule, Side, Side, NonZeroU32)> = numbered.collect();
         let fields: [AclField; FIELDS] = row(Self::fields(), AclField::Bits(1));
-        let acl_rules = numbered.iter().map(|(rule, source, destination, answer)| AclRule {
-            answer: *answer,
-            fields: row(Self::values(rule, *source, *destination), AclValue::default()),
-        });
-        let acl = Acl::new(memory, &fields, acl_rules).map_err(|source| ClassifierError::TooLarge {
-            family: A::FAMILY,
-            rules: numbered.len(),
-            source,
-        })?;
+        // Every so manieth rule.
+        let build = |part: usize| -> Result<Acl<WORDS>, ClassifierError> {
+            let rules = numbered.iter().step_by(part).map(|(rule, source, destination, answer)| AclRule {
+                answer: *answer,
+                fields: row(Self::values(rule, *source, *destination), AclValue::default()),
+            });
+            let (family, count) = (A::FAMILY, numbered.len());
+            let built = Acl::new(memory, &fields, rules);
+            built.map_err(|source| ClassifierError::TooLarge { family, rules: count, source })
+        };
+        let parts: &[usize] = if numbered.len() > FEW_RULES { &[16, 4] } else { &[] };
+        for part in parts {
+            let expected = || -> Result<usize, ClassifierError> { Ok(build(*part)?.bytes() * part) };
+            // Twice before it is refused: what others allocate meanwhile is counted too.
+            let bytes = expected()?;
+            if bytes > MOST_BYTES && expected()? > MOST_BYTES {
+                let (family, rules) = (A::FAMILY, numbered.len());
+                return Err(ClassifierError::TooManyOverlaps { family, rules, bytes, most: MOST_BYTES });
+            }
+        }
+        let acl = build(1)?;
         let some = |side: fn(&(&Rule, Side, Side, NonZeroU32)) -> Side| {
             numbered.iter().any(|rule| matches!(side(rule), Side::Set(_)))
         };

@@ -112,6 +112,21 @@ pub enum ClassifierError {
         /// What did not fit.
         source: OutOfMemory,
     },
+    /// The rules overlap in so many ways that building them might take all memory.
+    #[error(
+        "the {rules} {family} rules overlap too much: together they would take about {bytes} bytes, and {most} are the \
+         most; use fewer, or put addresses that are treated alike into sets"
+    )]
+    TooManyOverlaps {
+        /// Of which family.
+        family: IpFamily,
+        /// Rules that can match in the family.
+        rules: usize,
+        /// What a part of them lets expect.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// The rules together do not fit: into the memory, or into what DPDK can build.
     #[error("the {rules} {family} rules are too large together: {source}; rules on sets that overlap cost the most")]
     TooLarge {
@@ -153,8 +168,9 @@ pub enum ClassifierError {
 /// Addresses are looked up in the sets before the rules, and only if a rule names a set: so a
 /// set of any size counts as one prefix in a rule. What a rule costs in memory and in time to
 /// build depends on how it overlaps the others. Rules on many sets that have addresses in common
-/// cost the most: half a dozen such sets are no burden, a dozen may be too many together, and
-/// are refused ([`ClassifierError::TooLarge`]). Sets apart from each other may be 64.
+/// cost the most: half a dozen such sets are no burden, a dozen may be too many together. Sets
+/// apart from each other may be 64. What would be too large is refused: a part of many rules is
+/// built first, to see what all would take ([`ClassifierError::TooManyOverlaps`]).
 ///
 /// # Swapped whole
 ///

@@ -380,3 +380,36 @@ fn what_does_not_fit_is_refused_and_leaves_nothing_behind() {
         assert_eq!(first(&classifier, &key("0.0.0.5")), None);
     });
 }
+
+#[test]
+fn many_rules_that_overlap_in_many_ways_are_refused_by_what_a_part_of_them_takes() {
+    lab(|lab| {
+        let memory = lab.eal.memory();
+        let mut number = 37_u64;
+        let mut below = |limit: u64| {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) % limit
+        };
+        // Wildcards in every field, and after each what tells nearly every rule from the others.
+        let rules: Vec<Rule> = (0..4000)
+            .map(|_| {
+                let port = u16::try_from(below(60_000)).unwrap();
+                let few = u16::try_from(below(10)).unwrap();
+                let net =
+                    |number: u64| Prefix::new(IpAddr::V4((u32::try_from(number).unwrap() << 8).into()), 24).unwrap();
+                Rule {
+                    protocol: (below(10) >= 3).then(|| IpProtocol(u8::try_from(100 + below(100)).unwrap())),
+                    source: if below(10) < 3 { Addresses::Any } else { net(below(2)).into() },
+                    destination: if below(10) == 0 { Addresses::Any } else { net(below(60_000)).into() },
+                    source_ports: Some(port..=port),
+                    destination_ports: (below(10) >= 3).then_some(few..=few),
+                    ..Rule::default()
+                }
+            })
+            .collect();
+        let error = Classifier::new(&memory, &[], &rules).unwrap_err();
+        assert!(matches!(error, ClassifierError::TooManyOverlaps { family: IpFamily::V4, rules: 4000, .. }), "{error}");
+        assert!(error.to_string().contains("4000 IPv4 rules overlap too much"), "{error}");
+        assert_eq!(Classifier::new(&memory, &[], &rules[..200]).unwrap().len(), 200);
+    });
+}
