@@ -175,9 +175,9 @@ impl Burst {
         packets
     }
 
-    /// Moves the packets together, so that no slot below `len` is empty.
+    /// Moves the packets together, so that no slot below [`Burst::len`] is empty.
     #[inline]
-    pub(crate) fn compact(&mut self) {
+    pub fn compact(&mut self) {
         if self.holes > 0 {
             self.compact_from(0);
         }

@@ -13,8 +13,10 @@
 //! | [`Burst`] | up to 64 packets | inline, never allocates |
 //! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them |
 //! | [`RxQueue`], [`TxQueue`] | one hardware queue | polled through `&mut`, not cloneable |
+//! | [`RssKey`], [`RssTable`] | which queue a packet comes to | set, read back, and believed only then |
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
 //! | [`Memory`], [`HugeSlice`] | hugepages for tables | given back before DPDK is cleaned up |
+//! | [`Acl`] | rules over keys, built whole (`rte_acl`) | never changes, reads no further than a key |
 //! | [`Clock`] | the time-stamp counter | |
 //!
 //! ```no_run
@@ -43,6 +45,7 @@
 //! are not supported. One EAL lives per process, and DPDK cannot be initialised again
 //! after [`Eal`] was dropped.
 
+mod acl;
 #[cfg(feature = "allocation-count")]
 pub mod allocation_count;
 mod burst;
@@ -60,6 +63,7 @@ mod port;
 mod port_info;
 mod queue;
 mod ring;
+mod rss;
 #[cfg(feature = "rte-hash")]
 pub mod rte_hash;
 mod running;
@@ -67,6 +71,7 @@ mod started;
 mod tag_group;
 mod version;
 
+pub use acl::{Acl, AclAlgorithm, AclError, AclField, AclRule, AclValue};
 pub use burst::Burst;
 pub use clock::{Clock, Ticks};
 pub use eal::{Eal, EalError};
@@ -77,9 +82,13 @@ pub use launch::{ControlJoin, LaunchError, Lcore, LcoreJoin, Scope};
 pub use mbuf::Mbuf;
 pub use memory::{HugeSlice, Memory, OutOfMemory};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
-pub use port::{Port, PortBuilder, PortError, RssFunctions};
+pub use port::{Port, PortBuilder, PortError};
 pub use port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat};
 pub use queue::{QueuePair, RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, Ring, RingError};
+pub use rss::{
+    FlowTuple, IpVersion, PortBlocksError, RssError, RssField, RssFunctions, RssKey, RssProblem, RssTable,
+    RssTableSize, RssTableSizeError, Toeplitz,
+};
 pub use tag_group::TagGroup;
 pub use version::Version;

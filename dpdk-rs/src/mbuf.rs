@@ -164,11 +164,6 @@ impl Mbuf {
         self.raw().pool
     }
 
-    #[inline]
-    pub(crate) fn stamp_port(&mut self, port: u16) {
-        self.raw_mut().port = port;
-    }
-
     /// The packet's bytes, from the Ethernet header on.
     #[must_use]
     #[inline]
@@ -284,6 +279,12 @@ impl Mbuf {
     #[inline]
     pub fn port(&self) -> crate::PortId {
         crate::PortId(self.raw().port)
+    }
+
+    /// Writes the id of the port that it came in by. DPDK reads it nowhere.
+    #[inline]
+    pub fn set_port(&mut self, port: crate::PortId) {
+        self.raw_mut().port = port.0;
     }
 
     /// The receive side scaling hash, if the device computed one.

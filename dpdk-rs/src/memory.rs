@@ -7,6 +7,7 @@ use std::alloc::Layout;
 use std::ffi::{c_int, c_uint};
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::TryFromIntError;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -117,6 +118,16 @@ impl Memory {
         Ok(slice)
     }
 
+    /// What keeps DPDK from being cleaned up.
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// The NUMA node as DPDK numbers it.
+    pub(crate) fn socket_id(&self) -> Result<c_int, TryFromIntError> {
+        self.socket.map_or(Ok(sys::SOCKET_ID_ANY), c_int::try_from)
+    }
+
     /// Room for `len` values of T, aligned for them and to a cache line. Null if that is no
     /// bytes.
     fn allocate<T>(&self, len: usize) -> Result<*mut T, OutOfMemory> {
@@ -131,7 +142,7 @@ impl Memory {
         }
         let align = layout.align().max(sys::RTE_CACHE_LINE_SIZE as usize);
         let Ok(align) = c_uint::try_from(align) else { return Err(refused) };
-        let Ok(socket) = self.socket.map_or(Ok(sys::SOCKET_ID_ANY), c_int::try_from) else { return Err(refused) };
+        let Ok(socket) = self.socket_id() else { return Err(refused) };
         // SAFETY: the EAL is up, as `running` is held. The alignment is a power of two. Any
         // thread may call: the heap has a lock, and only SOCKET_ID_ANY looks at the caller,
         // for its node, which an ordinary thread may be without (malloc_get_numa_socket).

@@ -3,6 +3,7 @@
 use crate::mempool::Mempool;
 use crate::port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat, control};
 use crate::queue::QueuePair;
+use crate::rss::{self, RssError, RssFunctions, RssKey, RssProblem, RssTable};
 use crate::started::{Claim, Started};
 use crate::{Eal, Errno};
 use dpdk_sys as sys;
@@ -121,15 +122,6 @@ pub enum PortError {
         /// Why not.
         errno: Errno,
     },
-}
-
-/// Which headers spread packets over the queues, `RTE_ETH_RSS_*`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RssFunctions(pub u64);
-
-impl RssFunctions {
-    /// Addresses of both families, with the ports of TCP and UDP.
-    pub const FLOWS: Self = Self(sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP);
 }
 
 /// Receive offloads that make packets of several segments.
@@ -287,7 +279,7 @@ impl<'eal> PortBuilder<'eal> {
             }
         }
         let queues = (0..self.queues).map(|queue| QueuePair::new(&started, queue, &pool)).collect();
-        Ok((Port { started, name: port, queues: self.queues, _not_sync: PhantomData }, queues))
+        Ok((Port { started, name: port, driver: info.driver, queues: self.queues, _not_sync: PhantomData }, queues))
     }
 
     /// Looks whether the device can do what is asked, as far as it says so itself, without
@@ -361,6 +353,7 @@ impl<'eal> PortBuilder<'eal> {
 pub struct Port {
     started: Arc<Started>,
     name: String,
+    driver: String,
     queues: u16,
     /// ethdev's control functions are not safe to call from two threads at once.
     _not_sync: PhantomData<Cell<()>>,
@@ -426,6 +419,27 @@ impl Port {
         // SAFETY: the port exists; `mtu` is ours.
         Errno::check(unsafe { sys::rte_eth_dev_get_mtu(self.id().0, &raw mut mtu) }).map_err(self.refused("MTU"))?;
         Ok(mtu)
+    }
+
+    /// Makes the device choose queues by a key and a table, for the packets that `functions`
+    /// name, and sees to it that it has them: the opposite of both is set first and read back,
+    /// then what is wanted. A device with a larger table than this one has it several times
+    /// over; the key is one for the size of this one.
+    ///
+    /// A device that keeps its settings may still not follow them. Packets show whether it
+    /// does, by the queue that they come by and by [`Mbuf::rss_hash`](crate::Mbuf::rss_hash).
+    /// Those that arrived before this returns were spread by other settings.
+    ///
+    /// # Errors
+    ///
+    /// [`RssError`], which names what the device lacks, refused or did not keep. After the
+    /// last two it may have settings that nobody wants, and the port should be stopped, or all
+    /// of its packets be spread by the program.
+    pub fn set_rss(&self, key: &RssKey, table: &RssTable, functions: RssFunctions) -> Result<(), RssError> {
+        let error = |problem| RssError { port: self.name.clone(), driver: self.driver.clone(), problem };
+        let gone = |errno| RssProblem::Refused { step: "say what it can do", errno };
+        let info = PortInfo::read(self.id()).map_err(gone).map_err(error)?;
+        rss::set(&self.id(), &info, self.queues, key, table, functions).map_err(error)
     }
 
     /// Stops the port. It takes every queue pair of the port, so nobody can be polling.

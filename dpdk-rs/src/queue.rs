@@ -91,7 +91,7 @@ impl RxQueue {
         match glance {
             Glance::Usual => count,
             Glance::OtherPort => {
-                burst.packets_from(len).for_each(|packet| packet.stamp_port(port));
+                burst.packets_from(len).for_each(|packet| packet.set_port(self.port.id()));
                 count
             }
             Glance::Unusual => self.inspect(burst, len),
@@ -104,7 +104,7 @@ impl RxQueue {
         let mut sound = true;
         for packet in burst.packets_from(from) {
             sound &= packet.is_sound();
-            packet.stamp_port(self.port.id().0);
+            packet.set_port(self.port.id());
         }
         if sound { burst.len() - from } else { self.refuse(burst, from) }
     }

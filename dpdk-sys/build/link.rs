@@ -5,10 +5,10 @@
 use crate::probe::Dpdk;
 
 /// The libraries whose functions are called, beside those they bring themselves.
-const CORE: [&str; 9] = ["eal", "log", "ethdev", "hash", "mbuf", "mempool", "ring", "net", "net_ring"];
+const CORE: [&str; 10] = ["eal", "log", "ethdev", "acl", "hash", "mbuf", "mempool", "ring", "net", "net_ring"];
 
 /// What static programs need of DPDK, in link order: users before what they use.
-const STATIC_CORE: [&str; 24] = [
+const STATIC_CORE: [&str; 25] = [
     "mempool_ring",
     "gso",
     "vhost",
@@ -16,6 +16,7 @@ const STATIC_CORE: [&str; 24] = [
     "security",
     "cryptodev",
     "timer",
+    "acl",
     "hash",
     "ip_frag",
     "rcu",

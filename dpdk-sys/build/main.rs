@@ -71,13 +71,15 @@ fn generate_bindings(dpdk: &Dpdk) -> Result<(), String> {
         .clang_args(&dpdk.cflags)
         .parse_callbacks(Box::new(constants::OriginalNames))
         .allowlist_function("shim_.*")
-        .allowlist_type("shim_.*|dpdk_(mbuf_offset|size)")
+        .allowlist_type("shim_.*|dpdk_(mbuf_offset|size|acl)")
         .derive_default(true)
         .allowlist_function("rte_(eal|eth|lcore|log|mempool|pktmbuf|mbuf|ring|dev|thread|malloc|memzone)_.*")
         .allowlist_function("rte_(zmalloc|malloc|free|version|strerror|rand|get_(main|next)_lcore|get_t[is][cm][e]?r?_.*|openlog_stream|socket_.*)")
+        .allowlist_function("rte_acl_(create|free|add_rules|build|classify|set_ctx_classify)")
         .allowlist_function("rte_hash_(create|free|add_key|lookup_bulk)")
+        .allowlist_type("rte_acl_(classify_alg|config|param|rule)")
         .allowlist_type("rte_(eth|mbuf|mempool|ring|eal|lcore|log)_.*|rte_(mbuf|mempool|ring)")
-        .allowlist_var("DPDK_.*|RTE_(ETH|ETHER|MAX|MBUF|MEMPOOL|RING|LOG|VER|PKTMBUF|CACHE)_.*|LCORE_ID_ANY|SOCKET_ID_ANY|RTE_MAX_.*|RING_F_.*")
+        .allowlist_var("DPDK_.*|SHIM_.*|RTE_(ETH|ETHER|MAX|MBUF|MEMPOOL|RING|LOG|VER|PKTMBUF|CACHE)_.*|LCORE_ID_ANY|SOCKET_ID_ANY|RTE_MAX_.*|RING_F_.*")
         // Thread-local in DPDK: linked as ordinary variables they crash the program. The shim has functions.
         .blocklist_item("per_lcore_.*")
         // bindgen types these by value, u32 or u64; `constants` gives them again, all u64.
@@ -85,7 +87,7 @@ fn generate_bindings(dpdk: &Dpdk) -> Result<(), String> {
         // Packed and aligned at once, which Rust does not have; nobody here looks inside.
         .opaque_type("rte_(arp_hdr|arp_ipv4|l2tpv2_combined_msg_hdr|gtp_psc_generic_hdr)")
         .default_enum_style(bindgen::EnumVariation::ModuleConsts)
-        .constified_enum("dpdk_(mbuf_offset|size)")
+        .constified_enum("dpdk_(mbuf_offset|size|acl)")
         .prepend_enum_name(false)
         .generate_comments(false)
         .layout_tests(true)

@@ -3,6 +3,7 @@
 #define ALLOW_EXPERIMENTAL_API /* rte_dev_iterator_*: in every release since 18.08, never marked stable */
 #include "shim.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -295,6 +296,63 @@ int shim_port_mac_address(uint16_t port, uint8_t *address)
 
 	if (result == 0)
 		memcpy(address, mac.addr_bytes, sizeof(mac.addr_bytes));
+	return result;
+}
+
+int shim_rss_hash_set(uint16_t port, uint64_t functions, uint8_t *key, uint8_t key_size)
+{
+	struct rte_eth_rss_conf conf;
+
+	/* Zeroed as a whole, here and below: 23.11 added the algorithm, of which 0 is the device's own. */
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_hf = functions;
+	conf.rss_key = key;
+	conf.rss_key_len = key_size;
+	return rte_eth_dev_rss_hash_update(port, &conf);
+}
+
+int shim_rss_hash(uint16_t port, uint64_t *functions, uint8_t *key, uint8_t key_size)
+{
+	struct rte_eth_rss_conf conf;
+	int result;
+
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_key = key;
+	conf.rss_key_len = key_size;
+	result = rte_eth_dev_rss_hash_conf_get(port, &conf);
+	*functions = conf.rss_hf;
+	return result;
+}
+
+#define RSS_TABLE_GROUPS (SHIM_RSS_TABLE_MAX / RTE_ETH_RETA_GROUP_SIZE)
+
+int shim_rss_table_set(uint16_t port, const uint16_t *queues, uint16_t entries)
+{
+	struct rte_eth_rss_reta_entry64 groups[RSS_TABLE_GROUPS];
+
+	if (entries > SHIM_RSS_TABLE_MAX)
+		return -EINVAL;
+	memset(groups, 0, sizeof(groups));
+	for (uint16_t i = 0; i < entries; i++) {
+		groups[i / RTE_ETH_RETA_GROUP_SIZE].mask |= RTE_BIT64(i % RTE_ETH_RETA_GROUP_SIZE);
+		groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE] = queues[i];
+	}
+	return rte_eth_dev_rss_reta_update(port, groups, entries);
+}
+
+int shim_rss_table(uint16_t port, uint16_t *queues, uint16_t entries)
+{
+	struct rte_eth_rss_reta_entry64 groups[RSS_TABLE_GROUPS];
+	int result;
+
+	if (entries > SHIM_RSS_TABLE_MAX)
+		return -EINVAL;
+	memset(groups, 0, sizeof(groups));
+	for (uint16_t i = 0; i < entries; i++)
+		groups[i / RTE_ETH_RETA_GROUP_SIZE].mask |= RTE_BIT64(i % RTE_ETH_RETA_GROUP_SIZE);
+	result = rte_eth_dev_rss_reta_query(port, groups, entries);
+	for (uint16_t i = 0; i < entries; i++)
+		queues[i] = groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
 	return result;
 }
 

@@ -129,6 +129,23 @@ int shim_port_stats(uint16_t port, struct shim_port_stats *stats);
 /* MAC address of the port, six bytes. */
 int shim_port_mac_address(uint16_t port, uint8_t *address);
 
+/*
+ * Sets the RSS functions (RTE_ETH_RSS_*) and the key of a port, or reads them. The device's
+ * own key size must be given; some drivers copy what they have whatever it is, so `key`
+ * has room for SHIM_RSS_KEY_ROOM bytes.
+ */
+#define SHIM_RSS_KEY_ROOM 256
+int shim_rss_hash_set(uint16_t port, uint64_t functions, uint8_t *key, uint8_t key_size);
+int shim_rss_hash(uint16_t port, uint64_t *functions, uint8_t *key, uint8_t key_size);
+
+/*
+ * Sets or reads the whole RSS redirection table, a queue for each entry; -EINVAL beyond
+ * SHIM_RSS_TABLE_MAX entries.
+ */
+#define SHIM_RSS_TABLE_MAX 4096
+int shim_rss_table_set(uint16_t port, const uint16_t *queues, uint16_t entries);
+int shim_rss_table(uint16_t port, uint16_t *queues, uint16_t entries);
+
 /* The lowest port id that is at least `from`, RTE_MAX_ETHPORTS if none. */
 uint16_t shim_next_port(uint16_t from);
 

@@ -1,6 +1,7 @@
 /* What bindgen reads: the shim, the DPDK headers it stands on, and facts that only C knows. */
 #include "shim.h"
 
+#include <rte_acl.h>
 #include <rte_config.h>
 #include <rte_cycles.h>
 #include <rte_dev.h>
@@ -50,4 +51,13 @@ enum dpdk_size {
 	DPDK_MEMPOOL_NAME_SIZE = RTE_MEMPOOL_NAMESIZE,
 	DPDK_RING_NAME_SIZE = RTE_RING_NAMESIZE,
 	DPDK_HASH_NAME_SIZE = RTE_HASH_NAMESIZE,
+	DPDK_ACL_NAME_SIZE = RTE_ACL_NAMESIZE,
+};
+
+/* Constants of nameless enumerations. */
+enum dpdk_acl {
+	DPDK_ACL_FIELD_MASK = RTE_ACL_FIELD_TYPE_MASK,
+	DPDK_ACL_FIELD_RANGE = RTE_ACL_FIELD_TYPE_RANGE,
+	DPDK_ACL_FIELD_BITMASK = RTE_ACL_FIELD_TYPE_BITMASK,
+	DPDK_ACL_MAX_PRIORITY = RTE_ACL_MAX_PRIORITY,
 };

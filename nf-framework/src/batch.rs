@@ -137,6 +137,13 @@ impl Batch {
         Ok(())
     }
 
+    /// Moves the packets together after some were taken, before anybody has decided about one.
+    #[inline]
+    pub(crate) fn close_ranks(&mut self) {
+        self.burst.compact();
+        self.undecided = mask(self.burst.len());
+    }
+
     /// The port that all packets leave by and the packets, if that was decided about all at
     /// once.
     #[inline]
@@ -157,6 +164,12 @@ impl Batch {
             }
         }
         self.empty();
+    }
+
+    /// Whether no packet is left in it, before anybody has decided about one.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.undecided == 0
     }
 
     /// Leaves the batch empty.

@@ -39,6 +39,8 @@ pub(crate) fn bump(counter: &AtomicU64, count: u64) {
 pub(crate) struct PortCounters {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
+    /// Whether its device brought a packet to the wrong queue after it was told how to spread.
+    pub(crate) misled: AtomicU64,
 }
 
 /// What one worker counts on one function of the chain.
@@ -67,6 +69,10 @@ pub(crate) struct WorkerCounters {
     pub(crate) consumed: AtomicU64,
     /// Packets on their way to their next function.
     pub(crate) pending: AtomicU64,
+    /// Packets put into the rings to other workers.
+    pub(crate) handed_over: AtomicU64,
+    /// Packets taken out of the rings from other workers.
+    pub(crate) taken_over: AtomicU64,
     /// Of the functions' policies.
     pub(crate) generation: AtomicU64,
     pub(crate) rounds: AtomicU64,
@@ -82,6 +88,8 @@ impl WorkerCounters {
             originated: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
             pending: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
+            taken_over: AtomicU64::new(0),
             generation: AtomicU64::new(1),
             rounds: AtomicU64::new(0),
             idle_rounds: AtomicU64::new(0),

@@ -8,10 +8,11 @@
 //! a closure for functions that need no more.
 
 use crate::batch::Batch;
-use crate::context::Context;
+use crate::context::{Context, Direction};
 use crate::counters::Counter;
+use crate::steering::{Affinity, Steering, Tuple};
 use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
-use dpdk_rs::{Lcore, Mbuf, Mempool};
+use dpdk_rs::{Lcore, Mbuf, Memory, Mempool};
 use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,6 +128,12 @@ pub trait Function: Send + Sync + 'static {
     /// [`Invalid`] names the key; the error that is shown adds file and line.
     fn policy(&self, config: Self::Config) -> Result<Self::Policy, Invalid>;
 
+    /// Which packets each instance needs to see together, under this policy. It is settled when
+    /// the program starts and a later policy does not change it.
+    fn affinity(&self, _policy: &Self::Policy) -> Affinity {
+        Affinity::Any
+    }
+
     /// Prepares the policy that takes over from the running one, when the function's table has
     /// changed. The place to refuse what cannot change while instances run (the capacity of a
     /// table that they made), or to take over large parts that stay the same. Unless written,
@@ -169,6 +176,7 @@ pub struct WorkerSetup {
     pub(crate) function: String,
     pub(crate) pool: Mempool,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) steering: Option<Arc<Steering>>,
 }
 
 impl WorkerSetup {
@@ -194,6 +202,26 @@ impl WorkerSetup {
     #[must_use]
     pub fn pool(&self) -> &Mempool {
         &self.pool
+    }
+
+    /// Memory for this worker's tables.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.pool.memory()
+    }
+
+    /// Who owns which packets; `None` if this worker gets all packets, or any.
+    #[must_use]
+    pub fn steering(&self) -> Option<&Arc<Steering>> {
+        self.steering.as_ref()
+    }
+
+    /// Whether packets of this tuple that come in at the entrance of this direction are
+    /// handled by this worker. A function that gives flows addresses or ports of its own
+    /// takes such as are.
+    #[must_use]
+    pub fn owns(&self, direction: Direction, tuple: &Tuple) -> bool {
+        self.steering.as_ref().is_none_or(|steering| steering.owner(direction, tuple) == self.index)
     }
 
     /// A counter of this function on this worker; shown as the sum over all workers. Asked for

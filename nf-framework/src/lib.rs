@@ -26,7 +26,10 @@
 //!   and the means to make, hold and resume packets.
 //! - [`Chain`] puts functions between an inside and an outside end; [`Wire`] forwards what
 //!   they let pass.
+//! - [`Affinity`] says which packets a function needs to see on one worker; [`Steering`] brings
+//!   them there.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
+//! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
@@ -36,14 +39,14 @@
 //!
 //! # What it does not do yet
 //!
-//! No steering of packets to the worker that owns their flow (with several
-//! workers, RSS alone decides), no ARP, routes or ICMP of its own: they come next. As many workers as every port has queues; two ports at most.
+//! No ARP, routes or ICMP of its own: they come next. Two ports at most.
 #![forbid(unsafe_code)]
 
 mod app;
 mod batch;
 mod chain;
 mod changes;
+mod classifier;
 pub mod config;
 mod context;
 mod counters;
@@ -54,6 +57,7 @@ pub mod headers;
 mod mailbox;
 mod report;
 mod runtime;
+mod steering;
 pub mod testing;
 mod time;
 mod verdict;
@@ -63,6 +67,10 @@ pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
 pub use changes::{Change, Changes};
+pub use classifier::{
+    AddressSet, Addresses, Classifier, ClassifierError, FlagsMatch, IcmpMatch, InvalidPrefix, IpFamily, Key, Prefix,
+    Rule, RuleFault, RuleIndex,
+};
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
@@ -74,9 +82,10 @@ pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
-    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError,
+    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
+pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{HashKey, Lcore, Mbuf, Memory, Mempool};
+pub use dpdk_rs::{AclAlgorithm, HashKey, Lcore, Mbuf, Memory, Mempool};

@@ -18,6 +18,8 @@ pub struct Report {
     pub drops: Vec<DropReport>,
     /// The functions' own counters.
     pub counters: Vec<CounterReport>,
+    /// Packets that one worker handed over to another, to be handled or to be sent.
+    pub handed_over: u64,
     /// Where all packets went.
     pub balance: Balance,
     /// The policies that every worker works by: 1 at the start, and one more with each that
@@ -34,6 +36,9 @@ pub struct PortReport {
     pub received: u64,
     /// Packets that it took from workers.
     pub sent: u64,
+    /// Workers that found its device to spread packets otherwise than it was told; since then they
+    /// find every packet's owner themselves.
+    pub misled: u64,
     /// The device's own counters, if it answers.
     pub device: Option<PortStats>,
 }
@@ -100,7 +105,7 @@ pub struct Balance {
     pub dropped: u64,
     /// Kept for good by functions.
     pub consumed: u64,
-    /// In functions, or waiting for their next one.
+    /// In functions, waiting for their next one, or on their way to another worker.
     pub held: u64,
 }
 
@@ -135,6 +140,7 @@ impl Report {
                 name: port.name().to_owned(),
                 received: sum(&|worker| Some(&worker.ports.get(index)?.received)),
                 sent: sum(&|worker| Some(&worker.ports.get(index)?.sent)),
+                misled: sum(&|worker| Some(&worker.ports.get(index)?.misled)),
                 device: port.stats().ok(),
             })
             .collect();
@@ -161,6 +167,8 @@ impl Report {
             .collect();
         let counters = registry.counters().into_iter();
         let counters = counters.map(|(function, name, value)| CounterReport { function, name, value }).collect();
+        let handed_over = sum(&|worker| Some(&worker.handed_over));
+        let taken_over = sum(&|worker| Some(&worker.taken_over));
         let balance = Balance {
             received: ports.iter().map(|port| port.received).sum(),
             originated: sum(&|worker| Some(&worker.originated)),
@@ -170,10 +178,11 @@ impl Report {
             held: functions
                 .iter()
                 .map(|function| function.held)
-                .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add),
+                .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add)
+                .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };
         let generation = workers.iter().map(|worker| worker.generation.load(Ordering::Relaxed)).min().unwrap_or(0);
-        Self { ports, functions, drops, counters, balance, generation }
+        Self { ports, functions, drops, counters, handed_over, balance, generation }
     }
 
     /// How many packets were dropped under a reason.
@@ -227,6 +236,16 @@ impl fmt::Display for Report {
                 drops.row([drop.reason.clone(), drop.count.to_string(), drop.help.clone()]);
             }
             write!(f, "{drops}")?;
+        }
+        for port in self.ports.iter().filter(|port| port.misled > 0) {
+            writeln!(
+                f,
+                "{} does not spread packets as it was told; {} worker(s) have seen it\n",
+                port.name, port.misled
+            )?;
+        }
+        if self.handed_over > 0 {
+            writeln!(f, "{} packets were handed over between workers\n", self.handed_over)?;
         }
         write!(f, "{}", self.balance)
     }
@@ -305,13 +324,20 @@ mod tests {
     #[test]
     fn a_report_is_tables_with_numbers_to_the_right() {
         let device = PortStats { rx_missed: 1_234_567, ..PortStats::default() };
-        let port = PortReport { name: "net_null0".into(), received: 7, sent: 1_000_000, device: Some(device) };
+        let port = PortReport {
+            name: "net_null0".into(),
+            received: 7,
+            sent: 1_000_000,
+            device: Some(device),
+            ..PortReport::default()
+        };
         let function = FunctionReport { name: "8".into(), seen: 12, held: 1_234_567, ..FunctionReport::default() };
         let report = Report {
             ports: vec![port, PortReport { name: "a".into(), ..PortReport::default() }],
             functions: vec![function, FunctionReport { name: "firewall".into(), ..FunctionReport::default() }],
             drops: vec![DropReport { reason: "policy".into(), help: "a rule".into(), count: 3 }],
             counters: vec![CounterReport { function: "firewall".into(), name: "hits".into(), value: 3 }],
+            handed_over: 5,
             balance: Balance::default(),
             generation: 1,
         };
@@ -329,6 +355,8 @@ firewall.hits      3
 
 dropped because  packets
 policy                 3  a rule
+
+5 packets were handed over between workers
 
 balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
         assert_eq!(report.to_string(), expected);

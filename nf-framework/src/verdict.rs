@@ -46,12 +46,15 @@ impl DropReason {
     /// The port's driver would not send it, and sent what was behind it: too long for the
     /// port, or too short.
     pub const TX_REFUSED: Self = Self(9);
+    /// The worker that owns it, or that has a queue to send it by, is behind: the ring to that
+    /// worker is full.
+    pub const HAND_OVER_FULL: Self = Self(10);
     /// It would have begun a session while the program is being drained; for functions to
     /// use ([`Context::draining`](crate::Context::draining)).
-    pub const DRAINING: Self = Self(10);
+    pub const DRAINING: Self = Self(11);
     /// A function that a new configuration replaced held it, or functions passed it to each
     /// other without end when their policies changed.
-    pub const RELOADED: Self = Self(11);
+    pub const RELOADED: Self = Self(12);
 
     /// The place of its counter.
     #[must_use]
@@ -62,7 +65,7 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 12] = [
+const BUILT_IN: [(&str, &str); 13] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
     ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
@@ -73,6 +76,7 @@ const BUILT_IN: [(&str, &str); 12] = [
     ("policy", "a function's rules forbid it"),
     ("empty", "a function emitted it without data"),
     ("tx-refused", "the port's driver would not send it: too long for the port, or too short"),
+    ("hand-over-full", "the worker that it was to be handed over to is behind: the ring to that worker is full"),
     ("draining", "no new sessions: the program is draining"),
     ("reloaded", "was held by a function, or went round between functions, that a reload changed"),
 ];
@@ -143,6 +147,7 @@ mod tests {
             (DropReason::POLICY, "policy"),
             (DropReason::EMPTY, "empty"),
             (DropReason::TX_REFUSED, "tx-refused"),
+            (DropReason::HAND_OVER_FULL, "hand-over-full"),
             (DropReason::DRAINING, "draining"),
             (DropReason::RELOADED, "reloaded"),
         ] {

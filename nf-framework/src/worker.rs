@@ -10,9 +10,10 @@ use crate::counters::{WorkerCounters, bump};
 use crate::forwarding::Forwarding;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
+use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::verdict::{DropReason, PortIx, Verdict};
-use dpdk_rs::{Burst, Clock, Mbuf, Mempool, QueuePair};
+use dpdk_rs::{Burst, Clock, Consumer, Mbuf, Mempool, Producer, QueuePair};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +33,11 @@ const ROUNDS_TO_REST: usize = 8;
 /// Where settled packets go; the refused ones stay in the burst, without empty slots.
 pub(crate) trait Transmit {
     fn send(&mut self, port: PortIx, burst: &mut Burst);
+
+    /// The way to a worker that has a queue of this port, where this one has none.
+    fn ring(&mut self, _port: PortIx) -> Option<&mut Producer> {
+        None
+    }
 }
 
 /// The chain and all that stands around it, without the queues: the same in a worker and in
@@ -44,6 +50,8 @@ pub(crate) struct Pipeline {
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
+    /// With several workers: who owns what.
+    pub(crate) sorter: Option<Sorter>,
     /// One burst per port, empty between passes.
     staged: Vec<Burst>,
     dropped: Burst,
@@ -59,12 +67,38 @@ impl Pipeline {
     ) -> Self {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
-        Self { chain, forwarding, inside, outside, pool, counters, pending, staged, dropped }
+        Self { chain, forwarding, inside, outside, pool, counters, pending, sorter: None, staged, dropped }
     }
 
-    /// Takes a batch from one end of the chain to the other, and then whatever that set free.
+    /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
+    /// this worker's, and then whatever that set free.
     pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
+        if let Some(sorter) = &mut self.sorter {
+            sorter.sort(batch, direction, &self.counters);
+            if batch.is_empty() {
+                return batch.empty();
+            }
+        }
         self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
+        self.release_pending(batch, now, out);
+    }
+
+    /// Takes packets that another worker has handed over through the chain, each from where it
+    /// came in, and leaves `handed` empty.
+    pub(crate) fn take_over(&mut self, handed: &mut Burst, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        bump(&self.counters.taken_over, handed.len() as u64);
+        while let Some(entrance) = Entrance::of_first(handed) {
+            for slot in 0..handed.len() {
+                if handed.packet(slot).is_some_and(|packet| Entrance::read(packet) == entrance)
+                    && let Some(mut packet) = handed.take(slot)
+                {
+                    Entrance::erase(&mut packet);
+                    refuse(batch.push(packet), DropReason::HAND_OVER_FULL, &self.counters);
+                }
+            }
+            self.pass(batch, entrance.position(self.chain.len()), now, out);
+        }
+        handed.reset();
         self.release_pending(batch, now, out);
     }
 
@@ -115,9 +149,18 @@ impl Pipeline {
             }
             Verdict::Turn => {
                 let back = Position::entrance(position.direction.reversed(), self.chain.len());
-                self.pending.push(packet, Position { turned: true, ..back }, &self.counters);
+                let own = match &mut self.sorter {
+                    Some(sorter) => sorter.turn(packet, back.direction),
+                    None => Some(packet),
+                };
+                if let Some(packet) = own {
+                    self.pending.push(packet, Position { turned: true, ..back }, &self.counters);
+                }
             }
         });
+        if let Some(sorter) = &mut self.sorter {
+            sorter.flush(&self.counters);
+        }
         self.dropped.clear();
     }
 
@@ -191,6 +234,9 @@ impl std::fmt::Debug for Pipeline {
 /// Sends a burst without empty slots; what the port refuses is dropped.
 #[inline]
 fn transmit(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mut impl Transmit) {
+    if let Some(ring) = out.ring(port) {
+        return hand_over(ring, burst, counters);
+    }
     let packets = burst.len();
     out.send(port, burst);
     let refused = if burst.is_empty() { 0 } else { drop_refused(port, burst, counters, out) };
@@ -236,9 +282,11 @@ fn refuse(result: Result<(), Mbuf>, reason: DropReason, counters: &WorkerCounter
     }
 }
 
-/// A worker's queues of one port, and the end of the chain that the port is.
+/// A worker's part in one port, and the end of the chain that the port is.
 pub(crate) struct WorkerPort {
-    pub(crate) queues: QueuePair,
+    /// `None` where there are more workers than queues: others then receive and send for it.
+    pub(crate) queues: Option<QueuePair>,
+    pub(crate) to_sender: Option<Producer>,
     pub(crate) direction: Direction,
     pub(crate) refused: u64,
 }
@@ -248,9 +296,14 @@ struct Queues<'a>(&'a mut [WorkerPort]);
 impl Transmit for Queues<'_> {
     #[inline]
     fn send(&mut self, port: PortIx, burst: &mut Burst) {
-        if let Some(port) = self.0.get_mut(usize::from(port.0)) {
-            port.queues.tx.send(burst);
+        if let Some(queues) = self.0.get_mut(usize::from(port.0)).and_then(|port| port.queues.as_mut()) {
+            queues.tx.send(burst);
         }
+    }
+
+    #[inline]
+    fn ring(&mut self, port: PortIx) -> Option<&mut Producer> {
+        self.0.get_mut(usize::from(port.0))?.to_sender.as_mut()
     }
 }
 
@@ -258,7 +311,13 @@ impl Transmit for Queues<'_> {
 pub(crate) struct Worker {
     pipeline: Pipeline,
     ports: Vec<WorkerPort>,
+    /// Packets that others received and that belong here.
+    as_owner: Vec<Consumer>,
+    /// Packets that others handled and that leave by a queue of this one's.
+    as_sender: Vec<(PortIx, Consumer)>,
     batch: Batch,
+    /// Handed over by another worker; empty between two looks.
+    handed: Burst,
     clock: Clock,
     mailbox: Arc<Mailbox>,
     rounds_to_tick: u32,
@@ -269,12 +328,14 @@ impl Worker {
     pub(crate) fn new(
         pipeline: Pipeline,
         ports: Vec<WorkerPort>,
+        (as_owner, as_sender): (Vec<Consumer>, Vec<(PortIx, Consumer)>),
         burst: usize,
         clock: Clock,
         mailbox: Arc<Mailbox>,
     ) -> Self {
-        let batch = Batch::with_limit(burst);
-        Self { pipeline, ports, batch, clock, mailbox, rounds_to_tick: TICK_ROUNDS, next_tick: Instant::START }
+        let (batch, handed) = (Batch::with_limit(burst), Burst::with_limit(burst));
+        let (rounds_to_tick, next_tick) = (TICK_ROUNDS, Instant::START);
+        Self { pipeline, ports, as_owner, as_sender, batch, handed, clock, mailbox, rounds_to_tick, next_tick }
     }
 
     /// Polls until told to stop, and gives the queues back.
@@ -289,7 +350,7 @@ impl Worker {
         // A function that panics while it is dropped must not take the queues with it.
         let Self { pipeline, ports, .. } = self;
         drop(pipeline);
-        ports.into_iter().map(|port| port.queues).collect()
+        ports.into_iter().filter_map(|port| port.queues).collect()
     }
 
     fn now(&self) -> Instant {
@@ -302,7 +363,8 @@ impl Worker {
         let mut idle = true;
         for index in 0..self.ports.len() {
             let port = &mut self.ports[index];
-            let received = self.batch.receive(&mut port.queues.rx);
+            let Some(queues) = &mut port.queues else { continue };
+            let received = self.batch.receive(&mut queues.rx);
             if received == 0 {
                 continue;
             }
@@ -310,6 +372,20 @@ impl Worker {
             bump(&self.pipeline.counters.ports[index].received, received as u64);
             let direction = port.direction;
             self.pipeline.process(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
+        }
+        for ring in &mut self.as_owner {
+            if ring.receive(&mut self.handed) > 0 {
+                idle = false;
+                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+            }
+        }
+        for (port, ring) in &mut self.as_sender {
+            let handed_over = ring.receive(&mut self.handed);
+            if handed_over > 0 {
+                idle = false;
+                bump(&self.pipeline.counters.taken_over, handed_over as u64);
+                transmit(*port, &mut self.handed, &self.pipeline.counters, &mut Queues(&mut self.ports));
+            }
         }
         bump(&self.pipeline.counters.rounds, 1);
         bump(&self.pipeline.counters.idle_rounds, u64::from(idle));
@@ -323,7 +399,7 @@ impl Worker {
         self.rounds_to_tick = TICK_ROUNDS;
         self.next_tick = now + TICK_TIME;
         for (port, counters) in self.ports.iter_mut().zip(&self.pipeline.counters.ports) {
-            let refused = port.queues.rx.refused() - port.refused;
+            let refused = port.queues.as_ref().map_or(0, |queues| queues.rx.refused()) - port.refused;
             port.refused += refused;
             bump(&counters.received, refused);
             bump(&self.pipeline.counters.drops[DropReason::NOT_ONE_SEGMENT.index()], refused);

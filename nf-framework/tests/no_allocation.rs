@@ -3,15 +3,18 @@
 
 mod common;
 
+use common::{Scratch, write_capture};
+
 use dpdk_rs::allocation_count::{AllocationCount, CountingAllocator};
 use dpdk_rs::{Eal, Mempool, MempoolConfig};
 use nf_framework::config::ConfigFile;
+use nf_framework::testing::Frame;
 use nf_framework::{
     Batch, Budget, Context, Control, Counter, DropReason, Function, Invalid, Loaded, Mbuf, NetworkFunction,
-    PacketFunction, Position, Runtime, RuntimeConfig, SetupError, Verdict, WorkerSetup,
+    PacketFunction, PortsConfig, Position, Runtime, RuntimeConfig, SetupError, Verdict, WorkerSetup,
 };
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -151,8 +154,41 @@ fn functions() -> Vec<Loaded> {
     vec![Loaded::new(TouchControl, [0; 100]), Loaded::new(BusyControl, [0; 100]), Loaded::new(WatchControl, [0; 100])]
 }
 
+/// A device of one queue repeats a capture of many flows for ever.
+fn devices() -> Vec<String> {
+    static FILES: OnceLock<Scratch> = OnceLock::new();
+    let files = FILES.get_or_init(|| Scratch::new("no-allocation"));
+    let flow = |port| Frame::new().ipv4([10, 0, 0, 1], [192, 0, 2, 1]).udp(port, 53).build();
+    let capture = files.path("flows");
+    write_capture(&capture, &(1000..1128).map(flow).collect::<Vec<_>>());
+    let flows = format!("net_pcap0,rx_pcap={capture},infinite_rx=1");
+    vec!["net_null0".to_owned(), "net_null1".to_owned(), flows]
+}
+
 fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T {
-    common::on_eal(|| vec!["net_null0".to_owned(), "net_null1".to_owned()], test)
+    common::on_eal(devices, test)
+}
+
+#[test]
+fn handing_packets_over_between_workers_allocates_nothing() {
+    on_eal(|eal| {
+        let config = RuntimeConfig { ports: PortsConfig::new("net_pcap0"), ..config() };
+        let functions = vec![Loaded::new(TouchControl, [0; 100]), Loaded::new(WatchControl, [0; 100])];
+        let control = |control: &Control| loop {
+            let watched = control.command::<WatchControl, _>("watch", |watch, _| (watch.packets, watch.allocated));
+            let watched = watched.unwrap();
+            if watched.iter().all(|(packets, _)| *packets >= PACKETS / 20) {
+                return watched;
+            }
+            std::thread::yield_now();
+        };
+        let (watched, report) = Runtime::new(eal, &config, functions).unwrap().run(control).unwrap();
+        println!("{report}");
+        assert!(watched.iter().all(|(_, allocated)| *allocated == [0; 3]), "{watched:?}");
+        // To the second worker, and back to be sent.
+        assert!(report.handed_over > 2 * PACKETS / 20, "{report}");
+        assert_eq!(report.balance.unaccounted(), 0, "{report}");
+    });
 }
 
 #[test]

@@ -275,7 +275,13 @@ fn what_the_machine_cannot_do_is_refused_in_one_sentence() {
             ("", ""),
             &["the device \"net_pcap1\"", "/no/such/file.pcap"],
         ),
-        ("too few queues", 2, &[first, second], ("", ""), &["port net_pcap0 (net_pcap) has 1 ", "2 are needed"]),
+        (
+            "too few queues",
+            2,
+            &[first, second],
+            ("[ports]", "[ports]\nqueues = 2"),
+            &["port net_pcap0 (net_pcap) has 1 ", "2 are needed"],
+        ),
         ("a burst of 65", 1, &[first, second], ("packets", "burst = 65\npackets"), &["burst: 65 is not from 1 to 64"]),
         ("too few packets", 1, &[first, second], ("4095", "100"), &["packets: 100 are too few"]),
     ];
@@ -397,10 +403,11 @@ fn a_check_with_eal_arguments_looks_at_ports_and_starts_nothing() {
     for name in ["in0.pcap", "in1.pcap"] {
         write_capture(scratch.path(name), &frames(1000..1010));
     }
-    let config = configuration(&scratch, "", "");
     let devices = capture_ports(&scratch);
     let check = |lcores| {
         let mut command = port_block();
+        let queues = format!("[ports]\nqueues = {lcores}");
+        let config = configuration(&scratch, "[ports]", &queues);
         command.args(eal_arguments(lcores, &devices.each_ref().map(String::as_str)));
         let output = command.args(["--", "--check", "--config", &config]).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

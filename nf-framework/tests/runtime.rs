@@ -505,9 +505,11 @@ fn what_cannot_run_is_refused_in_a_sentence_and_leaves_the_ports_free() {
                 format!("{}outside = 'net_null0'", ports("net_null0", "")),
                 "[ports] inside and outside are both \"net_null0\"; leave outside away",
             ),
-            (ports("net_pcap0", ""), "port net_pcap0 (net_pcap) has 1 receive queue"),
+            (format!("{}queues = 2", ports("net_pcap0", "")), "port net_pcap0 (net_pcap) has 1 receive queue"),
             // The first port is started by then.
-            (format!("{}outside = 'net_pcap0'", ports("net_null0", "")), "port net_pcap0 (net_pcap) has 1"),
+            (format!("{}outside = 'net_pcap0'\nqueues = 2", ports("net_null0", "")), "port net_pcap0 (net_pcap) has 1"),
+            (format!("{}queues = 0", ports("net_null0", "")), "[ports] queues: 0 are not possible with 2 worker(s)"),
+            (format!("{}queues = 3", ports("net_null0", "")), "[ports] queues: 3 are not possible with 2 worker(s)"),
             (ports("net_null0", "burst = 0"), "burst: 0 packets at once are not possible, 1 to 64 are"),
             (ports("net_null0", "burst = 65"), "burst: 65 packets at once are not possible"),
             (format!("{}mtu = 65535\ndescriptors = 64", ports("net_null0", "packets = 511")), "an MTU of 65535 needs"),

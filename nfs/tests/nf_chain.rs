@@ -96,17 +96,17 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "rate",
             example().replace("100_000", "0"),
-            "FILE:28: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
+            "FILE:30: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
         ),
         (
             "unknown-key",
             example().replace("[monitor]", "[monitor]\nverbose = true"),
-            "FILE:26: [monitor] verbose: unknown key (none are known here)",
+            "FILE:28: [monitor] verbose: unknown key (none are known here)",
         ),
         (
             "unknown-table",
             example().replace("[monitor]", "[monitoring]"),
-            "FILE:25: [monitoring]: unknown table (known: chain, forwarding, ports, burst, packets, monitor, rate-limit)",
+            "FILE:27: [monitoring]: unknown table (known: chain, forwarding, ports, burst, packets, monitor, rate-limit)",
         ),
     ];
     for (name, text, sentence) in cases {

@@ -1,11 +1,13 @@
 //! What a configuration needs beside what is there, without starting anything.
 
+use super::config::PortsConfig;
 use super::configuration::Configuration;
-use super::find_ports;
-use super::needs::Needs;
+use super::needs::{Needs, Queues};
+use super::ports::PortPlan;
 use crate::report::Table;
 use dpdk_rs::{Eal, PortInfo};
 use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
 
 /// What a configuration needs beside what is there: displays as a table.
@@ -29,12 +31,28 @@ impl Configuration {
     }
 
     fn check_on(&self, eal: Option<&Eal>, sysfs: &Path) -> Check {
-        let (workers, hugepages) = eal.map_or((1, true), |eal| (eal.lcores().len(), eal.has_hugepages()));
-        let needs = Needs::new(&self.runtime, &self.functions, workers, hugepages);
-        let mut check = Check { workers: needs.workers, rows: Vec::new(), problems: Vec::new() };
+        let config = &self.runtime.ports;
+        let workers = eal.map_or(NonZero::<u16>::MIN, |eal| super::workers(&eal.lcores()));
+        let mut check = Check { workers: workers.get(), rows: Vec::new(), problems: Vec::new() };
+        let plan = eal.map(|eal| PortPlan::of(eal, config, workers, &self.functions)).transpose();
+        let plan = plan.unwrap_or_else(|error| {
+            check.problems.push(error.to_string());
+            None
+        });
+        // A queue of each port for each worker, if nobody knows better.
+        let usual = || Queues {
+            of_ports: vec![usize::from(workers.get()); 1 + usize::from(config.outside.is_some())],
+            steered: false,
+        };
+        let queues = plan.as_ref().map_or_else(usual, PortPlan::queues);
+        let hugepages = eal.is_none_or(Eal::has_hugepages);
+        let needs = Needs::new(&self.runtime, &self.functions, &queues, usize::from(workers.get()), hugepages);
         check.problems.extend(needs.check_packets().err().map(|error| error.to_string()));
         check.row("packets", needs.pool.size, "");
         check.row("memory for packets", Bytes(needs.packet_bytes), "");
+        if needs.ring_bytes > 0 {
+            check.row("memory between workers", Bytes(needs.ring_bytes), "");
+        }
         for (function, bytes) in &needs.functions {
             check.row(&format!("memory for {function}"), Bytes(*bytes), "");
         }
@@ -42,12 +60,11 @@ impl Configuration {
         match eal {
             Some(eal) => {
                 check.memory_of(eal, &needs, &hugepages);
-                check.ports_of(eal, self, &needs);
+                check.ports_of(eal, config, plan.as_ref());
             }
             None => {
                 check.memory_of_machine(&needs, &hugepages);
-                let ports =
-                    [("inside", Some(&self.runtime.ports.inside)), ("outside", self.runtime.ports.outside.as_ref())];
+                let ports = [("inside", Some(&config.inside)), ("outside", config.outside.as_ref())];
                 for (side, name) in ports.into_iter().filter_map(|(side, name)| Some((side, name?))) {
                     check.row(&format!("port {side}"), name, "not looked at (give the EAL arguments too)");
                 }
@@ -116,23 +133,19 @@ impl Check {
         }
     }
 
-    fn ports_of(&mut self, eal: &Eal, configuration: &Configuration, needs: &Needs) {
-        let ids = match find_ports(eal, &configuration.runtime.ports) {
-            Ok(ids) => ids,
-            Err(error) => return self.problems.push(error.to_string()),
-        };
-        for id in ids {
-            if let Ok(info) = PortInfo::new(eal, id) {
+    fn ports_of(&mut self, eal: &Eal, config: &PortsConfig, plan: Option<&PortPlan>) {
+        for port in plan.into_iter().flat_map(|plan| &plan.ports) {
+            if let Ok(info) = PortInfo::new(eal, port.id) {
                 let range = |range: &std::ops::RangeInclusive<u16>| format!("{} to {}", range.start(), range.end());
                 let name = &info.name;
-                self.row(&format!("{name}: receive queues"), needs.workers, info.max_rx_queues);
-                self.row(&format!("{name}: transmit queues"), needs.workers, info.max_tx_queues);
-                self.row(&format!("{name}: receive descriptors"), needs.descriptors, range(&info.rx_descriptors));
-                self.row(&format!("{name}: transmit descriptors"), needs.descriptors, range(&info.tx_descriptors));
-                let mtu = needs.mtu.map_or("its own".to_owned(), |mtu| mtu.to_string());
+                self.row(&format!("{name}: receive queues"), port.queues, info.max_rx_queues);
+                self.row(&format!("{name}: transmit queues"), port.queues, info.max_tx_queues);
+                self.row(&format!("{name}: receive descriptors"), config.descriptors, range(&info.rx_descriptors));
+                self.row(&format!("{name}: transmit descriptors"), config.descriptors, range(&info.tx_descriptors));
+                let mtu = config.mtu.map_or("its own".to_owned(), |mtu| mtu.to_string());
                 self.row(&format!("{name}: MTU"), mtu, range(&(info.min_mtu..=info.max_mtu)));
             }
-            self.problems.extend(needs.port(eal, id).check().err().map(|error| error.to_string()));
+            self.problems.extend(port.builder(eal, config).check().err().map(|error| error.to_string()));
         }
     }
 }

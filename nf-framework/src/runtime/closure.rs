@@ -3,6 +3,7 @@
 use super::loaded::{AnyFunction, AnyPolicy};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{NetworkFunction, SetupError, WorkerSetup};
+use crate::steering::Affinity;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -41,6 +42,10 @@ where
 
     fn adopts(&self) -> bool {
         false
+    }
+
+    fn affinity(&self, _: &AnyPolicy) -> Affinity {
+        Affinity::Any
     }
 
     fn adopt(&self, _: &mut dyn NetworkFunction, _: &AnyPolicy) {}

@@ -40,6 +40,42 @@ pub struct PortsConfig {
     /// Descriptors of every queue.
     #[serde(default = "usual_descriptors")]
     pub descriptors: u16,
+    /// Queues of every port; 1 for a device that cannot spread packets as the functions need it,
+    /// else one for each worker, as far as the device has them.
+    pub queues: Option<u16>,
+    /// How packets come to the worker that owns their flow.
+    #[serde(default)]
+    pub steering: SteeringKind,
+}
+
+/// How packets come to the worker that owns their flow, where functions need that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SteeringKind {
+    /// By the devices' receive side scaling where it can be told how, and by hand-over between
+    /// workers for the rest.
+    #[default]
+    Auto,
+    /// By receive side scaling: a device that cannot be told how is an error. What lands on the
+    /// wrong worker is still handed over.
+    Rss,
+    /// By hand-over alone.
+    Software,
+}
+
+impl PortsConfig {
+    /// One port, and all else as usual.
+    #[must_use]
+    pub fn new(inside: impl Into<String>) -> Self {
+        Self {
+            inside: inside.into(),
+            outside: None,
+            mtu: None,
+            descriptors: usual_descriptors(),
+            queues: None,
+            steering: SteeringKind::default(),
+        }
+    }
 }
 
 fn usual_descriptors() -> u16 {

@@ -2,7 +2,8 @@
 
 use crate::function::SetupError;
 use crate::mailbox::WorkerStopped;
-use dpdk_rs::{LaunchError, MempoolError, PortError};
+use crate::steering::{Affinity, AffinityConflict};
+use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
 
 /// Why a program does not run, or did not go on running.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,35 @@ pub enum RuntimeError {
     /// Queues without descriptors.
     #[error("[ports] descriptors: a queue needs at least one")]
     NoDescriptors,
+    /// More queues than the program has workers, or none.
+    #[error("[ports] queues: {queues} are not possible with {workers} worker(s), 1 to {workers} are")]
+    Queues {
+        /// As configured.
+        queues: u16,
+        /// Workers, one for each lcore.
+        workers: u16,
+    },
+    /// Two functions of the chain cannot both have what they need.
+    #[error(transparent)]
+    Affinity(#[from] AffinityConflict),
+    /// Packets from inside and from outside arrive at one port, and cannot be told apart.
+    #[error(
+        "[ports] outside: missing, and the functions need {affinity} on one worker: with several workers that takes a \
+         port for each side (give it, or run the program on one lcore)"
+    )]
+    OneSide {
+        /// What they need.
+        affinity: Affinity,
+    },
+    /// A function wants its ports in blocks of which there are too few.
+    #[error(transparent)]
+    PortBlocks(#[from] PortBlocksError),
+    /// A device does not spread packets as it is told, and nothing else was allowed.
+    #[error("{0} (steering = \"auto\" under [ports] hands packets over between workers instead)")]
+    Rss(RssError),
+    /// There is no memory for the rings between workers.
+    #[error(transparent)]
+    Ring(#[from] RingError),
     /// Two functions of one name: nobody could tell their tables and counters apart.
     #[error("there are two functions called {0:?}")]
     TwoFunctions(String),

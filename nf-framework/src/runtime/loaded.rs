@@ -3,6 +3,7 @@
 use crate::changes::Table;
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
+use crate::steering::Affinity;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// The policy that a file asks for, which takes over from the running one if there is one.
     fn prepare(&self, file: &ConfigFile, running: Option<&AnyPolicy>) -> Result<AnyPolicy, ConfigError>;
+
+    fn affinity(&self, policy: &AnyPolicy) -> Affinity;
 
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError>;
 
@@ -41,6 +44,10 @@ impl<F: Function> AnyFunction for F {
         };
         let wrong = |invalid: Invalid| file.error_at(Function::name(self), &invalid.key, invalid.message);
         Ok(Arc::new(policy.map_err(wrong)?))
+    }
+
+    fn affinity(&self, policy: &AnyPolicy) -> Affinity {
+        policy.downcast_ref().map_or_else(Affinity::default, |policy| Function::affinity(self, policy))
     }
 
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {
@@ -77,6 +84,10 @@ impl Loaded {
     /// Pairs a function with its first policy. A reload takes it as made from an empty table.
     pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
         Self { function: Arc::new(function), policy: Arc::new(policy), section: Table::new() }
+    }
+
+    pub(super) fn affinity(&self) -> Affinity {
+        self.function.affinity(&self.policy)
     }
 }
 

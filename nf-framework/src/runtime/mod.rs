@@ -10,10 +10,11 @@ mod drain;
 mod error;
 mod loaded;
 mod needs;
+mod ports;
 mod reload;
 
 pub use check::Check;
-pub use config::{ForwardingKind, PortsConfig, RuntimeConfig};
+pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 pub use configuration::{Configuration, Functions};
 pub use control::Control;
 pub use drain::{Drained, InUse};
@@ -23,19 +24,22 @@ pub use reload::{Reload, ReloadError};
 
 use crate::chain::Chain;
 use crate::context::Direction;
-use crate::counters::WorkerCounters;
+use crate::counters::{WorkerCounters, bump};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
-use crate::verdict::PortIx;
+use crate::steering::{Links, Sorter, Steering, connect};
+use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, PortInfo, QueuePair};
+use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
+use ports::{PortPlan, StartedPort};
 use reload::InForce;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::num::NonZero;
 use std::panic;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,10 +66,21 @@ pub struct Runtime<'eal> {
     known: Functions,
     pool: Mempool,
     ports: Vec<Port>,
-    /// One list per worker, a queue pair of each port.
-    queues: Vec<Vec<QueuePair>>,
+    /// By worker.
+    seats: Vec<Seat>,
+    steering: Option<Arc<Steering>>,
+    /// Whether the device of each end brings packets to their owners.
+    trusted: [bool; 2],
     lcores: Vec<Lcore>,
     shared: Arc<Shared>,
+}
+
+/// What a worker has to itself.
+#[derive(Debug)]
+struct Seat {
+    /// By port; `None` where the port has fewer queues than there are workers.
+    queues: Vec<Option<QueuePair>>,
+    links: Links,
 }
 
 impl<'eal> Runtime<'eal> {
@@ -97,22 +112,26 @@ impl<'eal> Runtime<'eal> {
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
             return Err(RuntimeError::TwoFunctions(twice.1.clone()));
         }
-        let ids = find_ports(eal, &config.ports)?;
         let lcores = eal.lcores();
-        let needs = Needs::new(config, &functions, lcores.len(), eal.has_hugepages());
+        let workers = workers(&lcores);
+        let plan = PortPlan::of(eal, &config.ports, workers, &functions)?;
+        let needs = Needs::new(config, &functions, &plan.queues(), lcores.len(), eal.has_hugepages());
         needs.check_packets()?;
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
-        static POOLS: AtomicU32 = AtomicU32::new(0);
-        let pool = Mempool::new(eal, &format!("packets-{}", POOLS.fetch_add(1, Ordering::Relaxed)), needs.pool)?;
-        let mut ports = Vec::new();
-        let mut queues: Vec<Vec<QueuePair>> = lcores.iter().map(|_| Vec::new()).collect();
-        for id in ids {
-            let (port, pairs) = needs.port(eal, id).pool(&pool).start()?;
+        static RUNTIMES: AtomicU32 = AtomicU32::new(0);
+        let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
+        let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
+        let started = plan.start(eal, &config.ports, &pool, workers)?;
+        let steered = plan.steering.is_some();
+        let links = connect(eal, &format!("links-{number}"), lcores.len(), steered, &plan.queues().of_ports)?;
+        let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
+        let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
+        for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
             ports.push(port);
-            for (worker, pair) in queues.iter_mut().zip(pairs) {
-                worker.push(pair);
-            }
+            *trusted = of_port;
+            let mut queues = queues.into_iter();
+            seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
         let shared = Shared {
             stop: AtomicBool::new(false),
@@ -126,7 +145,8 @@ impl<'eal> Runtime<'eal> {
         };
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
-        Ok(Self { eal, config, functions, known, pool, ports, queues, lcores, shared: Arc::new(shared) })
+        let (steering, shared) = (plan.steering, Arc::new(shared));
+        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -141,7 +161,7 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, queues, lcores, shared } = self;
+        let Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
@@ -152,6 +172,7 @@ impl<'eal> Runtime<'eal> {
             function: String::new(),
             pool: pool.clone(),
             registry: Arc::clone(&shared.registry),
+            steering: steering.clone(),
         };
         let setups: Arc<[WorkerSetup]> = lcores.iter().enumerate().map(setup).collect();
         let (control_end, worker_ends) = eal.scope(|scope| {
@@ -171,9 +192,9 @@ impl<'eal> Runtime<'eal> {
                 shared.stop.store(true, Ordering::Relaxed);
             }
             let mut joins = Vec::new();
-            for ((lcore, setup), queues) in lcores.iter().copied().zip(setups.iter()).zip(queues) {
-                let plan =
-                    Plan { setup: setup.clone(), functions: functions.clone(), forwarding, burst, clock, queues };
+            for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
+                let functions = functions.clone();
+                let plan = Plan { setup: setup.clone(), functions, forwarding, burst, clock, seat, trusted };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -193,6 +214,7 @@ impl<'eal> Runtime<'eal> {
                 shared.fail(RuntimeError::WorkerPanicked { worker, message: panic_message(payload.as_ref()) });
             }
         }
+        shared.count_lost_between_workers();
         // The policies go here, after every worker has let them go.
         let (value, ports, _in_force) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
         let report = shared.report(&ports);
@@ -223,13 +245,15 @@ struct Plan {
     forwarding: Option<ForwardingKind>,
     burst: usize,
     clock: Clock,
-    queues: Vec<QueuePair>,
+    seat: Seat,
+    trusted: [bool; 2],
 }
 
-/// A worker's life, on its lcore. Returns its queues, or `None` after a failure.
+/// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, burst, clock, queues } = plan;
+    let Plan { mut setup, functions, forwarding, burst, clock, seat, trusted } = plan;
+    let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
         function.name().clone_into(&mut setup.function);
@@ -237,7 +261,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
             Ok(instance) => chain.push(function.name(), instance),
             Err(error) => {
                 shared.fail(RuntimeError::Setup { function: setup.function, worker: setup.index, error });
-                return queues;
+                return queues.into_iter().flatten().collect();
             }
         }
     }
@@ -245,14 +269,16 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     drop(functions);
     let last = PortIx(u16::try_from(queues.len().saturating_sub(1)).unwrap_or(u16::MAX));
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
-        return queues;
+        return queues.into_iter().flatten().collect();
     };
     let forwarding = forwarding.map(ForwardingKind::make);
-    let pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    let mut pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    let Links { to_owner, as_owner, to_sender, as_sender } = links;
+    pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];
-    let ports =
-        queues.into_iter().zip(directions).map(|(queues, direction)| WorkerPort { queues, direction, refused: 0 });
-    let worker = Worker::new(pipeline, ports.collect(), burst, clock, Arc::clone(mailbox));
+    let ports = queues.into_iter().zip(to_sender).zip(directions);
+    let ports = ports.map(|((queues, to_sender), direction)| WorkerPort { queues, to_sender, direction, refused: 0 });
+    let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);
     while !shared.go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Relaxed) {
@@ -275,25 +301,26 @@ impl Shared {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
+    /// Drops, as far as counters go, what was in the rings between workers when they ended.
+    fn count_lost_between_workers(&self) {
+        let sum = |of: fn(&WorkerCounters) -> &AtomicU64| {
+            self.counters.iter().map(|worker| of(worker).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        };
+        let left = sum(|worker| &worker.handed_over).wrapping_sub(sum(|worker| &worker.taken_over));
+        if let Some(first) = self.counters.first() {
+            bump(&first.drops[DropReason::STOPPED.index()], left);
+            bump(&first.taken_over, left);
+        }
+    }
+
     fn report(&self, ports: &[Port]) -> Report {
         Report::new(ports, &self.functions, &self.counters, &self.registry)
     }
 }
-fn find_ports(eal: &Eal, config: &PortsConfig) -> Result<Vec<dpdk_rs::PortId>, RuntimeError> {
-    if config.outside.as_ref() == Some(&config.inside) {
-        return Err(RuntimeError::SamePort(config.inside.clone()));
-    }
-    let find = |side, name: &String| {
-        eal.port_by_name(name).ok_or_else(|| {
-            let names: Vec<String> =
-                eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
-            let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            RuntimeError::NoSuchPort { side, name: name.clone(), have }
-        })
-    };
-    let inside = find("inside", &config.inside)?;
-    let outside = config.outside.as_ref().map(|name| find("outside", name)).transpose()?;
-    Ok([Some(inside), outside].into_iter().flatten().collect())
+
+/// One worker on each lcore.
+fn workers(lcores: &[Lcore]) -> NonZero<u16> {
+    u16::try_from(lcores.len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN)
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> String {

@@ -3,20 +3,25 @@
 use super::RuntimeConfig;
 use super::error::RuntimeError;
 use super::loaded::Loaded;
-use dpdk_rs::{Eal, MempoolConfig, PortBuilder, PortId};
+use crate::steering::RING;
+use dpdk_rs::MempoolConfig;
 
-/// What a configuration needs with so many workers.
+/// How many queue pairs each port has, and whether workers hand packets over to their owners.
+#[derive(Debug)]
+pub(super) struct Queues {
+    pub(super) of_ports: Vec<usize>,
+    pub(super) steered: bool,
+}
+
+/// What a configuration needs of memory.
 #[derive(Debug)]
 pub(super) struct Needs {
-    /// One for each lcore, and a queue pair of each port for each of them.
-    pub(super) workers: u16,
     /// The packets' pool.
     pub(super) pool: MempoolConfig,
-    /// Of every queue.
-    pub(super) descriptors: u16,
-    pub(super) mtu: Option<u16>,
     /// Bytes of that pool.
     pub(super) packet_bytes: u64,
+    /// Bytes of the rings between workers.
+    pub(super) ring_bytes: u64,
     /// Bytes for the instances of each function on all workers, by its name.
     pub(super) functions: Vec<(String, u64)>,
     /// Packets that the receive queues take when they are filled.
@@ -24,10 +29,19 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn new(config: &RuntimeConfig, functions: &[Loaded], workers: usize, hugepages: bool) -> Self {
-        let ports = 1 + usize::from(config.ports.outside.is_some());
-        let filled = ports * workers * usize::from(config.ports.descriptors);
-        let size = config.packets.unwrap_or_else(|| packets_needed(ports, workers, config));
+    pub(super) fn new(
+        config: &RuntimeConfig,
+        functions: &[Loaded],
+        queues: &Queues,
+        workers: usize,
+        hugepages: bool,
+    ) -> Self {
+        let filled = queues.of_ports.iter().sum::<usize>() * usize::from(config.ports.descriptors);
+        let rings = rings(queues, workers);
+        // Every descriptor may hold a packet, every worker a full cache and its bursts, every
+        // ring between workers what it has room for.
+        let usual = || 2 * filled + workers * (512 + 1024) + rings * RING as usize;
+        let size = config.packets.unwrap_or_else(|| usual_size(usual()));
         let of_function = |loaded: &Loaded| {
             let bytes = loaded.function.memory(&loaded.policy) as u64;
             (loaded.function.name().to_owned(), bytes.saturating_mul(workers as u64))
@@ -39,11 +53,9 @@ impl Needs {
             ..MempoolConfig::default()
         };
         Self {
-            workers: u16::try_from(workers).unwrap_or(u16::MAX),
             pool,
             packet_bytes: pool.bytes(hugepages),
-            descriptors: config.ports.descriptors,
-            mtu: config.ports.mtu,
+            ring_bytes: rings as u64 * u64::from(RING) * size_of::<*const ()>() as u64,
             functions: functions.iter().map(of_function).collect(),
             filled: u32::try_from(filled).unwrap_or(u32::MAX),
         }
@@ -55,25 +67,23 @@ impl Needs {
         if have < need { Err(RuntimeError::TooFewPackets { have, need }) } else { Ok(()) }
     }
 
-    /// A port with its queues, without a pool.
-    pub(super) fn port<'eal>(&self, eal: &'eal Eal, id: PortId) -> PortBuilder<'eal> {
-        let builder = PortBuilder::new(eal, id).queues(self.workers).descriptors(self.descriptors, self.descriptors);
-        self.mtu.into_iter().fold(builder, PortBuilder::mtu)
-    }
-
-    /// Bytes of the EAL's memory: packets and tables. What drivers take for their queues comes
-    /// on top; it is little.
+    /// Bytes of the EAL's memory: packets, rings and tables. What drivers take for their queues
+    /// comes on top; it is little.
     pub(super) fn bytes(&self) -> u64 {
-        self.functions.iter().fold(self.packet_bytes, |sum, (_, bytes)| sum.saturating_add(*bytes))
+        let fixed = self.packet_bytes + self.ring_bytes;
+        self.functions.iter().fold(fixed, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 }
 
-/// Every descriptor may hold a packet, every worker a full cache and its bursts.
-fn packets_needed(ports: usize, workers: usize, config: &RuntimeConfig) -> u32 {
-    let per_worker = ports * 2 * usize::from(config.ports.descriptors) + 512 + 1024;
-    let needed = u32::try_from(workers * per_worker).unwrap_or(u32::MAX >> 1);
-    // A power of two less one is what the pool's ring wastes least with.
-    needed.next_power_of_two().max(2) - 1
+/// How many rings there are between workers: to owners, and to those that have a queue.
+fn rings(queues: &Queues, workers: usize) -> usize {
+    let to_owners = if queues.steered { workers * (workers - 1) } else { 0 };
+    to_owners + queues.of_ports.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
+}
+
+/// A power of two less one is what the pool's ring wastes least with.
+fn usual_size(needed: usize) -> u32 {
+    u32::try_from(needed).unwrap_or(u32::MAX >> 1).next_power_of_two().max(2) - 1
 }
 
 /// With the headroom of 128 bytes it fits into the 16 bits that DPDK has for it.

@@ -200,6 +200,9 @@ impl Control {
                     function: function.name().to_owned(),
                     message: panic_message(payload.as_ref()),
                 })??;
+                if let Some(running) = policies.last() {
+                    check_affinity(file, function.as_ref(), running, &policy)?;
+                }
                 next.push(Next { index, function: Arc::clone(function), policy });
                 old.insert(function.name().to_owned(), Value::Table(section.clone()));
                 new.insert(function.name().to_owned(), Value::Table(written));
@@ -286,6 +289,20 @@ fn change_over(generation: u64, next: &[Next], chain: &mut Chain, cx: &mut Conte
     }
     chain.standing.generation = generation;
     cx.counters.generation.store(generation, Ordering::Relaxed);
+}
+
+/// Which packets meet on one worker was settled at start: sessions are where they are.
+fn check_affinity(
+    file: &ConfigFile,
+    function: &dyn AnyFunction,
+    running: &AnyPolicy,
+    next: &AnyPolicy,
+) -> Result<(), ConfigError> {
+    let (old, new) = (function.affinity(running), function.affinity(next));
+    let message = || {
+        format!("needs {new} on one worker in place of {old}, which cannot change in a running program (restart it)")
+    };
+    if old == new { Ok(()) } else { Err(file.error_at(function.name(), "", message())) }
 }
 
 /// The framework's part is not what it was.

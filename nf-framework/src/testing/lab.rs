@@ -2,12 +2,15 @@
 
 use crate::chain::Chain;
 use crate::function::{Registry, WorkerSetup};
+use crate::steering::{Affinity, Steering, connect};
 use crate::testing::trial::Trial;
-use dpdk_rs::{Eal, Mempool, MempoolConfig};
+use dpdk_rs::{Eal, Mempool, MempoolConfig, RssTableSize};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -27,16 +30,55 @@ impl Lab<'_> {
     /// A chain made by `make`, to be given packets; it forwards like [`Wire`](crate::Wire).
     pub fn trial(&self, make: impl FnOnce(&mut WorkerSetup) -> Chain) -> Trial {
         let registry: Arc<Registry> = Arc::default();
-        let mut setup = WorkerSetup {
-            index: 0,
-            workers: 1,
+        let chain = make(&mut self.setup((0, 1), &registry, None));
+        Trial::new(vec![(chain, None)], self.pool.clone(), registry)
+    }
+
+    /// The same chain on several workers, for functions that need what `affinity` says: *every*
+    /// packet that has an owner arrives at another worker and is handed over to it. What comes
+    /// out must be what comes out of one worker, but for the order of different flows.
+    ///
+    /// # Panics
+    ///
+    /// With less than two workers.
+    pub fn trial_at_wrong_workers(
+        &self,
+        workers: u16,
+        affinity: Affinity,
+        mut make: impl FnMut(&mut WorkerSetup) -> Chain,
+    ) -> Trial {
+        assert!(workers > 1, "with one worker there is no wrong one");
+        static TRIALS: AtomicU32 = AtomicU32::new(0);
+        let (registry, count) = (Arc::default(), usize::from(workers));
+        let size = RssTableSize::new(128).expect("a power of two");
+        let some = NonZero::new(workers).expect("not zero");
+        let steering = Steering::new(affinity, some, size, 1).expect("blocks of ports that are not too large");
+        let steering = Arc::new(steering);
+        let name = format!("trial-{}", TRIALS.fetch_add(1, Ordering::Relaxed));
+        let links = connect(self.eal, &name, count, true, &[]).expect("memory for rings");
+        let lane = |(index, links)| {
+            let chain = make(&mut self.setup((index, count), &registry, Some(&steering)));
+            (chain, Some((Arc::clone(&steering), links)))
+        };
+        let lanes = links.into_iter().enumerate().map(lane).collect();
+        Trial::new(lanes, self.pool.clone(), registry)
+    }
+
+    fn setup(
+        &self,
+        (index, workers): (usize, usize),
+        registry: &Arc<Registry>,
+        steering: Option<&Arc<Steering>>,
+    ) -> WorkerSetup {
+        WorkerSetup {
+            index,
+            workers,
             lcore: None,
             function: "test".to_owned(),
             pool: self.pool.clone(),
-            registry: Arc::clone(&registry),
-        };
-        let chain = make(&mut setup);
-        Trial::new(chain, self.pool.clone(), registry)
+            registry: Arc::clone(registry),
+            steering: steering.cloned(),
+        }
     }
 }
 

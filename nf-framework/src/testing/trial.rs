@@ -3,16 +3,18 @@
 use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::context::{Context, Direction};
-use crate::counters::WorkerCounters;
+use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::{Forwarding, Wire};
 use crate::function::{NetworkFunction, Registry};
 use crate::report::{Balance, Report};
+use crate::steering::{Links, Sorter, Steering};
 use crate::time::Instant;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Transmit};
-use dpdk_rs::{Burst, Mempool};
+use dpdk_rs::{Burst, Consumer, Mempool};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const INSIDE: PortIx = PortIx(0);
@@ -36,11 +38,15 @@ pub struct Outcome {
 /// A chain in a test, with two ports and a clock that moves when told to.
 #[derive(Debug)]
 pub struct Trial {
-    pipeline: Pipeline,
+    /// By worker; most trials have one.
+    lanes: Vec<Lane>,
+    /// Who owns what; `None` with one worker.
+    steering: Option<Arc<Steering>>,
     batch: Batch,
     now: Instant,
     registry: Arc<Registry>,
-    counters: Arc<WorkerCounters>,
+    counters: Vec<Arc<WorkerCounters>>,
+    pool: Mempool,
     names: Vec<String>,
     wire: Ports,
     /// What stood at the end of the last outcome.
@@ -49,6 +55,16 @@ pub struct Trial {
     /// Packets that were out of the pool before.
     out: u32,
 }
+
+/// One worker's part.
+#[derive(Debug)]
+struct Lane {
+    pipeline: Pipeline,
+    as_owner: Vec<Consumer>,
+}
+
+/// One worker's part in steering.
+type Part = (Arc<Steering>, Links);
 
 /// What left, and what the ports take.
 #[derive(Debug)]
@@ -83,19 +99,32 @@ impl Transmit for Ports {
 }
 
 impl Trial {
-    pub(crate) fn new(chain: Chain, pool: Mempool, registry: Arc<Registry>) -> Self {
-        let counters = Arc::new(WorkerCounters::new(2, chain.len()));
-        let names = chain.names().map(str::to_owned).collect();
-        let forwarding: Option<Box<dyn Forwarding>> = Some(Box::new(Wire));
-        let pipeline = Pipeline::new(chain, forwarding, (INSIDE, OUTSIDE), pool, Arc::clone(&counters));
+    /// From the chain of each worker, and its part in steering.
+    pub(crate) fn new(chains: Vec<(Chain, Option<Part>)>, pool: Mempool, registry: Arc<Registry>) -> Self {
+        let names = chains.first().map_or(Vec::new(), |(chain, _)| chain.names().map(str::to_owned).collect());
+        let (mut lanes, mut counters, mut all_steering) = (Vec::new(), Vec::new(), None);
+        for (worker, (chain, part)) in chains.into_iter().enumerate() {
+            let of_worker = Arc::new(WorkerCounters::new(2, chain.len()));
+            let forwarding: Option<Box<dyn Forwarding>> = Some(Box::new(Wire));
+            let mut pipeline =
+                Pipeline::new(chain, forwarding, (INSIDE, OUTSIDE), pool.clone(), Arc::clone(&of_worker));
+            let (steering, links) = part.unzip();
+            let Links { to_owner, as_owner, .. } = links.unwrap_or_default();
+            pipeline.sorter = steering.clone().map(|steering| Sorter::new(steering, worker, to_owner, [false; 2]));
+            all_steering = steering;
+            counters.push(of_worker);
+            lanes.push(Lane { pipeline, as_owner });
+        }
         let batch = Batch::with_limit(Burst::CAPACITY);
-        let out = out_of(&pipeline.pool);
+        let out = out_of(&pool);
         Self {
-            pipeline,
+            lanes,
+            steering: all_steering,
             batch,
             now: Instant::START,
             registry,
             counters,
+            pool,
             names,
             wire: Ports::default(),
             balance: Balance::default(),
@@ -107,7 +136,9 @@ impl Trial {
     /// Without forwarding: what no function decides about is dropped.
     #[must_use]
     pub fn without_forwarding(mut self) -> Self {
-        self.pipeline.forwarding = None;
+        for lane in &mut self.lanes {
+            lane.pipeline.forwarding = None;
+        }
         self
     }
 
@@ -123,7 +154,7 @@ impl Trial {
 
     /// With a program around it that is being drained, or not.
     pub fn set_draining(&mut self, draining: bool) {
-        self.pipeline.chain.standing.draining = draining;
+        self.lanes.iter_mut().for_each(|lane| lane.pipeline.chain.standing.draining = draining);
     }
 
     /// The virtual time.
@@ -138,26 +169,56 @@ impl Trial {
     ///
     /// When there are more, a frame is longer than a packet of the pool, or the pool is empty.
     pub fn send(&mut self, direction: Direction, frames: &[Vec<u8>]) -> Outcome {
-        for frame in frames {
-            let mut packet = self.pipeline.pool.alloc().expect("the tests' pool is empty");
-            assert!(packet.set_contents(frame), "a frame of {} bytes does not fit into a packet", frame.len());
-            assert!(self.batch.push(packet).is_ok(), "more than {} frames at once", Burst::CAPACITY);
-        }
         let port = if direction == Direction::Outbound { INSIDE } else { OUTSIDE };
-        crate::counters::bump(&self.counters.ports[usize::from(port.0)].received, frames.len() as u64);
-        self.pipeline.process(&mut self.batch, direction, self.now, &mut self.wire);
+        for (worker, lane) in self.lanes.iter_mut().enumerate() {
+            let mut received = 0;
+            for frame in frames {
+                if arrives_at(self.steering.as_deref(), self.counters.len(), direction, frame) != worker {
+                    continue;
+                }
+                let mut packet = self.pool.alloc().expect("the tests' pool is empty");
+                assert!(packet.set_contents(frame), "a frame of {} bytes does not fit into a packet", frame.len());
+                packet.set_port(dpdk_rs::PortId(port.0));
+                assert!(self.batch.push(packet).is_ok(), "more than {} frames at once", Burst::CAPACITY);
+                received += 1;
+            }
+            crate::counters::bump(&self.counters[worker].ports[usize::from(port.0)].received, received);
+            lane.pipeline.process(&mut self.batch, direction, self.now, &mut self.wire);
+        }
+        self.take_over();
         self.outcome()
     }
 
     /// Lets time pass, and the functions tick at its end.
     pub fn advance(&mut self, time: Duration) -> Outcome {
         self.now = self.now + time;
-        self.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+        for lane in &mut self.lanes {
+            lane.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+        }
+        self.take_over();
         self.outcome()
     }
 
+    /// Every worker takes what the others have handed over, until nothing is left.
+    fn take_over(&mut self) {
+        let mut handed = Burst::with_limit(Burst::CAPACITY);
+        let mut quiet = false;
+        while !quiet {
+            quiet = true;
+            for Lane { pipeline, as_owner } in &mut self.lanes {
+                for ring in as_owner {
+                    if ring.receive(&mut handed) > 0 {
+                        quiet = false;
+                        pipeline.take_over(&mut handed, &mut self.batch, self.now, &mut self.wire);
+                    }
+                }
+            }
+        }
+    }
+
     /// Does something with a function of the chain between two bursts, as a command or a new
-    /// policy would. What becomes of packets by it is in the next outcome.
+    /// policy would; with several workers, of the first one's. What becomes of packets by it is in
+    /// the next outcome.
     ///
     /// # Panics
     ///
@@ -167,16 +228,17 @@ impl Trial {
         index: usize,
         command: impl FnOnce(&mut F, &mut Context<'_>) -> R,
     ) -> R {
-        let (chain, mut cx) = self.pipeline.outside_of_batches(self.now);
+        let pipeline = &mut self.lanes[0].pipeline;
+        let (chain, mut cx) = pipeline.outside_of_batches(self.now);
         let answer = chain.command(index, &mut cx, command);
-        self.counters.pending.store(self.pipeline.pending.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.counters[0].pending.store(pipeline.pending.len() as u64, Ordering::Relaxed);
         answer.expect("there is a function of this type at this place")
     }
 
     #[cfg(test)]
     pub(crate) fn work(&mut self, mailbox: &crate::mailbox::Mailbox) {
         while mailbox.has_mail() {
-            let (chain, mut cx) = self.pipeline.outside_of_batches(self.now);
+            let (chain, mut cx) = self.lanes[0].pipeline.outside_of_batches(self.now);
             mailbox.open_next(chain, &mut cx);
         }
     }
@@ -184,11 +246,12 @@ impl Trial {
     /// The counters, as a program would show them.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.pipeline.chain.gauge_sessions(&self.counters);
-        let mut report = Report::new(&[], &self.names, &[Arc::clone(&self.counters)], &self.registry);
-        let count = |of: fn(&crate::counters::PortCounters) -> &std::sync::atomic::AtomicU64| {
-            self.counters.ports.iter().map(|port| of(port).load(std::sync::atomic::Ordering::Relaxed)).sum()
-        };
+        for (lane, counters) in self.lanes.iter().zip(&self.counters) {
+            lane.pipeline.chain.gauge_sessions(counters);
+        }
+        let mut report = Report::new(&[], &self.names, &self.counters, &self.registry);
+        let ports = || self.counters.iter().flat_map(|worker| &worker.ports);
+        let count = |of: fn(&PortCounters) -> &AtomicU64| ports().map(|port| of(port).load(Ordering::Relaxed)).sum();
         report.balance =
             Balance { received: count(|port| &port.received), sent: count(|port| &port.sent), ..report.balance };
         report
@@ -199,8 +262,7 @@ impl Trial {
         let report = self.report();
         let after = report.balance;
         assert_eq!(after.unaccounted(), 0, "the packet balance does not close: {after}");
-        let held = self.pipeline.chain.held() + self.pipeline.pending.len();
-        assert_eq!(after.held, held as u64, "the functions' held() and their counters differ");
+        assert_eq!(after.held, self.held() as u64, "the functions' held() and their counters differ");
         let drops: BTreeMap<String, u64> = report.drops.into_iter().map(|drop| (drop.reason, drop.count)).collect();
         let drops_before = std::mem::replace(&mut self.drops, drops.clone());
         let mut dropped = drops;
@@ -227,14 +289,20 @@ impl Trial {
     ///
     /// When they are not. Two trials at once share the pool, and see each other's packets.
     pub fn check_for_leaks(&self) {
-        let out = i64::from(out_of(&self.pipeline.pool)) - i64::from(self.out);
-        let held = self.pipeline.chain.held() + self.pipeline.pending.len();
-        assert_eq!(
-            out,
-            i64::try_from(held).unwrap_or(i64::MAX),
-            "packets out of the pool, and packets that functions hold"
-        );
+        let out = i64::from(out_of(&self.pool)) - i64::from(self.out);
+        let held = i64::try_from(self.held()).unwrap_or(i64::MAX);
+        assert_eq!(out, held, "packets out of the pool, and packets that functions hold");
     }
+
+    fn held(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len()).sum()
+    }
+}
+
+/// The worker that a frame arrives at: not its owner, if it has one and there are others.
+fn arrives_at(steering: Option<&Steering>, workers: usize, direction: Direction, frame: &[u8]) -> usize {
+    let owner = steering.and_then(|steering| steering.owner_of_frame(direction, &mut frame.to_vec()));
+    owner.map_or(0, |owner| (owner + 1) % workers)
 }
 
 fn out_of(pool: &Mempool) -> u32 {

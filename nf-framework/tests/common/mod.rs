@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use dpdk_rs::Eal;
-use nf_framework::{Batch, Context, Direction, Mbuf, NetworkFunction, PacketFunction, Verdict};
+use nf_framework::{Batch, Context, Direction, Mbuf, NetworkFunction, PacketFunction, Ports, Tuple, Verdict};
 use std::any::Any;
+use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
@@ -43,6 +44,16 @@ impl NetworkFunction for Mirror {
             }
         }
     }
+}
+
+/// Addresses and ports of a flow's packets in one of its directions.
+pub(crate) type Flow = (IpAddr, IpAddr, Ports);
+
+/// The flow of a tuple, whichever its direction.
+pub(crate) fn flow_of(tuple: Tuple) -> Flow {
+    let there = |tuple: Tuple| (tuple.source, tuple.destination, tuple.ports);
+    let (one, other) = (there(tuple), there(tuple.reversed()));
+    if tuple.source <= tuple.destination { one } else { other }
 }
 
 /// Numbers of no great quality that are the same on every run (splitmix64).

@@ -203,7 +203,7 @@ fn worker(eal: &Eal, pair: Pair, functions: Vec<Loaded>, slice: Duration) -> any
     let config = RuntimeConfig {
         chain: None,
         forwarding: Some(ForwardingKind::Wire),
-        ports: PortsConfig { inside, outside: Some(outside), mtu: None, descriptors: DESCRIPTORS },
+        ports: PortsConfig { outside: Some(outside), descriptors: DESCRIPTORS, ..PortsConfig::new(inside) },
         burst: BURST,
         packets: Some(MBUFS),
     };

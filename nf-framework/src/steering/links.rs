@@ -1,0 +1,65 @@
+//! The rings between workers.
+
+use crate::counters::{WorkerCounters, bump};
+use crate::verdict::{DropReason, PortIx};
+use dpdk_rs::{Burst, Consumer, Eal, Producer, Ring, RingError};
+
+/// Packets that wait in a ring at most; one more is dropped as `hand-over-full`.
+pub(crate) const RING: u32 = 512;
+
+/// One worker's ends of the rings between workers.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// By worker: packets that belong to it. None to itself.
+    pub(crate) to_owner: Vec<Option<Producer>>,
+    /// From each other worker: packets that belong to this one.
+    pub(crate) as_owner: Vec<Consumer>,
+    /// By port: packets to be sent by the worker that has a queue; `None` where this one has.
+    pub(crate) to_sender: Vec<Option<Producer>>,
+    /// Packets to be sent by this worker, for one that has no queue of that port.
+    pub(crate) as_sender: Vec<(PortIx, Consumer)>,
+}
+
+/// Connects workers: each with each other one if packets are `steered`, and each that has no
+/// queue of a port with one that has. `queues` says how many of the workers, from the first on,
+/// have a queue of each port; `name` starts the rings' names.
+pub(crate) fn connect(
+    eal: &Eal,
+    name: &str,
+    workers: usize,
+    steered: bool,
+    queues: &[usize],
+) -> Result<Vec<Links>, RingError> {
+    let mut links: Vec<Links> = (0..workers).map(|_| Links::default()).collect();
+    if steered {
+        for from in 0..workers {
+            for to in 0..workers {
+                let ring = if from == to { None } else { Some(Ring::pair(eal, &format!("{name}-{from}-{to}"), RING)?) };
+                let (producer, consumer) = ring.unzip();
+                links[from].to_owner.push(producer);
+                links[to].as_owner.extend(consumer);
+            }
+        }
+    }
+    for (port, &queues) in (0..).zip(queues) {
+        for from in 0..workers {
+            let ring =
+                if from < queues { None } else { Some(Ring::pair(eal, &format!("{name}-{from}-port{port}"), RING)?) };
+            let (producer, consumer) = ring.unzip();
+            links[from].to_sender.push(producer);
+            if let Some(consumer) = consumer {
+                links[from % queues].as_sender.push((PortIx(port), consumer));
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// Puts a burst into a ring and leaves it empty; what finds no room is dropped and counted.
+#[inline]
+pub(crate) fn hand_over(ring: &mut Producer, burst: &mut Burst, counters: &WorkerCounters) {
+    let handed_over = ring.send(burst);
+    bump(&counters.handed_over, handed_over as u64);
+    let refused = burst.clear();
+    bump(&counters.drops[DropReason::HAND_OVER_FULL.index()], refused as u64);
+}

@@ -1,0 +1,295 @@
+//! One worker's part in steering: keeps what is its own and hands the rest over.
+
+use super::Steering;
+use super::links::hand_over;
+use super::trust::Trust;
+use crate::batch::Batch;
+use crate::context::{Direction, Position};
+use crate::counters::{WorkerCounters, bump};
+use dpdk_rs::{Burst, IpVersion, Mbuf, PortId, Producer};
+use std::sync::Arc;
+
+/// Sorts packets by their owners.
+#[derive(Debug)]
+pub(crate) struct Sorter {
+    steering: Arc<Steering>,
+    worker: usize,
+    /// By owner; none to this worker.
+    rings: Vec<Option<Producer>>,
+    /// By owner, empty between batches.
+    staged: Vec<Burst>,
+    /// What is known of the devices at the inside and the outside end.
+    trust: [Trust; 2],
+}
+
+impl Sorter {
+    pub(crate) fn new(steering: Arc<Steering>, worker: usize, rings: Vec<Option<Producer>>, told: [bool; 2]) -> Self {
+        let staged = rings.iter().map(|_| Burst::new()).collect();
+        let trust = told.map(|told| if told { Trust::new() } else { Trust::None });
+        Self { steering, worker, rings, staged, trust }
+    }
+
+    /// Hands over what belongs to others. The batch keeps the rest, in order.
+    #[inline]
+    pub(crate) fn sort(&mut self, batch: &mut Batch, direction: Direction, counters: &WorkerCounters) {
+        batch.prefetch();
+        let mut foreign = false;
+        for slot in batch.undecided() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            if let Some(owner) = self.other_owner(packet, direction, counters)
+                && let Some(packet) = batch.take(slot)
+            {
+                self.stage(owner, packet, Entrance { direction, turned: false });
+                foreign = true;
+            }
+        }
+        if foreign {
+            batch.close_ranks();
+            self.flush(counters);
+        }
+    }
+
+    /// Hands a packet over that turns back into the chain, if it belongs to another worker
+    /// there; otherwise it comes back. [`Sorter::flush`] has to follow.
+    pub(crate) fn turn(&mut self, mut packet: Mbuf, direction: Direction) -> Option<Mbuf> {
+        match self.steering.owner_of_frame(direction, packet.data_mut()) {
+            Some(owner) if owner != self.worker => {
+                self.stage(owner, packet, Entrance { direction, turned: true });
+                None
+            }
+            _ => Some(packet),
+        }
+    }
+
+    /// The owner of a packet that came in here, if that is somebody else.
+    #[inline]
+    fn other_owner(&mut self, packet: &mut Mbuf, direction: Direction, counters: &WorkerCounters) -> Option<usize> {
+        let side = self.steering.side(direction);
+        let trust = &mut self.trust[direction as usize];
+        let expected = *trust != Trust::None && plain(packet.data()).is_some_and(|version| side.device_knows(version));
+        if expected && trust.believes() {
+            return None;
+        }
+        let owner = self.steering.owner_of_frame(direction, packet.data_mut()).filter(|&owner| owner != self.worker)?;
+        if expected
+            && trust.was_misled()
+            && let Some(port) = counters.ports.get(direction as usize)
+        {
+            bump(&port.misled, 1);
+        }
+        Some(owner)
+    }
+
+    fn stage(&mut self, owner: usize, mut packet: Mbuf, entrance: Entrance) {
+        entrance.write(&mut packet);
+        if let Some(staged) = self.staged.get_mut(owner) {
+            // As many as a batch has slots find room.
+            drop(staged.push(packet));
+        }
+    }
+
+    /// Puts what is staged into the rings.
+    pub(crate) fn flush(&mut self, counters: &WorkerCounters) {
+        for (staged, ring) in self.staged.iter_mut().zip(&mut self.rings) {
+            if let (false, Some(ring)) = (staged.is_empty(), ring) {
+                hand_over(ring, staged, counters);
+            }
+        }
+    }
+}
+
+/// Where a packet on its way to its owner goes in there: its input side is preserved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entrance {
+    direction: Direction,
+    turned: bool,
+}
+
+impl Entrance {
+    /// DPDK counts ports up to RTE_MAX_ETHPORTS, which is far below these.
+    const INBOUND: u16 = 1 << 14;
+    const TURNED: u16 = 1 << 15;
+
+    /// Writes it beside the packet's port.
+    fn write(self, packet: &mut Mbuf) {
+        let mut port = packet.port().0;
+        port |= if self.direction == Direction::Inbound { Self::INBOUND } else { 0 };
+        port |= if self.turned { Self::TURNED } else { 0 };
+        packet.set_port(PortId(port));
+    }
+
+    /// Of the first packet that is left.
+    #[inline]
+    pub(crate) fn of_first(burst: &Burst) -> Option<Self> {
+        burst.iter().next().map(Self::read)
+    }
+
+    /// Reads it without taking it off.
+    #[inline]
+    pub(crate) fn read(packet: &Mbuf) -> Self {
+        let port = packet.port().0;
+        let direction = if port & Self::INBOUND == 0 { Direction::Outbound } else { Direction::Inbound };
+        Self { direction, turned: port & Self::TURNED != 0 }
+    }
+
+    /// Takes it off again.
+    #[inline]
+    pub(crate) fn erase(packet: &mut Mbuf) {
+        packet.set_port(PortId(packet.port().0 & !(Self::INBOUND | Self::TURNED)));
+    }
+
+    /// The place in a chain of so many functions.
+    pub(crate) fn position(self, functions: usize) -> Position {
+        Position { turned: self.turned, ..Position::entrance(self.direction, functions) }
+    }
+}
+
+/// The version of an untagged IP packet with TCP or UDP in it, whole and without extension
+/// headers: what every device hashes by addresses and ports.
+#[inline]
+fn plain(frame: &[u8]) -> Option<IpVersion> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let start: &[u8; 34] = frame.first_chunk()?;
+    match (start[12], start[13]) {
+        // The fragment offset and MF are the 16 bits at 20, without their first two.
+        (0x08, 0x00) => {
+            (matches!(start[23], TCP | UDP) && start[20] & 0x3f == 0 && start[21] == 0).then_some(IpVersion::V4)
+        }
+        (0x86, 0xdd) => matches!(start[20], TCP | UDP).then_some(IpVersion::V6),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steering::{Affinity, Links, connect};
+    use crate::testing::{Frame, Lab, lab};
+    use crate::verdict::DropReason;
+    use dpdk_rs::RssTableSize;
+    use std::num::NonZero;
+    use std::sync::atomic::Ordering;
+
+    fn steering() -> Arc<Steering> {
+        let (workers, size) = (NonZero::new(2).unwrap(), RssTableSize::new(128).unwrap());
+        Arc::new(Steering::new(Affinity::Flow, workers, size, 1).unwrap())
+    }
+
+    /// Frames of as many flows that belong to this worker.
+    fn frames_of(owner: usize, count: usize, vlan: Option<u16>) -> Vec<Vec<u8>> {
+        let steering = steering();
+        let tagged = |port| {
+            vlan.into_iter().fold(Frame::new(), Frame::vlan).ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(port, 53)
+        };
+        let frames = (1000..=u16::MAX).map(|port| tagged(port).build());
+        let owned = |frame: &Vec<u8>| steering.owner_of_frame(Direction::Outbound, &mut frame.clone()) == Some(owner);
+        frames.filter(owned).take(count).collect()
+    }
+
+    /// The sorter of the first of two workers, with its batch and counters, and the other's links.
+    struct Bench<'a> {
+        lab: &'a Lab<'a>,
+        sorter: Sorter,
+        batch: Batch,
+        counters: WorkerCounters,
+        other: Links,
+    }
+
+    impl<'a> Bench<'a> {
+        fn new(lab: &'a Lab<'a>, name: &str, told: bool) -> Self {
+            let mut links = connect(lab.eal, name, 2, true, &[]).unwrap();
+            let (other, own) = (links.pop().unwrap(), links.pop().unwrap());
+            let (batch, counters) = (Batch::with_limit(64), WorkerCounters::new(2, 0));
+            Self { lab, sorter: Sorter::new(steering(), 0, own.to_owner, [told; 2]), batch, counters, other }
+        }
+
+        /// The frames that stay.
+        fn sort(&mut self, direction: Direction, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+            for frame in frames {
+                let mut packet = self.lab.pool.alloc().unwrap();
+                assert!(packet.set_contents(frame));
+                packet.set_port(PortId(7));
+                assert!(self.batch.push(packet).is_ok());
+            }
+            self.sorter.sort(&mut self.batch, direction, &self.counters);
+            let mut left = Vec::new();
+            self.batch.settle(|packet, _| left.push(packet.data().to_vec()));
+            left
+        }
+
+        /// What the other worker gets.
+        fn handed_over(&mut self) -> Vec<(PortId, Entrance, Vec<u8>)> {
+            let (mut burst, mut all) = (Burst::with_limit(64), Vec::new());
+            while self.other.as_owner[0].receive(&mut burst) > 0 {
+                for mut packet in burst.drain() {
+                    let entrance = Entrance::read(&packet);
+                    Entrance::erase(&mut packet);
+                    all.push((packet.port(), entrance, packet.data().to_vec()));
+                }
+                burst.reset();
+            }
+            all
+        }
+
+        fn misled(&self) -> u64 {
+            self.counters.ports[0].misled.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn what_is_foreign_is_handed_over_with_its_side_and_its_port_and_the_rest_stays_in_order() {
+        lab(|lab| {
+            let mut bench = Bench::new(lab, "sorts", false);
+            let (own, foreign) = (frames_of(0, 3, None), frames_of(1, 2, None));
+            let no_owner = Frame::new().arp_request([192, 0, 2, 1], [192, 0, 2, 2]).build();
+            let mixed = [&own[0], &foreign[0], &no_owner, &own[1], &foreign[1], &own[2]].map(Clone::clone);
+            for direction in [Direction::Outbound, Direction::Inbound] {
+                let left = bench.sort(direction, &mixed);
+                assert_eq!(left, [&own[0], &no_owner, &own[1], &own[2]].map(Clone::clone));
+                let entrance = Entrance { direction, turned: false };
+                let expected = foreign.iter().map(|frame| (PortId(7), entrance, frame.clone()));
+                assert_eq!(bench.handed_over(), expected.collect::<Vec<_>>());
+            }
+            assert_eq!(bench.counters.handed_over.load(Ordering::Relaxed), 4);
+        });
+    }
+
+    #[test]
+    fn what_finds_no_room_in_the_ring_is_dropped_and_counted() {
+        lab(|lab| {
+            let mut bench = Bench::new(lab, "full", false);
+            let foreign = frames_of(1, 60, None);
+            for _ in 0..10 {
+                assert!(bench.sort(Direction::Outbound, &foreign).is_empty());
+            }
+            let dropped = bench.counters.drops[DropReason::HAND_OVER_FULL.index()].load(Ordering::Relaxed);
+            assert_eq!((bench.counters.handed_over.load(Ordering::Relaxed), dropped), (512, 88));
+            assert_eq!(bench.handed_over().len(), 512);
+        });
+    }
+
+    #[test]
+    fn a_device_is_believed_until_it_brings_a_packet_that_belongs_elsewhere() {
+        lab(|lab| {
+            let mut bench = Bench::new(lab, "trust", true);
+            let (own, foreign, tagged) = (frames_of(0, 64, None), frames_of(1, 1, None), frames_of(1, 1, Some(5)));
+            let mut left = |frames: &[Vec<u8>]| (bench.sort(Direction::Outbound, frames).len(), bench.misled());
+
+            assert_eq!(left(&foreign), (0, 0), "it may have come before the device was told");
+            for _ in 0..(8192 + 1024) / 64 {
+                assert_eq!(left(&own), (64, 0));
+            }
+            assert_eq!(left(&foreign), (1, 0), "nobody looks at it");
+            assert_eq!(left(&tagged), (0, 0), "not every device hashes tagged packets so");
+            let mut passed = 0;
+            while left(&foreign) == (1, 0) {
+                passed += 1;
+                assert!(passed < 1024, "one in 1024 is looked at");
+            }
+            assert_eq!(left(&foreign), (0, 1), "every packet is looked at from now on");
+            assert_eq!(left(&own), (64, 1));
+            assert_eq!(bench.handed_over().len(), 4);
+        });
+    }
+}
