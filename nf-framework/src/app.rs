@@ -125,8 +125,8 @@ impl App {
     /// On SIGHUP the instances are made anew if that table has changed: each worker makes one
     /// between two bursts, while packets wait, and when all have succeeded they take the place
     /// of the old ones. So what instances know is lost then, packets that they hold are dropped
-    /// as `reloaded`, and their counters go on; for a moment both are there, with their memory.
-    /// A [`Function`]'s instances stay, and [adopt](Function::adopt) the new policy.
+    /// as `reloaded`, and their counters go on; for a moment there is memory for both. A [`Function`]'s instances stay, and
+    /// [adopt](Function::adopt) the new policy.
     ///
     /// Returns what `main` should: success after a signal, failure after printing in one
     /// sentence what stands in the way of starting, or made a worker stop.

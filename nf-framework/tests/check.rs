@@ -14,7 +14,7 @@ fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T
     common::on_eal(|| ["net_null0", "net_null1", "net_pcap0,iface=lo"].map(str::to_owned).to_vec(), test)
 }
 
-fn configuration_of(text: &str) -> Configuration {
+fn configuration(text: &str) -> Configuration {
     let known = Functions::new().with_closure("nothing", |_: &Empty, _| Ok(common::Mark(b'1')));
     Configuration::load(&ConfigFile::parse("f.toml", text).unwrap(), &known).unwrap()
 }
@@ -24,7 +24,7 @@ fn lcores_are_workers_and_ports_and_memory_are_looked_at() {
     on_eal(|eal| {
         let text =
             "packets = 8191\n[ports]\ninside = 'net_null0'\noutside = 'net_null1'\ndescriptors = 512\nmtu = 1500\n";
-        let configuration = configuration_of(text);
+        let configuration = configuration(text);
         let check = configuration.check(Some(eal));
         let table = check.to_string();
         assert_eq!(check.problems(), [""; 0], "{table}");
@@ -41,8 +41,8 @@ fn lcores_are_workers_and_ports_and_memory_are_looked_at() {
         ] {
             assert!(table.contains(part), "{part:?} in:\n{table}");
         }
-        // Two workers that share a queue hand packets over: a ring each way, and one to the sender.
-        let shared = configuration_of("packets = 8191\n[ports]\ninside = 'net_pcap0'\n").check(Some(eal));
+        // Two workers with one queue hand packets over: a ring each way, and one to the sender.
+        let shared = crate::configuration("packets = 8191\n[ports]\ninside = 'net_pcap0'\n").check(Some(eal));
         let table = shared.to_string();
         assert_eq!(shared.problems(), [""; 0], "{table}");
         for cells in [&["memory between workers", "12 KiB"][..], &["net_pcap0: receive queues", "1", "1"]] {
@@ -71,7 +71,7 @@ fn what_does_not_fit_is_the_sentence_that_a_start_would_end_with() {
             ("[ports]\ninside = 'net_null0'\nmtu = 10\n", "port net_null0 (net_null) takes an MTU from "),
             ("packets = 100\n[ports]\ninside = 'net_null0'\n", "packets: 100 are too few"),
         ] {
-            let configuration = configuration_of(text);
+            let configuration = configuration(text);
             let problems = configuration.check(Some(eal)).problems().to_vec();
             assert_eq!(problems.len(), 1, "{text}: {problems:?}");
             assert!(problems[0].starts_with(starts_with), "{text}: {problems:?}");
@@ -79,7 +79,7 @@ fn what_does_not_fit_is_the_sentence_that_a_start_would_end_with() {
             assert_eq!(error.to_string(), problems[0], "{text}");
         }
         let text = "packets = 1000000\n[ports]\ninside = 'net_null0'\n";
-        let problems = configuration_of(text).check(Some(eal)).problems().to_vec();
+        let problems = configuration(text).check(Some(eal)).problems().to_vec();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].starts_with("3916 MiB of memory are needed, and 2"), "{problems:?}");
         assert!(

@@ -403,24 +403,24 @@ fn a_check_with_eal_arguments_looks_at_ports_and_starts_nothing() {
     for name in ["in0.pcap", "in1.pcap"] {
         write_capture(scratch.path(name), &frames(1000..1010));
     }
+    let config = configuration(&scratch, "", "");
     let devices = capture_ports(&scratch);
-    let check = |lcores| {
+    let check = |lcores, config: &str| {
         let mut command = port_block();
-        let queues = format!("[ports]\nqueues = {lcores}");
-        let config = configuration(&scratch, "[ports]", &queues);
         command.args(eal_arguments(lcores, &devices.each_ref().map(String::as_str)));
-        let output = command.args(["--", "--check", "--config", &config]).output().unwrap();
+        let output = command.args(["--", "--check", "--config", config]).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
-    let (code, out, errors) = check(1);
+    let (code, out, errors) = check(1, &config);
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{out}");
     for part in ["net_pcap0: receive queues", "net_pcap1: MTU", "the configuration is valid, and fits"] {
         assert!(out.contains(part), "{part:?} in:\n{out}");
     }
     // No port was started: nobody has read the frames and written them.
     assert!(!Path::new(&scratch.path("out0.pcap")).exists() || read_capture(scratch.path("out0.pcap")).is_empty());
-    let (code, out, errors) = check(2);
+    let config = configuration(&scratch, "[ports]", "[ports]\nqueues = 2");
+    let (code, out, errors) = check(2, &config);
     assert_eq!(code, Some(3), "{out}{errors}");
     assert!(out.contains("the configuration is valid, and does not fit"), "{out}");
     let sentences: Vec<&str> = errors.lines().collect();

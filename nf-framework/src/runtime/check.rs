@@ -1,9 +1,11 @@
 //! What a configuration needs beside what is there, without starting anything.
 
-use super::config::PortsConfig;
 use super::configuration::Configuration;
-use super::needs::{Needs, Queues};
+use super::error::RuntimeError;
+use super::loaded::affinity;
+use super::needs::Needs;
 use super::ports::PortPlan;
+use super::workers_of;
 use crate::report::Table;
 use dpdk_rs::{Eal, PortInfo};
 use std::fmt;
@@ -31,22 +33,18 @@ impl Configuration {
     }
 
     fn check_on(&self, eal: Option<&Eal>, sysfs: &Path) -> Check {
-        let config = &self.runtime.ports;
-        let workers = eal.map_or(NonZero::<u16>::MIN, |eal| super::workers(&eal.lcores()));
+        let (workers, hugepages) =
+            eal.map_or((NonZero::<u16>::MIN, true), |eal| (workers_of(eal), eal.has_hugepages()));
         let mut check = Check { workers: workers.get(), rows: Vec::new(), problems: Vec::new() };
-        let plan = eal.map(|eal| PortPlan::of(eal, config, workers, &self.functions)).transpose();
-        let plan = plan.unwrap_or_else(|error| {
+        let plan = eal.map(|eal| {
+            let affinity = affinity(&self.functions)?;
+            PortPlan::new(eal, &self.runtime.ports, workers, affinity)
+        });
+        let plan = plan.transpose().unwrap_or_else(|error: RuntimeError| {
             check.problems.push(error.to_string());
             None
         });
-        // A queue of each port for each worker, if nobody knows better.
-        let usual = || Queues {
-            of_ports: vec![usize::from(workers.get()); 1 + usize::from(config.outside.is_some())],
-            steered: false,
-        };
-        let queues = plan.as_ref().map_or_else(usual, PortPlan::queues);
-        let hugepages = eal.is_none_or(Eal::has_hugepages);
-        let needs = Needs::new(&self.runtime, &self.functions, &queues, usize::from(workers.get()), hugepages);
+        let needs = Needs::new(&self.runtime, &self.functions, workers, plan.as_ref(), hugepages);
         check.problems.extend(needs.check_packets().err().map(|error| error.to_string()));
         check.row("packets", needs.pool.size, "");
         check.row("memory for packets", Bytes(needs.packet_bytes), "");
@@ -60,11 +58,12 @@ impl Configuration {
         match eal {
             Some(eal) => {
                 check.memory_of(eal, &needs, &hugepages);
-                check.ports_of(eal, config, plan.as_ref());
+                check.ports_of(eal, self, plan.as_ref());
             }
             None => {
                 check.memory_of_machine(&needs, &hugepages);
-                let ports = [("inside", Some(&config.inside)), ("outside", config.outside.as_ref())];
+                let ports =
+                    [("inside", Some(&self.runtime.ports.inside)), ("outside", self.runtime.ports.outside.as_ref())];
                 for (side, name) in ports.into_iter().filter_map(|(side, name)| Some((side, name?))) {
                     check.row(&format!("port {side}"), name, "not looked at (give the EAL arguments too)");
                 }
@@ -133,7 +132,8 @@ impl Check {
         }
     }
 
-    fn ports_of(&mut self, eal: &Eal, config: &PortsConfig, plan: Option<&PortPlan>) {
+    fn ports_of(&mut self, eal: &Eal, configuration: &Configuration, plan: Option<&PortPlan>) {
+        let config = &configuration.runtime.ports;
         for port in plan.into_iter().flat_map(|plan| &plan.ports) {
             if let Ok(info) = PortInfo::new(eal, port.id) {
                 let range = |range: &std::ops::RangeInclusive<u16>| format!("{} to {}", range.start(), range.end());

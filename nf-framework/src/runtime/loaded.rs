@@ -3,7 +3,7 @@
 use crate::changes::Table;
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
-use crate::steering::Affinity;
+use crate::steering::{Affinity, AffinityConflict};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -85,10 +85,11 @@ impl Loaded {
     pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
         Self { function: Arc::new(function), policy: Arc::new(policy), section: Table::new() }
     }
+}
 
-    pub(super) fn affinity(&self) -> Affinity {
-        self.function.affinity(&self.policy)
-    }
+/// What the functions of a chain need together.
+pub(super) fn affinity(functions: &[Loaded]) -> Result<Affinity, AffinityConflict> {
+    Affinity::compose(functions.iter().map(|loaded| (loaded.function.name(), loaded.function.affinity(&loaded.policy))))
 }
 
 impl std::fmt::Debug for Loaded {

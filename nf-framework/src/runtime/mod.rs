@@ -113,9 +113,9 @@ impl<'eal> Runtime<'eal> {
             return Err(RuntimeError::TwoFunctions(twice.1.clone()));
         }
         let lcores = eal.lcores();
-        let workers = workers(&lcores);
-        let plan = PortPlan::of(eal, &config.ports, workers, &functions)?;
-        let needs = Needs::new(config, &functions, &plan.queues(), lcores.len(), eal.has_hugepages());
+        let workers = workers_of(eal);
+        let plan = PortPlan::new(eal, &config.ports, workers, loaded::affinity(&functions)?)?;
+        let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
@@ -123,8 +123,8 @@ impl<'eal> Runtime<'eal> {
         let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
         let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
         let started = plan.start(eal, &config.ports, &pool, workers)?;
-        let steered = plan.steering.is_some();
-        let links = connect(eal, &format!("links-{number}"), lcores.len(), steered, &plan.queues().of_ports)?;
+        let name = format!("links-{number}");
+        let links = connect(eal, &name, lcores.len(), plan.steering.is_some(), &plan.queues())?;
         let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
         let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
         for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
@@ -318,9 +318,9 @@ impl Shared {
     }
 }
 
-/// One worker on each lcore.
-fn workers(lcores: &[Lcore]) -> NonZero<u16> {
-    u16::try_from(lcores.len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN)
+/// One for each lcore.
+fn workers_of(eal: &Eal) -> NonZero<u16> {
+    u16::try_from(eal.lcores().len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN)
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> String {

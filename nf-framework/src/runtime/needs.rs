@@ -3,17 +3,12 @@
 use super::RuntimeConfig;
 use super::error::RuntimeError;
 use super::loaded::Loaded;
+use super::ports::PortPlan;
 use crate::steering::RING;
 use dpdk_rs::MempoolConfig;
+use std::num::NonZero;
 
-/// How many queue pairs each port has, and whether workers hand packets over to their owners.
-#[derive(Debug)]
-pub(super) struct Queues {
-    pub(super) of_ports: Vec<usize>,
-    pub(super) steered: bool,
-}
-
-/// What a configuration needs of memory.
+/// What a configuration needs with so many workers.
 #[derive(Debug)]
 pub(super) struct Needs {
     /// The packets' pool.
@@ -29,19 +24,21 @@ pub(super) struct Needs {
 }
 
 impl Needs {
+    /// Without a plan, every worker has a queue of each port.
     pub(super) fn new(
         config: &RuntimeConfig,
         functions: &[Loaded],
-        queues: &Queues,
-        workers: usize,
+        workers: NonZero<u16>,
+        plan: Option<&PortPlan>,
         hugepages: bool,
     ) -> Self {
-        let filled = queues.of_ports.iter().sum::<usize>() * usize::from(config.ports.descriptors);
-        let rings = rings(queues, workers);
-        // Every descriptor may hold a packet, every worker a full cache and its bursts, every
-        // ring between workers what it has room for.
-        let usual = || 2 * filled + workers * (512 + 1024) + rings * RING as usize;
-        let size = config.packets.unwrap_or_else(|| usual_size(usual()));
+        let ports = 1 + usize::from(config.ports.outside.is_some());
+        let workers = usize::from(workers.get());
+        let queues = plan.map_or(vec![workers; ports], PortPlan::queues);
+        let steered = plan.is_some_and(|plan| plan.steering.is_some());
+        let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
+        let rings = rings(&queues, workers, steered);
+        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, rings, config));
         let of_function = |loaded: &Loaded| {
             let bytes = loaded.function.memory(&loaded.policy) as u64;
             (loaded.function.name().to_owned(), bytes.saturating_mul(workers as u64))
@@ -70,20 +67,24 @@ impl Needs {
     /// Bytes of the EAL's memory: packets, rings and tables. What drivers take for their queues
     /// comes on top; it is little.
     pub(super) fn bytes(&self) -> u64 {
-        let fixed = self.packet_bytes + self.ring_bytes;
-        self.functions.iter().fold(fixed, |sum, (_, bytes)| sum.saturating_add(*bytes))
+        self.functions.iter().fold(self.packet_bytes + self.ring_bytes, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 }
 
 /// How many rings there are between workers: to owners, and to those that have a queue.
-fn rings(queues: &Queues, workers: usize) -> usize {
-    let to_owners = if queues.steered { workers * (workers - 1) } else { 0 };
-    to_owners + queues.of_ports.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
+fn rings(queues: &[usize], workers: usize, steered: bool) -> usize {
+    let to_owners = if steered { workers * (workers - 1) } else { 0 };
+    to_owners + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
 }
 
-/// A power of two less one is what the pool's ring wastes least with.
-fn usual_size(needed: usize) -> u32 {
-    u32::try_from(needed).unwrap_or(u32::MAX >> 1).next_power_of_two().max(2) - 1
+/// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
+/// between workers what it has room for.
+fn packets_needed(queues: &[usize], workers: usize, rings: usize, config: &RuntimeConfig) -> u32 {
+    let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
+    let needed = in_queues + workers * (512 + 1024) + rings * RING as usize;
+    let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
+    // A power of two less one is what the pool's ring wastes least with.
+    needed.next_power_of_two().max(2) - 1
 }
 
 /// With the headroom of 128 bytes it fits into the 16 bits that DPDK has for it.

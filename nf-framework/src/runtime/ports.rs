@@ -2,8 +2,6 @@
 
 use super::config::{PortsConfig, SteeringKind};
 use super::error::RuntimeError;
-use super::loaded::Loaded;
-use super::needs::Queues;
 use crate::context::Direction;
 use crate::steering::{Affinity, Steering};
 use dpdk_rs::{
@@ -44,17 +42,6 @@ pub(super) struct StartedPort {
 }
 
 impl PortPlan {
-    /// The plan for these functions.
-    pub(super) fn of(
-        eal: &Eal,
-        config: &PortsConfig,
-        workers: NonZero<u16>,
-        functions: &[Loaded],
-    ) -> Result<Self, RuntimeError> {
-        let affinities = functions.iter().map(|loaded| (loaded.function.name(), loaded.affinity()));
-        Self::new(eal, config, workers, Affinity::compose(affinities)?)
-    }
-
     /// Finds the ports and shares them out between so many workers.
     pub(super) fn new(
         eal: &Eal,
@@ -111,10 +98,9 @@ impl PortPlan {
         Ok(Self { ports: infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect(), steering })
     }
 
-    /// How many queues there will be, and how packets go between workers.
-    pub(super) fn queues(&self) -> Queues {
-        let of_ports = self.ports.iter().map(|port| usize::from(port.queues.get())).collect();
-        Queues { of_ports, steered: self.steering.is_some() }
+    /// How many of the workers have a queue of each port.
+    pub(super) fn queues(&self) -> Vec<usize> {
+        self.ports.iter().map(|port| usize::from(port.queues.get())).collect()
     }
 
     /// Starts the ports. When one fails, those before it are stopped again.
@@ -130,7 +116,7 @@ impl PortPlan {
 }
 
 impl PlannedPort {
-    /// What is asked of the device, but for the pool.
+    /// The port with its queues, without a pool.
     pub(super) fn builder<'eal>(&self, eal: &'eal Eal, config: &PortsConfig) -> PortBuilder<'eal> {
         let descriptors = config.descriptors;
         let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).descriptors(descriptors, descriptors);

@@ -154,7 +154,9 @@ impl Trial {
 
     /// With a program around it that is being drained, or not.
     pub fn set_draining(&mut self, draining: bool) {
-        self.lanes.iter_mut().for_each(|lane| lane.pipeline.chain.standing.draining = draining);
+        for lane in &mut self.lanes {
+            lane.pipeline.chain.standing.draining = draining;
+        }
     }
 
     /// The virtual time.
@@ -246,8 +248,8 @@ impl Trial {
     /// The counters, as a program would show them.
     #[must_use]
     pub fn report(&self) -> Report {
-        for (lane, counters) in self.lanes.iter().zip(&self.counters) {
-            lane.pipeline.chain.gauge_sessions(counters);
+        for lane in &self.lanes {
+            lane.pipeline.chain.gauge_sessions(&lane.pipeline.counters);
         }
         let mut report = Report::new(&[], &self.names, &self.counters, &self.registry);
         let ports = || self.counters.iter().flat_map(|worker| &worker.ports);
