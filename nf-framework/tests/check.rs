@@ -41,6 +41,16 @@ fn lcores_are_workers_and_ports_and_memory_are_looked_at() {
         ] {
             assert!(table.contains(part), "{part:?} in:\n{table}");
         }
+        // Two workers with one queue hand packets over: a ring each way, and one to the sender.
+        let shared = crate::configuration("packets = 8191\n[ports]\ninside = 'net_pcap0'\n").check(Some(eal));
+        let table = shared.to_string();
+        assert_eq!(shared.problems(), [""; 0], "{table}");
+        for cells in [&["memory between workers", "12 KiB"][..], &["net_pcap0: receive queues", "1", "1"]] {
+            let cells_of = |line: &str| -> Vec<String> {
+                line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+            };
+            assert!(table.lines().any(|line| cells_of(line) == cells), "{cells:?} in:\n{table}");
+        }
         // It has taken nothing.
         assert!(Runtime::configured(eal, configuration).is_ok());
     });

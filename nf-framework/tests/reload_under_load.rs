@@ -243,6 +243,12 @@ fn reloads_under_load_lose_no_packet_and_no_packet_meets_two_generations() {
                     assert!(matches!(changed, Reload::Changed { generation: now, .. } if now == generation));
                     let same = control.reload(&file(generation, round)).unwrap();
                     assert_eq!(same, Reload::Unchanged { generation });
+                    if round.is_multiple_of(10) {
+                        // The first function is well, the last one is not.
+                        let broken = format!("{CHAIN}[first]\ngeneration = 0\n[last]\ngeneration = -1\n");
+                        let error = control.reload(&ConfigFile::parse("f.toml", broken).unwrap()).unwrap_err();
+                        assert!(error.to_string().starts_with("f.toml:10: [last] generation: expected "), "{error}");
+                    }
                     // Packets of every generation have arrived on both workers.
                     wait(&|| counter("last", "changes") == 2 * (round + 1));
                 }

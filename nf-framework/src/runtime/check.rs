@@ -48,6 +48,9 @@ impl Configuration {
         check.problems.extend(needs.check_packets().err().map(|error| error.to_string()));
         check.row("packets", needs.pool.size, "");
         check.row("memory for packets", Bytes(needs.packet_bytes), "");
+        if needs.ring_bytes > 0 {
+            check.row("memory between workers", Bytes(needs.ring_bytes), "");
+        }
         for (function, bytes) in &needs.functions {
             check.row(&format!("memory for {function}"), Bytes(*bytes), "");
         }

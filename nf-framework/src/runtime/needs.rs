@@ -15,6 +15,8 @@ pub(super) struct Needs {
     pub(super) pool: MempoolConfig,
     /// Bytes of that pool.
     pub(super) packet_bytes: u64,
+    /// Bytes of the rings between workers.
+    pub(super) ring_bytes: u64,
     /// Bytes for the instances of each function on all workers, by its name.
     pub(super) functions: Vec<(String, u64)>,
     /// Packets that the receive queues take when they are filled.
@@ -35,7 +37,8 @@ impl Needs {
         let queues = plan.map_or(vec![workers; ports], PortPlan::queues);
         let steered = plan.is_some_and(|plan| plan.steering.is_some());
         let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
-        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, steered, config));
+        let rings = rings(&queues, workers, steered);
+        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, rings, config));
         let of_function = |loaded: &Loaded| {
             let bytes = loaded.function.memory(&loaded.policy) as u64;
             (loaded.function.name().to_owned(), bytes.saturating_mul(workers as u64))
@@ -49,6 +52,7 @@ impl Needs {
         Self {
             pool,
             packet_bytes: pool.bytes(hugepages),
+            ring_bytes: rings as u64 * u64::from(RING) * size_of::<*const ()>() as u64,
             functions: functions.iter().map(of_function).collect(),
             filled: u32::try_from(filled).unwrap_or(u32::MAX),
         }
@@ -60,20 +64,24 @@ impl Needs {
         if have < need { Err(RuntimeError::TooFewPackets { have, need }) } else { Ok(()) }
     }
 
-    /// Bytes of the EAL's memory: packets and tables. What drivers take for their queues comes
-    /// on top; it is little.
+    /// Bytes of the EAL's memory: packets, rings and tables. What drivers take for their queues
+    /// comes on top; it is little.
     pub(super) fn bytes(&self) -> u64 {
-        self.functions.iter().fold(self.packet_bytes, |sum, (_, bytes)| sum.saturating_add(*bytes))
+        self.functions.iter().fold(self.packet_bytes + self.ring_bytes, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
+}
+
+/// How many rings there are between workers: to owners, and to those that have a queue.
+fn rings(queues: &[usize], workers: usize, steered: bool) -> usize {
+    let to_owners = if steered { workers * (workers - 1) } else { 0 };
+    to_owners + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
 }
 
 /// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
 /// between workers what it has room for.
-fn packets_needed(queues: &[usize], workers: usize, steered: bool, config: &RuntimeConfig) -> u32 {
-    let to_owners = if steered { workers * (workers - 1) } else { 0 };
-    let to_senders: usize = queues.iter().map(|queues| workers.saturating_sub(*queues)).sum();
+fn packets_needed(queues: &[usize], workers: usize, rings: usize, config: &RuntimeConfig) -> u32 {
     let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
-    let needed = in_queues + workers * (512 + 1024) + (to_owners + to_senders) * RING as usize;
+    let needed = in_queues + workers * (512 + 1024) + rings * RING as usize;
     let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
     // A power of two less one is what the pool's ring wastes least with.
     needed.next_power_of_two().max(2) - 1
