@@ -3,6 +3,7 @@
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
+use crate::steering::Affinity;
 use clap::Parser;
 use dpdk_rs::{Eal, EalError};
 use serde::de::DeserializeOwned;
@@ -87,6 +88,7 @@ pub struct App {
     name: &'static str,
     about: Option<&'static str>,
     version: Option<&'static str>,
+    affinity: Affinity,
     functions: Functions,
 }
 
@@ -94,7 +96,7 @@ impl App {
     /// A program of this name.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, about: None, version: None, functions: Functions::new() }
+        Self { name, about: None, version: None, affinity: Affinity::Any, functions: Functions::new() }
     }
 
     /// One line for `--help`.
@@ -108,6 +110,14 @@ impl App {
     #[must_use]
     pub fn version(mut self, version: &'static str) -> Self {
         self.version = Some(version);
+        self
+    }
+
+    /// Which packets each instance of [`App::run`]'s function needs to see together; unless said,
+    /// any worker may have any packet. A [`Function`] says so itself.
+    #[must_use]
+    pub fn affinity(mut self, affinity: Affinity) -> Self {
+        self.affinity = affinity;
         self
     }
 
@@ -125,8 +135,8 @@ impl App {
     /// On SIGHUP the instances are made anew if that table has changed: each worker makes one
     /// between two bursts, while packets wait, and when all have succeeded they take the place
     /// of the old ones. So what instances know is lost then, packets that they hold are dropped
-    /// as `reloaded`, and their counters go on; for a moment there is memory for both. A [`Function`]'s instances stay, and
-    /// [adopt](Function::adopt) the new policy.
+    /// as `reloaded`, and their counters go on; for a moment there is memory for both. A
+    /// [`Function`]'s instances stay, and [adopt](Function::adopt) the new policy.
     ///
     /// Returns what `main` should: success after a signal, failure after printing in one
     /// sentence what stands in the way of starting, or made a worker stop.
@@ -138,7 +148,7 @@ impl App {
         C: DeserializeOwned + Send + Sync + 'static,
         I: NetworkFunction,
     {
-        self.functions = self.functions.with_closure(self.name, make);
+        self.functions = self.functions.with_closure(self.name, self.affinity, make);
         self.run_functions()
     }
 

@@ -147,6 +147,19 @@ pub trait Function: Send + Sync + 'static {
         self.policy(config)
     }
 
+    /// Builds what a policy needs of DPDK, such as a [`Classifier`](crate::Classifier), which the
+    /// policy keeps in a [`OnceLock`](std::sync::OnceLock). Called off the data path, once DPDK
+    /// runs and before any instance sees the policy; packets flow meanwhile if it is a later one.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stands in the way: the program then does not start, or the running policy stays
+    /// in force.
+    fn build(&self, policy: &Self::Policy, memory: &Memory) -> Result<(), SetupError> {
+        let _ = (policy, memory);
+        Ok(())
+    }
+
     /// Bytes that one instance takes from the EAL's memory (hugepages), such as its
     /// [`FlowTable`](crate::FlowTable); `--check` shows them.
     fn memory(&self, policy: &Self::Policy) -> usize {

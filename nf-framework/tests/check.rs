@@ -5,7 +5,7 @@ mod common;
 
 use dpdk_rs::Eal;
 use nf_framework::config::ConfigFile;
-use nf_framework::{Configuration, Functions, Runtime};
+use nf_framework::{Affinity, Configuration, Functions, Runtime};
 
 #[derive(serde::Deserialize)]
 struct Empty {}
@@ -15,7 +15,7 @@ fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T
 }
 
 fn configuration(text: &str) -> Configuration {
-    let known = Functions::new().with_closure("nothing", |_: &Empty, _| Ok(common::Mark(b'1')));
+    let known = Functions::new().with_closure("nothing", Affinity::Any, |_: &Empty, _| Ok(common::Mark(b'1')));
     Configuration::load(&ConfigFile::parse("f.toml", text).unwrap(), &known).unwrap()
 }
 

@@ -7,8 +7,8 @@ use common::{Mirror, Scratch};
 use dpdk_rs::Eal;
 use nf_framework::config::ConfigFile;
 use nf_framework::{
-    Batch, Budget, Change, CommandError, Configuration, Context, Control, Counter, Direction, DropReason, Function,
-    Functions, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, Reload, ReloadError, Report, Runtime,
+    Affinity, Batch, Budget, Change, CommandError, Configuration, Context, Control, Counter, Direction, DropReason,
+    Function, Functions, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, Reload, ReloadError, Report, Runtime,
     SetupError, Verdict, WorkerSetup,
 };
 use serde::Deserialize;
@@ -368,7 +368,7 @@ fn wait_for(control: &Control, what: impl Fn(&Report) -> bool) -> Report {
 #[test]
 fn what_a_closure_makes_is_made_anew_and_what_it_held_is_dropped_and_counted() {
     on_eal(|eal| {
-        let known = functions().0.with_closure("holder", holder);
+        let known = functions().0.with_closure("holder", Affinity::Any, holder);
         let control = |control: &Control| {
             let before = wait_for(control, |report| report.functions[1].held == 6 && report.dropped("not-held") > 100);
             for (hold, dropped) in [(5, 6), (2, 16), (4, 20)] {
@@ -392,7 +392,7 @@ fn what_a_closure_makes_is_made_anew_and_what_it_held_is_dropped_and_counted() {
 #[test]
 fn an_instance_that_cannot_be_made_on_one_worker_rolls_back_all() {
     on_eal(|eal| {
-        let known = functions().0.with_closure("holder", holder);
+        let known = functions().0.with_closure("holder", Affinity::Any, holder);
         let control = |control: &Control| {
             wait_for(control, |report| report.functions[1].held == 6);
             for culprit in [0, 1] {
@@ -459,7 +459,7 @@ impl Function for Bomb {
 #[test]
 fn a_worker_that_does_not_answer_is_named_and_what_is_in_force_is_said() {
     on_eal(|eal| {
-        let known = functions().0.with(Bomb).with_closure("holder", holder);
+        let known = functions().0.with(Bomb).with_closure("holder", Affinity::Any, holder);
         let text = HOLDER.replace("'rules'", "'bomb'");
         type Case = (&'static str, &'static str, fn(&Control), fn(&ReloadError) -> bool, u64);
         let cases: [Case; 2] = [
@@ -532,9 +532,9 @@ fn packets_that_go_round_for_ever_do_not_see_two_generations_and_are_dropped_by_
         // All packets end up between two mirrors.
         let known = functions()
             .0
-            .with_closure("source", |_: &Empty, _| Ok(Source(50)))
-            .with_closure("inner", |_: &Empty, _| Ok(Mirror(Direction::Inbound)))
-            .with_closure("outer", |_: &Empty, _| Ok(Mirror(Direction::Outbound)));
+            .with_closure("source", Affinity::Any, |_: &Empty, _| Ok(Source(50)))
+            .with_closure("inner", Affinity::Any, |_: &Empty, _| Ok(Mirror(Direction::Inbound)))
+            .with_closure("outer", Affinity::Any, |_: &Empty, _| Ok(Mirror(Direction::Outbound)));
         let text = "chain = ['source', 'inner', 'rules', 'outer']\nforwarding = 'wire'\npackets = 4095\n[ports]\n\
                     inside = 'net_ring0'\ndescriptors = 256\n";
         let control = |control: &Control| {

@@ -7,9 +7,9 @@ mod common;
 use nf_framework::config::ConfigFile;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Batch, Budget, Class, Configuration, Context, Control, Counter, Direction, FlowTable, Function, Functions, Handle,
-    HashKey, Insertion, Invalid, Mbuf, NetworkFunction, PacketFunction, Reload, Runtime, SetupError, Verdict,
-    WorkerSetup,
+    Affinity, Batch, Budget, Class, Configuration, Context, Control, Counter, Direction, FlowTable, Function,
+    Functions, Handle, HashKey, Insertion, Invalid, Mbuf, NetworkFunction, PacketFunction, Reload, Runtime, SetupError,
+    Verdict, WorkerSetup,
 };
 use serde::Deserialize;
 use std::sync::Arc;
@@ -221,10 +221,10 @@ fn reloads_under_load_lose_no_packet_and_no_packet_meets_two_generations() {
             let known = Functions::new()
                 .with(Marked("first"))
                 .with(Marked("last"))
-                .with_closure("source", Source::new)
-                .with_closure("inner", |_: &Empty, _| Ok(Bounce(Direction::Inbound)))
-                .with_closure("outer", |_: &Empty, _| Ok(Bounce(Direction::Outbound)))
-                .with_closure("flows", Flows::new);
+                .with_closure("source", Affinity::Any, Source::new)
+                .with_closure("inner", Affinity::Any, |_: &Empty, _| Ok(Bounce(Direction::Inbound)))
+                .with_closure("outer", Affinity::Any, |_: &Empty, _| Ok(Bounce(Direction::Outbound)))
+                .with_closure("flows", Affinity::Any, Flows::new);
             let configuration = Configuration::load(&file(1, 0), &known).unwrap();
             let control = |control: &Control| {
                 let counter = |function, name| control.report().counter(function, name).unwrap();

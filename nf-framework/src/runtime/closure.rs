@@ -4,6 +4,7 @@ use super::loaded::{AnyFunction, AnyPolicy};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
+use dpdk_rs::Memory;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,13 +12,14 @@ use std::sync::Arc;
 /// Its instances cannot adopt: a reload makes new ones.
 pub(super) struct FromClosure<C, M> {
     name: &'static str,
+    affinity: Affinity,
     make: M,
     config: PhantomData<fn() -> C>,
 }
 
 impl<C, M> FromClosure<C, M> {
-    pub(super) fn new(name: &'static str, make: M) -> Self {
-        Self { name, make, config: PhantomData }
+    pub(super) fn new(name: &'static str, affinity: Affinity, make: M) -> Self {
+        Self { name, affinity, make, config: PhantomData }
     }
 }
 
@@ -45,10 +47,14 @@ where
     }
 
     fn affinity(&self, _: &AnyPolicy) -> Affinity {
-        Affinity::Any
+        self.affinity
     }
 
     fn adopt(&self, _: &mut dyn NetworkFunction, _: &AnyPolicy) {}
+
+    fn build(&self, _: &AnyPolicy, _: &Memory) -> Result<(), SetupError> {
+        Ok(())
+    }
 
     fn memory(&self, _: &AnyPolicy) -> usize {
         0

@@ -5,6 +5,7 @@ use super::closure::FromClosure;
 use super::loaded::{AnyFunction, Loaded};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::steering::Affinity;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -31,13 +32,14 @@ impl Functions {
     pub fn with_closure<C, I>(
         mut self,
         name: &'static str,
+        affinity: Affinity,
         make: impl Fn(&C, &mut WorkerSetup) -> Result<I, SetupError> + Send + Sync + 'static,
     ) -> Self
     where
         C: DeserializeOwned + Send + Sync + 'static,
         I: NetworkFunction,
     {
-        self.0.push(Arc::new(FromClosure::new(name, make)));
+        self.0.push(Arc::new(FromClosure::new(name, affinity, make)));
         self
     }
 

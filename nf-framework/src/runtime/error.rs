@@ -83,6 +83,14 @@ pub enum RuntimeError {
     /// Something ended before every worker was ready, and no worker says why.
     #[error("stopped before every worker was ready")]
     NotReady,
+    /// A function's policy could not be built.
+    #[error("the policy of {function} cannot be built: {error}")]
+    Build {
+        /// Its name.
+        function: String,
+        /// What it said.
+        error: SetupError,
+    },
     /// A function could not be set up.
     #[error("function {function} cannot be set up on worker {worker}: {error}")]
     Setup {
@@ -109,6 +117,14 @@ pub enum CommandError {
     /// The chain has none of that name and type.
     #[error("the chain has no function {0:?} of this type")]
     NoSuchFunction(String),
+    /// The policy could not be built.
+    #[error("the policy of {function} cannot be built: {error}")]
+    Build {
+        /// The function.
+        function: String,
+        /// What it said.
+        error: SetupError,
+    },
     /// It has stopped, or is stopping.
     #[error(transparent)]
     WorkerStopped(#[from] WorkerStopped),

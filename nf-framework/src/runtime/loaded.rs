@@ -4,6 +4,7 @@ use crate::changes::Table;
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::{Affinity, AffinityConflict};
+use dpdk_rs::Memory;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -26,6 +27,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// Hands an instance of this function a policy of this function.
     fn adopt(&self, instance: &mut dyn NetworkFunction, policy: &AnyPolicy);
+
+    /// Builds what the policy needs of DPDK.
+    fn build(&self, policy: &AnyPolicy, memory: &Memory) -> Result<(), SetupError>;
 
     /// Bytes for each instance.
     fn memory(&self, policy: &AnyPolicy) -> usize;
@@ -64,6 +68,11 @@ impl<F: Function> AnyFunction for F {
         if let (Some(instance), Ok(policy)) = (instance.downcast_mut(), Arc::clone(policy).downcast()) {
             F::adopt(instance, policy);
         }
+    }
+
+    fn build(&self, policy: &AnyPolicy, memory: &Memory) -> Result<(), SetupError> {
+        let policy = policy.downcast_ref().ok_or("the policy is another function's")?;
+        Function::build(self, policy, memory)
     }
 
     fn memory(&self, policy: &AnyPolicy) -> usize {

@@ -117,6 +117,10 @@ impl<'eal> Runtime<'eal> {
         let plan = PortPlan::new(eal, &config.ports, workers, loaded::affinity(&functions)?)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
+        for Loaded { function, policy, .. } in &functions {
+            let failed = |error| RuntimeError::Build { function: function.name().to_owned(), error };
+            function.build(policy, &eal.memory()).map_err(failed)?;
+        }
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
         static RUNTIMES: AtomicU32 = AtomicU32::new(0);

@@ -62,6 +62,14 @@ pub enum ReloadError {
         /// The panic's message.
         message: String,
     },
+    /// A policy could not be built.
+    #[error("the policy of {function} cannot be built: {error}")]
+    Build {
+        /// The function.
+        function: String,
+        /// What it said.
+        error: SetupError,
+    },
     /// A new instance could not be made.
     #[error("function {function} cannot be set up on worker {worker}: {error}")]
     Setup {
@@ -154,7 +162,8 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// [`CommandError`] when there is no such function, or a worker has stopped.
+    /// [`CommandError`] when there is no such function, its policy cannot be built, or a worker has
+    /// stopped.
     pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
         let index = self.find(name)?;
         let function = self.in_force.borrow().get(index).map(|in_force| Arc::clone(&in_force.function));
@@ -164,6 +173,9 @@ impl Control {
                 function.type_id() == TypeId::of::<F>()
             })
             .ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
+        let policy: AnyPolicy = policy;
+        let failed = |error| CommandError::Build { function: name.to_owned(), error };
+        self.build(function.as_ref(), &policy).map_err(failed)?;
         self.publish_all(vec![Next { index, function, policy }])?;
         Ok(())
     }
@@ -195,14 +207,7 @@ impl Control {
         for (index, InForce { function, section, policies }) in self.in_force.borrow().iter().enumerate() {
             let written = file.table(function.name());
             if written != *section {
-                let policy = catch_unwind(AssertUnwindSafe(|| function.prepare(file, policies.last())));
-                let policy = policy.map_err(|payload| ReloadError::Panicked {
-                    function: function.name().to_owned(),
-                    message: panic_message(payload.as_ref()),
-                })??;
-                if let Some(running) = policies.last() {
-                    check_affinity(file, function.as_ref(), running, &policy)?;
-                }
+                let policy = self.prepare(file, function.as_ref(), policies.last())?;
                 next.push(Next { index, function: Arc::clone(function), policy });
                 old.insert(function.name().to_owned(), Value::Table(section.clone()));
                 new.insert(function.name().to_owned(), Value::Table(written));
@@ -222,6 +227,30 @@ impl Control {
             ReloadError::Unanswered { generation, source }
         })?;
         Ok(Reload::Changed { generation, changes: Changes::between(&old, &new) })
+    }
+
+    /// A function's next policy, whole.
+    fn prepare(
+        &self,
+        file: &ConfigFile,
+        function: &dyn AnyFunction,
+        running: Option<&AnyPolicy>,
+    ) -> Result<AnyPolicy, ReloadError> {
+        let name = || function.name().to_owned();
+        let prepare = || {
+            let policy = function.prepare(file, running)?;
+            running.map_or(Ok(()), |running| check_affinity(file, function, running, &policy))?;
+            self.build(function, &policy).map_err(|error| ReloadError::Build { function: name(), error })?;
+            Ok(policy)
+        };
+        catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|payload| {
+            Err(ReloadError::Panicked { function: name(), message: panic_message(payload.as_ref()) })
+        })
+    }
+
+    fn build(&self, function: &dyn AnyFunction, policy: &AnyPolicy) -> Result<(), SetupError> {
+        let setup = self.setups.first().ok_or("there is no worker")?;
+        function.build(policy, &setup.memory())
     }
 
     /// Has new instances made on every worker, of the functions whose instances cannot adopt.
