@@ -38,7 +38,8 @@ pub(crate) fn notes() -> Vec<String> {
 pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let peer = RefCell::new(Testpmd::start(memory, &devices(), 1, BURST)?);
     let eal = start_eal(memory, 1)?;
-    let circulation = Circulation::start(&eal, 0, 1, Circulation::HOT)?;
+    let circulation = Circulation::new(&eal, 0, 1)?;
+    circulation.fill(&eal, Circulation::HOT)?;
     let mut first = Some(Circulation::HOT);
     let peer_forward = |mode: &'static str, pair: Pair, burst: usize| {
         let peer = &peer;
@@ -79,7 +80,7 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         ]);
     }
     let rows = interleave(variants, plan)?;
-    circulation.stop(&eal, RING, 1)?;
+    circulation.drain(&eal)?;
     Ok(rows)
 }
 

@@ -108,14 +108,18 @@ fn run(name: &str, built: &Built, quick: bool, plan: Plan, say: impl Fn(&str)) -
     let (lines, received) = channel();
     std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
     say("starts");
+    let mut said = None;
     loop {
         match received.recv_timeout(PATIENCE) {
             Ok(line) => {
                 if let Some(found) = line.strip_prefix("result ") {
                     return serde_json::from_str(found).context("its figures");
                 }
-                // The first variant of each round.
-                if let Some(round) = line.strip_prefix("progress 1 ") {
+                // The first variant of a round, now and then.
+                if let Some(round) = line.strip_prefix("progress 1 ")
+                    && said.is_none_or(|said: Instant| said.elapsed() > Duration::from_secs(5))
+                {
+                    said = Some(Instant::now());
                     say(round);
                 }
             }

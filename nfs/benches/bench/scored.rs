@@ -39,12 +39,13 @@ impl Stage {
         let testpmd = RefCell::new(Testpmd::start(memory, &devices(), 1, Burst::USUAL)?);
         let eal = start_eal(memory, 1)?;
         let more = ROTATING.iter().map(|(_, mbufs)| mbufs).sum();
-        let circulation = Circulation::start(&eal, more, 1, Circulation::HOT)?;
+        let circulation = Circulation::new(&eal, more, 1)?;
+        circulation.fill(&eal, Circulation::HOT)?;
         Ok(Self { testpmd, eal, circulation })
     }
 
     pub(crate) fn stop(self) -> anyhow::Result<()> {
-        self.circulation.stop(&self.eal, RING, 1)
+        self.circulation.drain(&self.eal)
     }
 
     /// The source whose packets stay in cache, and those whose packets do not.

@@ -9,7 +9,7 @@
 //! come into rotation by a store at each end: for each packet that leaves another one goes, the
 //! one that has been there longest, and so it is as cold as from a NIC with long rings.
 
-use crate::ours::{Pair, RING, start_ports, stop_ports};
+use crate::ours::{RING, start_ports, stop_ports};
 use crate::statistics::Random;
 use crate::testpmd::DESCRIPTORS;
 use anyhow::{Context as _, ensure};
@@ -230,27 +230,31 @@ const PER_RING: u32 = 28 * 32;
 /// What the packets of our side's net_ring pair and of the stores come from.
 pub(crate) struct Circulation {
     pool: Mempool,
+    queues: u16,
 }
 
 impl Circulation {
-    /// Puts packets into the rings of the pair, shared out between so many queues, and has a pool
-    /// with room for so many more.
-    pub(crate) fn start(eal: &Eal, more: u32, queues: u16, bursts: u32) -> anyhow::Result<Self> {
+    /// A pool with room for what is in the rings of so many queues, and for so many more.
+    pub(crate) fn new(eal: &Eal, more: u32, queues: u16) -> anyhow::Result<Self> {
         for direction in [Direction::Outbound, Direction::Inbound] {
             Template::new(direction).verify()?;
         }
-        let needed = CIRCULATING + more;
         let least = 2 * 2 * u32::from(queues * DESCRIPTORS) + 64;
-        let config = MempoolConfig { size: needed.max(least).next_multiple_of(1024), ..MempoolConfig::default() };
-        let pool = Mempool::new(eal, "circulating", config)?;
-        let mut ports = start_ports(eal, RING, &pool, queues)?;
+        let size = (CIRCULATING + more).max(least).next_multiple_of(1024);
+        let pool = Mempool::new(eal, "circulating", MempoolConfig { size, ..MempoolConfig::default() })?;
+        Ok(Self { pool, queues })
+    }
+
+    /// Puts so many bursts into the ring of every queue.
+    pub(crate) fn fill(&self, eal: &Eal, bursts: u32) -> anyhow::Result<()> {
+        let mut ports = start_ports(eal, RING, &self.pool, self.queues)?;
         let mut burst = Burst::new();
         let mut number = 0;
         for ((_, queues), direction) in ports.iter_mut().zip([Direction::Outbound, Direction::Inbound]) {
             let template = Template::new(direction);
             for queue in queues {
                 for _ in 0..bursts {
-                    ensure!(pool.alloc_bulk(&mut burst), "the pool of circulating packets is too small");
+                    ensure!(self.pool.alloc_bulk(&mut burst), "the pool of circulating packets is too small");
                     for packet in burst.iter_mut() {
                         fill(packet, &template, number)?;
                         number = (number + 1) % 1024;
@@ -260,8 +264,19 @@ impl Circulation {
                 }
             }
         }
-        stop_ports(ports)?;
-        Ok(Self { pool })
+        stop_ports(ports)
+    }
+
+    /// Empties the rings.
+    pub(crate) fn drain(&self, eal: &Eal) -> anyhow::Result<()> {
+        let mut ports = start_ports(eal, RING, &self.pool, self.queues)?;
+        let mut burst = Burst::new();
+        for queue in ports.iter_mut().flat_map(|(_, queues)| queues) {
+            while queue.rx.receive(&mut burst) > 0 {
+                burst.clear();
+            }
+        }
+        stop_ports(ports)
     }
 
     /// As many bursts in each ring as hot packets have.
@@ -282,18 +297,6 @@ impl Circulation {
             Ok(Shelf::new(Store { packets, oldest: 0, position: 0 }))
         };
         Ok([make(Direction::Outbound)?, make(Direction::Inbound)?])
-    }
-
-    /// Empties the rings, so that every packet is home when the EAL goes.
-    pub(crate) fn stop(self, eal: &Eal, pair: Pair, queues: u16) -> anyhow::Result<()> {
-        let mut ports = start_ports(eal, pair, &self.pool, queues)?;
-        let mut burst = Burst::new();
-        for queue in ports.iter_mut().flat_map(|(_, queues)| queues) {
-            while queue.rx.receive(&mut burst) > 0 {
-                burst.clear();
-            }
-        }
-        stop_ports(ports)
     }
 }
 

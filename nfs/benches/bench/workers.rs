@@ -145,8 +145,7 @@ impl Drop for Served {
 pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let memory = Memory::choose(MEBIBYTES_EACH).of_size(MEBIBYTES_EACH);
     let eal = start_eal(memory, workers)?;
-    let queues = u16::try_from(workers)?;
-    let circulation = Circulation::start(&eal, 0, queues, BURSTS)?;
+    let circulation = Circulation::new(&eal, 0, u16::try_from(workers)?)?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (work, slice) = line.split_once(' ').context("a line that says no time")?;
@@ -154,10 +153,13 @@ pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
             break;
         }
         let (_, work) = WORK.iter().find(|(name, _)| *name == work).with_context(|| format!("no work {work}"))?;
+        // What was on its way between workers when the last slice ended is lost.
+        circulation.drain(&eal)?;
+        circulation.fill(&eal, BURSTS)?;
         let sample = work.run(&eal, Duration::from_micros(slice.parse()?))?;
         println!("{}", serde_json::to_string(&sample)?);
     }
-    circulation.stop(&eal, RING, queues)
+    circulation.drain(&eal)
 }
 
 impl Work {
