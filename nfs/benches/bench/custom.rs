@@ -47,6 +47,9 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     }
     for source in stage.rings()?.into_iter().chain([stage.generator()]) {
         let rotates = |variant, series: &str| place(variant, series, &source);
+        if source.rotates() {
+            variants.push(rotates(stage.untouched(&source), "untouched"));
+        }
         variants.push(rotates(stage.base(&source), "base"));
         variants.push(rotates(stage.scored(&source, PER_PACKET, usual_flows(), port_block), PER_PACKET));
         for (name, flows, table) in &tables {

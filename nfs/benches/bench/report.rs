@@ -4,17 +4,18 @@ use crate::compare::Comparison;
 use crate::goals;
 use crate::plot::{Plot, escape};
 use crate::results::{Relation, Results, Suite};
-use crate::table::{method, said};
+use crate::table::{method, others, said};
 use std::fmt::Write as _;
 
 const STYLE: &str = "
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; max-width: 1360px; margin: 2em auto; padding: 0 1.5em; }
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; max-width: 1700px; margin: 2em auto; padding: 0 1.5em; }
 h1 { font-size: 1.6em; } h2 { margin-top: 2em; border-bottom: 1px solid #ccc; } h3 { margin: 1em 0 .2em; font-size: 1em; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: 2px 9px; text-align: left; border-bottom: 1px solid #eee; vertical-align: top; }
 th { background: #f5f5f5; } td.n, th.n { text-align: right; white-space: nowrap; }
 .side { display: flex; flex-wrap: wrap; gap: 1.5em 2.5em; align-items: flex-start; }
-.plots { flex: 1 1 480px; max-width: 640px; min-width: 360px; } .plots svg { width: 100%; height: auto; font-family: inherit; }
+.side > table { flex: 0 1 auto; max-width: 100%; } td:first-child { white-space: nowrap; }
+.plots { flex: 1 1 420px; max-width: 640px; min-width: 340px; } .plots svg { width: 100%; height: auto; font-family: inherit; }
 .reached { color: #00694a; } .missed { color: #a33b00; } .absent { color: #777; }
 ul { padding-left: 1.2em; } .warning { background: #fff3d6; padding: .5em 1em; }
 ";
@@ -85,11 +86,12 @@ fn goals_table(results: &Results) -> String {
 
 fn of_suite(suite: &Suite) -> String {
     let mut part = format!(
-        "<h2 id=\"{0}\">{0}: {1}</h2>\n<p>{2}; {3}.</p>\n<ul>\n",
+        "<h2 id=\"{0}\">{0}: {1}</h2>\n<p>{2}; {3}; {4}.</p>\n<ul>\n",
         suite.name,
         suite.about,
         method(suite),
-        suite.memory
+        suite.memory,
+        others(suite)
     );
     for note in &suite.notes {
         let _ = writeln!(part, "<li>{}", escape(note));

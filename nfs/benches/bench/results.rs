@@ -186,6 +186,11 @@ impl Suite {
         Some(Spread::of(self.related(row, relation)?.into_iter().flatten()))
     }
 
+    /// CPU time in relation to real time, where one thread forwards: what it had of its CPU.
+    pub(crate) fn share(&self) -> f64 {
+        Spread::of(self.rows.iter().map(|row| row.cpu().median / row.wall().median)).median.min(1.0)
+    }
+
     /// Adds what another process has measured of the same.
     pub(crate) fn merge(&mut self, other: Self) {
         self.processes += other.processes;

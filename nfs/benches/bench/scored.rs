@@ -71,7 +71,12 @@ impl Stage {
 
     /// Worker, source and `Wire`.
     pub(crate) fn base(&self, source: &Source) -> Variant<'_> {
-        self.variant(source, Source::BASE, usual_flows(), Vec::new)
+        self.variant(source, source.when, Source::BASE, usual_flows(), Vec::new)
+    }
+
+    /// The same where nobody touches what is in the packets.
+    pub(crate) fn untouched(&self, source: &Source) -> Variant<'_> {
+        self.variant(source, When::Never, "untouched", usual_flows(), Vec::new)
     }
 
     /// The same with functions between, and its score over the base.
@@ -82,17 +87,18 @@ impl Stage {
         flows: Flows,
         functions: impl Fn() -> Vec<Loaded> + 'static,
     ) -> Variant<'_> {
-        self.variant(source, name, flows, functions).score(&source.row(Source::BASE), MACSWAP)
+        self.variant(source, source.when, name, flows, functions).score(&source.row(Source::BASE), MACSWAP)
     }
 
     fn variant(
         &self,
         source: &Source,
+        when: When,
         name: &str,
         flows: Flows,
         functions: impl Fn() -> Vec<Loaded> + 'static,
     ) -> Variant<'_> {
-        let (setting, when, stores) = (Setting::new(source.pair), source.when, source.stores.clone());
+        let (setting, stores) = (Setting::new(source.pair), source.stores.clone());
         Variant::new(source.row(name), move |slice| {
             let [inside, outside] = ends(when, &flows, &stores);
             let chain = [inside].into_iter().chain(functions()).chain([outside]);
@@ -138,7 +144,8 @@ pub(crate) fn notes() -> Vec<String> {
         "score = 1 + (own - base) / testpmd macswap, of the same round; base is the same worker, source and Wire",
         "hot: 1792 mbufs circulate through net_ring; 16k and 64k mbufs: so many do, cold when they arrive, as from a NIC",
         "64-byte UDP, both directions, burst 32; each flow once in a permuted order, then again; a restorer behind the \
-         function writes the next flow's header, in the base too, which there waits for the packet's line if it is cold",
+         function writes the next flow's header, in the base too: so a base pays for the packet's line, which is asked \
+         for when the packet arrives; untouched is what the worker costs where nobody needs it",
         "net_null: a generator before the function writes headers into packets from the mempool's cache: always hot",
     ]
     .map(str::to_owned)

@@ -186,13 +186,18 @@ pub(crate) struct Store {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum When {
     Arriving,
+    /// It asks for the lines of packets as they arrive, as drivers and functions do: else a base
+    /// would wait for each of them, and cost more than with a function.
     Leaving,
+    /// Packets rotate, and nobody touches what is in them.
+    Never,
 }
 
 /// Stands at one end of the chain and writes the headers of the packets that come in there.
 pub(crate) struct End {
-    /// The way of the packets that it writes into.
-    writes_on: Direction,
+    /// The way of the packets that come in there.
+    entrance: Direction,
+    when: When,
     template: Template,
     flows: Flows,
     store: Lent<Store>,
@@ -200,21 +205,26 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn new(entrance: Direction, when: When, flows: Flows, store: Lent<Store>) -> Self {
-        let writes_on = if when == When::Arriving { entrance } else { entrance.reversed() };
-        Self { writes_on, template: Template::new(entrance), flows, store }
+        Self { entrance, when, template: Template::new(entrance), flows, store }
     }
 }
 
 impl NetworkFunction for End {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        if cx.direction() != self.writes_on {
+        let arriving = cx.direction() == self.entrance;
+        if arriving && self.when == When::Leaving {
+            batch.prefetch();
+        }
+        if arriving != (self.when == When::Arriving) {
             return;
         }
         let Some(store) = self.store.get() else { return };
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            self.template.write(self.flows.nth(store.position), packet.data_mut());
-            store.position = store.position.wrapping_add(1);
+            if self.when != When::Never {
+                self.template.write(self.flows.nth(store.position), packet.data_mut());
+                store.position = store.position.wrapping_add(1);
+            }
             if let Some(oldest) = store.packets.get_mut(store.oldest) {
                 std::mem::swap(packet, oldest);
                 store.oldest = if store.oldest + 1 == store.packets.len() { 0 } else { store.oldest + 1 };

@@ -50,6 +50,7 @@ impl fmt::Display for OfSuite<'_> {
         let suite = self.0;
         writeln!(f, "suite {}: {}", suite.name, suite.about)?;
         writeln!(f, "  method  {}; {}", method(suite), suite.memory)?;
+        writeln!(f, "  others  {}", others(suite))?;
         for note in &suite.notes {
             writeln!(f, "  note    {note}")?;
         }
@@ -68,6 +69,14 @@ pub(crate) fn method(suite: &Suite) -> String {
     let Suite { processes, rounds, slice_ms, .. } = suite;
     let processes = if *processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
     format!("{processes}, {rounds} rounds of {slice_ms} ms in each for each variant in turn, after one to warm up")
+}
+
+/// How much of the machine others had meanwhile.
+pub(crate) fn others(suite: &Suite) -> String {
+    format!(
+        "a thread that wanted to forward had {:.0} % of its CPU (median of rows; the rest is others', and starting up)",
+        suite.share() * 100.0
+    )
 }
 
 fn of_row(f: &mut fmt::Formatter<'_>, suite: &Suite, row: &Row) -> fmt::Result {
@@ -92,10 +101,19 @@ fn of_row(f: &mut fmt::Formatter<'_>, suite: &Suite, row: &Row) -> fmt::Result {
 /// A relation with its figures; `None` where a row is missing.
 pub(crate) fn said(suite: &Suite, row: &Row, relation: &Relation) -> Option<String> {
     let of = suite.relation(row, relation)?;
+    // What both names begin with need not be said again.
+    let prefix = row.name.split_once(": ").map_or("", |(prefix, _)| prefix);
+    let short = |base: &'_ String| {
+        base.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(base).to_owned()
+    };
     Some(match relation {
-        Relation::Net { base } => format!("{:+.2} ns ({:+.2} to {:+.2}) over {base}", of.median, of.min, of.max),
+        Relation::Net { base } => {
+            format!("{:+.2} ns ({:+.2} to {:+.2}) over {}", of.median, of.min, of.max, short(base))
+        }
         Relation::Score { .. } => format!("score {:.2} ({:.2} to {:.2})", of.median, of.min, of.max),
-        Relation::Ratio { base } => format!("{:.3} ({:.3} to {:.3}) of {base}", of.median, of.min, of.max),
-        Relation::NetRatio { base, .. } => format!("{:.2} ({:.2} to {:.2}) of {base}, net", of.median, of.min, of.max),
+        Relation::Ratio { base } => format!("{:.3} ({:.3} to {:.3}) of {}", of.median, of.min, of.max, short(base)),
+        Relation::NetRatio { base, .. } => {
+            format!("{:.2} ({:.2} to {:.2}) of {}, net", of.median, of.min, of.max, short(base))
+        }
     })
 }

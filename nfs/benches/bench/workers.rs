@@ -41,7 +41,7 @@ pub(crate) fn notes() -> Vec<String> {
          gain = 2 x cost of one / cost of two",
         "net_null, a queue of each port for each core, burst 32",
         "handed over: two workers on two queues of net_ring, 384 packets in circulation, Affinity::Flow, steering in \
-         software; the flows are such that none, half or all of the packets arrive at the worker that does not own them",
+         software, over a base with the same source and any packet at any worker; the flows are such that none, half or all of the packets arrive at the worker that does not own them",
         "one queue: the first worker receives all packets and sends them, half of them for the second one",
         "a worker that waits for the other polls, which counts as CPU time: when others use the machine too, the rows \
          with hand-over show that most",
@@ -55,6 +55,8 @@ pub(crate) fn notes() -> Vec<String> {
 enum Work {
     Null,
     Ring,
+    /// With the ends that steered packets need, and any packet at any worker.
+    Base,
     Steered(Share),
     OneQueue,
 }
@@ -67,9 +69,10 @@ enum Share {
     All,
 }
 
-const WORK: [(&str, Work); 6] = [
+const WORK: [(&str, Work); 7] = [
     ("null", Work::Null),
     ("ring", Work::Ring),
+    ("base", Work::Base),
     ("none", Work::Steered(Share::None)),
     ("half", Work::Steered(Share::Half)),
     ("all", Work::Steered(Share::All)),
@@ -94,13 +97,14 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         Variant::new(row(workers, name), move |slice| ours.borrow_mut().run(work, slice))
     };
     let on_null = |workers: usize| worker(workers, OURS, "null").at(Axis::Workers, OURS, workers as f64);
-    let base = row(2, "ring: worker, Wire");
+    let base = row(2, "ring: base");
     let variants = vec![
         testpmd(1),
         on_null(1).ratio(row(1, TESTPMD)),
         testpmd(2).ratio(row(1, TESTPMD)),
         on_null(2).ratio(row(1, OURS)).ratio(row(2, TESTPMD)),
         worker(2, "ring: worker, Wire", "ring"),
+        worker(2, "ring: base", "base").net(row(2, "ring: worker, Wire")),
         worker(2, "steered, none handed over", "none").ratio(&base).net(&base),
         worker(2, "steered, half handed over", "half").ratio(&base).net(&base),
         worker(2, "steered, all handed over", "all").ratio(&base).net(&base),
@@ -168,13 +172,14 @@ impl Work {
         let (setting, chain) = match self {
             Self::Null => (Setting::new(NULL), Vec::new()),
             Self::Ring => (usual, Vec::new()),
-            Self::Steered(share) => (Setting { queues: Some(2), ..usual }, ends(Some(share))),
-            Self::OneQueue => (Setting { queues: Some(1), ..usual }, ends(None)),
+            Self::Base => (usual, ends(Affinity::Any, None)),
+            Self::Steered(share) => (Setting { queues: Some(2), ..usual }, ends(Affinity::Flow, Some(share))),
+            Self::OneQueue => (Setting { queues: Some(1), ..usual }, ends(Affinity::Flow, None)),
         };
         let (sample, report) = worker_with_report(eal, setting, chain, slice)?;
         let handed_over = report.handed_over as f64 / report.balance.received as f64;
         let expected = match self {
-            Self::Null | Self::Ring | Self::Steered(Share::None) => 0.0..=0.02,
+            Self::Null | Self::Ring | Self::Base | Self::Steered(Share::None) => 0.0..=0.02,
             Self::Steered(Share::Half) => 0.4..=0.6,
             Self::Steered(Share::All) => 0.9..=1.0,
             // There, and back to be sent.
@@ -187,11 +192,11 @@ impl Work {
     }
 }
 
-fn ends(share: Option<Share>) -> Vec<Loaded> {
+fn ends(affinity: Affinity, share: Option<Share>) -> Vec<Loaded> {
     let end = |name, entrance| {
         // One for each worker.
         let stores: [[Shelf<Store>; 2]; 1] = [no_stores()];
-        made(name, Affinity::Flow, move |worker| {
+        made(name, affinity, move |worker| {
             let store = stores.iter().flatten().find_map(Shelf::take).ok_or("more workers than stores")?;
             Ok(End::new(entrance, When::Leaving, flows(share, entrance, worker), store))
         })
