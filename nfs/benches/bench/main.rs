@@ -1,48 +1,178 @@
 //! The benchmarks behind `scripts/bench`: each suite runs variants of the same work in turn,
 //! round after round, and reports what a packet costs in each of them.
 //!
-//! A suite is a list of [`measure::Variant`]s and what to compare them with; see [`io`]. It
-//! prints and writes figures and judges none of them: a shared machine is not fit for that.
+//! A suite is a module that gives [`measure::Variant`]s to [`measure::interleave`], and a line in
+//! [`SUITES`]. It runs in a process of its own, as there is one DPDK for each, started and watched
+//! over by [`parent`]. Figures are kept as [`results`], and shown by [`table`], [`report`] with
+//! [`plot`], and [`compare`]; [`goals`] says what of them is aimed at. Nothing here fails because
+//! of a figure: a shared machine is not fit for that.
 #![forbid(unsafe_code)]
 
+mod chain;
+mod compare;
+mod custom;
+mod goals;
+mod ideas;
 mod io;
 mod machine;
 mod measure;
+mod ours;
+mod parent;
+mod plot;
 mod report;
+mod results;
+mod scored;
+mod source;
+mod statistics;
+mod table;
+mod tables;
 mod testpmd;
+mod workers;
 
 use anyhow::{Context as _, bail};
-use std::path::PathBuf;
+use clap::Parser;
+use machine::Memory;
+use measure::Plan;
+use results::{Results, Row};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Every suite that there is or will be, and what runs those that are built.
-type Run = fn(&Options) -> anyhow::Result<report::Suite>;
-const SUITES: [(&str, Option<Run>); 10] = [
-    ("io", Some(io::run)),
-    ("tables", None),
-    ("custom", None),
+/// A suite that is built.
+struct Built {
+    about: &'static str,
+    run: fn(Plan, Memory) -> anyhow::Result<Vec<Row>>,
+    notes: fn() -> Vec<String>,
+    /// MiB of hugepages, that of testpmd not counted.
+    mebibytes: fn(quick: bool) -> u64,
+    /// Whether malloc shall ask for transparent huge pages.
+    huge_malloc: bool,
+}
+
+const IO: Built =
+    Built { about: io::ABOUT, run: io::run, notes: io::notes, mebibytes: |_| io::MEBIBYTES, huge_malloc: false };
+const TABLES: Built = Built {
+    about: tables::ABOUT,
+    run: tables::run,
+    notes: tables::notes,
+    mebibytes: tables::mebibytes,
+    huge_malloc: true,
+};
+const CUSTOM: Built = Built {
+    about: custom::ABOUT,
+    run: custom::run,
+    notes: custom::notes,
+    mebibytes: |_| custom::MEBIBYTES,
+    huge_malloc: false,
+};
+const CHAIN: Built = Built {
+    about: chain::ABOUT,
+    run: chain::run,
+    notes: chain::notes,
+    mebibytes: |_| chain::MEBIBYTES,
+    huge_malloc: false,
+};
+const WORKERS: Built = Built {
+    about: workers::ABOUT,
+    run: workers::run,
+    notes: workers::notes,
+    mebibytes: |_| workers::MEBIBYTES,
+    huge_malloc: false,
+};
+
+const IDEAS: Built = Built {
+    about: ideas::ABOUT,
+    run: ideas::run,
+    notes: ideas::notes,
+    mebibytes: |_| ideas::MEBIBYTES,
+    huge_malloc: false,
+};
+
+/// Suites that are run only when they are named: they teach, and guard nothing.
+const ONLY_NAMED: [&str; 1] = ["ideas"];
+
+/// Every suite that there is or will be.
+static SUITES: [(&str, Option<Built>); 11] = [
+    ("io", Some(IO)),
+    ("tables", Some(TABLES)),
+    ("custom", Some(CUSTOM)),
     ("router", None),
     ("nat", None),
     ("firewall", None),
     ("load-balancer", None),
-    ("chain", None),
+    ("chain", Some(CHAIN)),
     ("new-sessions", None),
-    ("workers", None),
+    ("workers", Some(WORKERS)),
+    ("ideas", Some(IDEAS)),
 ];
 
-/// What the command line says.
+/// What scripts/bench passes on. Its own --help teaches.
+#[derive(Parser)]
+#[command(name = "bench")]
 struct Options {
+    /// Suites, all of them unless named
     suites: Vec<String>,
-    rounds: u32,
-    /// How long one variant runs in one round.
-    slice: Duration,
-    json: Option<PathBuf>,
+    /// One process of short rounds for each suite
+    #[arg(long)]
+    quick: bool,
+    /// Rounds in each process
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Directory for figures and report
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// Show what has changed since these figures
+    #[arg(long, value_name = "BASE.json")]
+    compare: Option<PathBuf>,
+    /// Measure nothing, show these figures
+    #[arg(long, value_name = "RESULTS.json")]
+    from: Option<PathBuf>,
+    /// Print how many MiB of hugepages the suites need
+    #[arg(long)]
+    mebibytes: bool,
+    /// Be the process of this suite
+    #[arg(long, hide = true)]
+    child: Option<String>,
+    /// Be a process with so many workers
+    #[arg(long, hide = true)]
+    serve_workers: Option<usize>,
+    /// Be a process that forwards on this kind of device
+    #[arg(long, hide = true)]
+    serve_device: Option<String>,
+    /// Added by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How long all of it takes.
+#[derive(Clone, Copy)]
+struct Length {
+    processes: usize,
+    plan: Plan,
+}
+
+impl Options {
+    fn length(&self) -> Length {
+        // Short slices and many of them: others on the machine then disturb all variants of a round
+        // alike, and a round's figures in relation to each other hold.
+        let (processes, rounds, slice) = if self.quick { (1, 10, 50) } else { (3, 20, 75) };
+        let rounds = self.rounds.map_or(rounds, usize::from);
+        Length { processes, plan: Plan { quick: self.quick, rounds, slice: Duration::from_millis(slice) } }
+    }
+
+    /// The suites that are asked for, in the order of [`SUITES`].
+    fn chosen(&self) -> anyhow::Result<Vec<&'static (&'static str, Option<Built>)>> {
+        if let Some(unknown) = self.suites.iter().find(|name| SUITES.iter().all(|(known, _)| known != *name)) {
+            bail!("there is no suite {unknown}; there are {}", SUITES.each_ref().map(|(name, _)| *name).join(", "));
+        }
+        let usual = |name: &str| self.suites.is_empty() && !ONLY_NAMED.contains(&name);
+        Ok(SUITES.iter().filter(|(name, _)| usual(name) || self.suites.iter().any(|s| s == name)).collect())
+    }
 }
 
 fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(&Options::parse()) {
+        Ok(complete) => ExitCode::from(u8::from(!complete)),
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
@@ -50,51 +180,46 @@ fn main() -> ExitCode {
     }
 }
 
-fn options() -> anyhow::Result<Options> {
-    let mut args = std::env::args().skip(1);
-    let (mut suites, mut rounds, mut quick, mut json) = (Vec::new(), None, false, None);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--quick" => quick = true,
-            "--rounds" => {
-                let count = args.next().context("--rounds needs a number")?;
-                let count = count.parse().ok().filter(|count| *count > 0);
-                rounds = Some(count.context("--rounds needs a number above 0")?);
-            }
-            "--json" => json = Some(args.next().context("--json needs a file name")?.into()),
-            // Cargo adds it.
-            "--bench" => {}
-            _ if arg.starts_with('-') => bail!("unknown argument {arg}"),
-            _ => suites.push(arg),
-        }
+/// Whether all suites that are built have given figures.
+fn run(options: &Options) -> anyhow::Result<bool> {
+    if let Some(workers) = options.serve_workers {
+        return workers::serve(workers).map(|()| true);
     }
-    if suites.is_empty() {
-        bail!("name a suite: {}", SUITES.map(|(name, _)| name).join(", "));
+    if let Some(device) = &options.serve_device {
+        return ideas::serve(device).map(|()| true);
     }
-    let (usual_rounds, slice) = if quick { (5, 200) } else { (9, 500) };
-    Ok(Options { suites, rounds: rounds.unwrap_or(usual_rounds), slice: Duration::from_millis(slice), json })
-}
-
-fn run(options: &Options) -> anyhow::Result<()> {
-    let mut runs = Vec::new();
-    for name in &options.suites {
-        match SUITES.iter().find(|(known, _)| known == name) {
-            Some((_, Some(run))) => runs.push(run),
-            Some((name, None)) => println!("The suite {name} is not built yet."),
-            None => bail!("there is no suite {name}; there are {}", SUITES.map(|(name, _)| name).join(", ")),
-        }
+    let Length { plan, .. } = options.length();
+    if let Some(name) = &options.child {
+        let built = SUITES.iter().find(|(known, _)| known == name).and_then(|(_, built)| built.as_ref());
+        return parent::child(built.context("no such suite")?, plan).map(|()| true);
     }
-    // One DPDK per process, so one suite per process once there are more.
-    let mut suites = Vec::new();
-    for run in runs {
-        let suite = run(options)?;
-        println!("{suite}");
-        suites.push(suite);
+    let chosen = options.chosen()?;
+    if options.mebibytes {
+        let most =
+            chosen.iter().filter_map(|(_, built)| built.as_ref()).map(|built| (built.mebibytes)(options.quick)).max();
+        println!("{}", most.map_or(0, |most| most + testpmd::MEBIBYTES));
+        return Ok(true);
     }
-    if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&suites).context("JSON")?;
-        std::fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))?;
-        println!("written: {}", file.display());
+    // Before anything is measured that could be lost.
+    let base = options.compare.as_deref().map(Results::read).transpose()?;
+    let mut results = match &options.from {
+        Some(file) => Results::read(file)?,
+        None => parent::measure(&chosen, options.quick, options.length())?,
+    };
+    let comparison = base.map(|base| compare::Comparison::new(&base, &results));
+    print!("{}", table::Tables(&results));
+    if let Some(comparison) = &comparison {
+        println!("\n{comparison}");
     }
-    Ok(())
+    std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+    let write = |name: &str, write: &mut dyn FnMut(&Path) -> anyhow::Result<()>| {
+        let path = options.out.join(name);
+        write(&path).map(|()| println!("{}", path.display()))
+    };
+    println!("\nwritten:");
+    write("results.json", &mut |path| results.write(path))?;
+    let report = report::html(&results, comparison.as_ref());
+    write("report.html", &mut |path| std::fs::write(path, &report).context("the report cannot be written"))?;
+    let built = |name: &str| SUITES.iter().any(|(known, built)| *known == name && built.is_some());
+    Ok(!results.absent.iter().any(|absent| built(&absent.suite)))
 }

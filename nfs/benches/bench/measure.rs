@@ -1,69 +1,106 @@
 //! What a packet costs: variants run in turn, in slices of time, round after round.
 
+use crate::results::{Axis, Point, Relation, Row, Sample};
 use anyhow::Context as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// What one variant did in one slice.
+/// How long and how often every variant runs, in one process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    pub(crate) packets: u64,
-    /// CPU time of the one thread that forwards.
-    pub(crate) cpu: Duration,
-    pub(crate) wall: Duration,
-}
-
-impl Sample {
-    /// CPU time per packet, in nanoseconds.
-    pub(crate) fn cpu_cost(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e9 / self.packets as f64
-    }
-
-    /// Time per packet, in nanoseconds.
-    pub(crate) fn wall_cost(&self) -> f64 {
-        self.wall.as_secs_f64() * 1e9 / self.packets as f64
-    }
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    pub(crate) slice: Duration,
 }
 
 /// One way to do the work of a suite.
 pub(crate) struct Variant<'a> {
-    pub(crate) name: &'static str,
-    /// The names of those that its cost is shown in relation to.
-    pub(crate) bases: &'static [&'static str],
+    pub(crate) name: String,
+    relations: Vec<Relation>,
+    points: Vec<Point>,
     /// Runs it for so long.
-    pub(crate) run: Box<dyn FnMut(Duration) -> anyhow::Result<Sample> + 'a>,
+    run: Box<dyn FnMut(Duration) -> anyhow::Result<Sample> + 'a>,
 }
 
-/// Runs every variant once in every round: what disturbs the machine for longer than a
-/// slice disturbs all of them. A first round warms up and is not counted. Returns the
-/// samples by variant.
-pub(crate) fn interleave(
-    variants: &mut [Variant<'_>],
-    rounds: u32,
-    slice: Duration,
-) -> anyhow::Result<Vec<Vec<Sample>>> {
+impl<'a> Variant<'a> {
+    pub(crate) fn new(name: impl Into<String>, run: impl FnMut(Duration) -> anyhow::Result<Sample> + 'a) -> Self {
+        Self { name: name.into(), relations: Vec::new(), points: Vec::new(), run: Box::new(run) }
+    }
+
+    pub(crate) fn related(mut self, relation: Relation) -> Self {
+        self.relations.push(relation);
+        self
+    }
+
+    pub(crate) fn ratio(self, base: impl Into<String>) -> Self {
+        self.related(Relation::Ratio { base: base.into() })
+    }
+
+    pub(crate) fn net(self, base: impl Into<String>) -> Self {
+        self.related(Relation::Net { base: base.into() })
+    }
+
+    /// Score and nanoseconds over a base.
+    pub(crate) fn score(self, base: &str, unit: &str) -> Self {
+        self.related(Relation::Score { base: base.to_owned(), unit: unit.to_owned() }).net(base)
+    }
+
+    /// Its place in a plot.
+    pub(crate) fn at(mut self, axis: Axis, series: impl Into<String>, x: f64) -> Self {
+        self.points.push(Point { axis, series: series.into(), x });
+        self
+    }
+}
+
+/// Runs every variant once in every round: what disturbs the machine for longer than a slice
+/// disturbs all of them. A short first round warms up and is not counted.
+pub(crate) fn interleave(mut variants: Vec<Variant<'_>>, plan: Plan) -> anyhow::Result<Vec<Row>> {
     let mut samples = vec![Vec::new(); variants.len()];
-    for round in 0..=rounds {
-        for (variant, samples) in variants.iter_mut().zip(&mut samples) {
-            let sample = (variant.run)(slice).context(variant.name)?;
+    for round in 0..=plan.rounds {
+        let slice = if round == 0 { plan.slice / 5 } else { plan.slice };
+        for (number, (variant, samples)) in (1..).zip(variants.iter_mut().zip(&mut samples)) {
+            // For the process that watches over this one: it shows the first of each round.
+            println!("progress {number} round {round} of {}", plan.rounds);
+            let sample = (variant.run)(slice).with_context(|| variant.name.clone())?;
             anyhow::ensure!(sample.packets > 0, "{}: no packets", variant.name);
             if round > 0 {
                 samples.push(sample);
             }
         }
     }
-    Ok(samples)
+    let row = |(variant, samples): (Variant<'_>, _)| Row::new(variant.name, variant.relations, variant.points, samples);
+    Ok(variants.into_iter().zip(samples).map(row).collect())
 }
 
 /// CPU time that the calling thread has had.
 pub(crate) fn own_cpu_time() -> anyhow::Result<Duration> {
-    // The kernel brings a running thread's account up to date at its ticks, and when it sleeps.
-    std::thread::sleep(Duration::from_millis(1));
+    settle();
     cpu_time(Path::new("/proc/thread-self/schedstat"))
 }
 
+/// CPU time that the lcores of a process have had which were launched by its main one. They
+/// must be asleep.
+pub(crate) fn lcores_cpu_time(process: u32) -> anyhow::Result<Duration> {
+    let tasks = format!("/proc/{process}/task");
+    let mut sum = Duration::ZERO;
+    for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+        let task = task?.path();
+        // "lcore-worker-1" up to DPDK 22.11, then "dpdk-worker1".
+        if std::fs::read_to_string(task.join("comm")).unwrap_or_default().contains("worker") {
+            sum += cpu_time(&task.join("schedstat"))?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Waits until threads that have nothing to do are asleep: the kernel brings a thread's account
+/// up to date at its ticks, and then.
+pub(crate) fn settle() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
 /// CPU time that a sleeping thread has had, from its schedstat.
-pub(crate) fn cpu_time(schedstat: &Path) -> anyhow::Result<Duration> {
+fn cpu_time(schedstat: &Path) -> anyhow::Result<Duration> {
     let text = std::fs::read_to_string(schedstat).with_context(|| schedstat.display().to_string())?;
     let nanoseconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
     Ok(Duration::from_nanos(nanoseconds.with_context(|| format!("{}: {text:?}", schedstat.display()))?))

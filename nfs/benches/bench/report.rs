@@ -1,120 +1,165 @@
-//! The figures of a suite: as a table for people, as JSON for programs.
+//! The report: one HTML file that needs nothing else.
 
-use crate::machine::Machine;
-use crate::measure::{Sample, Variant};
-use serde::Serialize;
-use std::fmt;
+use crate::compare::Comparison;
+use crate::goals;
+use crate::plot::{Plot, escape};
+use crate::results::{Relation, Results, Suite};
+use crate::table::{method, others, said};
+use std::fmt::Write as _;
 
-/// Least, median and most of some figures.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) min: f64,
-    pub(crate) median: f64,
-    pub(crate) max: f64,
-}
+const STYLE: &str = "
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; max-width: 1700px; margin: 2em auto; padding: 0 1.5em; }
+h1 { font-size: 1.6em; } h2 { margin-top: 2em; border-bottom: 1px solid #ccc; } h3 { margin: 1em 0 .2em; font-size: 1em; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: 2px 9px; text-align: left; border-bottom: 1px solid #eee; vertical-align: top; }
+th { background: #f5f5f5; } td.n, th.n { text-align: right; white-space: nowrap; }
+.side { display: flex; flex-wrap: wrap; gap: 1.5em 2.5em; align-items: flex-start; }
+.side > table { flex: 0 1 auto; max-width: 100%; } td:first-child { white-space: nowrap; }
+.plots { flex: 1 1 420px; max-width: 640px; min-width: 340px; } .plots svg { width: 100%; height: auto; font-family: inherit; }
+.reached { color: #00694a; } .missed { color: #a33b00; } .absent { color: #777; }
+ul { padding-left: 1.2em; } .warning { background: #fff3d6; padding: .5em 1em; }
+";
 
-impl Spread {
-    fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_by(f64::total_cmp);
-        let at = |index: usize| figures.get(index).copied().unwrap_or(f64::NAN);
-        let (count, half) = (figures.len(), figures.len() / 2);
-        let median = if count % 2 == 1 { at(half) } else { (at(half.wrapping_sub(1)) + at(half)) / 2.0 };
-        Self { min: at(0), median, max: at(count.wrapping_sub(1)) }
+/// The whole report.
+pub(crate) fn html(results: &Results, comparison: Option<&Comparison>) -> String {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>What a packet costs</title>\n<style>{STYLE}</style>\n<h1>What a packet costs</h1>\n"
+    );
+    let Results { taken, quick, machine, load, suites, absent, .. } = results;
+    let kind = if *quick { "a quick run: figures are rough" } else { "a full run" };
+    let _ = writeln!(
+        page,
+        "<p>Taken {} ({kind}), load average {:.1} when it began and {:.1} when it ended.</p>\n<table>",
+        escape(taken),
+        load[0],
+        load[1]
+    );
+    for (name, value) in machine.lines() {
+        let _ = writeln!(page, "<tr><th>{name}<td>{}", escape(&value));
     }
-}
-
-/// A variant's cost in relation to another's in the same round: below 1 is cheaper.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Ratio {
-    pub(crate) base: &'static str,
-    pub(crate) cost: Spread,
-}
-
-/// One variant.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) variant: &'static str,
-    /// Packets of all rounds.
-    pub(crate) packets: u64,
-    pub(crate) cpu_ns_per_packet: Spread,
-    pub(crate) wall_ns_per_packet: Spread,
-    pub(crate) mpps_per_core: Spread,
-    pub(crate) ratios: Vec<Ratio>,
-}
-
-/// A suite's outcome.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Suite {
-    pub(crate) suite: &'static str,
-    pub(crate) machine: Machine,
-    pub(crate) burst: usize,
-    pub(crate) rounds: u32,
-    pub(crate) slice_ms: u128,
-    pub(crate) rows: Vec<Row>,
-    /// What must be known to read the figures.
-    pub(crate) notes: Vec<String>,
-}
-
-/// The rows of a table, from each variant's samples.
-pub(crate) fn rows(variants: &[Variant<'_>], samples: &[Vec<Sample>]) -> Vec<Row> {
-    let costs = |samples: &[Sample]| -> Vec<f64> { samples.iter().map(Sample::cpu_cost).collect() };
-    let ratio = |base: &'static str, own: &[Sample]| {
-        let place = variants.iter().position(|variant| variant.name == base)?;
-        let pairs = costs(own).into_iter().zip(costs(&samples[place]));
-        Some(Ratio { base, cost: Spread::of(pairs.map(|(own, base)| own / base).collect()) })
-    };
-    let row = |(variant, own): (&Variant<'_>, &Vec<Sample>)| Row {
-        variant: variant.name,
-        packets: own.iter().map(|sample| sample.packets).sum(),
-        cpu_ns_per_packet: Spread::of(costs(own)),
-        wall_ns_per_packet: Spread::of(own.iter().map(Sample::wall_cost).collect()),
-        mpps_per_core: Spread::of(costs(own).into_iter().map(|cost| 1000.0 / cost).collect()),
-        ratios: variant.bases.iter().filter_map(|base| ratio(base, own)).collect(),
-    };
-    variants.iter().zip(samples).map(row).collect()
-}
-
-impl fmt::Display for Suite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { processor, cpus, kernel, dpdk, memory, compiler, linked } = &self.machine;
-        writeln!(f, "suite {}", self.suite)?;
-        writeln!(f, "  machine   {processor}, {cpus} CPUs, Linux {kernel}, {memory}")?;
-        writeln!(f, "  DPDK      {dpdk}, linked {linked}")?;
-        writeln!(f, "  compiler  {compiler}")?;
-        writeln!(
-            f,
-            "  method    burst {}, {} rounds of {} ms for each variant in turn, after one to warm up",
-            self.burst, self.rounds, self.slice_ms
-        )?;
-        for note in &self.notes {
-            writeln!(f, "  note      {note}")?;
-        }
-        writeln!(f)?;
-        writeln!(
-            f,
-            "{:<32} {:>24}  {:>7} {:>7}   {:<20}",
-            "", "CPU ns per packet", "wall", "Mpps", "cost in relation to"
-        )?;
-        writeln!(
-            f,
-            "{:<32} {:>7} {:>8} {:>7}  {:>7} {:>7}   {:<20} {:>6} {:>6} {:>6}",
-            "variant", "min", "median", "max", "median", "/core", "", "min", "median", "max"
-        )?;
-        for row in &self.rows {
-            let cpu = &row.cpu_ns_per_packet;
-            write!(
-                f,
-                "{:<32} {:>7.2} {:>8.2} {:>7.2}  {:>7.2} {:>7.1}",
-                row.variant, cpu.min, cpu.median, cpu.max, row.wall_ns_per_packet.median, row.mpps_per_core.median
-            )?;
-            for (index, Ratio { base, cost }) in row.ratios.iter().enumerate() {
-                if index > 0 {
-                    write!(f, "\n{:<72}", "")?;
-                }
-                write!(f, "   {base:<20} {:>6.3} {:>6.3} {:>6.3}", cost.min, cost.median, cost.max)?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+    page += "</table>\n<h2>Where it stands</h2>\n";
+    page += &goals_table(results);
+    page += "<p>Score = 1 + (own &minus; base) / macswap, all of the same round and in CPU time: <i>own</i> is the whole \
+             worker with the function, <i>base</i> the same worker and source with Wire alone, <i>macswap</i> testpmd's on \
+             net_null at burst 32. So it counts what a function costs in units that travel between machines. Hot packets \
+             stay in cache, those of 16k and 64k mbufs in rotation come cold, as from a NIC.</p>\n";
+    if let Some(comparison) = comparison {
+        page += &compared(comparison);
     }
+    for suite in suites {
+        page += &of_suite(suite);
+    }
+    if !absent.is_empty() {
+        page += "<h2>Without figures</h2>\n<table>\n";
+        for absent in absent {
+            let _ = writeln!(page, "<tr><th>{}<td>{}", escape(&absent.suite), escape(&absent.why));
+        }
+        page += "</table>\n";
+    }
+    page + "</html>\n"
+}
+
+fn goals_table(results: &Results) -> String {
+    let mut table = "<table>\n<tr><th>work<th class=\"n\">hot<th class=\"n\">16k mbufs<th class=\"n\">64k mbufs\
+                     <th class=\"n\">aim<th><th>best peer\n"
+        .to_owned();
+    for goal in goals::reached(results) {
+        let _ = write!(table, "<tr><td>{}", escape(&goal.work));
+        for figure in goal.figures {
+            let _ = write!(
+                table,
+                "<td class=\"n\">{}",
+                figure.map_or("&ndash;".to_owned(), |figure| format!("{figure:.2}"))
+            );
+        }
+        let class = match goal.verdict {
+            "reached" => "reached",
+            "not built yet" | "not measured" => "absent",
+            _ => "missed",
+        };
+        let aim = goal.aim.map_or(String::new(), |aim| aim.to_string());
+        let _ = writeln!(table, "<td class=\"n\">{aim}<td class=\"{class}\">{}<td>{}", goal.verdict, escape(goal.peer));
+    }
+    table + "</table>\n"
+}
+
+fn of_suite(suite: &Suite) -> String {
+    let mut part = format!(
+        "<h2 id=\"{0}\">{0}: {1}</h2>\n<p>{2}; {3}; {4}.</p>\n<ul>\n",
+        suite.name,
+        suite.about,
+        method(suite),
+        suite.memory,
+        others(suite)
+    );
+    for note in &suite.notes {
+        let _ = writeln!(part, "<li>{}", escape(note));
+    }
+    part += "</ul>\n<div class=\"side\">\n<table>\n<tr><th rowspan=\"2\">variant<th class=\"n\" colspan=\"3\">CPU ns per packet\
+             <th class=\"n\">wall<th class=\"n\">Mpps<th class=\"n\" rowspan=\"2\">score<th rowspan=\"2\">median (least to most) of rounds\n\
+             <tr><th class=\"n\">min<th class=\"n\">median<th class=\"n\">max<th class=\"n\">median<th class=\"n\">per core\n";
+    for row in &suite.rows {
+        let (cpu, wall) = (row.cpu(), row.wall());
+        let _ = write!(part, "<tr><td>{}", escape(&row.name));
+        for figure in [cpu.min, cpu.median, cpu.max, wall.median] {
+            let _ = write!(part, "<td class=\"n\">{figure:.2}");
+        }
+        let is_score = |relation: &&Relation| matches!(relation, Relation::Score { .. });
+        let score = row.relations.iter().find(is_score).and_then(|relation| suite.relation(row, relation));
+        let score = score.map_or(String::new(), |score| format!("{:.2}", score.median));
+        let related = row.relations.iter().filter_map(|relation| said(suite, row, relation));
+        let related: Vec<String> = related.map(|said| escape(&said)).collect();
+        let _ = writeln!(
+            part,
+            "<td class=\"n\">{:.1}<td class=\"n\">{score}<td>{}",
+            1000.0 / cpu.median,
+            related.join("<br>")
+        );
+    }
+    part += "</table>\n<div class=\"plots\">\n";
+    for plot in Plot::of(suite) {
+        let _ = writeln!(part, "<h3>{}</h3>\n{}", escape(&plot.title), plot.svg());
+    }
+    part + "</div>\n</div>\n"
+}
+
+fn compared(comparison: &Comparison) -> String {
+    let mut part = format!("<h2>Compared with the figures of {}</h2>\n<ul>\n", escape(&comparison.base));
+    for remark in comparison.remarks() {
+        let class = if remark.starts_with("NOT") { " class=\"warning\"" } else { "" };
+        let _ = writeln!(part, "<li{class}>{}", escape(&remark));
+    }
+    part += "</ul>\n";
+    let real = comparison.real();
+    let _ = writeln!(part, "<p>Changed: {} of {} figures.</p>", real.len(), comparison.lines.len());
+    part += "<details><summary>All figures</summary>\n";
+    let all: Vec<_> = comparison.lines.iter().collect();
+    part += &changes(&all);
+    part += "</details>\n";
+    if !real.is_empty() {
+        part += &changes(&real);
+    }
+    part
+}
+
+fn changes(lines: &[&crate::compare::Line]) -> String {
+    let mut table =
+        "<table>\n<tr><th>suite<th>variant<th>figure<th class=\"n\">then<th class=\"n\">now<th class=\"n\">change \
+                     (99 % interval)<th class=\"n\">sure to\n"
+            .to_owned();
+    for line in lines {
+        let _ = writeln!(
+            table,
+            "<tr><td>{}<td>{}<td>{}<td class=\"n\">{:.3}<td class=\"n\">{:.3}<td class=\"n\">{}<td class=\"n\">{:.1} %",
+            escape(&line.suite),
+            escape(&line.row),
+            escape(&line.figure),
+            line.old,
+            line.new,
+            line.percent(),
+            line.change.sure * 100.0
+        );
+    }
+    table + "</table>\n"
 }

@@ -1,50 +1,68 @@
 //! DPDK's own forwarder, as the peer in the same run: started once, told by a pipe to
 //! forward for a slice and to stop.
 
-use crate::machine::{Memory, forwarding_cpu, other_cpu};
-use crate::measure::{Sample, cpu_time};
+use crate::machine::{Memory, forwarding_cpus, other_cpu};
+use crate::measure::{lcores_cpu_time, settle};
+use crate::results::Sample;
 use anyhow::Context as _;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Its lcore that forwards; the main one reads commands.
-const FORWARDING_LCORE: u32 = 1;
+/// MiB that it needs, with small pools.
+pub(crate) const MEBIBYTES: u64 = 128;
+/// Packets in its pool, as in that of our side: few enough to stay in cache.
+pub(crate) const MBUFS: u32 = 2047;
+pub(crate) const CACHE: u32 = 256;
+/// Of each queue; net_null and net_ring have none, but the pool must be larger than their sum.
+pub(crate) const DESCRIPTORS: u16 = 256;
+/// After so many seconds it is ended, whatever became of the rest.
+const LIFETIME: &str = "1200";
 
 /// A testpmd that waits for commands.
 pub(crate) struct Testpmd {
+    /// `timeout`, whose child it is.
     child: Child,
     commands: ChildStdin,
     output: BufReader<ChildStdout>,
-    /// The forwarding thread's account of CPU time.
-    schedstat: PathBuf,
+    pid: u32,
+    burst: usize,
 }
 
 impl Testpmd {
-    /// Starts it with these devices as ports 0, 1 and so on.
-    pub(crate) fn start(
-        memory: Memory,
-        devices: &[&str],
-        burst: usize,
-        mbufs: u32,
-        cache: u32,
-    ) -> anyhow::Result<Self> {
-        let mut command = Command::new("stdbuf");
-        command.args(["-oL", "dpdk-testpmd"]).args(memory.eal_arguments());
-        command.arg(format!("--lcores=0@{},{FORWARDING_LCORE}@{}", other_cpu(), forwarding_cpu()));
+    /// Starts it with these devices as ports 0, 1 and so on, and so many cores that forward,
+    /// each with a queue of every port.
+    pub(crate) fn start(memory: Memory, devices: &[&str], cores: usize, burst: usize) -> anyhow::Result<Self> {
+        let lcores = (1..).zip(forwarding_cpus().into_iter().take(cores));
+        let lcores: Vec<String> = lcores.map(|(lcore, cpu)| format!("{lcore}@{cpu}")).collect();
+        let mut command = Command::new("timeout");
+        // In our process group, so that Ctrl-C reaches it too.
+        command.args(["--foreground", "--kill-after=3", LIFETIME, "stdbuf", "-oL", "dpdk-testpmd"]);
+        command.args(memory.of_size(MEBIBYTES).eal_arguments());
+        command.arg(format!("--lcores=0@{},{}", other_cpu(), lcores.join(",")));
         command.args(devices.iter().map(|device| format!("--vdev={device}")));
-        command.args(["--", "--interactive", "--nb-cores=1", "--rxq=1", "--txq=1", "--rxd=512", "--txd=512"]);
-        command.args(["--no-flush-rx", "--no-lsc-interrupt"]);
-        command.arg(format!("--burst={burst}"));
-        command.args([format!("--total-num-mbufs={mbufs}"), format!("--mbcache={cache}")]);
+        command.args(["--", "--interactive", "--no-flush-rx", "--no-lsc-interrupt"]);
+        for (argument, value) in [
+            ("--nb-cores", cores),
+            ("--rxq", cores),
+            ("--txq", cores),
+            ("--rxd", DESCRIPTORS.into()),
+            ("--txd", DESCRIPTORS.into()),
+            ("--burst", burst),
+            ("--total-num-mbufs", MBUFS as usize),
+            ("--mbcache", CACHE as usize),
+        ] {
+            command.arg(format!("{argument}={value}"));
+        }
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().context("dpdk-testpmd does not start (Debian's package dpdk-dev has it)")?;
         let commands = child.stdin.take().context("stdin of dpdk-testpmd")?;
         let output = BufReader::new(child.stdout.take().context("stdout of dpdk-testpmd")?);
-        let mut testpmd = Self { child, commands, output, schedstat: PathBuf::new() };
+        let mut testpmd = Self { child, commands, output, pid: 0, burst };
         testpmd.wait_for("Done")?;
-        testpmd.schedstat = testpmd.forwarding_thread()?;
+        let id = testpmd.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        testpmd.pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).context("no dpdk-testpmd")?;
         Ok(testpmd)
     }
 
@@ -54,12 +72,17 @@ impl Testpmd {
         &mut self,
         mode: &str,
         ports: [u16; 2],
+        burst: usize,
         first: Option<u32>,
         slice: Duration,
     ) -> anyhow::Result<Sample> {
+        if burst != self.burst {
+            self.tell(&format!("set burst {burst}"))?;
+            self.burst = burst;
+        }
         self.tell(&format!("set fwd {mode}"))?;
         self.tell(&format!("set portlist {},{}", ports[0], ports[1]))?;
-        let before = cpu_time(&self.schedstat)?;
+        let before = lcores_cpu_time(self.pid)?;
         let start = Instant::now();
         match first {
             Some(bursts) => self.tell(&format!("start tx_first {bursts}"))?,
@@ -69,11 +92,10 @@ impl Testpmd {
         self.tell("stop")?;
         let wall = start.elapsed();
         let said = self.wait_for("Done.")?;
-        // So that it sleeps.
-        std::thread::sleep(Duration::from_millis(1));
-        let cpu = cpu_time(&self.schedstat)?.saturating_sub(before);
+        settle();
+        let cpu = lcores_cpu_time(self.pid)?.saturating_sub(before);
         let packets = accumulated(&said).with_context(|| format!("dpdk-testpmd's counters are not in {said:?}"))?;
-        Ok(Sample { packets, cpu, wall })
+        Ok(Sample::new(packets, cpu, wall))
     }
 
     fn tell(&mut self, command: &str) -> anyhow::Result<()> {
@@ -94,17 +116,6 @@ impl Testpmd {
             text.push_str(&line);
         }
     }
-
-    fn forwarding_thread(&self) -> anyhow::Result<PathBuf> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
-        // "lcore-worker-1" up to DPDK 22.11, then "dpdk-worker1".
-        let ours = |task: &PathBuf| {
-            let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-            name.contains("worker") && name.trim_end().ends_with(&FORWARDING_LCORE.to_string())
-        };
-        let mut tasks = std::fs::read_dir(tasks)?.filter_map(|task| Some(task.ok()?.path()));
-        Ok(tasks.find(ours).context("dpdk-testpmd has no worker thread")?.join("schedstat"))
-    }
 }
 
 /// The packets received by all ports since the start.
@@ -123,7 +134,10 @@ impl Drop for Testpmd {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let _ = self.child.kill();
+        // Not `timeout`, which would leave it behind.
+        if self.pid != 0 {
+            let _ = Command::new("kill").arg("-9").arg(self.pid.to_string()).status();
+        }
         let _ = self.child.wait();
     }
 }

@@ -1,7 +1,8 @@
 //! DPDK, and DPDK with an idea taken away.
 
-use crate::measure::{Sample, own_cpu_time};
-use crate::{Plan, Row, Way, print_group};
+use crate::machine::{Memory, forwarding_cpus};
+use crate::measure::{Variant, own_cpu_time};
+use crate::results::{Axis, Sample};
 use anyhow::Context as _;
 use dpdk_rs::{Burst, Consumer, Eal, Mbuf, Mempool, MempoolConfig, PortBuilder, Producer, Ring};
 use nf_framework::testing::Frame;
@@ -13,6 +14,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+pub(crate) const MEBIBYTES: u64 = 512;
 
 /// Mbufs that go round unless said otherwise: they stay in the cache.
 const HOT: u32 = 2048;
@@ -38,11 +41,11 @@ impl Swap {
     }
 }
 
-const MEMORY: [&str; 6] = ["--no-huge", "-m", "512", "--no-shconf", "--no-telemetry", "--log-level=error"];
-
-pub(crate) fn start() -> anyhow::Result<Eal> {
-    let arguments = ["ideas", "--no-pci", "--lcores=0@0,1@1"].into_iter().chain(MEMORY);
-    Ok(Eal::init(arguments.map(str::to_owned))?.0)
+pub(crate) fn start(memory: Memory) -> anyhow::Result<Eal> {
+    let lcores = (0..).zip(forwarding_cpus().into_iter().take(2));
+    let lcores: Vec<String> = lcores.map(|(lcore, cpu): (usize, _)| format!("{lcore}@{cpu}")).collect();
+    let arguments = ["bench".to_owned(), format!("--lcores={}", lcores.join(","))];
+    Ok(Eal::init(arguments.into_iter().chain(memory.eal_arguments()))?.0)
 }
 
 /// This program as a child of itself: forwards between the two interfaces, or round a ring, and
@@ -53,8 +56,10 @@ pub(crate) fn serve(device: &str) -> anyhow::Result<()> {
         "af_xdp" => &["--vdev=net_af_xdp0,iface=in0", "--vdev=net_af_xdp1,iface=out0"],
         _ => &["--vdev=net_ring0"],
     };
-    let fixed = ["ideas", "--no-pci", "--lcores=0@1"].into_iter().chain(MEMORY);
-    let (eal, _) = Eal::init(fixed.chain(devices.iter().copied()).map(str::to_owned))?;
+    let cpu = forwarding_cpus().first().copied().unwrap_or(0);
+    let arguments = ["bench".to_owned(), format!("--lcores=0@{cpu}")].into_iter();
+    let arguments = arguments.chain(Memory::Ordinary(128).eal_arguments());
+    let (eal, _) = Eal::init(arguments.chain(devices.iter().map(|&device| device.to_owned())))?;
     let pool = Mempool::new(&eal, "ideas", MempoolConfig { size: 16_383, ..MempoolConfig::default() })?;
     let mut ports = eal
         .ports()
@@ -99,7 +104,7 @@ fn timed(slice: Duration, mut round: impl FnMut() -> usize) -> anyhow::Result<Sa
             packets += round();
         }
     }
-    Ok(Sample { packets: packets as u64, cpu: own_cpu_time()? - cpu, wall: start.elapsed() })
+    Ok(Sample::new(packets as u64, own_cpu_time()? - cpu, start.elapsed()))
 }
 
 fn frame(pool: &Mempool, flow: u16, length: usize) -> anyhow::Result<Mbuf> {
@@ -144,14 +149,14 @@ impl Circle {
     }
 }
 
-/// A way whose packets go round.
+/// A variant whose packets go round.
 fn circling<'a>(
     name: impl Into<String>,
     circle: &Rc<RefCell<Circle>>,
     mut handle: impl FnMut(&mut Swap, &mut Mbuf) + 'a,
-) -> Way<'a> {
+) -> Variant<'a> {
     let (circle, mut swap) = (Rc::clone(circle), Swap::new());
-    Way::new(name, move |slice| {
+    Variant::new(name, move |slice| {
         let mut circle = circle.borrow_mut();
         timed(slice, || circle.round(|packet| handle(&mut swap, packet)))
     })
@@ -161,105 +166,102 @@ fn shared(circle: anyhow::Result<Circle>) -> anyhow::Result<Rc<RefCell<Circle>>>
     Ok(Rc::new(RefCell::new(circle?)))
 }
 
-pub(crate) fn bursts(eal: &Eal) -> anyhow::Result<Vec<Way<'static>>> {
-    let way = |at_once: u32| {
-        let circle = shared(Circle::new(eal, HOT, SHORTEST, at_once as usize))?;
-        Ok(circling(format!("{at_once}"), &circle, Swap::handle).at(at_once))
-    };
-    [32, 1, 2, 4, 8, 16, 64].into_iter().map(way).collect()
+/// Looks like the function, and copies each packet before.
+fn copying() -> impl FnMut(&mut Swap, &mut Mbuf) {
+    let mut copy = vec![0; 2048];
+    move |swap, packet| {
+        if let Some(copy) = copy.get_mut(..packet.len()) {
+            copy.copy_from_slice(packet.data());
+        }
+        black_box(&copy);
+        swap.handle(packet);
+    }
 }
 
-pub(crate) fn without(eal: &Eal) -> anyhow::Result<Vec<Way<'static>>> {
-    let circle = shared(Circle::new(eal, HOT, SHORTEST, 32))?;
-    let mut copy = vec![0; 2048];
+pub(crate) fn bursts(eal: &Eal) -> anyhow::Result<Vec<Variant<'static>>> {
+    let name = |at_once: usize| format!("{at_once} packets at once");
+    let variant = |at_once: usize| {
+        let circle = shared(Circle::new(eal, HOT, SHORTEST, at_once))?;
+        let variant = circling(name(at_once), &circle, Swap::handle).at(Axis::Burst, "ring", at_once as f64);
+        Ok(if at_once == Burst::USUAL { variant } else { variant.ratio(name(Burst::USUAL)) })
+    };
+    [Burst::USUAL, 1, 2, 4, 8, 16, 64].into_iter().map(variant).collect()
+}
+
+pub(crate) fn taken_away(eal: &Eal) -> anyhow::Result<Vec<Variant<'static>>> {
+    let circle = shared(Circle::new(eal, HOT, SHORTEST, Burst::USUAL))?;
+    let whole = "nothing taken away";
+    let allocating = |swap: &mut Swap, packet: &mut Mbuf| {
+        drop(black_box(Vec::<u8>::with_capacity(black_box(2048))));
+        swap.handle(packet);
+    };
     Ok(vec![
-        circling("as it is: bursts of 32, mbufs allocated before", &circle, Swap::handle),
-        circling("an allocation on the heap for each packet", &circle, |swap, packet| {
-            drop(black_box(Vec::<u8>::with_capacity(black_box(2048))));
-            swap.handle(packet);
-        }),
-        circling("a copy of each packet", &circle, move |swap, packet| {
-            copy[..packet.len()].copy_from_slice(packet.data());
-            black_box(&copy);
-            swap.handle(packet);
-        }),
+        circling(whole, &circle, Swap::handle),
+        circling("an allocation on the heap for each packet", &circle, allocating).ratio(whole),
+        circling("a copy of each packet, 64 bytes", &circle, copying()).ratio(whole),
     ])
 }
 
-pub(crate) fn copies(eal: &Eal) -> anyhow::Result<Vec<Way<'static>>> {
-    let mut ways = Vec::new();
+pub(crate) fn copies(eal: &Eal) -> anyhow::Result<Vec<Variant<'static>>> {
+    let mut variants = Vec::new();
     for length in [64, 256, 512, 1024, 1500] {
-        let circle = shared(Circle::new(eal, HOT, length, 32))?;
-        let at = u32::try_from(length)?;
-        ways.push(circling(format!("{length} bytes, no copy"), &circle, Swap::handle).at(at));
-        let mut copy = vec![0; 2048];
-        ways.push(
-            circling(format!("{length} bytes, copied"), &circle, move |swap, packet| {
-                copy[..packet.len()].copy_from_slice(packet.data());
-                black_box(&copy);
-                swap.handle(packet);
-            })
-            .at(at),
-        );
+        let circle = shared(Circle::new(eal, HOT, length, Burst::USUAL))?;
+        let (whole, at) = (format!("{length} bytes, not copied"), length as f64);
+        variants.push(circling(whole.clone(), &circle, Swap::handle).at(Axis::Bytes, "not copied", at));
+        let copied = circling(format!("{length} bytes, copied"), &circle, copying());
+        variants.push(copied.at(Axis::Bytes, "copied", at).ratio(whole));
     }
-    Ok(ways)
+    Ok(variants)
 }
 
-pub(crate) fn rotations(eal: &Eal) -> anyhow::Result<Vec<Way<'static>>> {
-    let way = |mbufs: u32| {
-        let circle = shared(Circle::new(eal, mbufs, SHORTEST, 32))?;
-        Ok(circling(format!("{mbufs} mbufs"), &circle, Swap::handle).at(mbufs))
+pub(crate) fn rotations(eal: &Eal) -> anyhow::Result<Vec<Variant<'static>>> {
+    let name = |mbufs: u32| format!("{mbufs} mbufs in rotation");
+    let variant = |mbufs: u32| {
+        let circle = shared(Circle::new(eal, mbufs, SHORTEST, Burst::USUAL))?;
+        let variant = circling(name(mbufs), &circle, Swap::handle).at(Axis::Mbufs, "ring", f64::from(mbufs));
+        Ok(if mbufs == HOT { variant } else { variant.ratio(name(HOT)) })
     };
-    [HOT, 512, 8192, 16_384, 65_536].into_iter().map(way).collect()
+    [HOT, 512, 8192, 16_384, 65_536].into_iter().map(variant).collect()
 }
 
-/// A table of flows on two cores: one for each, or one for both, behind a lock.
-pub(crate) fn tables(eal: &Eal, plan: Plan, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let names = ["a table for each of two cores", "one table for both, locked"];
-    let mut figures: [[Vec<f64>; 2]; 2] = Default::default();
-    eprintln!("one table or two: {} rounds", plan.rounds);
-    for round in 0..=plan.rounds {
-        for (locked, figures) in [false, true].into_iter().zip(&mut figures) {
-            let sample = two_cores(eal, locked, plan.slice)?;
-            if round > 0 {
-                figures[0].push(sample.cpu_cost());
-                figures[1].push(sample.wall_cost());
-            }
-        }
-    }
-    let from = rows.len();
-    for (name, [cpu, wall]) in names.into_iter().zip(figures) {
-        let (cpu_ns_per_packet, wall_ns_per_packet) = (cpu, wall);
-        rows.push(Row { group: "tables", name: name.to_owned(), at: None, cpu_ns_per_packet, wall_ns_per_packet });
-    }
-    print_group("two cores that count by flow", &rows[from..]);
-    Ok(())
+/// A table of flows on each core, or one for both behind a lock.
+pub(crate) fn tables(eal: &Eal) -> anyhow::Result<Vec<Variant<'_>>> {
+    let circles =
+        eal.lcores().iter().map(|_| Circle::new(eal, HOT, SHORTEST, Burst::USUAL)).collect::<Result<_, _>>()?;
+    let circles: Rc<RefCell<Vec<Circle>>> = Rc::new(RefCell::new(circles));
+    let cores = eal.lcores().len();
+    let own = format!("{cores} core(s), a table for each");
+    let variant = |name: &str, locked: bool| {
+        let circles = Rc::clone(&circles);
+        Variant::new(name, move |slice| count_by_flow(eal, &mut circles.borrow_mut(), locked, slice))
+    };
+    Ok(vec![variant(&own, false), variant(&format!("{cores} core(s), one table, locked"), true).ratio(&own)])
 }
 
-/// Both cores' work added up: CPU time per packet of both.
-fn two_cores(eal: &Eal, locked: bool, slice: Duration) -> anyhow::Result<Sample> {
+/// All cores' work added up.
+fn count_by_flow(eal: &Eal, circles: &mut [Circle], locked: bool, slice: Duration) -> anyhow::Result<Sample> {
     let table: Arc<Mutex<HashMap<u16, u64>>> = Arc::default();
-    let circles = eal.lcores().iter().map(|_| Circle::new(eal, HOT, SHORTEST, 32)).collect::<Result<Vec<_>, _>>()?;
     let samples = eal.scope(|scope| -> anyhow::Result<Vec<Sample>> {
         let launch = |(lcore, circle)| {
             let table = locked.then(|| Arc::clone(&table));
-            scope.launch(lcore, move || count_by_flow(circle, table, slice))
+            scope.launch(lcore, move || count_on_one(circle, table, slice))
         };
         let joins = eal.lcores().into_iter().zip(circles).map(launch).collect::<Result<Vec<_>, _>>()?;
         let join = |join: dpdk_rs::LcoreJoin<'_, _>| join.join().map_err(|_| anyhow::anyhow!("an lcore panicked"))?;
+        // The main lcore is the first: it works while it is waited for.
         joins.into_iter().map(join).collect()
     })?;
     let sum = |sum: Sample, one: Sample| Sample {
         packets: sum.packets + one.packets,
-        cpu: sum.cpu + one.cpu,
-        wall: sum.wall.max(one.wall),
+        cpu_ns: sum.cpu_ns + one.cpu_ns,
+        wall_ns: sum.wall_ns.max(one.wall_ns),
     };
     samples.into_iter().reduce(sum).context("no lcore")
 }
 
-/// One core's part, with the table of both or one of its own.
-fn count_by_flow(
-    mut circle: Circle,
+/// One core's part, with the table of all or one of its own.
+fn count_on_one(
+    circle: &mut Circle,
     table: Option<Arc<Mutex<HashMap<u16, u64>>>>,
     slice: Duration,
 ) -> anyhow::Result<Sample> {

@@ -1,0 +1,253 @@
+//! What a run has found: kept as JSON, read again to compare.
+
+use crate::machine::Machine;
+use crate::statistics::Spread;
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+
+/// Raised when a reader of the old JSON would misread the new.
+const FORMAT: u32 = 1;
+
+/// All of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) format: u32,
+    /// When it began, in UTC.
+    pub(crate) taken: String,
+    pub(crate) quick: bool,
+    pub(crate) machine: Machine,
+    /// How many threads wanted to run over the last minute, when it began and when it ended: what
+    /// is above 1 to 2 at the end were others.
+    pub(crate) load: [f64; 2],
+    pub(crate) suites: Vec<Suite>,
+    pub(crate) absent: Vec<Absent>,
+}
+
+/// A suite without figures, and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Absent {
+    pub(crate) suite: String,
+    pub(crate) why: String,
+}
+
+/// A suite's figures.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    /// What it measures, in one line.
+    pub(crate) about: String,
+    pub(crate) processes: usize,
+    pub(crate) rounds: usize,
+    pub(crate) slice_ms: u64,
+    pub(crate) memory: String,
+    pub(crate) rows: Vec<Row>,
+    /// What must be known to read the figures.
+    pub(crate) notes: Vec<String>,
+}
+
+/// One variant of a suite's work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// What its cost is shown in relation to.
+    pub(crate) relations: Vec<Relation>,
+    pub(crate) points: Vec<Point>,
+    /// By process, by round.
+    pub(crate) samples: Vec<Vec<Sample>>,
+    /// For readers of the JSON: made from the samples, and never read here.
+    #[serde(default, skip_deserializing)]
+    summary: Option<Summary>,
+}
+
+/// What one variant did in one slice.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) packets: u64,
+    /// CPU time of the threads that forward, in nanoseconds.
+    pub(crate) cpu_ns: u64,
+    pub(crate) wall_ns: u64,
+}
+
+impl Sample {
+    pub(crate) fn new(packets: u64, cpu: Duration, wall: Duration) -> Self {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self { packets, cpu_ns: nanoseconds(cpu), wall_ns: nanoseconds(wall) }
+    }
+
+    /// CPU time per packet, in nanoseconds.
+    pub(crate) fn cpu_cost(&self) -> f64 {
+        self.cpu_ns as f64 / self.packets as f64
+    }
+
+    /// Time per packet, in nanoseconds.
+    pub(crate) fn wall_cost(&self) -> f64 {
+        self.wall_ns as f64 / self.packets as f64
+    }
+}
+
+/// A figure made of several rows' costs in the same round.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Relation {
+    /// own / base
+    Ratio { base: String },
+    /// own - base, in nanoseconds
+    Net { base: String },
+    /// 1 + (own - base) / unit, where the unit is testpmd macswap
+    Score { base: String, unit: String },
+    /// (own - less) / (base - less)
+    NetRatio { base: String, less: String },
+}
+
+impl Relation {
+    /// As a column says it.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Ratio { base } => format!("/ {base}"),
+            Self::Net { base } => format!("ns more than {base}"),
+            Self::Score { base, .. } => format!("score over {base}"),
+            Self::NetRatio { base, .. } => format!("/ {base}, net"),
+        }
+    }
+}
+
+/// What a plot shows of a row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Point {
+    pub(crate) axis: Axis,
+    pub(crate) series: String,
+    pub(crate) x: f64,
+}
+
+/// What a cost is plotted over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Axis {
+    Flows,
+    /// For the suites whose functions look rules up.
+    Rules,
+    Burst,
+    Mbufs,
+    Workers,
+    Functions,
+    /// Length of the frames.
+    Bytes,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Summary {
+    cpu_ns_per_packet: Spread,
+    wall_ns_per_packet: Spread,
+    mpps_per_core: Spread,
+    relations: Vec<(String, Spread)>,
+}
+
+impl Row {
+    pub(crate) fn new(name: String, relations: Vec<Relation>, points: Vec<Point>, samples: Vec<Sample>) -> Self {
+        Self { name, relations, points, samples: vec![samples], summary: None }
+    }
+
+    /// Figures by process and round.
+    pub(crate) fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<Vec<f64>> {
+        self.samples.iter().map(|process| process.iter().map(&figure).collect()).collect()
+    }
+
+    pub(crate) fn cpu(&self) -> Spread {
+        Spread::of(self.each(Sample::cpu_cost).into_iter().flatten())
+    }
+
+    pub(crate) fn wall(&self) -> Spread {
+        Spread::of(self.each(Sample::wall_cost).into_iter().flatten())
+    }
+}
+
+impl Suite {
+    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+
+    /// A relation's figures by process and round; `None` if a row is not there.
+    pub(crate) fn related(&self, row: &Row, relation: &Relation) -> Option<Vec<Vec<f64>>> {
+        let costs = |name: &str| Some(self.row(name)?.each(Sample::cpu_cost));
+        let own = row.each(Sample::cpu_cost);
+        Some(match relation {
+            Relation::Ratio { base } => combine(&[own, costs(base)?], |of| of[0] / of[1]),
+            Relation::Net { base } => combine(&[own, costs(base)?], |of| of[0] - of[1]),
+            Relation::Score { base, unit } => {
+                combine(&[own, costs(base)?, costs(unit)?], |of| 1.0 + (of[0] - of[1]) / of[2])
+            }
+            Relation::NetRatio { base, less } => {
+                combine(&[own, costs(base)?, costs(less)?], |of| (of[0] - of[2]) / (of[1] - of[2]))
+            }
+        })
+    }
+
+    pub(crate) fn relation(&self, row: &Row, relation: &Relation) -> Option<Spread> {
+        Some(Spread::of(self.related(row, relation)?.into_iter().flatten()))
+    }
+
+    /// CPU time in relation to real time, where one thread forwards: what it had of its CPU.
+    pub(crate) fn share(&self) -> f64 {
+        Spread::of(self.rows.iter().map(|row| row.cpu().median / row.wall().median)).median.min(1.0)
+    }
+
+    /// Adds what another process has measured of the same.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.processes += other.processes;
+        for (row, more) in self.rows.iter_mut().zip(other.rows) {
+            row.samples.extend(more.samples);
+        }
+    }
+
+    fn summarise(&mut self) {
+        let summary = |row: &Row| {
+            let relation = |relation: &Relation| Some((relation.label(), self.relation(row, relation)?));
+            Summary {
+                cpu_ns_per_packet: row.cpu(),
+                wall_ns_per_packet: row.wall(),
+                mpps_per_core: Spread::of(row.each(|sample| 1000.0 / sample.cpu_cost()).into_iter().flatten()),
+                relations: row.relations.iter().filter_map(relation).collect(),
+            }
+        };
+        let summaries: Vec<Summary> = self.rows.iter().map(summary).collect();
+        for (row, summary) in self.rows.iter_mut().zip(summaries) {
+            row.summary = Some(summary);
+        }
+    }
+}
+
+/// One figure out of several of the same process and round.
+fn combine(of: &[Vec<Vec<f64>>], figure: impl Fn(&[f64]) -> f64) -> Vec<Vec<f64>> {
+    let processes = of.iter().map(Vec::len).min().unwrap_or(0);
+    let process = |process: usize| {
+        let rounds = of.iter().map(|of| of[process].len()).min().unwrap_or(0);
+        (0..rounds).map(|round| figure(&of.iter().map(|of| of[process][round]).collect::<Vec<_>>())).collect()
+    };
+    (0..processes).map(process).collect()
+}
+
+impl Results {
+    pub(crate) fn new(taken: String, quick: bool, machine: Machine) -> Self {
+        Self { format: FORMAT, taken, quick, machine, load: [0.0; 2], suites: Vec::new(), absent: Vec::new() }
+    }
+
+    pub(crate) fn suite(&self, name: &str) -> Option<&Suite> {
+        self.suites.iter().find(|suite| suite.name == name)
+    }
+
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let results: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} does not hold the figures of scripts/bench", path.display()))?;
+        anyhow::ensure!(results.format == FORMAT, "{} is of another version of scripts/bench", path.display());
+        Ok(results)
+    }
+
+    pub(crate) fn write(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.suites.iter_mut().for_each(Suite::summarise);
+        let text = serde_json::to_string_pretty(self).context("JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("{} cannot be written", path.display()))
+    }
+}

@@ -1,0 +1,99 @@
+//! Medians, and how sure a difference is.
+
+use serde::{Deserialize, Serialize};
+
+/// Least, median and most of some figures.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let sorted = sorted(figures);
+        let end = |figure: Option<&f64>| figure.copied().unwrap_or(f64::NAN);
+        Self { min: end(sorted.first()), median: middle(&sorted), max: end(sorted.last()) }
+    }
+}
+
+fn sorted(figures: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut sorted: Vec<f64> = figures.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+fn middle(sorted: &[f64]) -> f64 {
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    (at(sorted.len().wrapping_sub(1) / 2) + at(sorted.len() / 2)) / 2.0
+}
+
+/// The same random numbers on every run (splitmix64).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`, which is above 0 and small.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap_or(0)
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, of: &mut [T]) {
+        for last in (1..of.len()).rev() {
+            of.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// How a figure has changed from one measurement to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// The new median in relation to the old one.
+    pub(crate) ratio: f64,
+    /// Where the ratio is in 99 of 100 cases.
+    pub(crate) interval: [f64; 2],
+    /// The part of all resamples on the same side of 1 as the ratio, from 0.5 to 1.
+    pub(crate) sure: f64,
+}
+
+impl Change {
+    const RESAMPLES: usize = 2000;
+
+    /// From the figures of both, by process and round. A bootstrap in two steps: processes are
+    /// drawn with replacement and then rounds of each, so that what differs from one start of a
+    /// program to the next (where its memory lies) counts as chance as it should.
+    pub(crate) fn between(old: &[Vec<f64>], new: &[Vec<f64>]) -> Self {
+        let mut random = Random(1);
+        let mut median = |of: &[Vec<f64>], resample: bool| {
+            if !resample {
+                return middle(&sorted(of.iter().flatten().copied()));
+            }
+            let mut drawn = Vec::new();
+            for _ in of {
+                let process = &of[random.below(of.len())];
+                drawn.extend(process.iter().map(|_| process[random.below(process.len())]));
+            }
+            middle(&sorted(drawn))
+        };
+        let ratio = median(new, false) / median(old, false);
+        let ratios = sorted((0..Self::RESAMPLES).map(|_| median(new, true) / median(old, true)));
+        let above = ratios.iter().filter(|resampled| **resampled > 1.0).count() as f64 / Self::RESAMPLES as f64;
+        let at = |thousandths: usize| ratios.get(thousandths * Self::RESAMPLES / 1000).copied().unwrap_or(f64::NAN);
+        Self { ratio, interval: [at(5), at(995)], sure: above.max(1.0 - above) }
+    }
+
+    /// Whether it is worth a look: surely not 1, and further from it than two runs of the same
+    /// program are from each other.
+    pub(crate) fn is_real(&self) -> bool {
+        const NOTHING: f64 = 0.03;
+        let [low, high] = self.interval;
+        (low > 1.0 || high < 1.0) && (self.ratio - 1.0).abs() > NOTHING
+    }
+}
