@@ -1,0 +1,135 @@
+//! Runs cases under callgrind, and reads what it has counted.
+//!
+//! Callgrind counts the instructions that the program executes, and they are the same in every
+//! run. Whenever [`mark`](crate::cases::mark) is called it writes a file and begins anew, so every
+//! second file holds one case and nothing of what was before or after it.
+
+use crate::cases::{Case, PACKETS, PACKETS_PER_ROUND};
+use anyhow::{Context as _, bail, ensure};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A busy worker ticks after so many rounds. It does so after some time too, and under callgrind
+/// everything takes that long; so ticks are counted apart from the rest.
+const ROUNDS_PER_TICK: u64 = 64;
+const TICK: &str = "nf_framework::worker::Worker::housekeeping";
+
+/// Functions by the way they were reached: a function that two others call is there twice.
+pub(crate) struct Profile {
+    pub(crate) total: u64,
+    pub(crate) nodes: Vec<Node>,
+}
+
+pub(crate) struct Node {
+    /// The file that it is from: the program, or a shared library.
+    pub(crate) object: String,
+    pub(crate) function: String,
+    /// By address.
+    pub(crate) own: Vec<(u64, u64)>,
+    pub(crate) calls: Vec<Call>,
+}
+
+/// All calls that one instruction makes of one function.
+pub(crate) struct Call {
+    pub(crate) at: u64,
+    pub(crate) to: usize,
+    pub(crate) count: u64,
+    /// Instructions of the function and of all that it calls.
+    pub(crate) cost: u64,
+}
+
+/// Counts each of these cases.
+pub(crate) fn count(cases: &[&Case]) -> anyhow::Result<Vec<Profile>> {
+    let directory = Scratch::new()?;
+    let out = directory.0.join("out");
+    let program = std::env::current_exe().context("no path to this program")?;
+    let status = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet", "--dump-before=budgets::cases::mark"])
+        // Stacks as they are, and not who calls whom on the whole.
+        .args(["--dump-instr=yes", "--separate-callers=40"])
+        .args(["--compress-strings=no", "--compress-pos=no"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(program)
+        .arg("run")
+        .args(cases.iter().map(|case| case.name))
+        // The C library has a memcpy for every processor: let it take the same on all.
+        .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2_Usable,-AVX2,-ERMS")
+        .status()
+        .context("valgrind does not start: install the package valgrind")?;
+    ensure!(status.success(), "the cases did not run under valgrind: {status}");
+    let read = |(index, case): (usize, &&Case)| {
+        let part = out.with_extension((2 * index + 2).to_string());
+        parse(&part).with_context(|| format!("{}: what callgrind has written", case.name))
+    };
+    cases.iter().enumerate().map(read).collect()
+}
+
+impl Profile {
+    /// Instructions per packet of a worker that is always busy.
+    pub(crate) fn per_packet(&self) -> f64 {
+        let calls = self.nodes.iter().flat_map(|node| &node.calls);
+        let ticks = calls.filter(|call| self.nodes[call.to].function == TICK);
+        let (count, cost) = ticks.fold((0, 0), |(count, cost), call| (count + call.count, cost + call.cost));
+        let rest = (self.total - cost) as f64 / PACKETS as f64;
+        if count == 0 { rest } else { rest + cost as f64 / (count * ROUNDS_PER_TICK * PACKETS_PER_ROUND) as f64 }
+    }
+}
+
+/// Reads the format of
+/// <https://valgrind.org/docs/manual/cl-format.html>, uncompressed and with addresses.
+fn parse(file: &Path) -> anyhow::Result<Profile> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let mut profile = Profile { total: 0, nodes: Vec::new() };
+    let mut known = HashMap::new();
+    let (mut object, mut node) = (String::new(), 0);
+    let (mut called_object, mut called, mut calls) = (None, 0, None);
+    for line in text.lines() {
+        let mut find = |object: &str, name: &str| {
+            *known.entry((object.to_owned(), name.to_owned())).or_insert_with(|| {
+                // What follows are its callers.
+                let function = name.split_once('\'').map_or(name, |(function, _)| function).to_owned();
+                profile.nodes.push(Node { object: object.to_owned(), function, own: Vec::new(), calls: Vec::new() });
+                profile.nodes.len() - 1
+            })
+        };
+        match line.split_once(['=', ':']) {
+            Some(("ob", name)) => name.clone_into(&mut object),
+            Some(("fn", name)) => node = find(&object, name),
+            Some(("cob", name)) => called_object = Some(name.to_owned()),
+            Some(("cfn", name)) => called = find(called_object.take().as_ref().unwrap_or(&object), name),
+            Some(("calls", numbers)) => calls = numbers.split(' ').next().map(str::parse).transpose()?,
+            Some(("totals", number)) => profile.total = number.trim().parse()?,
+            None if line.starts_with("0x") => {
+                let [address, _, cost] = line.split(' ').collect::<Vec<_>>()[..] else { bail!("a line {line:?}") };
+                let (at, cost) = (u64::from_str_radix(&address[2..], 16)?, cost.parse()?);
+                match calls.take() {
+                    Some(count) => profile.nodes[node].calls.push(Call { at, to: called, count, cost }),
+                    None => profile.nodes[node].own.push((at, cost)),
+                }
+            }
+            _ => {}
+        }
+    }
+    ensure!(profile.total > 0, "{} has no totals", file.display());
+    Ok(profile)
+}
+
+/// A directory that goes at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("budgets-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is in the directory for what may be left behind.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,91 @@
+//! Instructions per packet, and where they go: what is behind `scripts/budgets` and
+//! `scripts/profile`.
+//!
+//! `check` counts every [case](cases::CASES) with callgrind and compares with a committed file,
+//! `profile` shows one by stage, by line and as a flame graph. Both start this program once more
+//! under callgrind, to `run` the cases.
+#![forbid(unsafe_code)]
+
+mod budget;
+mod callgrind;
+mod cases;
+
+use anyhow::{Context as _, bail, ensure};
+use budget::{Budgets, Line, Tools};
+use cases::{CASES, Case};
+use std::fs;
+use std::process::{Command, ExitCode};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/budgets.toml");
+/// The exit code when the budgets are for another compiler or DPDK; see scripts/test.
+const SKIPPED: u8 = 200;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args[..] {
+        ["run", ref names @ ..] => run(names),
+        ["check"] => check(false),
+        ["check", "--update"] => check(true),
+        _ => Err(anyhow::anyhow!("unknown arguments {args:?}: use scripts/budgets or scripts/profile")),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("budgets: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
+    let cases: Vec<&Case> = names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
+    cases::run(&cases)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find(name: &str) -> anyhow::Result<&'static Case> {
+    let names = CASES.each_ref().map(|case| case.name).join(", ");
+    CASES.iter().find(|case| case.name == name).with_context(|| format!("there is no case {name}: there are {names}"))
+}
+
+fn check(update: bool) -> anyhow::Result<ExitCode> {
+    let budgets = match fs::read_to_string(FILE) {
+        Ok(text) => Some(Budgets::parse(&text)?),
+        Err(_) if update => None,
+        Err(error) => bail!("{FILE}: {error}"),
+    };
+    let tools = Tools { dpdk: dpdk_rs::Version::loaded().to_string(), rustc: rustc()? };
+    let comparable = budgets.as_ref().is_some_and(|budgets| budgets.tools() == tools);
+    let counted = callgrind::count(&CASES.iter().collect::<Vec<_>>())?;
+    let counted: Vec<f64> = counted.iter().map(callgrind::Profile::per_packet).collect();
+    let of = |name| CASES.iter().zip(&counted).find(|(case, _)| case.name == name).map_or(0.0, |(_, counted)| *counted);
+    let line = |(case, counted): (&'static Case, &f64)| {
+        let budget = budgets.as_ref().filter(|_| comparable).and_then(|budgets| budgets.of(case));
+        Line::new(case, counted - case.above.map_or(0.0, of), budget)
+    };
+    let lines: Vec<Line> = CASES.iter().zip(&counted).map(line).collect();
+
+    println!("{}", budget::heading());
+    lines.iter().for_each(|line| println!("{line}"));
+    println!("with {tools}");
+    if update {
+        fs::write(FILE, budget::file(&tools, &lines)).context(FILE)?;
+        println!("written: {FILE}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(budgets) = budgets.as_ref().filter(|_| !comparable) {
+        println!("skipped: the budgets were measured with {}, this is {tools}", budgets.tools());
+        return Ok(ExitCode::from(SKIPPED));
+    }
+    let left_over = budgets.iter().flat_map(Budgets::left_over);
+    let left_over = left_over.map(|name| format!("there is a budget for {name}, and no such case"));
+    let complaints: Vec<String> = lines.iter().filter_map(Line::complaint).chain(left_over).collect();
+    complaints.iter().for_each(|complaint| println!("{complaint}"));
+    ensure!(complaints.is_empty(), "{} budgets are not kept", complaints.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The version of the compiler, which is found as cargo finds it.
+fn rustc() -> anyhow::Result<String> {
+    let output = Command::new("rustc").arg("--version").output().context("rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split(' ').nth(1).map(str::to_owned).with_context(|| format!("rustc --version says {text:?}"))
+}
