@@ -14,7 +14,7 @@ use std::process::Command;
 /// A busy worker ticks after so many rounds. It does so after some time too, and under callgrind
 /// everything takes that long; so ticks are counted apart from the rest.
 const ROUNDS_PER_TICK: u64 = 64;
-const TICK: &str = "nf_framework::worker::Worker::housekeeping";
+pub(crate) const TICK: &str = "nf_framework::worker::Worker::housekeeping";
 
 /// Functions by the way they were reached: a function that two others call is there twice.
 pub(crate) struct Profile {
@@ -66,14 +66,30 @@ pub(crate) fn count(cases: &[&Case]) -> anyhow::Result<Vec<Profile>> {
     cases.iter().enumerate().map(read).collect()
 }
 
+impl Call {
+    /// Of a call that is under way at both marks nothing is known: its caller has begun before.
+    pub(crate) fn ended(&self) -> bool {
+        self.count > 0 && self.cost > 0
+    }
+}
+
 impl Profile {
     /// Instructions per packet of a worker that is always busy.
     pub(crate) fn per_packet(&self) -> f64 {
-        let calls = self.nodes.iter().flat_map(|node| &node.calls);
-        let ticks = calls.filter(|call| self.nodes[call.to].function == TICK);
-        let (count, cost) = ticks.fold((0, 0), |(count, cost), call| (count + call.count, cost + call.cost));
-        let rest = (self.total - cost) as f64 / PACKETS as f64;
-        if count == 0 { rest } else { rest + cost as f64 / (count * ROUNDS_PER_TICK * PACKETS_PER_ROUND) as f64 }
+        let (_, ticks) = self.ticks();
+        (self.total as f64 - ticks as f64 * (1.0 - self.tick_share())) / PACKETS as f64
+    }
+
+    /// How many of the ticks there were a busy worker has.
+    pub(crate) fn tick_share(&self) -> f64 {
+        let (count, _) = self.ticks();
+        (PACKETS / PACKETS_PER_ROUND / ROUNDS_PER_TICK) as f64 / count.max(1) as f64
+    }
+
+    /// How many there were, and their instructions.
+    fn ticks(&self) -> (u64, u64) {
+        let calls = self.nodes.iter().flat_map(|node| &node.calls).filter(|call| self.nodes[call.to].function == TICK);
+        calls.fold((0, 0), |(count, cost), call| (count + call.count, cost + call.cost))
     }
 }
 

@@ -9,11 +9,15 @@
 mod budget;
 mod callgrind;
 mod cases;
+mod flame;
+mod report;
+mod stacks;
 
 use anyhow::{Context as _, bail, ensure};
 use budget::{Budgets, Line, Tools};
 use cases::{CASES, Case};
 use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/budgets.toml");
@@ -27,6 +31,7 @@ fn main() -> ExitCode {
         ["run", ref names @ ..] => run(names),
         ["check"] => check(false),
         ["check", "--update"] => check(true),
+        ["profile", name, directory, lines_of] => profile(name, directory, lines_of),
         _ => Err(anyhow::anyhow!("unknown arguments {args:?}: use scripts/budgets or scripts/profile")),
     };
     done.unwrap_or_else(|error| {
@@ -88,4 +93,17 @@ fn rustc() -> anyhow::Result<String> {
     let output = Command::new("rustc").arg("--version").output().context("rustc")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split(' ').nth(1).map(str::to_owned).with_context(|| format!("rustc --version says {text:?}"))
+}
+
+fn profile(name: &str, directory: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
+    let profile = callgrind::count(&[find(name)?])?.remove(0);
+    let stacks = stacks::stacks(&profile)?;
+    let title = format!("{name}: {:.1} instructions per packet", profile.per_packet());
+    println!("{title}\n\n{}", report::Report { stacks: &stacks, lines_of });
+    for (extension, text) in [("svg", flame::svg(&title, &stacks)), ("folded", flame::folded(&stacks))] {
+        let file = Path::new(directory).join(format!("{name}.{extension}"));
+        fs::write(&file, text).with_context(|| file.display().to_string())?;
+        println!("written: {}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
