@@ -1,6 +1,6 @@
 //! What was counted, beside what is allowed.
 
-use crate::cases::{CASES, Case};
+use crate::callgrind::Case;
 use anyhow::Context as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ enum Judgement {
 
 /// What was counted in one case.
 pub(crate) struct Line {
-    case: &'static Case,
+    case: Case,
     counted: f64,
     budget: Option<f64>,
 }
@@ -59,22 +59,19 @@ impl Budgets {
     }
 
     /// Budgets without a case.
-    pub(crate) fn left_over(&self) -> Vec<&str> {
-        self.instructions
-            .keys()
-            .map(String::as_str)
-            .filter(|name| CASES.iter().all(|case| case.name != *name))
-            .collect()
+    pub(crate) fn left_over(&self, cases: &[Case]) -> Vec<&str> {
+        let names = self.instructions.keys().map(String::as_str);
+        names.filter(|name| cases.iter().all(|case| case.name != *name)).collect()
     }
 
     /// The budget of a case.
     pub(crate) fn of(&self, case: &Case) -> Option<f64> {
-        self.instructions.get(case.name).copied()
+        self.instructions.get(&case.name).copied()
     }
 }
 
 impl Line {
-    pub(crate) fn new(case: &'static Case, counted: f64, budget: Option<f64>) -> Self {
+    pub(crate) fn new(case: Case, counted: f64, budget: Option<f64>) -> Self {
         Self { case, counted, budget }
     }
 
@@ -129,11 +126,6 @@ impl fmt::Display for Line {
         };
         write!(f, "  {judgement:<5}  {}", case.help)
     }
-}
-
-/// What stands above the lines.
-pub(crate) fn heading() -> String {
-    format!("{:<16} {:>9} {:>9} {:>10}", "instructions per", "packet", "budget", "change")
 }
 
 /// The file with these figures. A budget that is kept stays as it is, so that what changes in

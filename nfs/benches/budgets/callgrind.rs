@@ -1,23 +1,37 @@
 //! Runs cases under callgrind, and reads what it has counted.
 //!
-//! Callgrind counts the instructions that the program executes, and they are the same in every
-//! run. Whenever [`mark`](crate::cases::mark) is called it writes a file and begins anew, so every
-//! second file holds one case and nothing of what was before or after it.
+//! Callgrind counts the instructions that a program executes, and they are the same in every
+//! run. Whenever the program calls `mark` it writes a file and begins anew, so every second file
+//! holds one case and nothing of what was before or after it.
 
-use crate::cases::{Case, PACKETS, PACKETS_PER_ROUND};
 use anyhow::{Context as _, bail, ensure};
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-/// A busy worker ticks after so many rounds. It does so after some time too, and under callgrind
-/// everything takes that long; so ticks are counted apart from the rest.
-const ROUNDS_PER_TICK: u64 = 64;
+/// Comes by time as well as by packets, so it is counted apart from the rest.
 pub(crate) const TICK: &str = "nf_framework::worker::Worker::housekeeping";
+
+/// The program whose instructions are counted.
+pub(crate) struct Program(pub(crate) PathBuf);
+
+/// One of its cases.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// Packets between its marks.
+    pub(crate) packets: u64,
+    /// Packets from one tick of a busy worker to the next.
+    pub(crate) packets_per_tick: u64,
+    /// The case that it adds something to: what it adds has the budget.
+    pub(crate) above: Option<String>,
+    pub(crate) help: String,
+}
 
 /// Functions by the way they were reached: a function that two others call is there twice.
 pub(crate) struct Profile {
+    pub(crate) case: Case,
     pub(crate) total: u64,
     pub(crate) nodes: Vec<Node>,
 }
@@ -40,30 +54,49 @@ pub(crate) struct Call {
     pub(crate) cost: u64,
 }
 
-/// Counts each of these cases.
-pub(crate) fn count(cases: &[&Case]) -> anyhow::Result<Vec<Profile>> {
-    let directory = Scratch::new()?;
-    let out = directory.0.join("out");
-    let program = std::env::current_exe().context("no path to this program")?;
-    let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--dump-before=budgets::cases::mark"])
-        // Stacks as they are, and not who calls whom on the whole.
-        .args(["--dump-instr=yes", "--separate-callers=40"])
-        .args(["--compress-strings=no", "--compress-pos=no"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(program)
-        .arg("run")
-        .args(cases.iter().map(|case| case.name))
-        // The C library has a memcpy for every processor: let it take the same on all.
-        .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2_Usable,-AVX2,-ERMS")
-        .status()
-        .context("valgrind does not start: install the package valgrind")?;
-    ensure!(status.success(), "the cases did not run under valgrind: {status}");
-    let read = |(index, case): (usize, &&Case)| {
-        let part = out.with_extension((2 * index + 2).to_string());
-        parse(&part).with_context(|| format!("{}: what callgrind has written", case.name))
-    };
-    cases.iter().enumerate().map(read).collect()
+impl Program {
+    /// What it can run.
+    pub(crate) fn cases(&self) -> anyhow::Result<Vec<Case>> {
+        let output = Command::new(&self.0).arg("--list").output().with_context(|| self.0.display().to_string())?;
+        let case = |line: &str| {
+            let [name, packets, packets_per_tick, above, help] = line.split('\t').collect::<Vec<_>>()[..] else {
+                bail!("a line {line:?} in the list of cases")
+            };
+            Ok(Case {
+                name: name.to_owned(),
+                packets: packets.parse()?,
+                packets_per_tick: packets_per_tick.parse()?,
+                above: Some(above.to_owned()).filter(|above| !above.is_empty()),
+                help: help.to_owned(),
+            })
+        };
+        String::from_utf8_lossy(&output.stdout).lines().map(case).collect()
+    }
+
+    /// Counts each of these cases.
+    pub(crate) fn count(&self, cases: &[Case]) -> anyhow::Result<Vec<Profile>> {
+        let directory = Scratch::new()?;
+        let out = directory.0.join("out");
+        let status = Command::new("valgrind")
+            .args(["--tool=callgrind", "--quiet", "--dump-before=cases::mark"])
+            // Stacks as they are, and not who calls whom on the whole.
+            .args(["--dump-instr=yes", "--separate-callers=40"])
+            .args(["--compress-strings=no", "--compress-pos=no"])
+            .arg(format!("--callgrind-out-file={}", out.display()))
+            .arg(&self.0)
+            .args(cases.iter().map(|case| &case.name))
+            // The C library has a memcpy for every processor: let it take the same on all.
+            .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2_Usable,-AVX2,-ERMS")
+            .status()
+            .context("valgrind does not start: install the package valgrind")?;
+        ensure!(status.success(), "the cases did not run under valgrind: {status}");
+        let read = |(index, case): (usize, &Case)| {
+            let part = out.with_extension((2 * index + 2).to_string());
+            let text = fs::read_to_string(&part).with_context(|| part.display().to_string())?;
+            parse(case, &text).with_context(|| format!("{}: what callgrind has written", case.name))
+        };
+        cases.iter().enumerate().map(read).collect()
+    }
 }
 
 impl Call {
@@ -77,13 +110,13 @@ impl Profile {
     /// Instructions per packet of a worker that is always busy.
     pub(crate) fn per_packet(&self) -> f64 {
         let (_, ticks) = self.ticks();
-        (self.total as f64 - ticks as f64 * (1.0 - self.tick_share())) / PACKETS as f64
+        (self.total as f64 - ticks as f64 * (1.0 - self.tick_share())) / self.case.packets as f64
     }
 
     /// How many of the ticks there were a busy worker has.
     pub(crate) fn tick_share(&self) -> f64 {
         let (count, _) = self.ticks();
-        (PACKETS / PACKETS_PER_ROUND / ROUNDS_PER_TICK) as f64 / count.max(1) as f64
+        (self.case.packets / self.case.packets_per_tick) as f64 / count.max(1) as f64
     }
 
     /// How many there were, and their instructions.
@@ -95,9 +128,8 @@ impl Profile {
 
 /// Reads the format of
 /// <https://valgrind.org/docs/manual/cl-format.html>, uncompressed and with addresses.
-fn parse(file: &Path) -> anyhow::Result<Profile> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let mut profile = Profile { total: 0, nodes: Vec::new() };
+pub(crate) fn parse(case: &Case, text: &str) -> anyhow::Result<Profile> {
+    let mut profile = Profile { case: case.clone(), total: 0, nodes: Vec::new() };
     let mut known = HashMap::new();
     let (mut object, mut node) = (String::new(), 0);
     let (mut called_object, mut called, mut calls) = (None, 0, None);
@@ -128,7 +160,7 @@ fn parse(file: &Path) -> anyhow::Result<Profile> {
             _ => {}
         }
     }
-    ensure!(profile.total > 0, "{} has no totals", file.display());
+    ensure!(profile.total > 0, "no totals");
     Ok(profile)
 }
 

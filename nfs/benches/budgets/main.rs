@@ -1,21 +1,20 @@
 //! Instructions per packet, and where they go: what is behind `scripts/budgets` and
 //! `scripts/profile`.
 //!
-//! `check` counts every [case](cases::CASES) with callgrind and compares with a committed file,
-//! `profile` shows one by stage, by line and as a flame graph. Both start this program once more
-//! under callgrind, to `run` the cases.
+//! The program that is counted is another, `cases`: whatever changes here does not change how that
+//! is compiled. `check` counts all of its cases with callgrind and compares with a committed file,
+//! `profile` shows one by stage, by line and as a flame graph.
 #![forbid(unsafe_code)]
 
 mod budget;
 mod callgrind;
-mod cases;
 mod flame;
 mod report;
 mod stacks;
 
 use anyhow::{Context as _, bail, ensure};
 use budget::{Budgets, Line, Tools};
-use cases::{CASES, Case};
+use callgrind::{Case, Profile, Program};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -28,10 +27,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
-        ["run", ref names @ ..] => run(names),
-        ["check"] => check(false),
-        ["check", "--update"] => check(true),
-        ["profile", name, directory, lines_of] => profile(name, directory, lines_of),
+        [program, "check"] => check(&Program(program.into()), false),
+        [program, "check", "--update"] => check(&Program(program.into()), true),
+        [program, "profile", name, directory, lines_of] => profile(&Program(program.into()), name, directory, lines_of),
         _ => Err(anyhow::anyhow!("unknown arguments {args:?}: use scripts/budgets or scripts/profile")),
     };
     done.unwrap_or_else(|error| {
@@ -40,18 +38,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
-    let cases: Vec<&Case> = names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
-    cases::run(&cases)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn find(name: &str) -> anyhow::Result<&'static Case> {
-    let names = CASES.each_ref().map(|case| case.name).join(", ");
-    CASES.iter().find(|case| case.name == name).with_context(|| format!("there is no case {name}: there are {names}"))
-}
-
-fn check(update: bool) -> anyhow::Result<ExitCode> {
+fn check(program: &Program, update: bool) -> anyhow::Result<ExitCode> {
     let budgets = match fs::read_to_string(FILE) {
         Ok(text) => Some(Budgets::parse(&text)?),
         Err(_) if update => None,
@@ -59,16 +46,16 @@ fn check(update: bool) -> anyhow::Result<ExitCode> {
     };
     let tools = Tools { dpdk: dpdk_rs::Version::loaded().to_string(), rustc: rustc()? };
     let comparable = budgets.as_ref().is_some_and(|budgets| budgets.tools() == tools);
-    let counted = callgrind::count(&CASES.iter().collect::<Vec<_>>())?;
-    let counted: Vec<f64> = counted.iter().map(callgrind::Profile::per_packet).collect();
-    let of = |name| CASES.iter().zip(&counted).find(|(case, _)| case.name == name).map_or(0.0, |(_, counted)| *counted);
-    let line = |(case, counted): (&'static Case, &f64)| {
+    let cases = program.cases()?;
+    let counted: Vec<f64> = program.count(&cases)?.iter().map(Profile::per_packet).collect();
+    let of = |name: &String| cases.iter().position(|case| case.name == *name).map_or(0.0, |index| counted[index]);
+    let line = |(case, counted): (&Case, &f64)| {
         let budget = budgets.as_ref().filter(|_| comparable).and_then(|budgets| budgets.of(case));
-        Line::new(case, counted - case.above.map_or(0.0, of), budget)
+        Line::new(case.clone(), counted - case.above.as_ref().map_or(0.0, of), budget)
     };
-    let lines: Vec<Line> = CASES.iter().zip(&counted).map(line).collect();
+    let lines: Vec<Line> = cases.iter().zip(&counted).map(line).collect();
 
-    println!("{}", budget::heading());
+    println!("{:<16} {:>9} {:>9} {:>10}", "instructions per", "packet", "budget", "change");
     lines.iter().for_each(|line| println!("{line}"));
     println!("with {tools}");
     if update {
@@ -80,7 +67,7 @@ fn check(update: bool) -> anyhow::Result<ExitCode> {
         println!("skipped: the budgets were measured with {}, this is {tools}", budgets.tools());
         return Ok(ExitCode::from(SKIPPED));
     }
-    let left_over = budgets.iter().flat_map(Budgets::left_over);
+    let left_over = budgets.iter().flat_map(|budgets| budgets.left_over(&cases));
     let left_over = left_over.map(|name| format!("there is a budget for {name}, and no such case"));
     let complaints: Vec<String> = lines.iter().filter_map(Line::complaint).chain(left_over).collect();
     complaints.iter().for_each(|complaint| println!("{complaint}"));
@@ -95,9 +82,14 @@ fn rustc() -> anyhow::Result<String> {
     text.split(' ').nth(1).map(str::to_owned).with_context(|| format!("rustc --version says {text:?}"))
 }
 
-fn profile(name: &str, directory: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
-    let profile = callgrind::count(&[find(name)?])?.remove(0);
-    let stacks = stacks::stacks(&profile)?;
+fn profile(program: &Program, name: &str, directory: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
+    let cases = program.cases()?;
+    let case = cases.iter().find(|case| case.name == name).cloned().with_context(|| {
+        let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        format!("there is no case {name}: there are {}", names.join(", "))
+    })?;
+    let profile = program.count(&[case])?.remove(0);
+    let stacks = stacks::stacks(program, &profile)?;
     let title = format!("{name}: {:.1} instructions per packet", profile.per_packet());
     println!("{title}\n\n{}", report::Report { stacks: &stacks, lines_of });
     for (extension, text) in [("svg", flame::svg(&title, &stacks)), ("folded", flame::folded(&stacks))] {

@@ -4,8 +4,7 @@
 //! function says little. The debug information knows for each instruction the row of functions
 //! that it is from, and addr2line of the binutils reads it.
 
-use crate::callgrind::{Profile, TICK};
-use crate::cases::PACKETS;
+use crate::callgrind::{Profile, Program, TICK};
 use anyhow::{Context as _, ensure};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
@@ -28,8 +27,8 @@ pub(crate) struct Frame {
 pub(crate) type Stacks = BTreeMap<Vec<Frame>, f64>;
 
 /// Every stack of a profile.
-pub(crate) fn stacks(profile: &Profile) -> anyhow::Result<Stacks> {
-    let program = std::env::current_exe()?.display().to_string();
+pub(crate) fn stacks(program: &Program, profile: &Profile) -> anyhow::Result<Stacks> {
+    let program = program.0.display().to_string();
     let ours = profile.nodes.iter().filter(|node| node.object == program);
     let own = ours.clone().flat_map(|node| node.own.iter().map(|(at, _)| *at));
     let calls = ours.flat_map(|node| node.calls.iter().map(|call| call.at));
@@ -40,7 +39,7 @@ pub(crate) fn stacks(profile: &Profile) -> anyhow::Result<Stacks> {
     calls.for_each(|call| called[call.to] += call.cost);
     let mut walk = Walk { profile, symbols: &symbols, called: &called, stacks: Stacks::new() };
     for root in (0..profile.nodes.len()).filter(|node| called[*node] == 0) {
-        walk.node(root, &[], 1.0 / PACKETS as f64);
+        walk.node(root, &[], 1.0 / profile.case.packets as f64);
     }
     Ok(walk.stacks)
 }

@@ -1,5 +1,10 @@
-//! The work that is counted: each case does the same for so many packets, whenever and wherever
-//! it runs. What is counted lies between two calls of [`mark`].
+//! The work whose instructions are counted, and nothing else: run by `scripts/budgets` and
+//! `scripts/profile` under callgrind.
+//!
+//! `cases NAME..` runs cases one after the other. Each does the same for so many packets,
+//! whenever and wherever it runs; what is counted lies between two calls of [`mark`]. `cases
+//! --list` says what there is.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePair, RssTableSize};
@@ -18,24 +23,25 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Packets that are counted.
-pub(crate) const PACKETS: u64 = 1 << 16;
+const PACKETS: u64 = 1 << 16;
 /// Packets before those, so that caches of mempools and the like are as they stay.
 const WARM_UP: u64 = 1 << 13;
 const BURST: usize = Burst::USUAL;
-/// What a round of the worker carries: a burst from each of two ports.
-pub(crate) const PACKETS_PER_ROUND: u64 = 2 * BURST as u64;
+/// A busy worker ticks after 64 rounds, each with a burst from two ports. It ticks after some
+/// time too, and under callgrind everything takes that long.
+const PACKETS_PER_TICK: u64 = 64 * 2 * BURST as u64;
 /// Bursts on their way in each net_ring, whose rings hold 1023 packets.
 const CIRCULATING: u32 = 4;
 const RING: [&str; 2] = ["net_ring0", "net_ring1"];
 const NULL: [&str; 2] = ["net_null0", "net_null1"];
 
 /// Something to be counted.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
+struct Case {
+    name: &'static str,
     /// What it is, for the table.
-    pub(crate) help: &'static str,
+    help: &'static str,
     /// The case that it adds something to: what it adds has the budget.
-    pub(crate) above: Option<&'static str>,
+    above: Option<&'static str>,
     run: fn(&Eal) -> anyhow::Result<()>,
 }
 
@@ -43,7 +49,7 @@ pub(crate) struct Case {
 const EMPTY: &str = "worker";
 
 /// Every case, in the order of the table.
-pub(crate) const CASES: [Case; 13] = [
+const CASES: [Case; 13] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal| worker(eal, RING, &[])),
     case("worker-null", "the same on net_null, with the mempool's work", |eal| worker(eal, NULL, &[])),
     case("parse-ipv4-udp", "Headers::parse", |_| parse(&ipv4().udp(1000, 53).pad_to(64))),
@@ -75,8 +81,20 @@ const fn function(name: &'static str, help: &'static str, run: fn(&Eal) -> anyho
     Case { name, help, above: Some(EMPTY), run }
 }
 
+fn main() -> anyhow::Result<()> {
+    let names: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if names == ["--list"] {
+        for Case { name, help, above, .. } in &CASES {
+            println!("{name}\t{PACKETS}\t{PACKETS_PER_TICK}\t{}\t{help}", above.unwrap_or_default());
+        }
+        return Ok(());
+    }
+    let find = |name: &String| CASES.iter().find(|case| case.name == name).with_context(|| format!("no case {name}"));
+    run(&names.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?)
+}
+
 /// Runs cases one after the other, each between two marks.
-pub(crate) fn run(cases: &[&Case]) -> anyhow::Result<()> {
+fn run(cases: &[&Case]) -> anyhow::Result<()> {
     let fixed = ["budgets", "--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "128", "--log-level=error"];
     let devices = RING.iter().chain(&NULL).map(|device| format!("--vdev={device}"));
     let (eal, _) = Eal::init(fixed.map(str::to_owned).into_iter().chain([lcore()]).chain(devices))?;
@@ -92,7 +110,7 @@ fn lcore() -> String {
 
 /// Callgrind writes down what it has counted whenever this is called, and begins anew.
 #[inline(never)]
-pub(crate) fn mark() {
+fn mark() {
     black_box(0);
 }
 
