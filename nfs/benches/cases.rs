@@ -1,9 +1,9 @@
 //! The work whose instructions are counted, and nothing else: run by `scripts/budgets` and
 //! `scripts/profile` under callgrind.
 //!
-//! `cases NAME..` runs cases one after the other. Each does the same for so many packets,
-//! whenever and wherever it runs; what is counted lies between two calls of [`mark`]. `cases
-//! --list` says what there is.
+//! `cases [--packets N] NAME..` runs cases one after the other. Each does the same for so many
+//! packets, whenever and wherever it runs; what is counted lies between two calls of [`mark`].
+//! `cases --list` says what there is.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context as _, ensure};
@@ -22,7 +22,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-/// Packets that are counted.
+/// Packets that are counted, unless told otherwise.
 const PACKETS: u64 = 1 << 16;
 /// Packets before those, so that caches of mempools and the like are as they stay.
 const WARM_UP: u64 = 1 << 13;
@@ -42,42 +42,51 @@ struct Case {
     help: &'static str,
     /// The case that it adds something to: what it adds has the budget.
     above: Option<&'static str>,
-    run: fn(&Eal) -> anyhow::Result<()>,
+    run: Run,
 }
+
+/// Runs a case for so many packets.
+type Run = fn(&Eal, u64) -> anyhow::Result<()>;
 
 /// The empty worker, which functions are put into.
 const EMPTY: &str = "worker";
 
 /// Every case, in the order of the table.
 const CASES: [Case; 13] = [
-    case(EMPTY, "receive, Wire, send; net_ring", |eal| worker(eal, RING, &[])),
-    case("worker-null", "the same on net_null, with the mempool's work", |eal| worker(eal, NULL, &[])),
-    case("parse-ipv4-udp", "Headers::parse", |_| parse(&ipv4().udp(1000, 53).pad_to(64))),
-    case("parse-ipv4-tcp", "Headers::parse", |_| parse(&ipv4().tcp(1000, 443).pad_to(64))),
-    case("parse-ipv6-udp", "Headers::parse", |_| parse(&Frame::new().ipv6([1; 16], [2; 16]).udp(1000, 53))),
-    case("parse-vlan", "Headers::parse, IPv4 UDP behind a tag", |_| {
-        parse(&Frame::new().vlan(7).ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(1000, 53))
+    case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
+    case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
+        worker(eal, NULL, &[], packets)
     }),
-    case("flow-table-hit", "FlowTable, look-up of 32 keys that are there", |eal| look_up(eal, 0)),
-    case("flow-table-miss", "FlowTable, look-up of 32 keys that are not", |eal| look_up(eal, FLOWS)),
+    case("parse-ipv4-udp", "Headers::parse", |_, packets| parse(packets, &ipv4().udp(1000, 53).pad_to(64))),
+    case("parse-ipv4-tcp", "Headers::parse", |_, packets| parse(packets, &ipv4().tcp(1000, 443).pad_to(64))),
+    case("parse-ipv6-udp", "Headers::parse", |_, packets| {
+        parse(packets, &Frame::new().ipv6([1; 16], [2; 16]).udp(1000, 53))
+    }),
+    case("parse-vlan", "Headers::parse, IPv4 UDP behind a tag", |_, packets| {
+        parse(packets, &Frame::new().vlan(7).ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(1000, 53))
+    }),
+    case("flow-table-hit", "FlowTable, look-up of 32 keys that are there", |eal, packets| look_up(eal, 0, packets)),
+    case("flow-table-miss", "FlowTable, look-up of 32 keys that are not", |eal, packets| look_up(eal, FLOWS, packets)),
     case("flow-table-new", "FlowTable, an insertion and a removal", insert_and_remove),
-    case("steering", "the owner of an IPv4 UDP frame", |_| steering()),
-    function("monitor", "what it adds to the worker", |eal| worker(eal, RING, &[Loaded::new(monitor::Monitor, ())])),
-    function("rate-limit", "what it adds to the worker", |eal| {
+    case("steering", "the owner of an IPv4 UDP frame", |_, packets| steering(packets)),
+    function("monitor", "what it adds to the worker", |eal, packets| {
+        worker(eal, RING, &[Loaded::new(monitor::Monitor, ())], packets)
+    }),
+    function("rate-limit", "what it adds to the worker", |eal, packets| {
         let config = rate_limit::Config { packets_per_second: 1_000_000_000, burst: Some(1_000_000_000) };
         let policy = rate_limit::RateLimit.policy(config).map_err(|invalid| anyhow::anyhow!(invalid.message))?;
-        worker(eal, RING, &[Loaded::new(rate_limit::RateLimit, policy)])
+        worker(eal, RING, &[Loaded::new(rate_limit::RateLimit, policy)], packets)
     }),
-    function("port-block", "what the example adds to the worker", |eal| {
-        worker(eal, RING, &[Loaded::new(Made("port-block", PortBlock::new), ())])
+    function("port-block", "what the example adds to the worker", |eal, packets| {
+        worker(eal, RING, &[Loaded::new(Made("port-block", PortBlock::new), ())], packets)
     }),
 ];
 
-const fn case(name: &'static str, help: &'static str, run: fn(&Eal) -> anyhow::Result<()>) -> Case {
+const fn case(name: &'static str, help: &'static str, run: Run) -> Case {
     Case { name, help, above: None, run }
 }
 
-const fn function(name: &'static str, help: &'static str, run: fn(&Eal) -> anyhow::Result<()>) -> Case {
+const fn function(name: &'static str, help: &'static str, run: Run) -> Case {
     Case { name, help, above: Some(EMPTY), run }
 }
 
@@ -89,16 +98,20 @@ fn main() -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let (packets, names) = match &names[..] {
+        [option, packets, names @ ..] if option == "--packets" => (packets.parse()?, names),
+        names => (PACKETS, names),
+    };
     let find = |name: &String| CASES.iter().find(|case| case.name == name).with_context(|| format!("no case {name}"));
-    run(&names.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?)
+    run(&names.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?, packets)
 }
 
 /// Runs cases one after the other, each between two marks.
-fn run(cases: &[&Case]) -> anyhow::Result<()> {
+fn run(cases: &[&Case], packets: u64) -> anyhow::Result<()> {
     let fixed = ["budgets", "--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "128", "--log-level=error"];
     let devices = RING.iter().chain(&NULL).map(|device| format!("--vdev={device}"));
     let (eal, _) = Eal::init(fixed.map(str::to_owned).into_iter().chain([lcore()]).chain(devices))?;
-    cases.iter().try_for_each(|case| (case.run)(&eal).context(case.name))
+    cases.iter().try_for_each(|case| (case.run)(&eal, packets).context(case.name))
 }
 
 /// One lcore, on any of the CPUs that this process may use.
@@ -119,17 +132,17 @@ fn ipv4() -> Frame {
 }
 
 /// Does something for a burst at a time, without a worker around it.
-fn bursts(mut burst: impl FnMut()) {
+fn bursts(packets: u64, mut burst: impl FnMut()) {
     (0..WARM_UP / BURST as u64).for_each(|_| burst());
     mark();
-    (0..PACKETS / BURST as u64).for_each(|_| burst());
+    (0..packets / BURST as u64).for_each(|_| burst());
     mark();
 }
 
-fn parse(frame: &Frame) -> anyhow::Result<()> {
+fn parse(packets: u64, frame: &Frame) -> anyhow::Result<()> {
     let mut frames: [Vec<u8>; BURST] = array::from_fn(|_| frame.build());
     ensure!(Headers::parse(&mut frames[0]).is_ok_and(|headers| headers.transport.ports().is_some()), "no ports");
-    bursts(|| {
+    bursts(packets, || {
         for frame in &mut frames {
             let Ok(headers) = Headers::parse(black_box(frame)) else { continue };
             black_box(headers.transport.ports());
@@ -167,14 +180,14 @@ fn keys(first: u32) -> Vec<Key> {
     (0..FLOWS).map(|number| key(first + number.wrapping_mul(2_654_435_761) % FLOWS)).collect()
 }
 
-fn look_up(eal: &Eal, first: u32) -> anyhow::Result<()> {
+fn look_up(eal: &Eal, first: u32, packets: u64) -> anyhow::Result<()> {
     let table = flow_table(eal)?;
     let keys = keys(first);
     let mut found: [Option<Handle>; BURST] = [None; BURST];
     table.lookup_batch(&keys[..BURST], &mut found);
     ensure!(found.iter().all(|found| found.is_some() == (first == 0)), "the look-ups are not what they should be");
     let mut batches = keys.chunks_exact(BURST).cycle();
-    bursts(|| {
+    bursts(packets, || {
         if let Some(keys) = batches.next() {
             table.lookup_batch(black_box(keys), &mut found);
             black_box(&found);
@@ -183,11 +196,11 @@ fn look_up(eal: &Eal, first: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn insert_and_remove(eal: &Eal) -> anyhow::Result<()> {
+fn insert_and_remove(eal: &Eal, packets: u64) -> anyhow::Result<()> {
     let mut table = flow_table(eal)?;
     let keys = keys(FLOWS);
     let mut batches = keys.chunks_exact(BURST).cycle();
-    bursts(|| {
+    bursts(packets, || {
         for key in batches.next().unwrap_or_default() {
             let inserted = table.insert(*key, 1, Class::EMBRYONIC, Instant::START, LATER, |_| ());
             if let Ok(inserted) = inserted {
@@ -196,15 +209,15 @@ fn insert_and_remove(eal: &Eal) -> anyhow::Result<()> {
         }
     });
     let counters = table.counters();
-    ensure!(counters.removed == WARM_UP + PACKETS, "not every key was inserted and removed: {counters:?}");
+    ensure!(counters.removed == WARM_UP + packets, "not every key was inserted and removed: {counters:?}");
     Ok(())
 }
 
-fn steering() -> anyhow::Result<()> {
+fn steering(packets: u64) -> anyhow::Result<()> {
     let workers = NonZero::new(4).context("not zero")?;
     let steering = Steering::new(Affinity::Flow, workers, RssTableSize::new(128)?, 1)?;
     let mut frames: [Vec<u8>; BURST] = array::from_fn(|_| ipv4().udp(1000, 53).pad_to(64).build());
-    bursts(|| {
+    bursts(packets, || {
         for frame in &mut frames {
             let tuple = Tuple::of_frame(black_box(frame));
             black_box(tuple.map(|tuple| steering.owner(Direction::Outbound, &tuple)));
@@ -215,14 +228,19 @@ fn steering() -> anyhow::Result<()> {
 
 /// A whole worker as a program runs it: two ports, these functions, and `Wire`. Packets that
 /// net_ring sends come back; net_null takes each from the pool and frees it.
-fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded]) -> anyhow::Result<()> {
+fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> anyhow::Result<()> {
     let pool = Mempool::new(eal, "circulating", MempoolConfig { size: 1023, ..MempoolConfig::default() })?;
     if ports == RING {
         fill_rings(eal, &pool)?;
     }
     let (counted, all_counted) = sync_channel(1);
     let meter = move |worker: &mut WorkerSetup| {
-        Ok(Meter { batches: 0, counter: worker.counter("batches"), counted: counted.clone() })
+        Ok(Meter {
+            batches: 0,
+            last: (WARM_UP + packets) / BURST as u64,
+            counter: worker.counter("batches"),
+            counted: counted.clone(),
+        })
     };
     let meter = Loaded::new(Made("meter", meter), ());
     let [inside, outside] = ports.map(str::to_owned);
@@ -280,6 +298,7 @@ fn drain_rings(eal: &Eal, pool: &Mempool) -> anyhow::Result<()> {
 /// Marks the beginning and the end of what is counted, and lets everything pass.
 struct Meter {
     batches: u64,
+    last: u64,
     /// The same for the report, by which it is seen that all of them were full.
     counter: Counter,
     counted: SyncSender<()>,
@@ -291,7 +310,7 @@ impl NetworkFunction for Meter {
         self.counter.add(1);
         if self.batches == WARM_UP / BURST as u64 {
             mark();
-        } else if self.batches == (WARM_UP + PACKETS) / BURST as u64 {
+        } else if self.batches == self.last {
             mark();
             // The other end waits for this.
             let _ = self.counted.try_send(());

@@ -12,6 +12,8 @@
     BENCH_PACKAGES=(dpdk-dev)
     # Callgrind, and addr2line, which knows what is inlined where.
     PROFILE_PACKAGES=(valgrind binutils)
+    # perf, for time in place of instructions.
+    SAMPLING_PACKAGES=(linux-perf binutils)
 }
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then

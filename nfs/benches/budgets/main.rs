@@ -9,6 +9,7 @@
 mod budget;
 mod callgrind;
 mod flame;
+mod perf;
 mod report;
 mod stacks;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         [program, "check"] => check(&Program(program.into()), false),
         [program, "check", "--update"] => check(&Program(program.into()), true),
         [program, "profile", name, directory, lines_of] => profile(&Program(program.into()), name, directory, lines_of),
+        [program, "time", name, lines_of] => time(&Program(program.into()), name, lines_of),
         _ => Err(anyhow::anyhow!("unknown arguments {args:?}: use scripts/budgets or scripts/profile")),
     };
     done.unwrap_or_else(|error| {
@@ -83,12 +85,7 @@ fn rustc() -> anyhow::Result<String> {
 }
 
 fn profile(program: &Program, name: &str, directory: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
-    let cases = program.cases()?;
-    let case = cases.iter().find(|case| case.name == name).cloned().with_context(|| {
-        let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-        format!("there is no case {name}: there are {}", names.join(", "))
-    })?;
-    let profile = program.count(&[case])?.remove(0);
+    let profile = program.count(&[find(program, name)?])?.remove(0);
     let stacks = stacks::stacks(program, &profile)?;
     let title = format!("{name}: {:.1} instructions per packet", profile.per_packet());
     println!("{title}\n\n{}", report::Report { stacks: &stacks, lines_of });
@@ -98,4 +95,19 @@ fn profile(program: &Program, name: &str, directory: &str, lines_of: &str) -> an
         println!("written: {}", file.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn time(program: &Program, name: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
+    let profile = perf::sample(program, &find(program, name)?)?;
+    let stacks = stacks::stacks(program, &profile)?;
+    println!("{name}: {:.2} ns of CPU time per packet\n", profile.per_packet());
+    println!("{}", report::Report { stacks: &stacks, lines_of });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find(program: &Program, name: &str) -> anyhow::Result<Case> {
+    let cases = program.cases()?;
+    let names = || cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>().join(", ");
+    let case = cases.iter().find(|case| case.name == name);
+    case.cloned().with_context(|| format!("there is no case {name}: there are {}", names()))
 }

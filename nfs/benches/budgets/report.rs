@@ -23,6 +23,8 @@ const STAGES: [(&str, &[&str]); 13] = [
 ];
 /// What is of no stage: the loop of a case that has no worker.
 const ELSE: &str = "the case itself";
+/// A driver, where it is not known who called it.
+const DRIVER: &str = "driver";
 /// The function that counts packets.
 const METER: &str = "budgets::cases::Meter";
 
@@ -44,7 +46,7 @@ impl fmt::Display for Report<'_> {
         let share = |cost: f64| cost / total * 100.0;
         let stages = sums(self.stacks, |stack| Some(stage(stack)));
         writeln!(f, "{:>11} {:>8}  by stage", "per packet", "share")?;
-        let order = STAGES.iter().map(|(name, _)| *name).chain([ELSE]);
+        let order = STAGES.iter().map(|(name, _)| *name).chain([DRIVER, ELSE]);
         for (stage, cost) in order.filter_map(|name| stages.get(name).map(|cost| (name, cost))) {
             writeln!(f, "{cost:>11.1} {:>6.1} %  {stage}", share(*cost))?;
         }
@@ -95,7 +97,8 @@ fn stage(stack: &[Frame]) -> &'static str {
         // The last that fits: steering and headers have the worker's path in their names too.
         STAGES.iter().rev().find(|(_, parts)| parts.iter().any(is)).map(|(stage, _)| *stage)
     };
-    stack.iter().rev().find_map(of).unwrap_or(ELSE)
+    let driver = stack.last().is_some_and(|frame| frame.function.starts_with("librte_"));
+    stack.iter().rev().find_map(of).unwrap_or(if driver { DRIVER } else { ELSE })
 }
 
 /// The innermost line of these files.
