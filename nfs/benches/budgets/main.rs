@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail, ensure};
 use budget::{Budgets, Line, Tools};
 use callgrind::{Case, Profile, Program};
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn check(program: &Program, update: bool) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
     let budgets = match fs::read_to_string(FILE) {
         Ok(text) => Some(Budgets::parse(&text)?),
         Err(_) if update => None,
@@ -52,28 +54,32 @@ fn check(program: &Program, update: bool) -> anyhow::Result<ExitCode> {
     let counted: Vec<f64> = program.count(&cases)?.iter().map(Profile::per_packet).collect();
     let of = |name: &String| cases.iter().position(|case| case.name == *name).map_or(0.0, |index| counted[index]);
     let line = |(case, counted): (&Case, &f64)| {
-        let budget = budgets.as_ref().filter(|_| comparable).and_then(|budgets| budgets.of(case));
+        let budget = budgets.as_ref().filter(|_| comparable || !update).and_then(|budgets| budgets.of(case));
         Line::new(case.clone(), counted - case.above.as_ref().map_or(0.0, of), budget)
     };
     let lines: Vec<Line> = cases.iter().zip(&counted).map(line).collect();
 
-    println!("{:<16} {:>9} {:>9} {:>10}", "instructions per", "packet", "budget", "change");
-    lines.iter().for_each(|line| println!("{line}"));
-    println!("with {tools}");
+    writeln!(out, "{:<16} {:>9} {:>9} {:>10}", "instructions per", "packet", "budget", "change")?;
+    for line in &lines {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "with {tools}")?;
     if update {
         fs::write(FILE, budget::file(&tools, &lines)).context(FILE)?;
-        println!("written: {FILE}");
+        writeln!(out, "written: .ci/budgets.toml")?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(budgets) = budgets.as_ref().filter(|_| !comparable) {
-        println!("skipped: the budgets were measured with {}, this is {tools}", budgets.tools());
+        writeln!(out, "skipped: the budgets were measured with {}, this is {tools}", budgets.tools())?;
         return Ok(ExitCode::from(SKIPPED));
     }
     let left_over = budgets.iter().flat_map(|budgets| budgets.left_over(&cases));
     let left_over = left_over.map(|name| format!("there is a budget for {name}, and no such case"));
     let complaints: Vec<String> = lines.iter().filter_map(Line::complaint).chain(left_over).collect();
-    complaints.iter().for_each(|complaint| println!("{complaint}"));
-    ensure!(complaints.is_empty(), "{} budgets are not kept", complaints.len());
+    for complaint in &complaints {
+        writeln!(out, "{complaint}")?;
+    }
+    ensure!(complaints.is_empty(), "budgets that are not kept: {}", complaints.len());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -85,23 +91,25 @@ fn rustc() -> anyhow::Result<String> {
 }
 
 fn profile(program: &Program, name: &str, directory: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
     let profile = program.count(&[find(program, name)?])?.remove(0);
     let stacks = stacks::stacks(program, &profile)?;
     let title = format!("{name}: {:.1} instructions per packet", profile.per_packet());
-    println!("{title}\n\n{}", report::Report { stacks: &stacks, lines_of });
+    writeln!(out, "{title}\n\n{}", report::Report { stacks: &stacks, lines_of })?;
     for (extension, text) in [("svg", flame::svg(&title, &stacks)), ("folded", flame::folded(&stacks))] {
         let file = Path::new(directory).join(format!("{name}.{extension}"));
         fs::write(&file, text).with_context(|| file.display().to_string())?;
-        println!("written: {}", file.display());
+        writeln!(out, "written: {}", file.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn time(program: &Program, name: &str, lines_of: &str) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
     let profile = perf::sample(program, &find(program, name)?)?;
     let stacks = stacks::stacks(program, &profile)?;
-    println!("{name}: {:.2} ns of CPU time per packet\n", profile.per_packet());
-    println!("{}", report::Report { stacks: &stacks, lines_of });
+    writeln!(out, "{name}: {:.2} ns of CPU time per packet\n", profile.per_packet())?;
+    writeln!(out, "{}", report::Report { stacks: &stacks, lines_of })?;
     Ok(ExitCode::SUCCESS)
 }
 
