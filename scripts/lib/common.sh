@@ -10,6 +10,10 @@
     DEMO_PACKAGES=(iproute2 iputils-ping curl python3)
     # dpdk-testpmd, which on both releases is in dpdk-dev.
     BENCH_PACKAGES=(dpdk-dev)
+    # Callgrind, and addr2line, which knows what is inlined where.
+    PROFILE_PACKAGES=(valgrind binutils)
+    # perf, for time in place of instructions.
+    SAMPLING_PACKAGES=(linux-perf binutils)
 }
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
@@ -78,4 +82,12 @@ need_cargo() {
         die "cargo is missing: install Rust as https://rustup.rs says, then run this again"
     cargo --version >/dev/null 2>&1 ||
         die "cargo does not run: install a toolchain with 'rustup default stable', then run this again"
+}
+
+# bench_program NAME: builds a benchmark of the crate nfs as users get it, and prints where it is.
+bench_program() {
+    local built
+    built=$(cargo bench --quiet -p nfs --bench "$1" --no-run --message-format=json-render-diagnostics) ||
+        die "the benchmark $1 does not build"
+    sed -n 's/.*"kind":\["bench"\].*"executable":"\([^"]*\)".*/\1/p' <<<"$built"
 }

@@ -497,7 +497,7 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
                 *candidate = self.prefetch_elsewhere(*place);
             }
         }
-        for (((found, key), place), candidate) in found.iter_mut().zip(keys).zip(&places).zip(candidates) {
+        for (((found, key), place), &candidate) in found.iter_mut().zip(keys).zip(&places).zip(&candidates) {
             *found = match self.slots.get(candidate as usize) {
                 Some(slot) if same(&slot.key, key) => slot.handle(candidate as usize),
                 // Another key's, by one of 255 tags.

@@ -1,0 +1,371 @@
+//! The work whose instructions are counted, and nothing else: run by `scripts/budgets` and
+//! `scripts/profile` under callgrind.
+//!
+//! `cases [--packets N] NAME..` runs cases one after the other. Each does the same for so many
+//! packets, whenever and wherever it runs; what is counted lies between two calls of [`mark`].
+//! `cases --list` says what there is.
+#![forbid(unsafe_code)]
+
+use anyhow::{Context as _, ensure};
+use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePair, RssTableSize};
+use nf_framework::headers::Headers;
+use nf_framework::testing::Frame;
+use nf_framework::{
+    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, ForwardingKind, Function, Handle,
+    Instant, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, PortsConfig, Runtime, RuntimeConfig, SetupError,
+    Steering, Tuple, Verdict, WorkerSetup,
+};
+use nfs::{monitor, rate_limit};
+use std::array;
+use std::hint::black_box;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+/// Packets that are counted, unless told otherwise.
+const PACKETS: u64 = 1 << 16;
+/// Packets before those, so that caches of mempools and the like are as they stay.
+const WARM_UP: u64 = 1 << 13;
+const BURST: usize = Burst::USUAL;
+/// A busy worker ticks after 64 rounds, each with a burst from two ports. It ticks after some
+/// time too, and under callgrind everything takes that long.
+const PACKETS_PER_TICK: u64 = 64 * 2 * BURST as u64;
+/// Bursts on their way in each net_ring, whose rings hold 1023 packets.
+const CIRCULATING: u32 = 4;
+const RING: [&str; 2] = ["net_ring0", "net_ring1"];
+const NULL: [&str; 2] = ["net_null0", "net_null1"];
+
+/// Something to be counted.
+struct Case {
+    name: &'static str,
+    /// What it is, for the table.
+    help: &'static str,
+    /// The case that it adds something to: what it adds has the budget.
+    above: Option<&'static str>,
+    run: Run,
+}
+
+/// Runs a case for so many packets.
+type Run = fn(&Eal, u64) -> anyhow::Result<()>;
+
+/// The empty worker, which functions are put into.
+const EMPTY: &str = "worker";
+
+/// Every case, in the order of the table.
+const CASES: [Case; 13] = [
+    case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
+    case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
+        worker(eal, NULL, &[], packets)
+    }),
+    case("parse-ipv4-udp", "Headers::parse", |_, packets| parse(packets, &ipv4().udp(1000, 53).pad_to(64))),
+    case("parse-ipv4-tcp", "Headers::parse", |_, packets| parse(packets, &ipv4().tcp(1000, 443).pad_to(64))),
+    case("parse-ipv6-udp", "Headers::parse", |_, packets| {
+        parse(packets, &Frame::new().ipv6([1; 16], [2; 16]).udp(1000, 53))
+    }),
+    case("parse-vlan", "Headers::parse, IPv4 UDP behind a tag", |_, packets| {
+        parse(packets, &Frame::new().vlan(7).ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(1000, 53))
+    }),
+    case("flow-table-hit", "FlowTable, look-up of 32 keys that are there", |eal, packets| look_up(eal, 0, packets)),
+    case("flow-table-miss", "FlowTable, look-up of 32 keys that are not", |eal, packets| look_up(eal, FLOWS, packets)),
+    case("flow-table-new", "FlowTable, an insertion and a removal", insert_and_remove),
+    case("steering", "the owner of an IPv4 UDP frame", |_, packets| steering(packets)),
+    function("monitor", "what it adds to the worker", |eal, packets| {
+        worker(eal, RING, &[Loaded::new(monitor::Monitor, ())], packets)
+    }),
+    function("rate-limit", "what it adds to the worker", |eal, packets| {
+        let config = rate_limit::Config { packets_per_second: 1_000_000_000, burst: Some(1_000_000_000) };
+        let policy = rate_limit::RateLimit.policy(config).map_err(|invalid| anyhow::anyhow!(invalid.message))?;
+        worker(eal, RING, &[Loaded::new(rate_limit::RateLimit, policy)], packets)
+    }),
+    function("port-block", "what the example adds to the worker", |eal, packets| {
+        worker(eal, RING, &[Loaded::new(Made("port-block", PortBlock::new), ())], packets)
+    }),
+];
+
+const fn case(name: &'static str, help: &'static str, run: Run) -> Case {
+    Case { name, help, above: None, run }
+}
+
+const fn function(name: &'static str, help: &'static str, run: Run) -> Case {
+    Case { name, help, above: Some(EMPTY), run }
+}
+
+fn main() -> anyhow::Result<()> {
+    let names: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if names == ["--list"] {
+        for Case { name, help, above, .. } in &CASES {
+            println!("{name}\t{PACKETS}\t{PACKETS_PER_TICK}\t{}\t{help}", above.unwrap_or_default());
+        }
+        return Ok(());
+    }
+    let (packets, names) = match &names[..] {
+        [option, packets, names @ ..] if option == "--packets" => (packets.parse()?, names),
+        names => (PACKETS, names),
+    };
+    let find = |name: &String| CASES.iter().find(|case| case.name == name).with_context(|| format!("no case {name}"));
+    run(&names.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?, packets)
+}
+
+/// Runs cases one after the other, each between two marks.
+fn run(cases: &[&Case], packets: u64) -> anyhow::Result<()> {
+    let fixed = ["budgets", "--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "128", "--log-level=error"];
+    let devices = RING.iter().chain(&NULL).map(|device| format!("--vdev={device}"));
+    let (eal, _) = Eal::init(fixed.map(str::to_owned).into_iter().chain([lcore()]).chain(devices))?;
+    cases.iter().try_for_each(|case| (case.run)(&eal, packets).context(case.name))
+}
+
+/// One lcore, on any of the CPUs that this process may use.
+fn lcore() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    format!("--lcores=0@({})", cpus.map_or("0", str::trim))
+}
+
+/// Callgrind writes down what it has counted whenever this is called, and begins anew.
+#[inline(never)]
+fn mark() {
+    black_box(0);
+}
+
+fn ipv4() -> Frame {
+    Frame::new().ipv4([192, 0, 2, 1], [198, 51, 100, 1])
+}
+
+/// Does something for a burst at a time, without a worker around it.
+fn bursts(packets: u64, mut burst: impl FnMut()) {
+    (0..WARM_UP / BURST as u64).for_each(|_| burst());
+    mark();
+    (0..packets / BURST as u64).for_each(|_| burst());
+    mark();
+}
+
+fn parse(packets: u64, frame: &Frame) -> anyhow::Result<()> {
+    let mut frames: [Vec<u8>; BURST] = array::from_fn(|_| frame.build());
+    ensure!(Headers::parse(&mut frames[0]).is_ok_and(|headers| headers.transport.ports().is_some()), "no ports");
+    bursts(packets, || {
+        for frame in &mut frames {
+            let Ok(headers) = Headers::parse(black_box(frame)) else { continue };
+            black_box(headers.transport.ports());
+        }
+    });
+    Ok(())
+}
+
+type Key = [u8; 16];
+
+/// Flows in the table, which has room for a quarter more.
+const FLOWS: u32 = 4096;
+
+fn key(number: u32) -> Key {
+    let mut key = *b"flow....192.0.2.";
+    key[4..8].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn flow_table(eal: &Eal) -> anyhow::Result<FlowTable<Key, u64>> {
+    let capacity = FLOWS as usize + FLOWS as usize / 4;
+    let mut table = FlowTable::with_capacity(&eal.memory(), capacity, HashKey::from_seed(1))?;
+    for number in 0..FLOWS {
+        let inserted = table.insert(key(number), 0, Class::KEPT, Instant::START, LATER, |_| ());
+        ensure!(inserted.is_ok(), "the flow table is full");
+    }
+    Ok(table)
+}
+
+/// No flow expires.
+const LATER: Instant = Instant::from_nanoseconds(1 << 40);
+
+/// Keys of so many flows, from a number on, in an order that is not theirs.
+fn keys(first: u32) -> Vec<Key> {
+    (0..FLOWS).map(|number| key(first + number.wrapping_mul(2_654_435_761) % FLOWS)).collect()
+}
+
+fn look_up(eal: &Eal, first: u32, packets: u64) -> anyhow::Result<()> {
+    let table = flow_table(eal)?;
+    let keys = keys(first);
+    let mut found: [Option<Handle>; BURST] = [None; BURST];
+    table.lookup_batch(&keys[..BURST], &mut found);
+    ensure!(found.iter().all(|found| found.is_some() == (first == 0)), "the look-ups are not what they should be");
+    let mut batches = keys.chunks_exact(BURST).cycle();
+    bursts(packets, || {
+        if let Some(keys) = batches.next() {
+            table.lookup_batch(black_box(keys), &mut found);
+            black_box(&found);
+        }
+    });
+    Ok(())
+}
+
+fn insert_and_remove(eal: &Eal, packets: u64) -> anyhow::Result<()> {
+    let mut table = flow_table(eal)?;
+    let keys = keys(FLOWS);
+    let mut batches = keys.chunks_exact(BURST).cycle();
+    bursts(packets, || {
+        for key in batches.next().unwrap_or_default() {
+            let inserted = table.insert(*key, 1, Class::EMBRYONIC, Instant::START, LATER, |_| ());
+            if let Ok(inserted) = inserted {
+                black_box(table.remove(inserted.handle()));
+            }
+        }
+    });
+    let counters = table.counters();
+    ensure!(counters.removed == WARM_UP + packets, "not every key was inserted and removed: {counters:?}");
+    Ok(())
+}
+
+fn steering(packets: u64) -> anyhow::Result<()> {
+    let workers = NonZero::new(4).context("not zero")?;
+    let steering = Steering::new(Affinity::Flow, workers, RssTableSize::new(128)?, 1)?;
+    let mut frames: [Vec<u8>; BURST] = array::from_fn(|_| ipv4().udp(1000, 53).pad_to(64).build());
+    bursts(packets, || {
+        for frame in &mut frames {
+            let tuple = Tuple::of_frame(black_box(frame));
+            black_box(tuple.map(|tuple| steering.owner(Direction::Outbound, &tuple)));
+        }
+    });
+    Ok(())
+}
+
+/// A whole worker as a program runs it: two ports, these functions, and `Wire`. Packets that
+/// net_ring sends come back; net_null takes each from the pool and frees it.
+fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> anyhow::Result<()> {
+    let pool = Mempool::new(eal, "circulating", MempoolConfig { size: 1023, ..MempoolConfig::default() })?;
+    if ports == RING {
+        fill_rings(eal, &pool)?;
+    }
+    let (counted, all_counted) = sync_channel(1);
+    let meter = move |worker: &mut WorkerSetup| {
+        Ok(Meter {
+            batches: 0,
+            last: (WARM_UP + packets) / BURST as u64,
+            counter: worker.counter("batches"),
+            counted: counted.clone(),
+        })
+    };
+    let meter = Loaded::new(Made("meter", meter), ());
+    let [inside, outside] = ports.map(str::to_owned);
+    let config = RuntimeConfig {
+        chain: None,
+        forwarding: Some(ForwardingKind::Wire),
+        ports: PortsConfig { outside: Some(outside), descriptors: 256, ..PortsConfig::new(inside) },
+        burst: BURST,
+        packets: Some(2047),
+    };
+    let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
+    let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
+    ensure!(finished, "the worker ended early");
+    let (balance, batches) = (report.balance, report.counter("meter", "batches").unwrap_or(0));
+    ensure!(balance.sent == balance.received, "not every packet was sent: {balance:?}");
+    ensure!(balance.received == batches * BURST as u64, "not every burst was full: {balance:?}");
+    drain_rings(eal, &pool)
+}
+
+fn ring_queues(eal: &Eal, pool: &Mempool) -> anyhow::Result<Vec<(dpdk_rs::Port, QueuePair)>> {
+    let start = |name: &&str| {
+        let id = eal.port_by_name(name).with_context(|| format!("no port {name}"))?;
+        let (port, queues) = PortBuilder::new(eal, id).pool(pool).start()?;
+        Ok((port, queues.into_iter().next().context("no queues")?))
+    };
+    RING.iter().map(start).collect()
+}
+
+fn fill_rings(eal: &Eal, pool: &Mempool) -> anyhow::Result<()> {
+    let frame = ipv4().udp(1000, 53).pad_to(64).build();
+    let mut burst = Burst::new();
+    for (port, mut queues) in ring_queues(eal, pool)? {
+        for _ in 0..CIRCULATING {
+            ensure!(pool.alloc_bulk(&mut burst), "the pool is too small");
+            ensure!(burst.iter_mut().all(|packet| packet.set_contents(&frame)), "the frame does not fit");
+            queues.tx.send(&mut burst);
+            ensure!(burst.is_empty(), "a ring is full");
+        }
+        port.stop(vec![queues])?;
+    }
+    Ok(())
+}
+
+fn drain_rings(eal: &Eal, pool: &Mempool) -> anyhow::Result<()> {
+    let mut burst = Burst::new();
+    for (port, mut queues) in ring_queues(eal, pool)? {
+        while queues.rx.receive(&mut burst) > 0 {
+            burst.clear();
+        }
+        port.stop(vec![queues])?;
+    }
+    Ok(())
+}
+
+/// Marks the beginning and the end of what is counted, and lets everything pass.
+struct Meter {
+    batches: u64,
+    last: u64,
+    /// The same for the report, by which it is seen that all of them were full.
+    counter: Counter,
+    counted: SyncSender<()>,
+}
+
+impl NetworkFunction for Meter {
+    fn batch(&mut self, _: &mut Batch, _: &mut Context<'_>) {
+        self.batches += 1;
+        self.counter.add(1);
+        if self.batches == WARM_UP / BURST as u64 {
+            mark();
+        } else if self.batches == self.last {
+            mark();
+            // The other end waits for this.
+            let _ = self.counted.try_send(());
+        }
+    }
+}
+
+/// A control object that makes its instances and has no configuration.
+struct Made<M>(&'static str, M);
+
+impl<I, M> Function for Made<M>
+where
+    I: NetworkFunction,
+    M: Fn(&mut WorkerSetup) -> Result<I, SetupError> + Send + Sync + 'static,
+{
+    type Config = ();
+    type Policy = ();
+    type Instance = I;
+
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn policy(&self, (): ()) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn instance(&self, _: Arc<()>, worker: &mut WorkerSetup) -> Result<I, SetupError> {
+        (self.1)(worker)
+    }
+
+    fn adopt(_: &mut I, _: Arc<()>) {}
+}
+
+/// The example of the README.
+struct PortBlock {
+    blocked: Vec<bool>,
+    hits: Counter,
+}
+
+impl PortBlock {
+    fn new(worker: &mut WorkerSetup) -> Result<Self, SetupError> {
+        Ok(Self { blocked: (0..=u16::MAX).map(|port| port == 9).collect(), hits: worker.counter("hits") })
+    }
+}
+
+impl PacketFunction for PortBlock {
+    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        let Ok(headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
+        match headers.transport.ports() {
+            Some((_, destination)) if self.blocked[usize::from(destination)] => {
+                self.hits.add(1);
+                Verdict::Drop(DropReason::POLICY)
+            }
+            _ => Verdict::Next,
+        }
+    }
+}
