@@ -57,7 +57,7 @@ impl Ring {
     /// (rte_align32pow2): packets would be written past the ring's end.
     const MOST: u32 = (1 << 30) - 1;
 
-    /// A ring for exactly `capacity` packets, under a name that no other ring has.
+    /// A ring for exactly `capacity` packets. The name is for people, and for debuggers.
     ///
     /// # Errors
     ///
@@ -73,9 +73,23 @@ impl Ring {
             return Err(refused(Errno(libc::EINVAL)));
         }
         let flags = sys::RING_F_SP_ENQ | sys::RING_F_SC_DEQ | sys::RING_F_EXACT_SZ;
-        // SAFETY: the EAL is up, the name NUL-terminated and copied by DPDK.
-        let raw = unsafe { sys::rte_ring_create(c_name.as_ptr(), capacity, sys::SOCKET_ID_ANY, flags) };
-        let raw = NonNull::new(raw).ok_or_else(|| refused(Errno::last()))?;
+        // Of the heap, as there are only some thousand memory zones (RTE_MAX_MEMZONE) and
+        // rte_ring_create takes one for each ring. One slot stays free (RING_F_EXACT_SZ).
+        let slots = (capacity + 1).next_power_of_two();
+        // SAFETY: any count may be asked about.
+        let bytes = unsafe { sys::rte_ring_get_memsize(slots) };
+        let bytes = usize::try_from(bytes).map_err(|_| refused(Errno(libc::EINVAL)))?;
+        let alignment = u32_of(align_of::<sys::rte_ring>());
+        // SAFETY: the EAL is up; a type for debugging may be missing.
+        let memory = unsafe { sys::rte_malloc(std::ptr::null(), bytes, alignment) };
+        let raw = NonNull::new(memory.cast::<sys::rte_ring>()).ok_or_else(|| refused(Errno(libc::ENOMEM)))?;
+        // SAFETY: the memory is as large and as aligned as a ring of that many slots; the name is copied.
+        let code = unsafe { sys::rte_ring_init(raw.as_ptr(), c_name.as_ptr(), capacity, flags) };
+        if let Err(errno) = Errno::check(code) {
+            // SAFETY: ours, and nobody else has it.
+            unsafe { sys::rte_free(raw.as_ptr().cast()) };
+            return Err(refused(errno));
+        }
         let ring = Arc::new(Self { raw, _running: Arc::clone(eal.running()) });
         Ok((Producer(Arc::clone(&ring)), Consumer(ring)))
     }
@@ -121,8 +135,8 @@ impl Drop for Ring {
         while self.dequeue(&mut burst) > 0 {
             burst.clear();
         }
-        // SAFETY: both ends are gone and the ring is empty.
-        unsafe { sys::rte_ring_free(self.raw.as_ptr()) };
+        // SAFETY: both ends are gone and the ring is empty; the memory is of rte_malloc.
+        unsafe { sys::rte_free(self.raw.as_ptr().cast()) };
     }
 }
 

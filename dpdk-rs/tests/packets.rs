@@ -248,8 +248,10 @@ fn impossible_rings_are_refused(eal: &Eal) {
     for capacity in [1 << 30, (1 << 31) - 1, 1 << 31, u32::MAX] {
         assert!(matches!(Ring::pair(eal, "large", capacity), Err(RingError::Refused { .. })), "{capacity}");
     }
-    let _first = Ring::pair(eal, "ring", 8).unwrap();
-    assert!(matches!(Ring::pair(eal, "ring", 8), Err(RingError::Refused { .. })), "taken");
+    // More than DPDK has memory zones for.
+    let rings: Vec<_> = (0..3000).map(|_| Ring::pair(eal, "ring", 8).unwrap()).collect();
+    assert_eq!(rings.len(), 3000);
+    drop(rings);
 }
 
 fn a_ring_frees_what_is_left(eal: &Eal) {

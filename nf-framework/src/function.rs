@@ -18,7 +18,8 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How much housekeeping one tick may do: so many table entries looked at, or the like.
+/// How much housekeeping one tick may do: so many table entries looked at, or the like; 128 in a
+/// tick, of which there are some ten thousand per second.
 /// What is left waits for the next tick, so that packets never wait long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget(pub u32);
@@ -121,7 +122,8 @@ pub trait Function: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// Validates a configuration and prepares the policy that it asks for: at the start, and
-    /// when a reload finds that the function's table has changed.
+    /// when a reload finds that the function's table has changed. (Of a file that the table names,
+    /// a reload sees no change: put what changes with it, such as a version, into the table.)
     ///
     /// # Errors
     ///

@@ -18,7 +18,8 @@ pub struct Report {
     pub drops: Vec<DropReport>,
     /// The functions' own counters.
     pub counters: Vec<CounterReport>,
-    /// Packets that one worker handed over to another, to be handled or to be sent.
+    /// How often a packet was handed over from one worker to another: to its owner, or to one that
+    /// has a queue to send it by.
     pub handed_over: u64,
     /// Where all packets went.
     pub balance: Balance,
@@ -167,8 +168,9 @@ impl Report {
             .collect();
         let counters = registry.counters().into_iter();
         let counters = counters.map(|(function, name, value)| CounterReport { function, name, value }).collect();
-        let handed_over = sum(&|worker| Some(&worker.handed_over));
+        // In this order, so that what moves meanwhile counts as on its way.
         let taken_over = sum(&|worker| Some(&worker.taken_over));
+        let handed_over = sum(&|worker| Some(&worker.handed_over));
         let balance = Balance {
             received: ports.iter().map(|port| port.received).sum(),
             originated: sum(&|worker| Some(&worker.originated)),
@@ -245,7 +247,11 @@ impl fmt::Display for Report {
             )?;
         }
         if self.handed_over > 0 {
-            writeln!(f, "{} packets were handed over between workers\n", self.handed_over)?;
+            writeln!(
+                f,
+                "{} times a packet was handed over: to its owner, or to a worker that can send it\n",
+                self.handed_over
+            )?;
         }
         write!(f, "{}", self.balance)
     }
@@ -356,7 +362,7 @@ firewall.hits      3
 dropped because  packets
 policy                 3  a rule
 
-5 packets were handed over between workers
+5 times a packet was handed over: to its owner, or to a worker that can send it
 
 balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
         assert_eq!(report.to_string(), expected);

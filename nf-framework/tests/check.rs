@@ -3,15 +3,25 @@
 
 mod common;
 
+use common::{Scratch, write_capture};
 use dpdk_rs::Eal;
 use nf_framework::config::ConfigFile;
 use nf_framework::{Affinity, Configuration, Functions, Runtime};
+use std::sync::OnceLock;
 
 #[derive(serde::Deserialize)]
 struct Empty {}
 
 fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T {
-    common::on_eal(|| ["net_null0", "net_null1", "net_pcap0,iface=lo"].map(str::to_owned).to_vec(), test)
+    common::on_eal(devices, test)
+}
+
+/// One of them has a single queue.
+fn devices() -> Vec<String> {
+    static FILES: OnceLock<Scratch> = OnceLock::new();
+    let file = FILES.get_or_init(|| Scratch::new("check")).path("none");
+    write_capture(&file, &[]);
+    vec!["net_null0".to_owned(), "net_null1".to_owned(), format!("net_pcap0,rx_pcap={file}")]
 }
 
 fn configuration(text: &str) -> Configuration {
@@ -45,7 +55,7 @@ fn lcores_are_workers_and_ports_and_memory_are_looked_at() {
         let shared = crate::configuration("packets = 8191\n[ports]\ninside = 'net_pcap0'\n").check(Some(eal));
         let table = shared.to_string();
         assert_eq!(shared.problems(), [""; 0], "{table}");
-        for cells in [&["memory between workers", "12 KiB"][..], &["net_pcap0: receive queues", "1", "1"]] {
+        for cells in [&["memory between workers", "14 KiB"][..], &["net_pcap0: receive queues", "1", "1"]] {
             let cells_of = |line: &str| -> Vec<String> {
                 line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
             };

@@ -397,7 +397,7 @@ fn an_instance_that_cannot_be_made_on_one_worker_rolls_back_all() {
             wait_for(control, |report| report.functions[1].held == 6);
             for culprit in [0, 1] {
                 for (key, reason) in [("refuse_on", "there is no table"), ("panic_on", "it panicked: out of luck")] {
-                    let text = HOLDER.replace("hold = 3", &format!("hold = 1\n{key} = {culprit}\n[rules]\nrate = 3"));
+                    let text = HOLDER.replace("hold = 3", &format!("hold = 2\n{key} = {culprit}\n[rules]\nrate = 3"));
                     let error = control.reload(&file(&text)).unwrap_err();
                     assert!(matches!(&error, ReloadError::Setup { worker, .. } if *worker == culprit), "{error:?}");
                     let sentence = format!("function holder cannot be set up on worker {culprit}: {reason}");

@@ -131,6 +131,22 @@ fn a_classifier_is_swapped_whole_and_one_that_cannot_be_built_is_not() {
                 let policy = Deny.policy(Config { deny: vec!["0.0.0.0/0".parse().unwrap()], per_host: false }).unwrap();
                 control.publish::<Deny>("deny", Arc::new(policy)).unwrap();
                 assert_eq!(denied(control, [10, 1, 1, 1]), [true, true]);
+
+                let policy = Deny.policy(Config { deny: Vec::new(), per_host: true }).unwrap();
+                let error = control.publish::<Deny>("deny", Arc::new(policy)).unwrap_err().to_string();
+                assert_eq!(
+                    error,
+                    "the policy of deny needs all flows of an inside host on one worker in place of nothing: restart \
+                     the program"
+                );
+                let policy = Policy {
+                    classifier: OnceLock::new(),
+                    rules: vec![Rule::default(); 20_000],
+                    affinity: Affinity::Any,
+                };
+                let error = control.publish::<Deny>("deny", Arc::new(policy)).unwrap_err().to_string();
+                assert!(error.starts_with("the policy of deny cannot be built: 20000 rules are more"), "{error}");
+                assert_eq!(denied(control, [10, 1, 1, 1]), [true, true]);
             })
             .unwrap();
         assert_eq!(report.balance.unaccounted(), 0, "{report}");
@@ -143,6 +159,8 @@ fn too_many_rules_are_an_error_at_start_and_leave_nothing_behind() {
         let known = Functions::new().with(Deny);
         let configuration = Configuration::load(&file(&too_many()), &known).unwrap();
         let before = eal.free_memory();
+        let check = configuration.check(Some(eal));
+        assert!(check.problems()[0].starts_with("the policy of deny cannot be built: 20000 rules"), "{check}");
         let error = Runtime::configured(eal, configuration).unwrap_err().to_string();
         assert!(error.starts_with("the policy of deny cannot be built: 20000 rules are more than 16384"), "{error}");
         assert_eq!(eal.free_memory(), before);

@@ -291,7 +291,10 @@ fn a_tick_does_no_more_than_its_budget() {
         for _ in 0..4 {
             assert_eq!(trial.send(Direction::Outbound, &vec![b"h".to_vec(); 50]).held, 50);
         }
-        let first = trial.advance(SECOND);
+        // What is held is due after a second, and one tick is left of it.
+        let last = Duration::from_micros(100);
+        assert_eq!(trial.advance(SECOND - last).held, 0);
+        let first = trial.advance(last);
         assert_eq!((first.outside.len(), first.held), (128, -128), "the budget is 128");
         let second = trial.advance(Duration::ZERO);
         assert_eq!((second.outside.len(), second.held), (72, -72));

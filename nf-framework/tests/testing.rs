@@ -4,12 +4,13 @@
 mod common;
 
 use common::{Always, Mark, free_hugepages, panic_of};
-use nf_framework::testing::{Case, lab, trial};
+use nf_framework::testing::{Case, Frame, Trial, lab, trial};
 use nf_framework::{
-    Batch, Budget, Chain, Context, Direction, DropReason, Instant, Mbuf, NetworkFunction, PacketFunction, PortIx, Then,
-    Verdict,
+    Affinity, Batch, Budget, Chain, Context, Direction, DropReason, Function, Instant, Invalid, Mbuf, NetworkFunction,
+    PacketFunction, PortIx, SetupError, Then, Verdict, WorkerSetup,
 };
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -147,8 +148,11 @@ fn time_moves_only_when_it_is_told_to() {
         let _ = trial.advance(Duration::ZERO);
         assert_eq!(trial.now().since(Instant::START), day);
         let day = u64::try_from(day.as_nanos()).unwrap();
-        let times = trial.command(0, |times: &mut Times, _| times.0.clone());
-        assert_eq!(times, [('b', 0), ('b', 0), ('t', day), ('b', day), ('t', day)]);
+        let mut times = trial.command(0, |times: &mut Times, _| times.0.clone());
+        let ticks = times.iter().filter(|(what, _)| *what == 't').count();
+        assert_eq!(ticks, 256 + 1, "a day has more ticks than a test has patience for");
+        times.dedup();
+        assert_eq!(times, [('b', 0), ('t', day), ('b', day), ('t', day)]);
     });
 }
 
@@ -224,5 +228,63 @@ fn a_trial_can_be_drained() {
             assert_eq!((outcome.outside.len(), outcome.dropped.get("draining")), (left, dropped));
             assert_eq!(trial.report().functions[0].sessions, sessions);
         }
+    });
+}
+
+/// Passes packets and writes the last octet that its policy says.
+struct Stamp(Arc<u8>);
+struct StampControl;
+
+impl PacketFunction for Stamp {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        let generation = u8::try_from(cx.generation()).unwrap();
+        packet.append(2).unwrap().copy_from_slice(&[*self.0, generation]);
+        Verdict::Next
+    }
+}
+
+impl Function for StampControl {
+    type Config = ();
+    type Policy = u8;
+    type Instance = Stamp;
+
+    fn name(&self) -> &str {
+        "stamp"
+    }
+
+    fn policy(&self, (): ()) -> Result<u8, Invalid> {
+        Ok(0)
+    }
+
+    fn instance(&self, policy: Arc<u8>, _: &mut WorkerSetup) -> Result<Stamp, SetupError> {
+        Ok(Stamp(policy))
+    }
+
+    fn adopt(stamp: &mut Stamp, policy: Arc<u8>) {
+        stamp.0 = policy;
+    }
+}
+
+#[test]
+fn a_trial_hands_a_new_policy_to_every_worker_one_generation_later() {
+    lab(|lab| {
+        let make = |_: &mut WorkerSetup| Chain::from(Stamp(Arc::new(b'a')));
+        let mut trial = lab.trial_at_wrong_workers(3, Affinity::Flow, make);
+        let flow = |port| Frame::new().ipv4([10, 0, 0, 1], [192, 0, 2, 1]).udp(port, 53).build();
+        let frames: Vec<Vec<u8>> = (1000..1030).map(flow).collect();
+        let stamps = |trial: &mut Trial| {
+            let mut stamps: Vec<[u8; 2]> = trial
+                .send(Direction::Outbound, &frames)
+                .outside
+                .iter()
+                .map(|frame| *frame.last_chunk().unwrap())
+                .collect();
+            stamps.dedup();
+            stamps
+        };
+        let before = stamps(&mut trial)[0];
+        assert_eq!(stamps(&mut trial), [before], "the same everywhere");
+        trial.publish(0, &StampControl, b'b');
+        assert_eq!(stamps(&mut trial), [[b'b', before[1] + 1]]);
     });
 }

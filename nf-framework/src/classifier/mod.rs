@@ -174,17 +174,21 @@ pub enum ClassifierError {
 ///
 /// # Swapped whole
 ///
-/// New rules are a new classifier, made off the data path, put into a function's policy and
-/// handed to the workers with it:
+/// New rules are a new classifier: checked with the configuration, built off the data path once
+/// DPDK runs ([`Function::build`](crate::Function::build)), and handed to the workers with the
+/// policy that it is part of:
 ///
 /// ```no_run
 /// use nf_framework::headers::Headers;
 /// use nf_framework::*;
-/// use std::sync::Arc;
+/// use std::sync::{Arc, OnceLock};
 ///
 /// /// What instances work by, shared by all workers.
 /// struct Policy {
-///     classifier: Classifier,
+///     sets: Vec<AddressSet>,
+///     rules: Vec<Rule>,
+///     /// Built before any instance sees the policy.
+///     classifier: OnceLock<Classifier>,
 ///     /// By rule.
 ///     verdicts: Vec<Verdict>,
 /// }
@@ -211,7 +215,8 @@ pub enum ClassifierError {
 ///             }
 ///         }
 ///         let mut found = [None; Classifier::BURST];
-///         self.0.classifier.classify(&keys[..count], &mut found);
+///         let Some(classifier) = self.0.classifier.get() else { return };
+///         classifier.classify(&keys[..count], &mut found);
 ///         for (slot, rule) in slots.into_iter().flatten().zip(found) {
 ///             let verdict = rule.and_then(|rule: RuleIndex| self.0.verdicts.get(rule.index()));
 ///             batch.decide(slot, verdict.copied().unwrap_or(Verdict::Drop(DropReason::POLICY)));
@@ -219,8 +224,8 @@ pub enum ClassifierError {
 ///     }
 /// }
 ///
-/// /// Its control object. With a [`Memory`] of the EAL's it makes policies on control's thread.
-/// struct FilterControl(Memory);
+/// /// Its control object.
+/// struct FilterControl;
 ///
 /// impl Function for FilterControl {
 ///     type Config = ();
@@ -231,9 +236,14 @@ pub enum ClassifierError {
 ///     fn policy(&self, (): ()) -> Result<Policy, Invalid> {
 ///         let sets = [AddressSet { name: "friends".into(), prefixes: vec!["192.0.2.0/24".parse().unwrap()] }];
 ///         let rules = [Rule { source: Addresses::Set("friends".into()), ..Rule::default() }];
-///         let classifier = Classifier::new(&self.0, &sets, &rules);
-///         let classifier = classifier.map_err(|error| Invalid::new("rules", error.to_string()))?;
-///         Ok(Policy { classifier, verdicts: vec![Verdict::Next] })
+///         Classifier::check(&sets, &rules).map_err(|error| Invalid::new("rules", error.to_string()))?;
+///         let (sets, rules) = (sets.into(), rules.into());
+///         Ok(Policy { sets, rules, classifier: OnceLock::new(), verdicts: vec![Verdict::Next] })
+///     }
+///
+///     fn build(&self, policy: &Policy, memory: &Memory) -> Result<(), SetupError> {
+///         let classifier = Classifier::new(memory, &policy.sets, &policy.rules)?;
+///         policy.classifier.set(classifier).map_err(|_| "built twice".into())
 ///     }
 ///
 ///     fn instance(&self, policy: Arc<Policy>, _: &mut WorkerSetup) -> Result<Filter, SetupError> {
@@ -245,9 +255,6 @@ pub enum ClassifierError {
 ///     }
 /// }
 /// ```
-///
-/// [`App`](crate::App) prepares its first policies before DPDK is there: [`check`](Self::check)
-/// the rules then, and build the classifier when a [`Memory`] is at hand.
 pub struct Classifier {
     v4: FamilyRules<u32, 9>,
     v6: FamilyRules<u128, 15>,

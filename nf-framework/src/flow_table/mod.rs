@@ -169,13 +169,13 @@ pub struct FlowTableCounters {
 /// The state of flows, by key. One worker owns it; it allocates nothing after it was made.
 ///
 /// ```
-/// use dpdk_rs::HashKey;
+/// use nf_framework::HashKey;
 /// use nf_framework::testing::lab;
 /// use nf_framework::{Class, FlowTable, Insertion, Instant};
 /// use std::time::Duration;
 ///
 /// lab(|lab| {
-///     // On a worker: setup.pool().memory(), and HashKey::random().
+///     // On a worker: setup.memory(), and HashKey::random().
 ///     let mut flows: FlowTable<[u8; 16], u64> =
 ///         FlowTable::with_capacity(&lab.eal.memory(), 1000, HashKey::from_seed(1)).unwrap();
 ///     let now = Instant::START;

@@ -2,7 +2,7 @@
 
 use super::configuration::Configuration;
 use super::error::RuntimeError;
-use super::loaded::affinity;
+use super::loaded::{Loaded, affinity};
 use super::needs::Needs;
 use super::ports::PortPlan;
 use super::workers_of;
@@ -22,8 +22,9 @@ pub struct Check {
 }
 
 impl Configuration {
-    /// Compares what the configuration needs with what is there. Nothing is configured, and no
-    /// memory is taken.
+    /// Compares what the configuration needs with what is there. Nothing is configured or started.
+    /// What policies [build](crate::Function::build) is built, to see whether it can be, and given
+    /// back with this.
     ///
     /// With an EAL each of its lcores is a worker, its memory and its ports are looked at.
     /// Without one the needs are those of one worker, and the machine's hugepages are looked at.
@@ -54,6 +55,9 @@ impl Configuration {
         for (function, bytes) in &needs.functions {
             check.row(&format!("memory for {function}"), Bytes(*bytes), "");
         }
+        if let Some(eal) = eal {
+            check.policies_of(eal, &self.functions);
+        }
         let hugepages = Hugepages::read(sysfs);
         match eal {
             Some(eal) => {
@@ -82,6 +86,23 @@ impl Check {
 
     fn row(&mut self, what: &str, needs: impl fmt::Display, there_is: impl fmt::Display) {
         self.rows.push([what.to_owned(), needs.to_string(), there_is.to_string()]);
+    }
+
+    /// What functions build for their policies is there for all workers once, and while a reload
+    /// builds the next, twice.
+    fn policies_of(&mut self, eal: &Eal, functions: &[Loaded]) {
+        for Loaded { function, policy, .. } in functions {
+            let before = eal.free_memory();
+            match function.build(policy, &eal.memory()) {
+                Ok(()) => match before.saturating_sub(eal.free_memory()) {
+                    0 => {}
+                    bytes => self.row(&format!("memory for {}'s policy", function.name()), Bytes(bytes as u64), ""),
+                },
+                Err(error) => {
+                    self.problems.push(format!("the policy of {} cannot be built: {error}", function.name()));
+                }
+            }
+        }
     }
 
     fn memory_of(&mut self, eal: &Eal, needs: &Needs, hugepages: &[Hugepages]) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub struct InUse {
     /// Sessions of all functions on all workers.
     pub sessions: u64,
-    /// Packets that functions hold, or that are on their way between functions or workers.
+    /// Packets that functions hold. (Those that only pass do not count: they may never end.)
     pub packets: u64,
 }
 
@@ -78,13 +78,11 @@ impl Control {
             let load = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
             let sessions = worker.functions.iter().map(|function| load(&function.sessions)).sum();
             let held: u64 = worker.functions.iter().map(|function| load(&function.held)).sum();
-            // A worker may take over more than it hands over; all together cannot.
-            let between = load(&worker.handed_over).wrapping_sub(load(&worker.taken_over));
-            InUse { sessions, packets: (held + load(&worker.pending)).wrapping_add(between) }
+            InUse { sessions, packets: held }
         };
         self.shared.counters.iter().map(|worker| of_workers(worker)).fold(InUse::NOTHING, |sum, worker| InUse {
             sessions: sum.sessions + worker.sessions,
-            packets: sum.packets.wrapping_add(worker.packets),
+            packets: sum.packets + worker.packets,
         })
     }
 

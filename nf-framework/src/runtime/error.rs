@@ -56,6 +56,16 @@ pub enum RuntimeError {
         /// What they need.
         affinity: Affinity,
     },
+    /// There is not something for each worker to own.
+    #[error("{affinity}, shared out in {entries} part(s), is too little for {workers} workers (use fewer lcores)")]
+    TooFewShares {
+        /// What the functions need on one worker.
+        affinity: Affinity,
+        /// Parts.
+        entries: u16,
+        /// Workers, one for each lcore.
+        workers: u16,
+    },
     /// A function wants its ports in blocks of which there are too few.
     #[error(transparent)]
     PortBlocks(#[from] PortBlocksError),
@@ -117,6 +127,16 @@ pub enum CommandError {
     /// The chain has none of that name and type.
     #[error("the chain has no function {0:?} of this type")]
     NoSuchFunction(String),
+    /// The policy needs other packets on one worker than the one that the program started with.
+    #[error("the policy of {function} needs {new} on one worker in place of {old}: restart the program")]
+    Affinity {
+        /// The function.
+        function: String,
+        /// As started.
+        old: Affinity,
+        /// As asked.
+        new: Affinity,
+    },
     /// The policy could not be built.
     #[error("the policy of {function} cannot be built: {error}")]
     Build {

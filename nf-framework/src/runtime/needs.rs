@@ -4,7 +4,7 @@ use super::RuntimeConfig;
 use super::error::RuntimeError;
 use super::loaded::Loaded;
 use super::ports::PortPlan;
-use crate::steering::RING;
+use crate::steering::ring_capacity;
 use dpdk_rs::MempoolConfig;
 use std::num::NonZero;
 
@@ -52,7 +52,7 @@ impl Needs {
         Self {
             pool,
             packet_bytes: pool.bytes(hugepages),
-            ring_bytes: rings as u64 * u64::from(RING) * size_of::<*const ()>() as u64,
+            ring_bytes: (rings * ring_bytes(workers)) as u64,
             functions: functions.iter().map(of_function).collect(),
             filled: u32::try_from(filled).unwrap_or(u32::MAX),
         }
@@ -77,11 +77,16 @@ fn rings(queues: &[usize], workers: usize, steered: bool) -> usize {
     to_owners + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
 }
 
+/// A ring's slots, and what DPDK keeps beside them (struct rte_ring).
+fn ring_bytes(workers: usize) -> usize {
+    (ring_capacity(workers) as usize + 1) * size_of::<*const ()>() + 512
+}
+
 /// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
 /// between workers what it has room for.
 fn packets_needed(queues: &[usize], workers: usize, rings: usize, config: &RuntimeConfig) -> u32 {
     let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
-    let needed = in_queues + workers * (512 + 1024) + rings * RING as usize;
+    let needed = in_queues + workers * (512 + 1024) + rings * ring_capacity(workers) as usize;
     let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
     // A power of two less one is what the pool's ring wastes least with.
     needed.next_power_of_two().max(2) - 1

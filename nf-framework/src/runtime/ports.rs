@@ -12,7 +12,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 /// Entries of the table of owners where no device has one.
-const USUAL_TABLE: u16 = 128;
+const USUAL_TABLE: u16 = 512;
 
 /// What will be done with the ports, from what is known before they are started.
 #[derive(Debug)]
@@ -85,6 +85,9 @@ impl PortPlan {
         let size = infos.iter().filter(|info| told(info)).filter_map(table).min();
         let entries = size.map_or(USUAL_TABLE, RssTableSize::entries);
         let entries = u16::try_from(affinity.most_entries()).map_or(entries, |most| entries.min(most));
+        if steered && entries < workers.get() {
+            return Err(RuntimeError::TooFewShares { affinity, entries, workers: workers.get() });
+        }
         let size = RssTableSize::new(entries).unwrap_or(RssTableSize::SMALLEST);
         let seed = HashKey::random().hash(b"steering");
         let steering = if steered { Some(Arc::new(Steering::new(affinity, workers, size, seed)?)) } else { None };

@@ -22,6 +22,7 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
 use crate::function::{Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
+use crate::steering::Affinity;
 use crate::verdict::DropReason;
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -174,6 +175,12 @@ impl Control {
             })
             .ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
         let policy: AnyPolicy = policy;
+        let running = self.in_force.borrow().get(index).and_then(|in_force| in_force.policies.last().cloned());
+        let old = running.map_or(Affinity::Any, |running| function.affinity(&running));
+        let new = function.affinity(&policy);
+        if old != new {
+            return Err(CommandError::Affinity { function: name.to_owned(), old, new });
+        }
         let failed = |error| CommandError::Build { function: name.to_owned(), error };
         self.build(function.as_ref(), &policy).map_err(failed)?;
         self.publish_all(vec![Next { index, function, policy }])?;

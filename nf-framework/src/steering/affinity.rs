@@ -13,16 +13,17 @@ pub enum Affinity {
     /// Both directions of a flow, as long as nothing rewrites its addresses and ports: what a
     /// firewall that tracks connections asks for.
     Flow,
-    /// All flows of one inside host, in both directions.
+    /// All flows of one inside host, in both directions. An ICMP error goes with the flow that it
+    /// quotes, whoever sent it: a host can make its errors arrive anywhere.
     InsideHost,
-    /// All flows of one outside host, in both directions.
+    /// All flows of one outside host, in both directions; ICMP errors as above.
     OutsideHost,
     /// All flows of one inside host, where the function gives them ports of its own towards
     /// outside: packets from outside are known by their destination port. The function
     /// promises to take a port that belongs to the host's worker, see
     /// [`Steering::owner`](crate::Steering::owner). This is NAPT, RFC 2663 section 4.1.2.
     TranslatedPort {
-        /// Ports belong to workers in aligned blocks of 2 to the power of this, at most 14.
+        /// Ports belong to workers in aligned blocks of 2 to the power of this; there must be a block for each worker.
         block_bits: u8,
     },
 }
@@ -103,7 +104,7 @@ impl fmt::Display for Affinity {
             Self::InsideHost => f.write_str("all flows of an inside host"),
             Self::OutsideHost => f.write_str("all flows of an outside host"),
             Self::TranslatedPort { block_bits } => {
-                write!(f, "all flows of an inside host, translated to ports in blocks of {}", 1_u32 << block_bits)
+                write!(f, "all flows of an inside host, translated to ports in blocks of 2^{block_bits}")
             }
         }
     }
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(
             conflict.to_string(),
             "limit needs all flows of an outside host on one worker and nat, outside of it, all flows of an inside \
-             host, translated to ports in blocks of 1: both at once are not possible with several workers (run the \
+             host, translated to ports in blocks of 2^0: both at once are not possible with several workers (run the \
              program on one lcore, or split the chain into two programs)"
         );
     }

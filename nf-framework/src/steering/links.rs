@@ -4,8 +4,12 @@ use crate::counters::{WorkerCounters, bump};
 use crate::verdict::{DropReason, PortIx};
 use dpdk_rs::{Burst, Consumer, Eal, Producer, Ring, RingError};
 
-/// Packets that wait in a ring at most; one more is dropped as `hand-over-full`.
-pub(crate) const RING: u32 = 512;
+/// Packets that wait in a ring at most; one more is dropped as `hand-over-full`. With many workers
+/// there are many rings, so each is shorter. One less than a power of two fills its memory.
+pub(crate) fn ring_capacity(workers: usize) -> u32 {
+    let capacity = (4096 / workers.max(1)).clamp(64, 512);
+    u32::try_from(capacity.next_power_of_two() - 1).unwrap_or(511)
+}
 
 /// One worker's ends of the rings between workers.
 #[derive(Debug, Default)]
@@ -30,11 +34,13 @@ pub(crate) fn connect(
     steered: bool,
     queues: &[usize],
 ) -> Result<Vec<Links>, RingError> {
+    let capacity = ring_capacity(workers);
     let mut links: Vec<Links> = (0..workers).map(|_| Links::default()).collect();
     if steered {
         for from in 0..workers {
             for to in 0..workers {
-                let ring = if from == to { None } else { Some(Ring::pair(eal, &format!("{name}-{from}-{to}"), RING)?) };
+                let ring =
+                    if from == to { None } else { Some(Ring::pair(eal, &format!("{name}-{from}-{to}"), capacity)?) };
                 let (producer, consumer) = ring.unzip();
                 links[from].to_owner.push(producer);
                 links[to].as_owner.extend(consumer);
@@ -43,8 +49,11 @@ pub(crate) fn connect(
     }
     for (port, &queues) in (0..).zip(queues) {
         for from in 0..workers {
-            let ring =
-                if from < queues { None } else { Some(Ring::pair(eal, &format!("{name}-{from}-port{port}"), RING)?) };
+            let ring = if from < queues {
+                None
+            } else {
+                Some(Ring::pair(eal, &format!("{name}-{from}-port{port}"), capacity)?)
+            };
             let (producer, consumer) = ring.unzip();
             links[from].to_sender.push(producer);
             if let Some(consumer) = consumer {
@@ -58,8 +67,10 @@ pub(crate) fn connect(
 /// Puts a burst into a ring and leaves it empty; what finds no room is dropped and counted.
 #[inline]
 pub(crate) fn hand_over(ring: &mut Producer, burst: &mut Burst, counters: &WorkerCounters) {
-    let handed_over = ring.send(burst);
-    bump(&counters.handed_over, handed_over as u64);
+    // Before the other end can count them: what is between workers is never less than nothing.
+    bump(&counters.handed_over, burst.len() as u64);
+    ring.send(burst);
     let refused = burst.clear();
+    bump(&counters.handed_over, 0_u64.wrapping_sub(refused as u64));
     bump(&counters.drops[DropReason::HAND_OVER_FULL.index()], refused as u64);
 }

@@ -18,7 +18,7 @@ mod trust;
 mod tuple;
 
 pub use affinity::{Affinity, AffinityConflict};
-pub(crate) use links::{Links, RING, connect, hand_over};
+pub(crate) use links::{Links, connect, hand_over, ring_capacity};
 pub(crate) use sorter::{Entrance, Sorter};
 pub use tuple::{Ports, Tuple};
 
@@ -58,7 +58,9 @@ enum By {
 
 impl Steering {
     /// For so many workers, through a table of so many entries. `seed` is for what strangers
-    /// shall not foresee: which hosts and ports share a worker.
+    /// shall not foresee: which hosts, or ports, share a worker. (Flows are another matter: the
+    /// key that hashes both directions of a flow alike is a published one, so under
+    /// [`Affinity::Flow`] a stranger can choose flows that all come to one worker.)
     ///
     /// # Errors
     ///

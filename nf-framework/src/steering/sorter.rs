@@ -112,7 +112,8 @@ impl Entrance {
 
     /// Writes it beside the packet's port.
     fn write(self, packet: &mut Mbuf) {
-        let mut port = packet.port().0;
+        // A packet that a function made came in by no port: all bits are set.
+        let mut port = packet.port().0 & !(Self::INBOUND | Self::TURNED);
         port |= if self.direction == Direction::Inbound { Self::INBOUND } else { 0 };
         port |= if self.turned { Self::TURNED } else { 0 };
         packet.set_port(PortId(port));
@@ -152,9 +153,11 @@ fn plain(frame: &[u8]) -> Option<IpVersion> {
     const UDP: u8 = 17;
     let start: &[u8; 34] = frame.first_chunk()?;
     match (start[12], start[13]) {
-        // The fragment offset and MF are the 16 bits at 20, without their first two.
+        // Without options, which some devices stumble over. The fragment offset and MF are the 16
+        // bits at 20, without their first two.
         (0x08, 0x00) => {
-            (matches!(start[23], TCP | UDP) && start[20] & 0x3f == 0 && start[21] == 0).then_some(IpVersion::V4)
+            let whole = start[20] & 0x3f == 0 && start[21] == 0;
+            (start[14] == 0x45 && whole && matches!(start[23], TCP | UDP)).then_some(IpVersion::V4)
         }
         (0x86, 0xdd) => matches!(start[20], TCP | UDP).then_some(IpVersion::V6),
         _ => None,
@@ -264,8 +267,8 @@ mod tests {
                 assert!(bench.sort(Direction::Outbound, &foreign).is_empty());
             }
             let dropped = bench.counters.drops[DropReason::HAND_OVER_FULL.index()].load(Ordering::Relaxed);
-            assert_eq!((bench.counters.handed_over.load(Ordering::Relaxed), dropped), (512, 88));
-            assert_eq!(bench.handed_over().len(), 512);
+            assert_eq!((bench.counters.handed_over.load(Ordering::Relaxed), dropped), (511, 89));
+            assert_eq!(bench.handed_over().len(), 511);
         });
     }
 
@@ -274,6 +277,15 @@ mod tests {
         lab(|lab| {
             let mut bench = Bench::new(lab, "trust", true);
             let (own, foreign, tagged) = (frames_of(0, 64, None), frames_of(1, 1, None), frames_of(1, 1, Some(5)));
+            let foreign_one = |frame: &dyn Fn(u8) -> Frame| {
+                let frames = (1..=u8::MAX).map(|host| frame(host).build());
+                let of_other =
+                    |frame: &Vec<u8>| steering().owner_of_frame(Direction::Outbound, &mut frame.clone()) == Some(1);
+                frames.filter(of_other).take(1).collect::<Vec<_>>()
+            };
+            let udp = |host| Frame::new().ipv4([10, 0, 0, host], [192, 0, 2, 1]).udp(1, 2).payload(&[0; 16]);
+            let fragment = foreign_one(&|host| udp(host).fragment(0, true));
+            let with_options = foreign_one(&|host| udp(host).ipv4_options(&[1; 4]));
             let mut left = |frames: &[Vec<u8>]| (bench.sort(Direction::Outbound, frames).len(), bench.misled());
 
             assert_eq!(left(&foreign), (0, 0), "it may have come before the device was told");
@@ -282,6 +294,8 @@ mod tests {
             }
             assert_eq!(left(&foreign), (1, 0), "nobody looks at it");
             assert_eq!(left(&tagged), (0, 0), "not every device hashes tagged packets so");
+            assert_eq!(left(&fragment), (0, 0), "fragments go by their addresses");
+            assert_eq!(left(&with_options), (0, 0), "nor packets with options");
             let mut passed = 0;
             while left(&foreign) == (1, 0) {
                 passed += 1;
@@ -289,7 +303,43 @@ mod tests {
             }
             assert_eq!(left(&foreign), (0, 1), "every packet is looked at from now on");
             assert_eq!(left(&own), (64, 1));
-            assert_eq!(bench.handed_over().len(), 4);
+            assert_eq!(bench.handed_over().len(), 6);
         });
+    }
+
+    #[test]
+    fn an_entrance_is_read_as_it_was_written_whatever_port_the_packet_has() {
+        lab(|lab| {
+            let mut packet = lab.pool.alloc().unwrap();
+            // One that a function made has no port, which DPDK writes as all bits set.
+            assert_eq!(packet.port(), PortId(u16::MAX));
+            for (direction, turned) in [
+                (Direction::Outbound, false),
+                (Direction::Outbound, true),
+                (Direction::Inbound, false),
+                (Direction::Inbound, true),
+            ] {
+                for port in [PortId(u16::MAX), PortId(0), PortId(7)] {
+                    packet.set_port(port);
+                    let entrance = Entrance { direction, turned };
+                    entrance.write(&mut packet);
+                    assert_eq!(Entrance::read(&packet), entrance, "{port:?}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn no_device_is_believed_about_destinations_in_ipv6() {
+        let (workers, size) = (NonZero::new(2).unwrap(), RssTableSize::new(128).unwrap());
+        let steering = Steering::new(Affinity::InsideHost, workers, size, 1).unwrap();
+        for (direction, version, known) in [
+            (Direction::Outbound, IpVersion::V4, true),
+            (Direction::Outbound, IpVersion::V6, true),
+            (Direction::Inbound, IpVersion::V4, true),
+            (Direction::Inbound, IpVersion::V6, false),
+        ] {
+            assert_eq!(steering.side(direction).device_knows(version), known, "{direction:?} {version:?}");
+        }
     }
 }

@@ -34,9 +34,11 @@ impl Lab<'_> {
         Trial::new(vec![(chain, None)], self.pool.clone(), registry)
     }
 
-    /// The same chain on several workers, for functions that need what `affinity` says: *every*
-    /// packet that has an owner arrives at another worker and is handed over to it. What comes
-    /// out must be what comes out of one worker, but for the order of different flows.
+    /// The same chain on several workers, for functions that need what `affinity` says (take what
+    /// the function itself says): *every* packet that has an owner arrives at another worker and is
+    /// handed over to it, and one that has none arrives anywhere. What comes out must be what comes
+    /// out of one worker, but for the order of different flows. With [`Affinity::Any`] nothing is
+    /// handed over, and packets arrive at the workers in turn.
     ///
     /// # Panics
     ///
@@ -57,8 +59,9 @@ impl Lab<'_> {
         let name = format!("trial-{}", TRIALS.fetch_add(1, Ordering::Relaxed));
         let links = connect(self.eal, &name, count, true, &[]).expect("memory for rings");
         let lane = |(index, links)| {
-            let chain = make(&mut self.setup((index, count), &registry, Some(&steering)));
-            (chain, Some((Arc::clone(&steering), links)))
+            let steering = Some(&steering).filter(|_| affinity != Affinity::Any);
+            let chain = make(&mut self.setup((index, count), &registry, steering));
+            (chain, steering.map(|steering| (Arc::clone(steering), links)))
         };
         let lanes = links.into_iter().enumerate().map(lane).collect();
         Trial::new(lanes, self.pool.clone(), registry)

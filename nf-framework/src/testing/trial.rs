@@ -5,7 +5,7 @@ use crate::chain::Chain;
 use crate::context::{Context, Direction};
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::{Forwarding, Wire};
-use crate::function::{NetworkFunction, Registry};
+use crate::function::{Function, NetworkFunction, Registry};
 use crate::report::{Balance, Report};
 use crate::steering::{Links, Sorter, Steering};
 use crate::time::Instant;
@@ -174,8 +174,8 @@ impl Trial {
         let port = if direction == Direction::Outbound { INSIDE } else { OUTSIDE };
         for (worker, lane) in self.lanes.iter_mut().enumerate() {
             let mut received = 0;
-            for frame in frames {
-                if arrives_at(self.steering.as_deref(), self.counters.len(), direction, frame) != worker {
+            for (index, frame) in frames.iter().enumerate() {
+                if arrives_at(self.steering.as_deref(), self.counters.len(), direction, index, frame) != worker {
                     continue;
                 }
                 let mut packet = self.pool.alloc().expect("the tests' pool is empty");
@@ -191,14 +191,36 @@ impl Trial {
         self.outcome()
     }
 
-    /// Lets time pass, and the functions tick at its end.
+    /// Lets time pass, and the functions tick at its end: as often as they would have in a program
+    /// (every 100 us), but at least once and at most 256 times. Each tick has a budget of 128.
     pub fn advance(&mut self, time: Duration) -> Outcome {
         self.now = self.now + time;
-        for lane in &mut self.lanes {
-            lane.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+        for _ in 0..(time.as_nanos() / TICK.as_nanos()).clamp(1, MOST_TICKS) {
+            for lane in &mut self.lanes {
+                lane.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+            }
+            self.take_over();
         }
-        self.take_over();
         self.outcome()
+    }
+
+    /// Hands the function at this place a new policy on every worker, as a reload would: built,
+    /// then adopted, one generation later.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be built, or there is no function of this type at this place.
+    pub fn publish<F: Function>(&mut self, index: usize, function: &F, policy: F::Policy) {
+        let policy = Arc::new(policy);
+        if let Err(error) = function.build(&policy, &self.pool.memory()) {
+            panic!("the policy cannot be built: {error}");
+        }
+        for lane in &mut self.lanes {
+            let chain = &mut lane.pipeline.chain;
+            let instance = chain.function_mut::<F::Instance>(index);
+            F::adopt(instance.expect("there is a function of this type at this place"), Arc::clone(&policy));
+            chain.standing.generation += 1;
+        }
     }
 
     /// Every worker takes what the others have handed over, until nothing is left.
@@ -302,10 +324,15 @@ impl Trial {
 }
 
 /// The worker that a frame arrives at: not its owner, if it has one and there are others.
-fn arrives_at(steering: Option<&Steering>, workers: usize, direction: Direction, frame: &[u8]) -> usize {
+fn arrives_at(steering: Option<&Steering>, workers: usize, direction: Direction, index: usize, frame: &[u8]) -> usize {
     let owner = steering.and_then(|steering| steering.owner_of_frame(direction, &mut frame.to_vec()));
-    owner.map_or(0, |owner| (owner + 1) % workers)
+    owner.map_or(index, |owner| owner + 1) % workers
 }
+
+/// How often functions tick in a program, about.
+const TICK: Duration = Duration::from_micros(100);
+/// Ticks for one passage of time, at most.
+const MOST_TICKS: u128 = 256;
 
 fn out_of(pool: &Mempool) -> u32 {
     pool.config().size - pool.available()
