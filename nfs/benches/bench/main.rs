@@ -174,6 +174,10 @@ fn run(options: &Options) -> anyhow::Result<bool> {
         return parent::child(built.context("no such suite")?, plan).map(|()| true);
     }
     let chosen = options.chosen()?;
+    if options.mebibytes && options.from.is_some() {
+        println!("0");
+        return Ok(true);
+    }
     if options.mebibytes {
         let most =
             chosen.iter().filter_map(|(_, built)| built.as_ref()).map(|built| (built.mebibytes)(options.quick)).max();

@@ -7,6 +7,7 @@
 use crate::machine::{Memory, allowed_cpus};
 use crate::measure::{Plan, Variant, interleave};
 use crate::ours::{NULL, RING, Setting, devices, made, start_eal, worker_with_report};
+use crate::parent::this_program;
 use crate::results::{Axis, Row, Sample};
 use crate::source::{Circulation, End, Flows, Shelf, Store, When, client, no_stores};
 use crate::testpmd::Testpmd;
@@ -15,7 +16,7 @@ use dpdk_rs::{Burst, Eal};
 use nf_framework::{Affinity, Direction, Loaded, Ports, Tuple, WorkerSetup};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 pub(crate) const ABOUT: &str = "two workers and one; packets handed over between two";
@@ -122,7 +123,7 @@ struct Served {
 
 impl Served {
     fn start(workers: usize) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = this_program();
         command.args(["--serve-workers", &workers.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("a second process of ours")?;
         let commands = child.stdin.take().context("stdin")?;
