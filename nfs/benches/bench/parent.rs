@@ -1,6 +1,6 @@
 //! Runs every suite in a process of its own, several times, and watches over it.
 
-use crate::machine::{self, Machine, Memory};
+use crate::machine::{self, Machine, Memory, allowed_cpus};
 use crate::measure::Plan;
 use crate::results::{Absent, Results, Row, Suite};
 use crate::{Built, Length, testpmd};
@@ -22,8 +22,17 @@ struct Found {
     rows: Vec<Row>,
 }
 
-/// The process of a suite: measures, and says what came out.
-pub(crate) fn child(built: &Built, plan: Plan) -> anyhow::Result<()> {
+/// The process of a suite: measures, and says what came out. Whether all went well.
+pub(crate) fn child(built: &Built, plan: Plan) -> bool {
+    let said = found(built, plan).and_then(|found| Ok(serde_json::to_string(&found)?));
+    match &said {
+        Ok(found) => println!("result {found}"),
+        Err(error) => println!("error {error:#}"),
+    }
+    said.is_ok()
+}
+
+fn found(built: &Built, plan: Plan) -> anyhow::Result<Found> {
     // The other end is closed when the parent ends, however it does; testpmd ends likewise with us.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -36,9 +45,7 @@ pub(crate) fn child(built: &Built, plan: Plan) -> anyhow::Result<()> {
         huge => huge,
     };
     let rows = (built.run)(plan, memory)?;
-    let found = Found { memory: memory.describe().to_owned(), rows };
-    println!("result {}", serde_json::to_string(&found)?);
-    Ok(())
+    Ok(Found { memory: memory.describe().to_owned(), rows })
 }
 
 /// Measures the suites that are built; the others are absent.
@@ -50,9 +57,16 @@ pub(crate) fn measure(
     let date = Command::new("date").args(["-u", "+%F %T UTC"]).output().context("date")?;
     let taken = String::from_utf8_lossy(&date.stdout).trim().to_owned();
     let mut results = Results::new(taken, quick, Machine::new());
-    let absent = |suite: &str, why: String| Absent { suite: suite.to_owned(), why };
-    for (name, _) in suites.iter().filter(|(_, built)| built.is_none()) {
-        results.absent.push(absent(name, "not built yet: it joins with its function".to_owned()));
+    let absent = |suite: &str, why: String| Absent { suite: suite.to_owned(), why, failed: false };
+    let cpus = allowed_cpus().len();
+    for (name, built) in suites {
+        match built {
+            None => results.absent.push(absent(name, "not built yet: it joins with its function".to_owned())),
+            Some(Built { cpus: needed, .. }) if cpus < *needed => {
+                results.absent.push(absent(name, format!("not measured: it needs {needed} CPUs, and there is {cpus}")));
+            }
+            Some(_) => {}
+        }
     }
     results.absent.push(absent(
         "peer Linux",
@@ -77,7 +91,7 @@ pub(crate) fn measure(
                 Err(error) => {
                     say(&format!("failed: {error:#}"));
                     results.suites.retain(|suite| suite.name != *name);
-                    results.absent.push(absent(name, format!("failed: {error:#}")));
+                    results.absent.push(Absent { failed: true, ..absent(name, format!("failed: {error:#}")) });
                 }
             }
         }
@@ -129,6 +143,9 @@ fn run(name: &str, built: &Built, quick: bool, plan: Plan, say: impl Fn(&str)) -
             Ok(line) => {
                 if let Some(found) = line.strip_prefix("result ") {
                     return serde_json::from_str(found).context("its figures");
+                }
+                if let Some(error) = line.strip_prefix("error ") {
+                    bail!("{error}");
                 }
                 // The first variant of a round, now and then.
                 if let Some(round) = line.strip_prefix("progress 1 ")

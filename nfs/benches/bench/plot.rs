@@ -66,11 +66,11 @@ impl Plot {
         })
     }
 
-    /// The drawing. Marks are costs of quiet rounds, bars go from the least to the median of all.
+    /// The drawing. Marks are costs of quiet rounds; between the ends of a bar is the middle half of the rounds.
     pub(crate) fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|(_, points)| points);
         let x = Scale::new(points().map(|(x, _)| *x), self.x_is_log, false, [LEFT, WIDTH - RIGHT]);
-        let costs = points().flat_map(|(_, cost)| [cost.rounds.min, cost.figure, cost.rounds.median]);
+        let costs = points().flat_map(|(_, cost)| [cost.rounds.quartiles[0], cost.figure, cost.rounds.quartiles[1]]);
         let most = costs.clone().fold(0.0, f64::max);
         let least = costs.clone().fold(f64::INFINITY, f64::min);
         let y_is_log = least > 0.0 && most / least > 20.0;
@@ -134,7 +134,8 @@ impl Plot {
             );
             for (at, cost) in points {
                 let at = x.place(*at);
-                let [low, middle, high] = [cost.rounds.min, cost.figure, cost.rounds.median].map(|cost| y.place(cost));
+                let [low, high] = cost.rounds.quartiles.map(|cost| y.place(cost));
+                let middle = y.place(cost.figure);
                 let _ = writeln!(svg, "<path d=\"M{at:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\"/>");
                 let _ =
                     writeln!(svg, "{}", mark(number, at, middle, colour, &format!("{name}: {:.2} ns", cost.figure)));

@@ -41,7 +41,7 @@ pub(crate) fn html(results: &Results, comparison: Option<&Comparison>) -> String
     }
     page += "</table>\n<h2>Where it stands</h2>\n";
     page += &goals_table(results);
-    page += "<p>Score = 1 + (own &minus; base) / macswap, all of the same round and in CPU time: <i>own</i> is the whole \
+    page += "<p>Score = 1 + (own &minus; base) / macswap, costs of quiet rounds of the same run, in CPU time: <i>own</i> is the whole \
              worker with the function, <i>base</i> the same worker and source with Wire alone, <i>macswap</i> testpmd's on \
              net_null at burst 32. So it counts what a function costs in units that travel between machines. Hot packets \
              stay in cache, those of 16k and 64k mbufs in rotation come cold, as from a NIC.</p>\n";
@@ -118,6 +118,7 @@ fn of_suite(suite: &Suite) -> String {
     for plot in Plot::of(suite) {
         let _ = writeln!(part, "<h3>{}</h3>\n{}", escape(&plot.title), plot.svg());
     }
+    part += "<p class=\"absent\">Marks: quiet rounds. Bars: the middle half of all rounds.</p>\n";
     part + "</div>\n</div>\n"
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Results {
 pub(crate) struct Absent {
     pub(crate) suite: String,
     pub(crate) why: String,
+    /// Whether there should have been figures.
+    pub(crate) failed: bool,
 }
 
 /// A suite's figures.

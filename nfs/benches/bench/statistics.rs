@@ -2,19 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Least, median and most of some figures.
+/// Least, median and most of some figures, and between what the middle half of them is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
     pub(crate) median: f64,
     pub(crate) max: f64,
+    pub(crate) quartiles: [f64; 2],
 }
 
 impl Spread {
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let sorted = sorted(figures);
         let end = |figure: Option<&f64>| figure.copied().unwrap_or(f64::NAN);
-        Self { min: end(sorted.first()), median: middle(&sorted), max: end(sorted.last()) }
+        let half = sorted.len() / 2;
+        let quartiles = [middle(&sorted[..sorted.len() - half]), middle(&sorted[half..])];
+        Self { min: end(sorted.first()), median: middle(&sorted), max: end(sorted.last()), quartiles }
     }
 }
 

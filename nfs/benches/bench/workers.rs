@@ -4,14 +4,14 @@
 //! An EAL has the lcores that it was started with, and every lcore is a worker, so one and two
 //! workers are two processes, told by a pipe what to run.
 
-use crate::machine::{Memory, allowed_cpus};
+use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
 use crate::ours::{NULL, RING, Setting, devices, made, start_eal, worker_with_report};
 use crate::parent::this_program;
 use crate::results::{Axis, Row, Sample};
 use crate::source::{Circulation, End, Flows, Shelf, Store, When, client, no_stores};
 use crate::testpmd::Testpmd;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use dpdk_rs::{Burst, Eal};
 use nf_framework::{Affinity, Direction, Loaded, Ports, Tuple, WorkerSetup};
 use std::cell::RefCell;
@@ -81,7 +81,6 @@ const WORK: [(&str, Work); 7] = [
 ];
 
 pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
-    ensure!(allowed_cpus().len() >= 2, "two workers need two CPUs, and there is one");
     let peers = [1, 2].map(|cores| Testpmd::start(memory, &devices(), cores, Burst::USUAL).map(RefCell::new));
     let [one, two] = peers;
     let peers = [one?, two?];
