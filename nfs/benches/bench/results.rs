@@ -218,6 +218,9 @@ impl Suite {
     /// Adds what another process has measured of the same.
     pub(crate) fn merge(&mut self, other: Self) {
         self.processes += other.processes;
+        if !self.memory.contains(&other.memory) {
+            self.memory = format!("{} in one process, {} in another", self.memory, other.memory);
+        }
         for (row, more) in self.rows.iter_mut().zip(other.rows) {
             row.samples.extend(more.samples);
         }

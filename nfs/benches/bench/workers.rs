@@ -180,12 +180,14 @@ impl Work {
         let handed_over = report.handed_over as f64 / report.balance.received as f64;
         let expected = match self {
             Self::Null | Self::Ring | Self::Base | Self::Steered(Share::None) => 0.0..=0.02,
-            Self::Steered(Share::Half) => 0.4..=0.6,
-            Self::Steered(Share::All) => 0.9..=1.0,
+            Self::Steered(Share::Half) => 0.35..=0.65,
+            Self::Steered(Share::All) => 0.8..=1.0,
             // There, and back to be sent.
-            Self::OneQueue => 0.8..=1.2,
+            Self::OneQueue => 0.7..=1.3,
         };
-        if !expected.contains(&handed_over) {
+        // The first packets were filled in for whoever may come.
+        const ENOUGH: u64 = 50_000;
+        if report.balance.received > ENOUGH && !expected.contains(&handed_over) {
             bail!("{self:?}: {handed_over:.2} of the packets were handed over, and not {expected:?}");
         }
         Ok(sample)
