@@ -31,6 +31,7 @@ pub(crate) struct Absent {
     pub(crate) suite: String,
     pub(crate) why: String,
     /// Whether there should have been figures.
+    #[serde(default)]
     pub(crate) failed: bool,
 }
 
