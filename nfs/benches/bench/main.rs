@@ -118,7 +118,7 @@ struct Options {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Directory for figures and report
-    #[arg(long, default_value = "target/bench")]
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
     out: PathBuf,
     /// Show what has changed since these figures
     #[arg(long, value_name = "BASE.json")]
