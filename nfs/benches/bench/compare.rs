@@ -50,6 +50,10 @@ impl Comparison {
                 }
             }
         }
+        let here =
+            |suite: &Suite, row: &Row| new.suite(&suite.name).is_some_and(|suite| suite.row(&row.name).is_some());
+        unmatched +=
+            base.suites.iter().map(|suite| suite.rows.iter().filter(|row| !here(suite, row)).count()).sum::<usize>();
         let single = base.suites.iter().chain(&new.suites).any(|suite| suite.processes == 1);
         Self {
             base: base.taken.clone(),
@@ -73,7 +77,7 @@ impl Comparison {
         let mut remarks = Vec::new();
         if !self.differences.is_empty() {
             remarks.push(format!(
-                "NOT COMPARABLE: the two ran on different machines ({}); scores travel, within limits, and nanoseconds do not",
+                "NOT COMPARABLE: machine or memory differ ({}); scores travel, within limits, and nanoseconds do not",
                 self.differences.join("; ")
             ));
         }
@@ -88,7 +92,7 @@ impl Comparison {
             );
         }
         if self.unmatched > 0 {
-            remarks.push(format!("{} rows are not in the older figures", self.unmatched));
+            remarks.push(format!("{} rows are in one of the two only", self.unmatched));
         }
         remarks.push(
             "changed: by more than 3 %, and 99 of 100 resamples (processes, then rounds) are on one side; of a hundred \
