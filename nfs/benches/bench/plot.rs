@@ -60,7 +60,7 @@ impl Plot {
         (!series.is_empty()).then(|| Self {
             title: format!("Cost over {title}"),
             x_label,
-            y_label: if net { "CPU ns per packet more than the base" } else { "CPU ns per packet, all cores" },
+            y_label: if net { "CPU ns per packet over the base" } else { "CPU ns per packet, all cores" },
             x_is_log: !matches!(axis, Axis::Workers | Axis::Functions),
             series,
         })
