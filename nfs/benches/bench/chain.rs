@@ -18,7 +18,7 @@ pub(crate) const MEBIBYTES: u64 = scored::MEBIBYTES;
 /// More packets per second than there will be, so that none is dropped.
 const PLENTY: u64 = 1_000_000_000;
 /// Functions in a row that do nothing.
-const EMPTY: [usize; 3] = [1, 2, 4];
+const EMPTY: [u32; 3] = [1, 2, 4];
 
 pub(crate) const ALL: &str = "monitor + rate-limit + port-block";
 
@@ -41,42 +41,29 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
 
     let mut variants = vec![stage.macswap()];
     for source in stage.rings()?.iter().filter(|source| source.name != "64k mbufs") {
-        let rotating = source.name != "hot";
         let row = |name: &str| source.row(name);
         let scored =
             |name: &str, functions: Box<dyn Fn() -> Vec<Loaded>>| stage.scored(source, name, usual_flows(), functions);
-        let at = |functions: usize| functions as f64;
-        variants.push(stage.base(source).at(Axis::Functions, source.row("empty"), 0.0).at(
-            Axis::Functions,
-            source.row("real"),
-            0.0,
-        ));
+        let base = stage.base(source).at(Axis::Functions, row("empty"), 0.0);
+        variants.push(base.at(Axis::Functions, row("real"), 0.0));
         for count in EMPTY {
-            let empty =
-                move || (0..count).map(|number| made(format!("pass{number}"), Affinity::Any, |_| Ok(Pass))).collect();
+            let empty = move || (0..count).map(empty).collect();
             let variant = scored(&format!("{count} x empty"), Box::new(empty));
-            variants.push(variant.at(Axis::Functions, source.row("empty"), at(count)));
+            variants.push(variant.at(Axis::Functions, row("empty"), f64::from(count)));
         }
-        variants.push(scored("monitor", Box::new(move || vec![monitor()])).at(Axis::Functions, row("real"), 1.0));
-        if !rotating {
-            variants.push(scored("rate-limit", Box::new(move || vec![limit()])));
+        let one = scored("monitor", Box::new(move || vec![monitor()]));
+        let two = scored("monitor + rate-limit", Box::new(move || vec![monitor(), limit()])).net(row("monitor"));
+        let three = scored(ALL, Box::new(move || vec![monitor(), limit(), block()])).net(row("monitor + rate-limit"));
+        for (count, variant) in [(1.0, one), (2.0, two), (3.0, three)] {
+            variants.push(variant.at(Axis::Functions, row("real"), count));
         }
-        variants.push(
-            scored("monitor + rate-limit", Box::new(move || vec![monitor(), limit()])).net(row("monitor")).at(
-                Axis::Functions,
-                row("real"),
-                2.0,
-            ),
-        );
-        variants.push(
-            scored(ALL, Box::new(move || vec![monitor(), limit(), block()])).net(row("monitor + rate-limit")).at(
-                Axis::Functions,
-                row("real"),
-                3.0,
-            ),
-        );
+        variants.push(scored("rate-limit", Box::new(move || vec![limit()])));
     }
     let rows = interleave(variants, plan)?;
     stage.stop()?;
     Ok(rows)
+}
+
+fn empty(number: u32) -> Loaded {
+    made(format!("empty{number}"), Affinity::Any, |_| Ok(Pass))
 }

@@ -1,7 +1,7 @@
 //! What has changed from one run to another, and how sure that is.
 
-use crate::results::{Relation, Results, Row, Sample, Suite};
-use crate::statistics::{Change, Spread};
+use crate::results::{Relation, Results, Row, Suite};
+use crate::statistics::{Change, Draw, all};
 use std::fmt;
 
 /// Two runs side by side.
@@ -50,6 +50,10 @@ impl Comparison {
                 }
             }
         }
+        let here =
+            |suite: &Suite, row: &Row| new.suite(&suite.name).is_some_and(|suite| suite.row(&row.name).is_some());
+        unmatched +=
+            base.suites.iter().map(|suite| suite.rows.iter().filter(|row| !here(suite, row)).count()).sum::<usize>();
         let single = base.suites.iter().chain(&new.suites).any(|suite| suite.processes == 1);
         Self {
             base: base.taken.clone(),
@@ -73,7 +77,7 @@ impl Comparison {
         let mut remarks = Vec::new();
         if !self.differences.is_empty() {
             remarks.push(format!(
-                "NOT COMPARABLE: the two ran on different machines ({}); scores travel, within limits, and nanoseconds do not",
+                "NOT COMPARABLE: machine or memory differ ({}); scores travel, within limits, and nanoseconds do not",
                 self.differences.join("; ")
             ));
         }
@@ -88,7 +92,7 @@ impl Comparison {
             );
         }
         if self.unmatched > 0 {
-            remarks.push(format!("{} rows are not in the older figures", self.unmatched));
+            remarks.push(format!("{} rows are in one of the two only", self.unmatched));
         }
         remarks.push(
             "changed: by more than 3 %, and 99 of 100 resamples (processes, then rounds) are on one side; of a hundred \
@@ -102,28 +106,25 @@ impl Comparison {
 
 /// A row's score or ratios; its plain cost if it has neither.
 fn of_row(suites: [&Suite; 2], rows: [&Row; 2]) -> Vec<Line> {
-    let line = |figure: String, [old, new]: [Vec<Vec<f64>>; 2]| {
-        let median = |of: &[Vec<f64>]| Spread::of(of.iter().flatten().copied()).median;
-        Line {
-            suite: suites[1].name.clone(),
-            row: rows[1].name.clone(),
-            figure,
-            old: median(&old),
-            new: median(&new),
-            change: Change::between(&old, &new),
-        }
+    let rounds = rows.map(Row::rounds);
+    let line = |name: String, figure: &dyn Fn(usize, &Draw) -> f64| Line {
+        suite: suites[1].name.clone(),
+        row: rows[1].name.clone(),
+        figure: name,
+        old: figure(0, &all(&rounds[0])),
+        new: figure(1, &all(&rounds[1])),
+        change: Change::between(
+            (|draw: &Draw| figure(0, draw), &rounds[0]),
+            (|draw: &Draw| figure(1, draw), &rounds[1]),
+        ),
     };
     let compared = |relation: &&Relation| matches!(relation, Relation::Score { .. } | Relation::Ratio { .. });
-    let related = |relation: &Relation| {
-        let [old, new] = [0, 1].map(|of| suites[of].related(rows[of], relation));
-        Some(line(relation.label(), [old?, new?]))
-    };
-    let lines: Vec<Line> = rows[1].relations.iter().filter(compared).filter_map(related).collect();
-    if lines.is_empty() {
-        vec![line("CPU ns per packet".to_owned(), rows.map(|row| row.each(Sample::cpu_cost)))]
-    } else {
-        lines
-    }
+    let lines = rows[1].relations.iter().filter(compared).map(|relation| {
+        let figure = |of: usize, draw: &Draw| suites[of].figure(rows[of], relation, draw).unwrap_or(f64::NAN);
+        line(relation.label(), &figure)
+    });
+    let lines: Vec<Line> = lines.filter(|line| line.change.ratio.is_finite()).collect();
+    if lines.is_empty() { vec![line("CPU ns per packet".to_owned(), &|of, draw| rows[of].cost(draw))] } else { lines }
 }
 
 impl Line {

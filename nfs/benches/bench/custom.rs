@@ -46,12 +46,12 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         tables.push((name, flows, Shelf::new(Flow::table(&stage.eal, flows)?)));
     }
     for source in stage.rings()?.into_iter().chain([stage.generator()]) {
-        let rotates = |variant, series: &str| place(variant, series, &source);
         if source.rotates() {
-            variants.push(rotates(stage.untouched(&source), "untouched"));
+            variants.push(over_mbufs(stage.untouched(&source), "untouched", &source));
         }
-        variants.push(rotates(stage.base(&source), "base"));
-        variants.push(rotates(stage.scored(&source, PER_PACKET, usual_flows(), port_block), PER_PACKET));
+        variants.push(over_mbufs(stage.base(&source), "base", &source));
+        let per_packet = stage.scored(&source, PER_PACKET, usual_flows(), port_block);
+        variants.push(over_mbufs(per_packet, PER_PACKET, &source));
         for (name, flows, table) in &tables {
             let (row, table) = (stateful(name), table.clone());
             let functions = move || {
@@ -60,8 +60,8 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
                     Ok(Stateful { flows: table.take().ok_or("another worker has the table")? })
                 })]
             };
-            let variant = stage.scored(&source, &row, Flows::All(*flows), functions);
-            variants.push(rotates(variant, &row).at(Axis::Flows, source.name, f64::from(*flows)));
+            let variant = over_mbufs(stage.scored(&source, &row, Flows::All(*flows), functions), &row, &source);
+            variants.push(variant.at(Axis::Flows, source.name, f64::from(*flows)));
         }
     }
     let rows = interleave(variants, plan)?;
@@ -70,7 +70,7 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
 }
 
 /// A place in the plot over mbufs, which the second source has none in.
-fn place<'a>(variant: Variant<'a>, series: &str, source: &Source) -> Variant<'a> {
+fn over_mbufs<'a>(variant: Variant<'a>, series: &str, source: &Source) -> Variant<'a> {
     if source.rotates() { variant.at(Axis::Mbufs, series, f64::from(source.mbufs)) } else { variant }
 }
 

@@ -63,9 +63,9 @@ impl Reached {
 /// nanoseconds that were measured on one machine with testpmd beside them.
 pub(crate) fn reached(results: &Results) -> Vec<Reached> {
     let suite = |name: &str| results.suite(name);
-    let ratio = |of: &str, row: &str, base: &str| suite(of).and_then(|suite| median(suite, row, Some(base)));
+    let ratio = |of: &str, row: &str, base: &str| suite(of).and_then(|suite| figure(suite, row, Some(base)));
     let scores = |of: &str, name: &str| {
-        ["hot", "16k mbufs", "64k mbufs"].map(|source| median(suite(of)?, &format!("{source}: {name}"), None))
+        ["hot", "16k mbufs", "64k mbufs"].map(|source| figure(suite(of)?, &format!("{source}: {name}"), None))
     };
     let hot = |figure| [figure, None, None];
     let most = |most| Some(Aim::AtMost(most));
@@ -115,18 +115,18 @@ pub(crate) fn reached(results: &Results) -> Vec<Reached> {
 }
 
 /// A row's score, or its ratio to a base.
-fn median(suite: &Suite, row: &str, base: Option<&str>) -> Option<f64> {
+fn figure(suite: &Suite, row: &str, base: Option<&str>) -> Option<f64> {
     let row = suite.row(row)?;
     let wanted = |relation: &&Relation| match (relation, base) {
         (Relation::Score { .. }, None) => true,
         (Relation::Ratio { base }, Some(wanted)) => base == wanted,
         _ => false,
     };
-    Some(suite.relation(row, row.relations.iter().find(wanted)?)?.median)
+    Some(suite.relation(row, row.relations.iter().find(wanted)?)?.figure)
 }
 
 /// What our second worker gains in relation to what testpmd's second core does.
 fn gain(suite: &Suite) -> Option<f64> {
-    let cost_of_second = |name: &str| median(suite, &workers::row(2, name), Some(&workers::row(1, name)));
+    let cost_of_second = |name: &str| figure(suite, &workers::row(2, name), Some(&workers::row(1, name)));
     Some(cost_of_second(workers::TESTPMD)? / cost_of_second(workers::OURS)?)
 }

@@ -1,12 +1,13 @@
 //! Runs every suite in a process of its own, several times, and watches over it.
 
-use crate::machine::{self, Machine, Memory};
+use crate::machine::{self, Machine, Memory, allowed_cpus};
 use crate::measure::Plan;
 use crate::results::{Absent, Results, Row, Suite};
 use crate::{Built, Length, testpmd};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -21,8 +22,17 @@ struct Found {
     rows: Vec<Row>,
 }
 
-/// The process of a suite: measures, and says what came out.
-pub(crate) fn child(built: &Built, plan: Plan) -> anyhow::Result<()> {
+/// The process of a suite: measures, and says what came out. Whether all went well.
+pub(crate) fn child(built: &Built, plan: Plan) -> bool {
+    let said = found(built, plan).and_then(|found| Ok(serde_json::to_string(&found)?));
+    match &said {
+        Ok(found) => println!("result {found}"),
+        Err(error) => println!("error {error:#}"),
+    }
+    said.is_ok()
+}
+
+fn found(built: &Built, plan: Plan) -> anyhow::Result<Found> {
     // The other end is closed when the parent ends, however it does; testpmd ends likewise with us.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -35,9 +45,7 @@ pub(crate) fn child(built: &Built, plan: Plan) -> anyhow::Result<()> {
         huge => huge,
     };
     let rows = (built.run)(plan, memory)?;
-    let found = Found { memory: memory.describe().to_owned(), rows };
-    println!("result {}", serde_json::to_string(&found)?);
-    Ok(())
+    Ok(Found { memory: memory.describe().to_owned(), rows })
 }
 
 /// Measures the suites that are built; the others are absent.
@@ -49,10 +57,24 @@ pub(crate) fn measure(
     let date = Command::new("date").args(["-u", "+%F %T UTC"]).output().context("date")?;
     let taken = String::from_utf8_lossy(&date.stdout).trim().to_owned();
     let mut results = Results::new(taken, quick, Machine::new());
-    let absent = |suite: &str, why: String| Absent { suite: suite.to_owned(), why };
-    for (name, _) in suites.iter().filter(|(_, built)| built.is_none()) {
-        results.absent.push(absent(name, "not built yet: it joins with its function".to_owned()));
+    let absent = |suite: &str, why: String| Absent { suite: suite.to_owned(), why, failed: false };
+    let cpus = allowed_cpus().len();
+    for (name, built) in suites {
+        match built {
+            None => results.absent.push(absent(name, "not built yet: it joins with its function".to_owned())),
+            Some(Built { cpus: needed, .. }) if cpus < *needed => {
+                results.absent.push(absent(name, format!("not measured: it needs {needed} CPUs, and there is {cpus}")));
+            }
+            Some(_) => {}
+        }
     }
+    results.absent.push(absent(
+        "peer Linux",
+        "not measured: what it and our programs both take (af_packet or net_tap on a veth) costs a packet more than \
+         any function does, so the comparison would be one of sockets; masquerade and conntrack wait for a NAT and a \
+         firewall of ours"
+            .to_owned(),
+    ));
     results.load[0] = machine::load();
     let start = Instant::now();
     for pass in 1..=length.processes {
@@ -69,13 +91,20 @@ pub(crate) fn measure(
                 Err(error) => {
                     say(&format!("failed: {error:#}"));
                     results.suites.retain(|suite| suite.name != *name);
-                    results.absent.push(absent(name, format!("failed: {error:#}")));
+                    results.absent.push(Absent { failed: true, ..absent(name, format!("failed: {error:#}")) });
                 }
             }
         }
     }
     results.load[1] = machine::load();
     Ok(results)
+}
+
+/// This program once more, also when cargo has put another one in its place meanwhile.
+pub(crate) fn this_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("bench");
+    command
 }
 
 fn add(results: &mut Results, name: &str, built: &Built, plan: Plan, found: Found) {
@@ -97,7 +126,7 @@ fn add(results: &mut Results, name: &str, built: &Built, plan: Plan, found: Foun
 
 /// One process, from its start to its end.
 fn run(name: &str, built: &Built, quick: bool, plan: Plan, say: impl Fn(&str)) -> anyhow::Result<Found> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = this_program();
     command.args(["--child", name, "--rounds", &plan.rounds.to_string()]).args(quick.then_some("--quick"));
     if built.huge_malloc {
         command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
@@ -114,6 +143,9 @@ fn run(name: &str, built: &Built, quick: bool, plan: Plan, say: impl Fn(&str)) -
             Ok(line) => {
                 if let Some(found) = line.strip_prefix("result ") {
                     return serde_json::from_str(found).context("its figures");
+                }
+                if let Some(error) = line.strip_prefix("error ") {
+                    bail!("{error}");
                 }
                 // The first variant of a round, now and then.
                 if let Some(round) = line.strip_prefix("progress 1 ")

@@ -1,8 +1,8 @@
 //! Line plots as SVG, drawn here: a plot is a hundred lines of text, and a crate for it would be
 //! the largest one that the benchmarks have.
 
-use crate::results::{Axis, Relation, Suite};
-use crate::statistics::Spread;
+use crate::results::{Axis, Related, Relation, Suite};
+use crate::statistics::all;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 620.0;
@@ -20,7 +20,7 @@ pub(crate) struct Plot {
     x_label: &'static str,
     y_label: &'static str,
     x_is_log: bool,
-    series: Vec<(String, Vec<(f64, Spread)>)>,
+    series: Vec<(String, Vec<(f64, Related)>)>,
 }
 
 impl Plot {
@@ -33,11 +33,15 @@ impl Plot {
     fn over(suite: &Suite, axis: Axis) -> Option<Self> {
         // Over flows and rules it is the look-up that counts, and not what stands around it.
         let net = matches!(axis, Axis::Flows | Axis::Rules);
-        let mut series: Vec<(String, Vec<(f64, Spread)>)> = Vec::new();
+        let mut series: Vec<(String, Vec<(f64, Related)>)> = Vec::new();
         for row in &suite.rows {
             for point in row.points.iter().filter(|point| point.axis == axis) {
                 let base = row.relations.iter().find(|relation| matches!(relation, Relation::Net { .. }));
-                let cost = if net { suite.relation(row, base?)? } else { row.cpu() };
+                let cost = if net {
+                    suite.relation(row, base?)?
+                } else {
+                    Related { figure: row.cost(&all(&row.rounds())), rounds: row.cpu() }
+                };
                 match series.iter_mut().find(|(name, _)| *name == point.series) {
                     Some((_, points)) => points.push((point.x, cost)),
                     None => series.push((point.series.clone(), vec![(point.x, cost)])),
@@ -57,17 +61,17 @@ impl Plot {
         (!series.is_empty()).then(|| Self {
             title: format!("Cost over {title}"),
             x_label,
-            y_label: if net { "CPU ns per packet more than the base" } else { "CPU ns per packet, all cores" },
+            y_label: if net { "CPU ns per packet over the base" } else { "CPU ns per packet, all cores" },
             x_is_log: !matches!(axis, Axis::Workers | Axis::Functions),
             series,
         })
     }
 
-    /// The drawing. Marks are medians, bars go from the least to the most of the rounds.
+    /// The drawing. Marks are costs of quiet rounds; between the ends of a bar is the middle half of the rounds.
     pub(crate) fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|(_, points)| points);
         let x = Scale::new(points().map(|(x, _)| *x), self.x_is_log, false, [LEFT, WIDTH - RIGHT]);
-        let costs = points().flat_map(|(_, cost)| [cost.min, cost.median, cost.max]);
+        let costs = points().flat_map(|(_, cost)| [cost.rounds.quartiles[0], cost.figure, cost.rounds.quartiles[1]]);
         let most = costs.clone().fold(0.0, f64::max);
         let least = costs.clone().fold(f64::INFINITY, f64::min);
         let y_is_log = least > 0.0 && most / least > 20.0;
@@ -123,7 +127,7 @@ impl Plot {
         for (number, (name, points)) in self.series.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
             let line: Vec<String> =
-                points.iter().map(|(at, cost)| format!("{:.1} {:.1}", x.place(*at), y.place(cost.median))).collect();
+                points.iter().map(|(at, cost)| format!("{:.1} {:.1}", x.place(*at), y.place(cost.figure))).collect();
             let _ = writeln!(
                 svg,
                 "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/>",
@@ -131,10 +135,11 @@ impl Plot {
             );
             for (at, cost) in points {
                 let at = x.place(*at);
-                let [low, middle, high] = [cost.min, cost.median, cost.max].map(|cost| y.place(cost));
+                let [low, high] = cost.rounds.quartiles.map(|cost| y.place(cost));
+                let middle = y.place(cost.figure);
                 let _ = writeln!(svg, "<path d=\"M{at:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\"/>");
                 let _ =
-                    writeln!(svg, "{}", mark(number, at, middle, colour, &format!("{name}: {:.2} ns", cost.median)));
+                    writeln!(svg, "{}", mark(number, at, middle, colour, &format!("{name}: {:.2} ns", cost.figure)));
             }
             let (column, line) = (number % 2, number / 2);
             let (at, down) = (LEFT + column as f64 * 280.0, HEIGHT + 6.0 + 20.0 * line as f64);

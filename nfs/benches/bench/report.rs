@@ -4,6 +4,7 @@ use crate::compare::Comparison;
 use crate::goals;
 use crate::plot::{Plot, escape};
 use crate::results::{Relation, Results, Suite};
+use crate::statistics::all;
 use crate::table::{method, others, said};
 use std::fmt::Write as _;
 
@@ -40,7 +41,7 @@ pub(crate) fn html(results: &Results, comparison: Option<&Comparison>) -> String
     }
     page += "</table>\n<h2>Where it stands</h2>\n";
     page += &goals_table(results);
-    page += "<p>Score = 1 + (own &minus; base) / macswap, all of the same round and in CPU time: <i>own</i> is the whole \
+    page += "<p>Score = 1 + (own &minus; base) / macswap, costs of quiet rounds of the same run, in CPU time: <i>own</i> is the whole \
              worker with the function, <i>base</i> the same worker and source with Wire alone, <i>macswap</i> testpmd's on \
              net_null at burst 32. So it counts what a function costs in units that travel between machines. Hot packets \
              stay in cache, those of 16k and 64k mbufs in rotation come cold, as from a NIC.</p>\n";
@@ -96,31 +97,28 @@ fn of_suite(suite: &Suite) -> String {
     for note in &suite.notes {
         let _ = writeln!(part, "<li>{}", escape(note));
     }
-    part += "</ul>\n<div class=\"side\">\n<table>\n<tr><th rowspan=\"2\">variant<th class=\"n\" colspan=\"3\">CPU ns per packet\
-             <th class=\"n\">wall<th class=\"n\">Mpps<th class=\"n\" rowspan=\"2\">score<th rowspan=\"2\">median (least to most) of rounds\n\
-             <tr><th class=\"n\">min<th class=\"n\">median<th class=\"n\">max<th class=\"n\">median<th class=\"n\">per core\n";
+    part += "</ul>\n<div class=\"side\">\n<table>\n<tr><th rowspan=\"2\">variant<th class=\"n\" colspan=\"4\">CPU ns per packet\
+             <th class=\"n\">wall<th class=\"n\">Mpps<th class=\"n\" rowspan=\"2\">score<th rowspan=\"2\">quiet rounds (least to most of one)\n\
+             <tr><th class=\"n\">quiet<th class=\"n\">min<th class=\"n\">median<th class=\"n\">max<th class=\"n\">median<th class=\"n\">per core\n";
     for row in &suite.rows {
-        let (cpu, wall) = (row.cpu(), row.wall());
+        let (quiet, cpu, wall) = (row.cost(&all(&row.rounds())), row.cpu(), row.wall());
         let _ = write!(part, "<tr><td>{}", escape(&row.name));
-        for figure in [cpu.min, cpu.median, cpu.max, wall.median] {
+        for figure in [quiet, cpu.min, cpu.median, cpu.max, wall.median] {
             let _ = write!(part, "<td class=\"n\">{figure:.2}");
         }
         let is_score = |relation: &&Relation| matches!(relation, Relation::Score { .. });
         let score = row.relations.iter().find(is_score).and_then(|relation| suite.relation(row, relation));
-        let score = score.map_or(String::new(), |score| format!("{:.2}", score.median));
+        let score = score.map_or(String::new(), |score| format!("{:.2}", score.figure));
         let related = row.relations.iter().filter_map(|relation| said(suite, row, relation));
         let related: Vec<String> = related.map(|said| escape(&said)).collect();
-        let _ = writeln!(
-            part,
-            "<td class=\"n\">{:.1}<td class=\"n\">{score}<td>{}",
-            1000.0 / cpu.median,
-            related.join("<br>")
-        );
+        let _ =
+            writeln!(part, "<td class=\"n\">{:.1}<td class=\"n\">{score}<td>{}", 1000.0 / quiet, related.join("<br>"));
     }
     part += "</table>\n<div class=\"plots\">\n";
     for plot in Plot::of(suite) {
         let _ = writeln!(part, "<h3>{}</h3>\n{}", escape(&plot.title), plot.svg());
     }
+    part += "<p class=\"absent\">Marks: quiet rounds. Bars: the middle half of all rounds.</p>\n";
     part + "</div>\n</div>\n"
 }
 

@@ -1,7 +1,7 @@
 //! What a run has found: kept as JSON, read again to compare.
 
 use crate::machine::Machine;
-use crate::statistics::Spread;
+use crate::statistics::{Draw, Spread, all, quiet};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -30,6 +30,9 @@ pub(crate) struct Results {
 pub(crate) struct Absent {
     pub(crate) suite: String,
     pub(crate) why: String,
+    /// Whether there should have been figures.
+    #[serde(default)]
+    pub(crate) failed: bool,
 }
 
 /// A suite's figures.
@@ -138,10 +141,19 @@ pub(crate) enum Axis {
 
 #[derive(Clone, Debug, Serialize)]
 struct Summary {
+    /// Of quiet rounds.
+    cost: f64,
     cpu_ns_per_packet: Spread,
     wall_ns_per_packet: Spread,
     mpps_per_core: Spread,
-    relations: Vec<(String, Spread)>,
+    relations: Vec<(String, Related)>,
+}
+
+/// A relation, and what it was in single rounds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Related {
+    pub(crate) figure: f64,
+    pub(crate) rounds: Spread,
 }
 
 impl Row {
@@ -149,17 +161,26 @@ impl Row {
         Self { name, relations, points, samples: vec![samples], summary: None }
     }
 
-    /// Figures by process and round.
-    pub(crate) fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<Vec<f64>> {
-        self.samples.iter().map(|process| process.iter().map(&figure).collect()).collect()
+    fn each(&self, figure: impl Fn(&Sample) -> f64) -> Spread {
+        Spread::of(self.samples.iter().flatten().map(figure))
+    }
+
+    /// How many rounds each process has.
+    pub(crate) fn rounds(&self) -> Vec<usize> {
+        self.samples.iter().map(Vec::len).collect()
+    }
+
+    /// What it costs in quiet rounds, of those in the draw.
+    pub(crate) fn cost(&self, draw: &Draw) -> f64 {
+        quiet(draw.iter().filter_map(|(process, round)| Some(self.samples.get(*process)?.get(*round)?.cpu_cost())))
     }
 
     pub(crate) fn cpu(&self) -> Spread {
-        Spread::of(self.each(Sample::cpu_cost).into_iter().flatten())
+        self.each(Sample::cpu_cost)
     }
 
     pub(crate) fn wall(&self) -> Spread {
-        Spread::of(self.each(Sample::wall_cost).into_iter().flatten())
+        self.each(Sample::wall_cost)
     }
 }
 
@@ -168,34 +189,41 @@ impl Suite {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// A relation's figures by process and round; `None` if a row is not there.
-    pub(crate) fn related(&self, row: &Row, relation: &Relation) -> Option<Vec<Vec<f64>>> {
-        let costs = |name: &str| Some(self.row(name)?.each(Sample::cpu_cost));
-        let own = row.each(Sample::cpu_cost);
+    /// A relation of what the rows cost in the rounds of a draw; `None` if a row is not there.
+    pub(crate) fn figure(&self, row: &Row, relation: &Relation, draw: &Draw) -> Option<f64> {
+        let cost = |name: &str| Some(self.row(name)?.cost(draw));
+        let own = row.cost(draw);
         Some(match relation {
-            Relation::Ratio { base } => combine(&[own, costs(base)?], |of| of[0] / of[1]),
-            Relation::Net { base } => combine(&[own, costs(base)?], |of| of[0] - of[1]),
-            Relation::Score { base, unit } => {
-                combine(&[own, costs(base)?, costs(unit)?], |of| 1.0 + (of[0] - of[1]) / of[2])
-            }
+            Relation::Ratio { base } => own / cost(base)?,
+            Relation::Net { base } => own - cost(base)?,
+            Relation::Score { base, unit } => 1.0 + (own - cost(base)?) / cost(unit)?,
             Relation::NetRatio { base, less } => {
-                combine(&[own, costs(base)?, costs(less)?], |of| (of[0] - of[2]) / (of[1] - of[2]))
+                let less = cost(less)?;
+                (own - less) / (cost(base)? - less)
             }
         })
     }
 
-    pub(crate) fn relation(&self, row: &Row, relation: &Relation) -> Option<Spread> {
-        Some(Spread::of(self.related(row, relation)?.into_iter().flatten()))
+    /// A relation of all rounds' costs, and its least and most of one round.
+    pub(crate) fn relation(&self, row: &Row, relation: &Relation) -> Option<Related> {
+        let all = all(&row.rounds());
+        let rounds = all.iter().map(|round| self.figure(row, relation, &[*round]));
+        let rounds = Spread::of(rounds.collect::<Option<Vec<f64>>>()?);
+        Some(Related { figure: self.figure(row, relation, &all)?, rounds })
     }
 
-    /// CPU time in relation to real time, where one thread forwards: what it had of its CPU.
+    /// CPU time in relation to real time, in the row where that is least: what a thread had of its
+    /// CPU. Where several forward it is more than one's.
     pub(crate) fn share(&self) -> f64 {
-        Spread::of(self.rows.iter().map(|row| row.cpu().median / row.wall().median)).median.min(1.0)
+        Spread::of(self.rows.iter().map(|row| row.cpu().median / row.wall().median)).min.min(1.0)
     }
 
     /// Adds what another process has measured of the same.
     pub(crate) fn merge(&mut self, other: Self) {
         self.processes += other.processes;
+        if !self.memory.contains(&other.memory) {
+            self.memory = format!("{} in one process, {} in another", self.memory, other.memory);
+        }
         for (row, more) in self.rows.iter_mut().zip(other.rows) {
             row.samples.extend(more.samples);
         }
@@ -205,9 +233,10 @@ impl Suite {
         let summary = |row: &Row| {
             let relation = |relation: &Relation| Some((relation.label(), self.relation(row, relation)?));
             Summary {
+                cost: row.cost(&all(&row.rounds())),
                 cpu_ns_per_packet: row.cpu(),
                 wall_ns_per_packet: row.wall(),
-                mpps_per_core: Spread::of(row.each(|sample| 1000.0 / sample.cpu_cost()).into_iter().flatten()),
+                mpps_per_core: row.each(|sample| 1000.0 / sample.cpu_cost()),
                 relations: row.relations.iter().filter_map(relation).collect(),
             }
         };
@@ -216,16 +245,6 @@ impl Suite {
             row.summary = Some(summary);
         }
     }
-}
-
-/// One figure out of several of the same process and round.
-fn combine(of: &[Vec<Vec<f64>>], figure: impl Fn(&[f64]) -> f64) -> Vec<Vec<f64>> {
-    let processes = of.iter().map(Vec::len).min().unwrap_or(0);
-    let process = |process: usize| {
-        let rounds = of.iter().map(|of| of[process].len()).min().unwrap_or(0);
-        (0..rounds).map(|round| figure(&of.iter().map(|of| of[process][round]).collect::<Vec<_>>())).collect()
-    };
-    (0..processes).map(process).collect()
 }
 
 impl Results {

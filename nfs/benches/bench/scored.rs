@@ -141,7 +141,7 @@ fn ends(when: When, flows: &Flows, stores: &[Shelf<Store>; 2]) -> [Loaded; 2] {
 /// What must be known to read scores.
 pub(crate) fn notes() -> Vec<String> {
     [
-        "score = 1 + (own - base) / testpmd macswap, of the same round; base is the same worker, source and Wire",
+        "score = 1 + (own - base) / testpmd macswap, costs of quiet rounds; base is the same worker and source with Wire",
         "hot: 1792 mbufs circulate through net_ring; 16k and 64k mbufs: so many do, cold when they arrive, as from a NIC",
         "64-byte UDP, both directions, burst 32; each flow once in a permuted order, then again; a restorer behind the \
          function writes the next flow's header, in the base too: so a base pays for the packet's line, which is asked \

@@ -2,19 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Least, median and most of some figures.
+/// Least, median and most of some figures, and between what the middle half of them is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
     pub(crate) median: f64,
     pub(crate) max: f64,
+    pub(crate) quartiles: [f64; 2],
 }
 
 impl Spread {
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let sorted = sorted(figures);
         let end = |figure: Option<&f64>| figure.copied().unwrap_or(f64::NAN);
-        Self { min: end(sorted.first()), median: middle(&sorted), max: end(sorted.last()) }
+        let half = sorted.len() / 2;
+        let quartiles = [middle(&sorted[..sorted.len() - half]), middle(&sorted[half..])];
+        Self { min: end(sorted.first()), median: middle(&sorted), max: end(sorted.last()), quartiles }
     }
 }
 
@@ -28,6 +31,21 @@ fn middle(sorted: &[f64]) -> f64 {
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
     (at(sorted.len().wrapping_sub(1) / 2) + at(sorted.len() / 2)) / 2.0
 }
+
+/// What counts as the cost of a row whose rounds cost this: what a tenth of them is below. Others
+/// on a machine only ever add to a cost, and what they add differs from minute to minute, so the
+/// quiet rounds are those that another run finds again; the very least one would be an outlier's.
+pub(crate) fn quiet(costs: impl IntoIterator<Item = f64>) -> f64 {
+    const PART: usize = 10;
+    let sorted = sorted(costs);
+    let steps = sorted.len().saturating_sub(1);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    let (low, high) = (at(steps / PART), at(steps.div_ceil(PART)));
+    low + (high - low) * (steps % PART) as f64 / PART as f64
+}
+
+/// Which rounds of which processes count, some of them more than once.
+pub(crate) type Draw = [(usize, usize)];
 
 /// The same random numbers on every run (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -52,10 +70,15 @@ impl Random {
     }
 }
 
+/// Each round once.
+pub(crate) fn all(rounds: &[usize]) -> Vec<(usize, usize)> {
+    (0..).zip(rounds).flat_map(|(process, rounds)| (0..*rounds).map(move |round| (process, round))).collect()
+}
+
 /// How a figure has changed from one measurement to another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
-    /// The new median in relation to the old one.
+    /// The new figure in relation to the old one.
     pub(crate) ratio: f64,
     /// Where the ratio is in 99 of 100 cases.
     pub(crate) interval: [f64; 2],
@@ -66,24 +89,22 @@ pub(crate) struct Change {
 impl Change {
     const RESAMPLES: usize = 2000;
 
-    /// From the figures of both, by process and round. A bootstrap in two steps: processes are
-    /// drawn with replacement and then rounds of each, so that what differs from one start of a
-    /// program to the next (where its memory lies) counts as chance as it should.
-    pub(crate) fn between(old: &[Vec<f64>], new: &[Vec<f64>]) -> Self {
+    /// From what gives both figures for a draw of rounds, and the number of rounds in each process. A
+    /// bootstrap in two steps: processes are drawn with replacement and then rounds of each, so that
+    /// what differs from one start of a program to the next (where its memory lies) counts as chance
+    /// as it should.
+    pub(crate) fn between(
+        (old, old_rounds): (impl Fn(&Draw) -> f64, &[usize]),
+        (new, new_rounds): (impl Fn(&Draw) -> f64, &[usize]),
+    ) -> Self {
         let mut random = Random(1);
-        let mut median = |of: &[Vec<f64>], resample: bool| {
-            if !resample {
-                return middle(&sorted(of.iter().flatten().copied()));
-            }
-            let mut drawn = Vec::new();
-            for _ in of {
-                let process = &of[random.below(of.len())];
-                drawn.extend(process.iter().map(|_| process[random.below(process.len())]));
-            }
-            middle(&sorted(drawn))
+        let mut draw = |rounds: &[usize]| -> Vec<(usize, usize)> {
+            let processes = rounds.iter().map(|_| random.below(rounds.len())).collect::<Vec<_>>();
+            let rounds = processes.iter().flat_map(|process| vec![(*process, rounds[*process]); rounds[*process]]);
+            rounds.collect::<Vec<_>>().into_iter().map(|(process, of)| (process, random.below(of))).collect()
         };
-        let ratio = median(new, false) / median(old, false);
-        let ratios = sorted((0..Self::RESAMPLES).map(|_| median(new, true) / median(old, true)));
+        let ratio = new(&all(new_rounds)) / old(&all(old_rounds));
+        let ratios = sorted((0..Self::RESAMPLES).map(|_| new(&draw(new_rounds)) / old(&draw(old_rounds))));
         let above = ratios.iter().filter(|resampled| **resampled > 1.0).count() as f64 / Self::RESAMPLES as f64;
         let at = |thousandths: usize| ratios.get(thousandths * Self::RESAMPLES / 1000).copied().unwrap_or(f64::NAN);
         Self { ratio, interval: [at(5), at(995)], sure: above.max(1.0 - above) }

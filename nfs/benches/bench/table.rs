@@ -2,6 +2,7 @@
 
 use crate::goals;
 use crate::results::{Relation, Results, Row, Suite};
+use crate::statistics::all;
 use std::fmt;
 
 /// All of a run.
@@ -56,10 +57,14 @@ impl fmt::Display for OfSuite<'_> {
         }
         writeln!(
             f,
-            "{:<46} {:>24}  {:>7} {:>7}   median (least to most) of rounds",
+            "{:<46} {:>33}  {:>7} {:>7}   quiet rounds (least to most of one)",
             "", "CPU ns per packet", "wall", "Mpps"
         )?;
-        writeln!(f, "{:<46} {:>7} {:>8} {:>7}  {:>7} {:>7}", "", "min", "median", "max", "median", "/core")?;
+        writeln!(
+            f,
+            "{:<46} {:>8} {:>7} {:>8} {:>7}  {:>7} {:>7}",
+            "", "quiet", "min", "median", "max", "median", "/core"
+        )?;
         suite.rows.iter().try_for_each(|row| of_row(f, suite, row))
     }
 }
@@ -73,27 +78,37 @@ pub(crate) fn method(suite: &Suite) -> String {
 
 /// How much of the machine others had meanwhile.
 pub(crate) fn others(suite: &Suite) -> String {
-    format!(
-        "a thread that wanted to forward had {:.0} % of its CPU (median of rows; the rest is others', and starting up)",
-        suite.share() * 100.0
-    )
+    const ALONE: f64 = 0.9;
+    let share = suite.share();
+    let mut text = format!(
+        "a thread that wanted to forward had {:.0} % of its CPU, in the row where that was least",
+        share * 100.0
+    );
+    if share < ALONE {
+        text += ": others used the machine";
+        if suite.name == "workers" {
+            text += ", and figures with hand-over are none, as a worker whose partner is kept from its CPU polls";
+        }
+    }
+    text
 }
 
 fn of_row(f: &mut fmt::Formatter<'_>, suite: &Suite, row: &Row) -> fmt::Result {
-    let (cpu, wall) = (row.cpu(), row.wall());
+    let (quiet, cpu, wall) = (row.cost(&all(&row.rounds())), row.cpu(), row.wall());
     write!(
         f,
-        "{:<46} {:>7.2} {:>8.2} {:>7.2}  {:>7.2} {:>7.1}",
+        "{:<46} {:>8.2} {:>7.2} {:>8.2} {:>7.2}  {:>7.2} {:>7.1}",
         row.name,
+        quiet,
         cpu.min,
         cpu.median,
         cpu.max,
         wall.median,
-        1000.0 / cpu.median
+        1000.0 / quiet
     )?;
     let said = row.relations.iter().filter_map(|relation| said(suite, row, relation));
     for (index, said) in said.enumerate() {
-        write!(f, "{}{said}", if index == 0 { "   ".to_owned() } else { format!("\n{:<91}", "") })?;
+        write!(f, "{}{said}", if index == 0 { "   ".to_owned() } else { format!("\n{:<100}", "") })?;
     }
     writeln!(f)
 }
@@ -108,12 +123,14 @@ pub(crate) fn said(suite: &Suite, row: &Row, relation: &Relation) -> Option<Stri
     };
     Some(match relation {
         Relation::Net { base } => {
-            format!("{:+.2} ns ({:+.2} to {:+.2}) over {}", of.median, of.min, of.max, short(base))
+            format!("{:+.2} ns ({:+.2} to {:+.2}) over {}", of.figure, of.rounds.min, of.rounds.max, short(base))
         }
-        Relation::Score { .. } => format!("score {:.2} ({:.2} to {:.2})", of.median, of.min, of.max),
-        Relation::Ratio { base } => format!("{:.3} ({:.3} to {:.3}) of {}", of.median, of.min, of.max, short(base)),
+        Relation::Score { .. } => format!("score {:.2} ({:.2} to {:.2})", of.figure, of.rounds.min, of.rounds.max),
+        Relation::Ratio { base } => {
+            format!("{:.3} ({:.3} to {:.3}) of {}", of.figure, of.rounds.min, of.rounds.max, short(base))
+        }
         Relation::NetRatio { base, .. } => {
-            format!("{:.2} ({:.2} to {:.2}) of {}, net", of.median, of.min, of.max, short(base))
+            format!("{:.2} ({:.2} to {:.2}) of {}, net", of.figure, of.rounds.min, of.rounds.max, short(base))
         }
     })
 }
