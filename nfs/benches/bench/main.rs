@@ -93,6 +93,7 @@ const WORKERS: Built = Built {
 };
 
 const IDEAS: Built = Built {
+    cpus: 2,
     about: ideas::ABOUT,
     run: ideas::run,
     notes: ideas::notes,
