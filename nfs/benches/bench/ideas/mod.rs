@@ -37,12 +37,13 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         Ok(wires) => rows.extend(interleave(kernel::variants(&wires)?, Plan { rounds: plan.rounds.min(7), ..plan })?),
         Err(why) => eprintln!("skipped: the ways through the kernel: {why:#}"),
     }
+    // Before the EAL pins this thread, and with it every thread that it starts.
+    rows.extend(interleave(waiting::variants(), plan)?);
     let eal = bypass::start(memory)?;
     for variants in [bypass::bursts(&eal)?, bypass::taken_away(&eal)?, bypass::copies(&eal)?, bypass::rotations(&eal)?]
     {
         rows.extend(interleave(variants, plan)?);
     }
     rows.extend(interleave(bypass::tables(&eal)?, plan)?);
-    rows.extend(interleave(waiting::variants(), plan)?);
     Ok(rows)
 }
