@@ -152,6 +152,8 @@ pub trait Function: Send + Sync + 'static {
     /// Builds what a policy needs of DPDK, such as a [`Classifier`](crate::Classifier), which the
     /// policy keeps in a [`OnceLock`](std::sync::OnceLock). Called off the data path, once DPDK
     /// runs and before any instance sees the policy; packets flow meanwhile if it is a later one.
+    /// Called again for a policy that was checked before the start, or is published again: what is
+    /// built then stays.
     ///
     /// # Errors
     ///

@@ -3,18 +3,18 @@
 
 mod common;
 
-use common::{Scratch, flow_of, read_capture, write_capture};
+use common::{Scratch, flow_of, read_capture, run_until, write_capture};
 use dpdk_rs::Eal;
 use nf_framework::config::ConfigFile;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Context, Control, Direction, Function, Invalid, Loaded, Mbuf, PacketFunction, Report, Runtime,
+    Affinity, Context, Control, Direction, Drained, Function, Invalid, Loaded, Mbuf, PacketFunction, Report, Runtime,
     RuntimeConfig, RuntimeError, SetupError, Tuple, Verdict, WorkerSetup,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use Direction::{Inbound, Outbound};
 
@@ -23,11 +23,14 @@ struct Signed {
     worker: u8,
     /// The second worker waits, with a packet in its hand, until the first has ended.
     waits_for: Option<Arc<AtomicBool>>,
+    /// The second worker takes longer for a packet than the first for a hundred.
+    slow: bool,
 }
 
 struct SignedControl {
     affinity: Affinity,
     first_has_ended: Option<Arc<AtomicBool>>,
+    slow: bool,
 }
 
 impl PacketFunction for Signed {
@@ -36,6 +39,9 @@ impl PacketFunction for Signed {
             while !ended.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(1));
             }
+        }
+        if self.slow && self.worker == 1 {
+            std::thread::sleep(Duration::from_micros(100));
         }
         *packet.data_mut().last_mut().unwrap() = self.worker;
         Verdict::Next
@@ -70,14 +76,14 @@ impl Function for SignedControl {
     fn instance(&self, _: Arc<()>, worker: &mut WorkerSetup) -> Result<Signed, SetupError> {
         let owner_is_one_of_us = worker.steering().is_some_and(|steering| steering.affinity() == self.affinity);
         assert!(owner_is_one_of_us, "two workers and something to keep together");
-        Ok(Signed { worker: u8::try_from(worker.index())?, waits_for: self.first_has_ended.clone() })
+        Ok(Signed { worker: u8::try_from(worker.index())?, waits_for: self.first_has_ended.clone(), slow: self.slow })
     }
 
     fn adopt(_: &mut Signed, _: Arc<()>) {}
 }
 
 fn signed(affinity: Affinity) -> Vec<Loaded> {
-    vec![Loaded::new(SignedControl { affinity, first_has_ended: None }, ())]
+    vec![Loaded::new(SignedControl { affinity, first_has_ended: None, slow: false }, ())]
 }
 
 const FLOWS: u16 = 100;
@@ -113,7 +119,9 @@ fn devices() -> Vec<String> {
     vec![
         format!("net_pcap0,rx_pcap={inside},tx_pcap={from_outside}"),
         format!("net_pcap1,rx_pcap={outside},tx_pcap={from_inside}"),
+        // One for each test: such a device starts only once.
         format!("net_pcap2,rx_pcap={inside},infinite_rx=1"),
+        format!("net_pcap3,rx_pcap={inside},infinite_rx=1"),
         "net_null0".to_owned(),
         "net_null1".to_owned(),
         "net_ring0".to_owned(),
@@ -127,19 +135,6 @@ fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T
 fn config(ports: &str) -> RuntimeConfig {
     let text = format!("forwarding = 'wire'\n[ports]\ndescriptors = 256\n{ports}");
     ConfigFile::parse("test.toml", text).unwrap().framework(&[]).unwrap()
-}
-
-fn run_until(eal: &Eal, config: &RuntimeConfig, functions: Vec<Loaded>, enough: fn(&Report) -> bool) -> Report {
-    let control = |control: &Control| {
-        let give_up = Instant::now() + Duration::from_secs(60);
-        while !enough(&control.report()) && !control.stopping() {
-            assert!(Instant::now() < give_up, "not enough after a minute: {}", control.report());
-            std::thread::yield_now();
-        }
-    };
-    let ((), report) = Runtime::new(eal, config, functions).unwrap().run(control).unwrap();
-    assert_eq!(report.balance.unaccounted(), 0, "{report}");
-    report
 }
 
 #[test]
@@ -179,11 +174,30 @@ fn a_device_of_one_queue_feeds_two_workers_and_sends_for_both() {
 fn a_worker_that_stays_behind_costs_only_packets_that_are_counted() {
     on_eal(|eal| {
         let first_has_ended = Some(Arc::default());
-        let function = Loaded::new(SignedControl { affinity: Affinity::Flow, first_has_ended }, ());
+        let function = Loaded::new(SignedControl { affinity: Affinity::Flow, first_has_ended, slow: false }, ());
         let config = config("inside = 'net_pcap2'");
         let report = run_until(eal, &config, vec![function], |report| report.dropped("hand-over-full") > 1000);
         // What was in the ring to the worker that hung.
         assert!(report.dropped("stopped") >= 511 - 64, "{report}");
+    });
+}
+
+#[test]
+fn draining_does_not_wait_for_packets_that_only_pass() {
+    on_eal(|eal| {
+        // The ring to the second worker is never empty.
+        let function = SignedControl { affinity: Affinity::Flow, first_has_ended: None, slow: true };
+        let functions = vec![Loaded::new(function, ())];
+        let runtime = Runtime::new(eal, &config("inside = 'net_pcap3'"), functions).unwrap();
+        let control = |control: &Control| {
+            while control.report().dropped("hand-over-full") == 0 {
+                std::thread::yield_now();
+            }
+            control.drain(Duration::from_secs(10)).unwrap()
+        };
+        let (drained, report) = runtime.run(control).unwrap();
+        assert!(matches!(drained, Drained::Empty(_)), "{drained:?}");
+        assert_eq!(report.balance.unaccounted(), 0, "{report}");
     });
 }
 

@@ -68,6 +68,9 @@ impl Function for Deny {
     }
 
     fn build(&self, policy: &Policy, memory: &Memory) -> Result<(), SetupError> {
+        if policy.classifier.get().is_some() {
+            return Ok(());
+        }
         let classifier = Classifier::new(memory, &[], &policy.rules)?;
         policy.classifier.set(classifier).map_err(|_| "built already".into())
     }
@@ -103,6 +106,8 @@ fn a_classifier_is_swapped_whole_and_one_that_cannot_be_built_is_not() {
     on_eal(|eal| {
         let known = Functions::new().with(Deny);
         let configuration = Configuration::load(&file("[deny]\ndeny = ['10.0.0.0/8']\n"), &known).unwrap();
+        let check = configuration.check(Some(eal));
+        assert!(check.problems().is_empty() && check.to_string().contains("memory for deny's policy"), "{check}");
         let runtime = Runtime::configured(eal, configuration).unwrap();
         let ((), report) = runtime
             .run(|control| {
@@ -129,8 +134,11 @@ fn a_classifier_is_swapped_whole_and_one_that_cannot_be_built_is_not() {
                 assert_eq!(control.generation(), 2);
 
                 let policy = Deny.policy(Config { deny: vec!["0.0.0.0/0".parse().unwrap()], per_host: false }).unwrap();
-                control.publish::<Deny>("deny", Arc::new(policy)).unwrap();
-                assert_eq!(denied(control, [10, 1, 1, 1]), [true, true]);
+                let policy = Arc::new(policy);
+                for _ in 0..2 {
+                    control.publish::<Deny>("deny", Arc::clone(&policy)).unwrap();
+                    assert_eq!(denied(control, [10, 1, 1, 1]), [true, true]);
+                }
 
                 let policy = Deny.policy(Config { deny: Vec::new(), per_host: true }).unwrap();
                 let error = control.publish::<Deny>("deny", Arc::new(policy)).unwrap_err().to_string();

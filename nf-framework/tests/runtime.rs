@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Mirror, Scratch, panic_of};
+use common::{Mirror, Scratch, panic_of, run_until};
 use dpdk_rs::{Eal, Mempool, MempoolConfig};
 use nf_framework::config::ConfigFile;
 use nf_framework::{
@@ -14,7 +14,6 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
-use std::time::{Duration, Instant};
 
 /// Frames for each of the two queues of net_pcap1; three are too long for one segment.
 const FIRST_QUEUE: [usize; 8] = [60, 3000, 61, 62, 9000, 63, 2500, 64];
@@ -103,21 +102,6 @@ where
     I: NetworkFunction,
 {
     Loaded::new(Make(name, move |worker: &mut WorkerSetup| Ok(instance(worker))), ())
-}
-
-/// Runs a program until a report says that it is enough.
-fn run_until(eal: &Eal, config: &RuntimeConfig, functions: Vec<Loaded>, enough: fn(&Report) -> bool) -> Report {
-    let control = |control: &Control| {
-        let give_up = Instant::now() + Duration::from_secs(60);
-        while !enough(&control.report()) && !control.stopping() {
-            assert!(Instant::now() < give_up, "not enough after a minute: {}", control.report());
-            std::thread::yield_now();
-        }
-    };
-    let ((), report) = Runtime::new(eal, config, functions).unwrap().run(control).unwrap();
-    assert!(enough(&report), "{report}");
-    assert_eq!(report.balance.unaccounted(), 0, "{report}");
-    report
 }
 
 /// Counts packets, and drops every tenth.

@@ -104,9 +104,7 @@ fn both_directions_have_the_owner_that_a_device_finds_with_the_key() {
             let owner = translated.owner(Outbound, &sent);
             assert_eq!(owner, translated.owner(Outbound, &other), "{what}");
             assert_eq!(owner, plain_owner(&translated, Outbound, &sent), "{what}");
-            let Ports::Both(_, external) = other.ports else { unreachable!() };
-            let Ports::Both(source, _) = other.ports else { unreachable!() };
-            let external = external.wrapping_add(source);
+            let external = port(random);
             let to_port = |port, from| Tuple { source: from, destination: peer, ports: Ports::Both(443, port) };
             let owner = translated.owner(Inbound, &to_port(external, host));
             let neighbour = external ^ (port(random) & ((1 << block_bits) - 1));

@@ -242,6 +242,9 @@ pub enum ClassifierError {
 ///     }
 ///
 ///     fn build(&self, policy: &Policy, memory: &Memory) -> Result<(), SetupError> {
+///         if policy.classifier.get().is_some() {
+///             return Ok(());
+///         }
 ///         let classifier = Classifier::new(memory, &policy.sets, &policy.rules)?;
 ///         policy.classifier.set(classifier).map_err(|_| "built twice".into())
 ///     }

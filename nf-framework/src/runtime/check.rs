@@ -23,8 +23,8 @@ pub struct Check {
 
 impl Configuration {
     /// Compares what the configuration needs with what is there. Nothing is configured or started.
-    /// What policies [build](crate::Function::build) is built, to see whether it can be, and given
-    /// back with this.
+    /// What policies [build](crate::Function::build) is built, to see whether it can be, and stays
+    /// as long as this configuration.
     ///
     /// With an EAL each of its lcores is a worker, its memory and its ports are looked at.
     /// Without one the needs are those of one worker, and the machine's hugepages are looked at.

@@ -163,8 +163,8 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// [`CommandError`] when there is no such function, its policy cannot be built, or a worker has
-    /// stopped.
+    /// [`CommandError`] when there is no such function, its policy cannot be built or needs other
+    /// packets on one worker than the running one, or a worker has stopped.
     pub fn publish<F: Function>(&self, name: &str, policy: Arc<F::Policy>) -> Result<(), CommandError> {
         let index = self.find(name)?;
         let function = self.in_force.borrow().get(index).map(|in_force| Arc::clone(&in_force.function));

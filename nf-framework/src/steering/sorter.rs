@@ -289,7 +289,7 @@ mod tests {
             let mut left = |frames: &[Vec<u8>]| (bench.sort(Direction::Outbound, frames).len(), bench.misled());
 
             assert_eq!(left(&foreign), (0, 0), "it may have come before the device was told");
-            for _ in 0..(8192 + 1024) / 64 {
+            for _ in 0..((1 << 16) + 1024) / 64 {
                 assert_eq!(left(&own), (64, 0));
             }
             assert_eq!(left(&foreign), (1, 0), "nobody looks at it");

@@ -3,13 +3,17 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use dpdk_rs::Eal;
-use nf_framework::{Batch, Context, Direction, Mbuf, NetworkFunction, PacketFunction, Ports, Tuple, Verdict};
+use nf_framework::{
+    Batch, Context, Control, Direction, Loaded, Mbuf, NetworkFunction, PacketFunction, Ports, Report, Runtime,
+    RuntimeConfig, Tuple, Verdict,
+};
 use std::any::Any;
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Writes its letter behind every packet that it sees, and lets it pass.
 pub(crate) struct Mark(pub(crate) u8);
@@ -89,6 +93,27 @@ pub(crate) fn cpus() -> String {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     list.expect("a kernel that says which CPUs are allowed").trim().to_owned()
+}
+
+/// Runs a program until a report says that it is enough.
+pub(crate) fn run_until(
+    eal: &Eal,
+    config: &RuntimeConfig,
+    functions: Vec<Loaded>,
+    enough: fn(&Report) -> bool,
+) -> Report {
+    let control = |control: &Control| {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while !enough(&control.report()) && !control.stopping() {
+            assert!(Instant::now() < give_up, "not enough after a minute: {}", control.report());
+            std::thread::yield_now();
+        }
+    };
+    let runtime = Runtime::new(eal, config, functions).expect("a program that starts");
+    let ((), report) = runtime.run(control).expect("a program that ends well");
+    assert!(enough(&report), "{report}");
+    assert_eq!(report.balance.unaccounted(), 0, "{report}");
+    report
 }
 
 /// This many lcores that share whatever CPUs there are.
