@@ -1,5 +1,6 @@
 //! One packet: our own view of `struct rte_mbuf`.
 
+use crate::annotation;
 use dpdk_sys as sys;
 use std::fmt;
 use std::mem::offset_of;
@@ -27,7 +28,7 @@ pub(crate) struct RawMbuf {
     pub(crate) pool: *mut sys::rte_mempool,
     next: *mut Self,
     _tx_offload: u64,
-    _rest: [u64; 6],
+    rest: [u64; 6],
 }
 
 macro_rules! same_offset {
@@ -56,6 +57,9 @@ const _: () = assert!(size_of::<RawMbuf>() == sys::DPDK_MBUF_SIZE as usize);
 const _: () = assert!(align_of::<RawMbuf>() == sys::DPDK_MBUF_ALIGN as usize);
 
 impl RawMbuf {
+    /// Where the last words are that Rust names no fields of; DPDK gives some out on request.
+    pub(crate) const REST: std::ops::Range<usize> = offset_of!(Self, rest)..size_of::<Self>();
+
     /// Four fields as the one word that they are in memory.
     #[inline]
     const fn rearm_data(data_off: u16, refcnt: u16, nb_segs: u16, port: u16) -> u64 {
@@ -306,6 +310,34 @@ impl Mbuf {
     #[inline]
     pub fn offload_flags(&self) -> u64 {
         self.raw().ol_flags
+    }
+
+    /// Eight bytes that go with the packet, if somebody wrote some: through every
+    /// [`Ring`](crate::Ring) as well, until the packet is freed or a driver receives another in its
+    /// place. (net_ring passes packets on as they are, so what comes out of it may have one.)
+    /// One that has none costs no second cache line.
+    #[must_use]
+    #[inline]
+    pub fn annotation(&self) -> Option<u64> {
+        let raw = self.raw();
+        let word = || (annotation::offset() - RawMbuf::REST.start) / size_of::<u64>();
+        if raw.ol_flags & annotation::flag() == 0 { None } else { raw.rest.get(word()).copied() }
+    }
+
+    /// Writes the packet's [annotation](Self::annotation), or takes it away.
+    #[inline]
+    pub fn set_annotation(&mut self, value: Option<u64>) {
+        let (flag, offset) = (annotation::flag(), annotation::offset());
+        let raw = self.raw_mut();
+        let Some(value) = value else {
+            raw.ol_flags &= !flag;
+            return;
+        };
+        // Nothing before DPDK has started, but then there is no packet.
+        if let Some(word) = raw.rest.get_mut(offset.wrapping_sub(RawMbuf::REST.start) / size_of::<u64>()) {
+            *word = value;
+            raw.ol_flags |= flag;
+        }
     }
 
     /// Packet type as the device parsed it, `RTE_PTYPE_*`.

@@ -42,6 +42,7 @@
 //! No ARP, routes or ICMP of its own: they come next. Two ports at most.
 #![forbid(unsafe_code)]
 
+mod annotation;
 mod app;
 mod batch;
 mod chain;
@@ -63,6 +64,7 @@ mod time;
 mod verdict;
 mod worker;
 
+pub use annotation::Annotation;
 pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};

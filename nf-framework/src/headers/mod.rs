@@ -12,6 +12,10 @@
 //! the machine's order. Addresses are octets as the wire has them, so `Ipv4Addr::from(ip.source)`
 //! and `ip.source = address.octets()` convert for nothing.
 //!
+//! A later fragment has no ports among its bytes. What stood in the first fragment of its packet
+//! travels beside it: ask [`Annotation::ports`](crate::Annotation::ports), or
+//! [`Tuple::of_packet`](crate::Tuple::of_packet) for addresses and ports at once.
+//!
 //! ```
 //! use nf_framework::headers::{ChecksumUpdate, Headers, Network, Transport};
 //! use nf_framework::testing::Frame;

@@ -52,7 +52,7 @@ impl Sorter {
     /// Hands a packet over that turns back into the chain, if it belongs to another worker
     /// there; otherwise it comes back. [`Sorter::flush`] has to follow.
     pub(crate) fn turn(&mut self, mut packet: Mbuf, direction: Direction) -> Option<Mbuf> {
-        match self.steering.owner_of_frame(direction, packet.data_mut()) {
+        match self.steering.owner_of_packet(direction, &mut packet) {
             Some(owner) if owner != self.worker => {
                 self.stage(owner, packet, Entrance { direction, turned: true });
                 None
@@ -70,7 +70,7 @@ impl Sorter {
         if expected && trust.believes() {
             return None;
         }
-        let owner = self.steering.owner_of_frame(direction, packet.data_mut()).filter(|&owner| owner != self.worker)?;
+        let owner = self.steering.owner_of_packet(direction, packet).filter(|&owner| owner != self.worker)?;
         if expected
             && trust.was_misled()
             && let Some(port) = counters.ports.get(direction as usize)
