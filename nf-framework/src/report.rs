@@ -181,6 +181,7 @@ impl Report {
                 .iter()
                 .map(|function| function.held)
                 .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add)
+                .wrapping_add(sum(&|worker| Some(&worker.held_around)))
                 .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };
         let generation = workers.iter().map(|worker| worker.generation.load(Ordering::Relaxed)).min().unwrap_or(0);

@@ -55,6 +55,55 @@ impl DropReason {
     /// A function that a new configuration replaced held it, or functions passed it to each
     /// other without end when their policies changed.
     pub const RELOADED: Self = Self(12);
+    /// An ARP packet or a message of Neighbour Discovery that breaks the rules of its RFC.
+    pub const NEIGHBOUR_INVALID: Self = Self(13);
+    /// An ARP packet or a message of Neighbour Discovery that is for others, or that nothing is
+    /// to be learned from.
+    pub const NEIGHBOUR_IGNORED: Self = Self(14);
+    /// It waited for its neighbour's address, and others came behind it, or too many wait.
+    pub const NEIGHBOUR_QUEUE_FULL: Self = Self(15);
+    /// Its neighbour is not known, and too many others are being looked for or in use.
+    pub const NEIGHBOUR_LIMIT: Self = Self(16);
+    /// It asks for an address of ours, and too many on its link do.
+    pub const NEIGHBOUR_FLOOD: Self = Self(17);
+    /// The router: its frame is for another station on the link.
+    pub const OTHER_STATION: Self = Self(18);
+    /// The router: no interface has its VLAN tag, or frames without one.
+    pub const UNKNOWN_VLAN: Self = Self(19);
+    /// The router: it is neither IP nor ARP.
+    pub const NOT_IP: Self = Self(20);
+    /// The router: a header is cut short, or contradicts itself or the frame.
+    pub const MALFORMED: Self = Self(21);
+    /// The router: the IPv4 header's checksum is wrong.
+    pub const BAD_CHECKSUM: Self = Self(22);
+    /// The router: an address that no host has (RFC 1812 section 5.3.7).
+    pub const MARTIAN: Self = Self(23);
+    /// The router: it has a source route among its IPv4 options (RFC 7126 section 4.3).
+    pub const SOURCE_ROUTED: Self = Self(24);
+    /// The router: there is no route to its destination.
+    pub const NO_ROUTE: Self = Self(25);
+    /// The router: the route to its destination is a blackhole.
+    pub const BLACKHOLE: Self = Self(26);
+    /// The router: the route to its destination is prohibited.
+    pub const PROHIBITED: Self = Self(27);
+    /// The router: it is for a group of hosts, which is not forwarded.
+    pub const MULTICAST: Self = Self(28);
+    /// The router: it is for all hosts of a link, which is not forwarded (RFC 2644).
+    pub const BROADCAST: Self = Self(29);
+    /// The router: it is from or to an address that does not leave its link (RFC 4291 section 2.5.6).
+    pub const LINK_LOCAL: Self = Self(30);
+    /// The router: it has no hops left.
+    pub const TTL_EXPIRED: Self = Self(31);
+    /// The router: it is longer than its next link takes, and must not be fragmented.
+    pub const TOO_BIG: Self = Self(32);
+    /// The router: its route leads back to the side of the chain that it came from.
+    pub const SAME_SIDE: Self = Self(33);
+    /// The router: it is for the router itself, where nobody takes it.
+    pub const NO_LISTENER: Self = Self(34);
+    /// The router: there is no room in its buffer for a VLAN tag.
+    pub const NO_HEADROOM: Self = Self(35);
+    /// The router: its neighbour does not answer, or cannot be one.
+    pub const NEIGHBOUR_UNREACHABLE: Self = Self(36);
 
     /// The place of its counter.
     #[must_use]
@@ -65,7 +114,7 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 13] = [
+const BUILT_IN: [(&str, &str); 37] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
     ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
@@ -79,6 +128,30 @@ const BUILT_IN: [(&str, &str); 13] = [
     ("hand-over-full", "the worker that it was to be handed over to is behind: the ring to that worker is full"),
     ("draining", "no new sessions: the program is draining"),
     ("reloaded", "was held by a function, or went round between functions, that a reload changed"),
+    ("neighbour-invalid", "ARP or Neighbour Discovery that breaks the rules of its RFC"),
+    ("neighbour-ignored", "ARP or Neighbour Discovery that is for others, or that nothing is to be learned from"),
+    ("neighbour-queue-full", "waited for its neighbour's address while others came, or too many waited"),
+    ("neighbour-limit", "its neighbour is not known, and too many others are being looked for or in use"),
+    ("neighbour-flood", "asked for an address of ours while too many on its link did"),
+    ("other-station", "its frame is for another station on the link"),
+    ("unknown-vlan", "no interface has its VLAN tag, or frames without one"),
+    ("not-ip", "neither IP nor ARP"),
+    ("malformed", "a header is cut short, or contradicts itself or the frame"),
+    ("bad-checksum", "the IPv4 header's checksum is wrong"),
+    ("martian", "an address that no host has: unspecified, loopback, reserved, or a group as the source"),
+    ("source-routed", "has a source route among its IPv4 options"),
+    ("no-route", "no route to its destination"),
+    ("blackhole", "the route to its destination is a blackhole"),
+    ("prohibited", "the route to its destination is prohibited"),
+    ("multicast", "for a group of hosts, which is not forwarded"),
+    ("broadcast", "for all hosts of a link, which is not forwarded"),
+    ("link-local", "from or to an address that does not leave its link"),
+    ("ttl-expired", "no hops left"),
+    ("too-big", "longer than its next link takes, and not to be fragmented"),
+    ("same-side", "its route leads back to the side of the chain that it came from"),
+    ("no-listener", "for the router itself, where nobody takes it"),
+    ("no-headroom", "no room in its buffer for a VLAN tag"),
+    ("neighbour-unreachable", "its neighbour does not answer, or cannot be one"),
 ];
 
 /// The drop reasons of a program: those of the framework and those that functions register
@@ -150,6 +223,30 @@ mod tests {
             (DropReason::HAND_OVER_FULL, "hand-over-full"),
             (DropReason::DRAINING, "draining"),
             (DropReason::RELOADED, "reloaded"),
+            (DropReason::NEIGHBOUR_INVALID, "neighbour-invalid"),
+            (DropReason::NEIGHBOUR_IGNORED, "neighbour-ignored"),
+            (DropReason::NEIGHBOUR_QUEUE_FULL, "neighbour-queue-full"),
+            (DropReason::NEIGHBOUR_LIMIT, "neighbour-limit"),
+            (DropReason::NEIGHBOUR_FLOOD, "neighbour-flood"),
+            (DropReason::OTHER_STATION, "other-station"),
+            (DropReason::UNKNOWN_VLAN, "unknown-vlan"),
+            (DropReason::NOT_IP, "not-ip"),
+            (DropReason::MALFORMED, "malformed"),
+            (DropReason::BAD_CHECKSUM, "bad-checksum"),
+            (DropReason::MARTIAN, "martian"),
+            (DropReason::SOURCE_ROUTED, "source-routed"),
+            (DropReason::NO_ROUTE, "no-route"),
+            (DropReason::BLACKHOLE, "blackhole"),
+            (DropReason::PROHIBITED, "prohibited"),
+            (DropReason::MULTICAST, "multicast"),
+            (DropReason::BROADCAST, "broadcast"),
+            (DropReason::LINK_LOCAL, "link-local"),
+            (DropReason::TTL_EXPIRED, "ttl-expired"),
+            (DropReason::TOO_BIG, "too-big"),
+            (DropReason::SAME_SIDE, "same-side"),
+            (DropReason::NO_LISTENER, "no-listener"),
+            (DropReason::NO_HEADROOM, "no-headroom"),
+            (DropReason::NEIGHBOUR_UNREACHABLE, "neighbour-unreachable"),
         ] {
             assert_eq!(reasons.register(name, "").unwrap(), reason);
         }

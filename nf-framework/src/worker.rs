@@ -7,9 +7,9 @@ use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
-use crate::forwarding::Forwarding;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
+use crate::router::Vlans;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::verdict::{DropReason, PortIx, Verdict};
@@ -44,12 +44,13 @@ pub(crate) trait Transmit {
 /// a test.
 pub(crate) struct Pipeline {
     pub(crate) chain: Chain,
-    pub(crate) forwarding: Option<Box<dyn Forwarding>>,
     pub(crate) inside: PortIx,
     pub(crate) outside: PortIx,
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
+    /// With interfaces that are VLANs: which side they are on.
+    pub(crate) vlans: Option<Vlans>,
     /// With several workers: who owns what.
     pub(crate) sorter: Option<Sorter>,
     /// One burst per port, empty between passes.
@@ -60,14 +61,28 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(
         chain: Chain,
-        forwarding: Option<Box<dyn Forwarding>>,
         (inside, outside): (PortIx, PortIx),
         pool: Mempool,
         counters: Arc<WorkerCounters>,
     ) -> Self {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
-        Self { chain, forwarding, inside, outside, pool, counters, pending, sorter: None, staged, dropped }
+        Self { chain, inside, outside, pool, counters, pending, vlans: None, sorter: None, staged, dropped }
+    }
+
+    /// Takes a batch that has arrived at a port from there to the other end of the chain. Where the
+    /// port has VLANs these say which end is which.
+    #[inline]
+    pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
+        let Some(mut vlans) = self.vlans.take() else { return self.process(batch, direction, now, out) };
+        vlans.untag(batch);
+        if let Some(inbound) = vlans.inbound(batch) {
+            self.process(batch, direction, now, out);
+            self.process(inbound, Direction::Inbound, now, out);
+        } else {
+            self.process(batch, direction, now, out);
+        }
+        self.vlans = Some(vlans);
     }
 
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
@@ -79,7 +94,7 @@ impl Pipeline {
                 return batch.empty();
             }
         }
-        self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
+        self.pass(batch, Position::entrance(direction, self.chain.len()), true, now, out);
         self.release_pending(batch, now, out);
     }
 
@@ -96,7 +111,7 @@ impl Pipeline {
                     refuse(batch.push(packet), DropReason::HAND_OVER_FULL, &self.counters);
                 }
             }
-            self.pass(batch, entrance.position(self.chain.len()), now, out);
+            self.pass(batch, entrance.position(self.chain.len()), entrance.arrives(), now, out);
         }
         handed.reset();
         self.release_pending(batch, now, out);
@@ -105,7 +120,11 @@ impl Pipeline {
     // Always: as a call it reads the position as one from memory, just written there in parts, and
     // so waits for every store before it, those to the packets among them: 1 ns per packet.
     #[inline(always)]
-    fn pass(&mut self, batch: &mut Batch, position: Position, now: Instant, out: &mut impl Transmit) {
+    fn pass(&mut self, batch: &mut Batch, position: Position, arrived: bool, now: Instant, out: &mut impl Transmit) {
+        if let Some(port) = position.port_out() {
+            batch.decide_all(Verdict::Send(port));
+            return self.settle_and_send(batch, position, out);
+        }
         let mut cx = Context {
             now,
             position,
@@ -116,15 +135,18 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
         };
-        if let Some(forwarding) = &mut self.forwarding
-            && position.at == Position::entrance(position.direction, self.chain.len()).at
-        {
+        if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.ingress(batch, &mut cx);
         }
         self.chain.run(batch, &mut cx);
-        if let Some(forwarding) = &mut self.forwarding {
+        if let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.egress(batch, &mut cx);
         }
+        self.settle_and_send(batch, position, out);
+    }
+
+    #[inline(always)]
+    fn settle_and_send(&mut self, batch: &mut Batch, position: Position, out: &mut impl Transmit) {
         match batch.all_to_one_port() {
             // Most bursts: they need not be taken apart.
             Some((port, burst)) if usize::from(port.0) < self.staged.len() => {
@@ -181,7 +203,7 @@ impl Pipeline {
         for _ in 0..PENDING_PASSES {
             let to_batch = |packet| refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
             let Some(position) = self.pending.pop(Burst::CAPACITY, to_batch) else { break };
-            self.pass(batch, position, now, out);
+            self.pass(batch, position, false, now, out);
         }
         self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
@@ -374,7 +396,7 @@ impl Worker {
             idle = false;
             bump(&self.pipeline.counters.ports[index].received, received as u64);
             let direction = port.direction;
-            self.pipeline.process(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
+            self.pipeline.arrive(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
         }
         for ring in &mut self.as_owner {
             if ring.receive(&mut self.handed) > 0 {

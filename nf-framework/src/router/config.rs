@@ -1,6 +1,7 @@
 //! The router's part of a configuration file.
 
 use crate::classifier::Prefix;
+use crate::neighbours::NeighbourConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,17 +21,13 @@ pub struct RouterConfig {
     /// section 2.4 (f).
     #[serde(default = "usual_errors")]
     pub icmp_errors_per_second: u32,
-    /// Neighbours that are known at once.
-    #[serde(default = "usual_neighbours")]
-    pub neighbours: u32,
+    /// How neighbours are found, kept and forgotten.
+    #[serde(default)]
+    pub neighbours: NeighbourConfig,
 }
 
 fn usual_errors() -> u32 {
     1000
-}
-
-fn usual_neighbours() -> u32 {
-    4096
 }
 
 /// An interface of the router: a port, or a VLAN on it.

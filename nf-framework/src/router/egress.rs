@@ -2,13 +2,14 @@
 
 use super::icmp::IcmpError;
 use super::tables::Way;
-use super::{ETHERNET, HOPS_LAST, Hop, Out, Router, ingress, ip_packet, tag};
+use super::{ETHERNET, complain, HOPS_LAST, Hop, Out, Router, ingress, ip_packet, tag};
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
+use std::sync::atomic::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zerocopy::FromBytes as _;
 
@@ -52,15 +53,12 @@ impl Router {
             return Departure::Refused(DropReason::NOT_IP);
         };
         let found = &self.found[slot % Burst::CAPACITY];
-        let target = match arrived && found.destination == bits(destination) {
-            true => found.target,
-            false => self.tables.find(destination),
-        };
-        let counted = arrived && !matches!(found.target.way(), Way::Function);
+        let known = arrived && found.destination == bits(destination);
+        let target = if known { found.target } else { self.tables.find(destination) };
         let (interface, next_hop) = match target.way() {
             Way::Via(index) => {
                 if let Some(Some(hop)) = self.hops.get(usize::from(index)) {
-                    return self.write(packet, *hop, counted, cx);
+                    return self.write(packet, *hop, cx);
                 }
                 let Some(next_hop) = self.tables.next_hops.get(usize::from(index)) else {
                     return Departure::Refused(DropReason::NO_ROUTE);
@@ -86,7 +84,7 @@ impl Router {
         {
             *known = Some(hop);
         }
-        self.write(packet, hop, counted, cx)
+        self.write(packet, hop, cx)
     }
 
     fn hop(&self, interface: u16, mac: MacAddress) -> Option<Hop> {
@@ -98,11 +96,11 @@ impl Router {
     }
 
     #[inline]
-    fn write(&mut self, packet: &mut Mbuf, hop: Hop, counted: bool, cx: &mut Context<'_>) -> Departure {
+    fn write(&mut self, packet: &mut Mbuf, hop: Hop, cx: &mut Context<'_>) -> Departure {
         let Some(interface) = self.tables.interface(hop.interface) else {
             return Departure::Refused(DropReason::NO_SUCH_PORT);
         };
-        if interface.enters == cx.direction() && !self.bare {
+        if interface.enters == cx.direction() && self.functions > 0 {
             return Departure::Refused(DropReason::SAME_SIDE);
         }
         if packet.len() > ETHERNET + usize::from(interface.mtu)
@@ -110,8 +108,8 @@ impl Router {
         {
             return Departure::TooLong(interface.mtu);
         }
-        // What a function redirected has not been counted down yet; what one made is not forwarded.
-        if !counted && packet.came_in() && !ingress::count_down_hops(packet.data_mut()) {
+        // What was for a function, and now is for somebody else, has not been counted down yet.
+        if !packet.is_marked() && !ingress::count_down(packet) {
             return self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
         }
         if let Some(addresses) = packet.data_mut().first_chunk_mut() {
@@ -125,7 +123,7 @@ impl Router {
 
     #[cold]
     fn refused(&mut self, packet: &Mbuf, error: IcmpError, reason: DropReason, cx: &mut Context<'_>) -> Departure {
-        self.complain(error, packet, false, cx);
+        complain(&self.tables, &mut self.errors, error, packet, cx);
         Departure::Refused(reason)
     }
 
@@ -136,8 +134,9 @@ impl Router {
         match &mut self.owner {
             Some(owner) => {
                 let now = cx.now();
-                let out = &mut Out { tables: &self.tables, errors: &mut self.errors, cx };
+                let out = &mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
                 owner.resolve(interface, address, packet, now, out);
+                cx.counters.held_around.store(owner.held() as u64, Ordering::Relaxed);
             }
             None => self.stage(packet, Entrance::leaving(cx.direction()), cx),
         }
@@ -147,7 +146,7 @@ impl Router {
     #[cold]
     fn too_long(&mut self, slot: usize, mtu: u16, batch: &mut Batch, cx: &mut Context<'_>) {
         let Some(packet) = batch.packet(slot) else { return };
-        self.complain(IcmpError::TooBig(mtu), packet, true, cx);
+        complain(&self.tables, &mut self.errors, IcmpError::TooBig(mtu), packet, cx);
         batch.decide(slot, Verdict::Drop(DropReason::TOO_BIG));
     }
 }
@@ -163,10 +162,16 @@ fn destination(frame: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// An IPv4 address among those of IPv6, RFC 4291 section 2.5.5.2.
+#[inline]
+pub(super) fn of_v4(address: u32) -> u128 {
+    0xffff << 32 | u128::from(address)
+}
+
 #[inline]
 fn bits(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V4(address) => of_v4(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
 }

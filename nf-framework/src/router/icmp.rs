@@ -214,31 +214,3 @@ pub(crate) fn reply_to_echo(frame: &mut [u8]) -> bool {
     true
 }
 
-/// So many in a second, and a tenth of that at once.
-#[derive(Debug)]
-pub(crate) struct TokenBucket {
-    /// Nanoseconds that one takes.
-    interval: u64,
-    /// Nanoseconds that may be saved up.
-    depth: u64,
-    /// Until when what was given is paid for.
-    paid_until: u64,
-}
-
-impl TokenBucket {
-    pub(crate) fn new(per_second: u32) -> Self {
-        let interval = 1_000_000_000_u64.checked_div(per_second.into()).unwrap_or(u64::MAX);
-        Self { interval, depth: interval.saturating_mul(u64::from(per_second / 10).max(1)), paid_until: 0 }
-    }
-
-    /// Takes one, if there is one.
-    pub(crate) fn take(&mut self, now: crate::time::Instant) -> bool {
-        let now = now.as_nanoseconds();
-        let next = self.paid_until.max(now).saturating_add(self.interval);
-        let there = next - now <= self.depth && self.interval != u64::MAX;
-        if there {
-            self.paid_until = next;
-        }
-        there
-    }
-}

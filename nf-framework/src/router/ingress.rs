@@ -1,15 +1,17 @@
 //! The first half: is it for us, is it sound, has it hops left, and where does it go?
 
+use super::egress::of_v4;
 use super::icmp::{self, IcmpError};
-use super::tables::{Target, Way, is_link_local};
-use super::{ETHERNET, Found, Out, Router, tag, vlan};
+use super::tables::{Target, Way};
+use super::{ETHERNET, complain, Found, Out, Router, tag, vlan};
 use crate::batch::Batch;
 use crate::context::{Context, Direction};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, checksum};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, Verdict};
 use dpdk_rs::{Burst, Mbuf};
-use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+use std::net::Ipv6Addr;
 use zerocopy::FromBytes as _;
 
 /// What a look at a frame says.
@@ -53,7 +55,8 @@ impl Router {
         batch.prefetch();
         let (mut v4, mut v6) = (Wanted::<u32>::new(), Wanted::<u128>::new());
         for slot in batch.undecided() {
-            let Some(packet) = batch.packet(slot) else { continue };
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            packet.set_marked(false);
             match self.look(packet, cx.direction()) {
                 Arrival::V4(destination) => v4.push(slot, destination),
                 Arrival::V6(destination) => v6.push(slot, destination),
@@ -63,7 +66,7 @@ impl Router {
         }
         self.tables.look_up_v4(&v4.destinations[..v4.count], &mut v4.targets[..v4.count]);
         for ((slot, destination), target) in v4.slots.iter().zip(&v4.destinations).zip(&v4.targets).take(v4.count) {
-            self.judge(usize::from(*slot), u128::from(*destination), Target::from(*target), batch, cx);
+            self.judge(usize::from(*slot), of_v4(*destination), Target::from(*target), batch, cx);
         }
         if v6.count > 0 {
             self.tables.look_up_v6(&v6.destinations[..v6.count], &mut v6.targets[..v6.count]);
@@ -128,14 +131,16 @@ impl Router {
     #[inline]
     fn forward(&mut self, packet: &mut Mbuf, interface: u16, cx: &mut Context<'_>) -> Option<DropReason> {
         let enters = self.tables.interface(interface).map(|interface| interface.enters);
-        if enters == Some(cx.direction()) && !self.bare {
+        if enters == Some(cx.direction()) && self.functions > 0 {
             return Some(DropReason::SAME_SIDE);
         }
-        match count_down(packet.data_mut()) {
-            Hops::Left => None,
-            Hops::None => self.refuse(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx),
-            Hops::LinkLocal => Some(DropReason::LINK_LOCAL),
+        if is_from_link_local(packet.data()) {
+            return Some(DropReason::LINK_LOCAL);
         }
+        if !count_down(packet) {
+            return self.refuse(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
+        }
+        None
     }
 
     /// Tells the sender; the reason comes back.
@@ -149,7 +154,7 @@ impl Router {
     ) -> Option<DropReason> {
         // Not about what came to a group of stations.
         if EthernetHeader::ref_from_prefix(packet.data()).is_ok_and(|(ethernet, _)| !ethernet.destination.is_multicast()) {
-            self.complain(error, packet, false, cx);
+            complain(&self.tables, &mut self.errors, error, packet, cx);
         }
         Some(reason)
     }
@@ -172,7 +177,7 @@ impl Router {
             return batch.decide(slot, verdict);
         }
         if is_udp(packet.data()) {
-            self.complain(IcmpError::PortUnreachable, packet, false, cx);
+            complain(&self.tables, &mut self.errors, IcmpError::PortUnreachable, packet, cx);
         }
         batch.decide(slot, Verdict::Drop(DropReason::NO_LISTENER));
     }
@@ -184,7 +189,9 @@ impl Router {
         match &mut self.owner {
             Some(owner) => {
                 let now = cx.now();
-                owner.receive(interface, packet, now, &mut Out { tables: &self.tables, errors: &mut self.errors, cx });
+                let out = &mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
+                owner.receive(interface, packet, now, out);
+                cx.counters.held_around.store(owner.held() as u64, Ordering::Relaxed);
             }
             None => self.stage(packet, Entrance::arriving(cx.direction()), cx),
         }
@@ -262,44 +269,35 @@ fn is_source_routed(mut options: &[u8]) -> bool {
     }
 }
 
-/// How a packet stands that is to be forwarded.
-enum Hops {
-    Left,
-    None,
-    /// It comes from an address that counts on its link alone: RFC 4291 section 2.5.6.
-    LinkLocal,
-}
-
-/// Counts a packet's hops down, if it has any left.
+/// Takes a hop off a packet and marks it, or says that there is none left.
 #[inline]
-pub(super) fn count_down_hops(frame: &mut [u8]) -> bool {
-    matches!(count_down(frame), Hops::Left)
-}
-
-#[inline]
-fn count_down(frame: &mut [u8]) -> Hops {
-    let Some(ip) = frame.get_mut(ETHERNET..) else { return Hops::None };
+pub(super) fn count_down(packet: &mut Mbuf) -> bool {
+    let Some(ip) = packet.data_mut().get_mut(ETHERNET..) else { return false };
     if ip.first().is_some_and(|first| first >> 4 == 4) {
-        let Ok((header, _)) = Ipv4Header::mut_from_prefix(ip) else { return Hops::None };
+        let Ok((header, _)) = Ipv4Header::mut_from_prefix(ip) else { return false };
         if header.time_to_live <= 1 {
-            return Hops::None;
+            return false;
         }
         header.time_to_live -= 1;
-        // RFC 1624: the sum is smaller by 0x0100, so its complement is larger.
+        // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger.
         let sum = u32::from(header.header_checksum.get()) + 0x0100;
         #[allow(clippy::cast_possible_truncation, reason = "the carry has been added")]
         header.header_checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
-        return Hops::Left;
+    } else {
+        let Ok((header, _)) = Ipv6Header::mut_from_prefix(ip) else { return false };
+        if header.hop_limit <= 1 {
+            return false;
+        }
+        header.hop_limit -= 1;
     }
-    let Ok((header, _)) = Ipv6Header::mut_from_prefix(ip) else { return Hops::None };
-    if is_link_local(IpAddr::V6(header.source.into())) {
-        return Hops::LinkLocal;
-    }
-    if header.hop_limit <= 1 {
-        return Hops::None;
-    }
-    header.hop_limit -= 1;
-    Hops::Left
+    packet.set_marked(true);
+    true
+}
+
+/// Whether a packet comes from an address that counts on its link alone: RFC 4291 section 2.5.6.
+#[inline]
+fn is_from_link_local(frame: &[u8]) -> bool {
+    matches!(frame.get(ETHERNET..), Some([0x60..=0x6f, _, _, _, _, _, _, _, 0xfe, 0x80..=0xbf, ..]))
 }
 
 /// Whether a frame is a message of Neighbor Discovery; `None` if it is not of IPv6.

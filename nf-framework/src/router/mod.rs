@@ -11,27 +11,28 @@ mod icmp;
 mod ingress;
 mod tables;
 mod trie;
+mod vlans;
 
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub(crate) use tables::{PortFacts, Tables};
 pub use tables::RouterError;
+pub(crate) use vlans::Vlans;
 
 use crate::context::{Context, Position};
-use crate::counters::bump;
 use crate::forwarding::Forwarding;
 use crate::function::Budget;
 use crate::headers::MacAddress;
 use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
 use crate::steering::{Entrance, hand_over};
 use crate::time::Instant;
-use crate::verdict::{DropReason, PortIx};
+use crate::token_bucket::TokenBucket;
+use crate::verdict::DropReason;
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
-use icmp::{IcmpError, TokenBucket};
-use std::net::IpAddr;
+use icmp::IcmpError;
 use std::sync::Arc;
 use std::time::Duration;
-use tables::{Interface, Target};
+use tables::{Interface, MOST_INTERFACES, Target};
 
 /// One worker's router.
 pub(crate) struct Router {
@@ -43,8 +44,9 @@ pub(crate) struct Router {
     to_owner: Option<Producer>,
     /// On its way there; empty between two halves.
     staged: Burst,
-    /// Whether there are no functions: then a packet may go back to the side that it came from.
-    bare: bool,
+    /// How many there are between its halves. Without any a packet may go back to the side that it
+    /// came from.
+    functions: usize,
     /// By slot, what the first half has found for the second.
     found: [Found; Burst::CAPACITY],
     /// Whether the batch in hand is the one that it was found for.
@@ -54,6 +56,8 @@ pub(crate) struct Router {
     /// The state of the neighbours that `hops` is of, and until when.
     hops_of: u64,
     hops_until: Instant,
+    /// Whether the owner of the neighbours knows the interfaces.
+    linked: bool,
     errors: TokenBucket,
 }
 
@@ -82,7 +86,7 @@ impl Router {
         neighbours: Arc<NeighbourTable>,
         owner: Option<Neighbours>,
         to_owner: Option<Producer>,
-        bare: bool,
+        functions: usize,
         errors_per_second: u32,
     ) -> Self {
         let found = [Found { destination: 0, target: Target::NONE }; Burst::CAPACITY];
@@ -94,34 +98,13 @@ impl Router {
             owner: owner.map(Box::new),
             to_owner,
             staged: Burst::new(),
-            bare,
+            functions,
             found,
             arrived: false,
             hops,
             hops_until: Instant::START,
-            errors: TokenBucket::new(errors_per_second),
-        }
-    }
-
-    /// Tells the sender of a packet why it was not delivered, if it may be told and not too many
-    /// were. `ip` is the packet from its IP header to its end; `forwarded`: its hops have been
-    /// counted down.
-    fn complain(&mut self, error: IcmpError, about: &Mbuf, forwarded: bool, cx: &mut Context<'_>) {
-        let Some(ip) = ip_packet(about.data()) else { return };
-        let Some(to) = icmp::who_is_told(ip) else { return };
-        let came_in = self.came_in_by(about, cx.direction()).and_then(|index| self.tables.interface(index));
-        let from = came_in
-            .and_then(|interface| tables::source(interface, to.is_ipv4()))
-            .or_else(|| tables::any_source(&self.tables.interfaces, to.is_ipv4()));
-        let Some(from) = from else { return };
-        if !self.errors.take(cx.now()) {
-            return;
-        }
-        let Some(mut packet) = cx.allocate() else { return };
-        if icmp::write_error(&mut packet, error, (from, to), ip, forwarded) {
-            cx.emit(packet, cx.direction().reversed());
-        } else {
-            cx.drop_held(packet, DropReason::EMPTY);
+            linked: false,
+            errors: TokenBucket::new(errors_per_second, errors_per_second.div_ceil(10)),
         }
     }
 
@@ -157,14 +140,43 @@ impl Forwarding for Router {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
-        if let Some(owner) = &mut self.owner {
-            let now = cx.now();
-            owner.tick(now, budget, &mut Out { tables: &self.tables, errors: &mut self.errors, cx });
+        let Some(owner) = &mut self.owner else { return };
+        let now = cx.now();
+        let mut out = Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
+        if !std::mem::replace(&mut self.linked, true) {
+            for index in (0..MOST_INTERFACES).take_while(|index| self.tables.interface(*index).is_some()) {
+                owner.set_link(index, self.tables.link(index), now, &mut out);
+            }
         }
+        owner.tick(now, budget.0 as usize, &mut out);
     }
 
     fn held(&self) -> usize {
         self.owner.as_ref().map_or(0, |owner| owner.held())
+    }
+}
+
+/// Tells the sender of a packet why it was not delivered, if it may be told and not too many were.
+/// The error goes back from the end of the chain that the context is at.
+fn complain(
+    tables: &Tables,
+    errors: &mut TokenBucket,
+    error: IcmpError,
+    about: &Mbuf,
+    cx: &mut Context<'_>,
+) {
+    let Some(ip) = ip_packet(about.data()) else { return };
+    let Some(to) = icmp::who_is_told(ip) else { return };
+    let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));
+    let from = came_in
+        .and_then(|interface| tables::source(interface, to.is_ipv4()))
+        .or_else(|| tables::any_source(&tables.interfaces, to.is_ipv4()));
+    let Some(from) = from.filter(|_| errors.take(cx.now())) else { return };
+    let Some(mut packet) = cx.allocate() else { return };
+    if icmp::write_error(&mut packet, error, (from, to), ip, about.is_marked()) {
+        cx.emit(packet, cx.direction().reversed());
+    } else {
+        cx.drop_held(packet, DropReason::EMPTY);
     }
 }
 
@@ -196,7 +208,7 @@ const ETHERNET: usize = crate::headers::EthernetHeader::LENGTH;
 fn send(tables: &Tables, interface: u16, mut frame: Mbuf, cx: &mut Context<'_>) {
     let Some(interface) = tables.interface(interface) else { return cx.drop_held(frame, DropReason::NO_SUCH_PORT) };
     if tag(&mut frame, interface) {
-        cx.pending.push(frame, Position::leaving(interface.port), cx.counters);
+        cx.pending.push(frame, Position::out_by(interface.port), cx.counters);
     } else {
         cx.drop_held(frame, DropReason::NO_HEADROOM);
     }
@@ -212,5 +224,50 @@ fn tag(frame: &mut Mbuf, interface: &Interface) -> bool {
 struct Out<'a, 'w> {
     tables: &'a Tables,
     errors: &'a mut TokenBucket,
+    functions: usize,
     cx: &'a mut Context<'w>,
+}
+
+impl Outlet for Out<'_, '_> {
+    fn allocate(&mut self) -> Option<Mbuf> {
+        self.cx.allocate()
+    }
+
+    fn send(&mut self, interface: u16, frame: Mbuf) {
+        send(self.tables, interface, frame, self.cx);
+    }
+
+    fn forward(&mut self, interface: u16, mac: MacAddress, mut packet: Mbuf) {
+        let Some(own) = self.tables.interface(interface).map(|interface| interface.mac) else {
+            return self.cx.drop_held(packet, DropReason::NO_SUCH_PORT);
+        };
+        if let Some([destination, source]) = packet.data_mut().as_chunks_mut().0.first_chunk_mut() {
+            (*destination, *source) = (mac.octets(), own.octets());
+        }
+        send(self.tables, interface, packet, self.cx);
+    }
+
+    fn unreachable(&mut self, interface: u16, packet: Mbuf) {
+        let direction = self.tables.interface(interface).map(|interface| interface.enters.reversed());
+        if let Some(direction) = direction {
+            // Back from the end where it was about to leave.
+            self.cx.position = Position::exit(direction, self.functions);
+            complain(self.tables, self.errors, IcmpError::HostUnreachable, &packet, self.cx);
+        }
+        self.cx.drop_held(packet, DropReason::NEIGHBOUR_UNREACHABLE);
+    }
+
+    fn consume(&mut self, packet: Mbuf) {
+        self.cx.consume(packet);
+    }
+
+    fn drop(&mut self, packet: Mbuf, reason: DropReason) {
+        self.cx.drop_held(packet, reason);
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("owner", &self.owner.is_some()).finish_non_exhaustive()
+    }
 }

@@ -7,13 +7,14 @@ use crate::classifier::Prefix;
 use crate::context::Direction;
 use crate::function::Invalid;
 use crate::headers::MacAddress;
+use crate::neighbours::Link;
 use crate::verdict::PortIx;
 use dpdk_rs::{Memory, OutOfMemory};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Interfaces that a router may have.
-const MOST_INTERFACES: usize = 1024;
+pub(super) const MOST_INTERFACES: u16 = 1024;
 /// VLANs that there are, without 0 (no VLAN) and 4095 (reserved).
 const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 /// What every link carries, RFC 791 and RFC 8200 section 5.
@@ -126,6 +127,8 @@ pub(crate) struct Tables {
     pub(crate) tagged: bool,
     /// Whether both sides are on one port.
     pub(crate) one_armed: bool,
+    /// By interface: destinations that are neighbours by a route.
+    on_link: Vec<Vec<Prefix>>,
     /// By interface: addresses of functions that its neighbours ask for.
     pub(crate) services: Vec<Vec<Prefix>>,
 }
@@ -187,6 +190,11 @@ impl Tables {
             of_family.map(|(prefix, way)| (*prefix, Target::new(*way).0)).collect()
         };
         let entrances = [Direction::Outbound, Direction::Inbound].map(|side| Entrance::new(side, &interfaces));
+        let on_link = (0..).zip(&interfaces).map(|(index, _)| {
+            let is_on = |(_, way): &(&Prefix, &Way)| **way == Way::Connected(index);
+            ways.iter().filter(is_on).map(|(prefix, _)| *prefix).collect()
+        });
+        let on_link = on_link.collect();
         let services = |interface: &Interface| {
             let near = |prefix: &&Prefix| interface.addresses.iter().any(|own| own.prefix.contains(prefix.address()));
             of_functions.iter().filter(near).copied().collect()
@@ -196,6 +204,7 @@ impl Tables {
             v6: Trie::new(memory, Target::NONE.0, &targets(false))?,
             tagged: interfaces.iter().any(|interface| interface.vlan.is_some()),
             one_armed: ports.len() < 2,
+            on_link,
             services: interfaces.iter().map(services).collect(),
             next_hops,
             interfaces,
@@ -217,6 +226,15 @@ impl Tables {
     #[inline]
     pub(crate) fn side(&self, vlan: Option<u16>) -> Option<Direction> {
         [Direction::Outbound, Direction::Inbound].into_iter().find(|side| self.entrance(*side, vlan).is_some())
+    }
+
+    /// What the owner of the neighbours knows of an interface.
+    pub(crate) fn link(&self, index: u16) -> Option<Link> {
+        let interface = self.interface(index)?;
+        let addresses: Vec<(IpAddr, u8)> =
+            interface.addresses.iter().map(|own| (own.address, own.prefix.length())).collect();
+        let services = self.services.get(usize::from(index)).map_or(&[][..], Vec::as_slice);
+        Some(Link::new(interface.mac, &addresses).with_services(services).with_on_link(&self.on_link[usize::from(index)]))
     }
 
     pub(crate) fn interface(&self, index: u16) -> Option<&Interface> {
@@ -284,7 +302,9 @@ impl RouterConfig {
     /// Looks for what is wrong with it whatever the ports are.
     pub(crate) fn validate(&self, one_port: bool) -> Result<(), Invalid> {
         let facts = PortFacts { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: u16::MAX };
-        let interfaces = interfaces(self, if one_port { &[facts] } else { &[facts, facts] })?;
+        let ports = [facts; 2];
+        self.neighbours.check().map_err(|wrong| Invalid::new(format!("neighbours.{}", wrong.key), wrong.message))?;
+        let interfaces = interfaces(self, if one_port { &ports[..1] } else { &ports })?;
         let mut next_hops = Vec::new();
         for (index, route) in self.routes.iter().enumerate() {
             route_way((index, route, &self.routes[..index]), &interfaces, &mut next_hops)?;
@@ -294,7 +314,7 @@ impl RouterConfig {
 }
 
 fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interface>, Invalid> {
-    if config.interfaces.is_empty() || config.interfaces.len() > MOST_INTERFACES {
+    if config.interfaces.is_empty() || config.interfaces.len() > usize::from(MOST_INTERFACES) {
         return Err(Invalid::new("interfaces", format!("a router has from 1 to {MOST_INTERFACES} interfaces")));
     }
     let mut interfaces: Vec<Interface> = Vec::new();
@@ -356,11 +376,9 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }
 
-/// The address that every IPv6 interface has: RFC 4291 appendix A.
+/// The address that every IPv6 interface has.
 fn link_local(mac: MacAddress) -> InterfaceAddress {
-    let [a, b, c, d, e, f] = mac.octets();
-    let address =
-        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    let address = Link::link_local(mac);
     let prefix = Prefix::new(Ipv6Addr::from_segments([0xfe80, 0, 0, 0, 0, 0, 0, 0]).into(), 64);
     InterfaceAddress { address: address.into(), prefix: prefix.unwrap_or_else(|_| Prefix::from(IpAddr::from(address))) }
 }

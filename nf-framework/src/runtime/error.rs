@@ -3,6 +3,7 @@
 use crate::function::SetupError;
 use crate::mailbox::WorkerStopped;
 use crate::steering::{Affinity, AffinityConflict};
+use crate::router::RouterError;
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
 
 /// Why a program does not run, or did not go on running.
@@ -66,6 +67,9 @@ pub enum RuntimeError {
         /// Workers, one for each lcore.
         workers: u16,
     },
+    /// The router cannot work with these ports.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// A function wants its ports in blocks of which there are too few.
     #[error(transparent)]
     PortBlocks(#[from] PortBlocksError),

@@ -1,6 +1,7 @@
 //! Functions without their types, so that a chain can be named in a file.
 
 use crate::changes::Table;
+use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::{Affinity, AffinityConflict};
@@ -33,6 +34,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// Bytes for each instance.
     fn memory(&self, policy: &AnyPolicy) -> usize;
+
+    /// What it takes packets for.
+    fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix>;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -77,6 +81,10 @@ impl<F: Function> AnyFunction for F {
 
     fn memory(&self, policy: &AnyPolicy) -> usize {
         policy.downcast_ref().map_or(0, |policy| Function::memory(self, policy))
+    }
+
+    fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::addresses(self, policy))
     }
 }
 

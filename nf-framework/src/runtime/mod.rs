@@ -12,6 +12,7 @@ mod loaded;
 mod needs;
 mod ports;
 mod reload;
+mod routing;
 
 pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
@@ -25,9 +26,11 @@ pub use reload::{Reload, ReloadError};
 use crate::chain::Chain;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::forwarding::Wire;
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
+use crate::router::Vlans;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
@@ -35,6 +38,7 @@ use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
+use routing::Routing;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::num::NonZero;
@@ -69,6 +73,7 @@ pub struct Runtime<'eal> {
     /// By worker.
     seats: Vec<Seat>,
     steering: Option<Arc<Steering>>,
+    routing: Option<Arc<Routing>>,
     /// Whether the device of each end brings packets to their owners.
     trusted: [bool; 2],
     lcores: Vec<Lcore>,
@@ -128,7 +133,8 @@ impl<'eal> Runtime<'eal> {
         let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
         let started = plan.start(eal, &config.ports, &pool, workers)?;
         let name = format!("links-{number}");
-        let links = connect(eal, &name, lcores.len(), plan.steering.is_some(), &plan.queues())?;
+        let routed = config.forwarding == Some(ForwardingKind::Router);
+        let links = connect(eal, &name, lcores.len(), (plan.steering.is_some(), routed), &plan.queues())?;
         let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
         let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
         for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
@@ -137,6 +143,7 @@ impl<'eal> Runtime<'eal> {
             let mut queues = queues.into_iter();
             seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
+        let routing = Routing::new(config, &functions, &ports, &eal.memory())?.map(Arc::new);
         let shared = Shared {
             stop: AtomicBool::new(false),
             go: AtomicBool::new(false),
@@ -150,7 +157,7 @@ impl<'eal> Runtime<'eal> {
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
-        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared })
+        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, routing, trusted, lcores, shared })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -165,7 +172,7 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared } = self;
+        let Self { eal, config, functions, known, pool, ports, seats, steering, routing, trusted, lcores, shared } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
@@ -198,7 +205,8 @@ impl<'eal> Runtime<'eal> {
             let mut joins = Vec::new();
             for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
                 let functions = functions.clone();
-                let plan = Plan { setup: setup.clone(), functions, forwarding, burst, clock, seat, trusted };
+                let routing = routing.clone();
+                let plan = Plan { setup: setup.clone(), functions, forwarding, routing, burst, clock, seat, trusted };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -247,6 +255,7 @@ struct Plan {
     setup: WorkerSetup,
     functions: Vec<Loaded>,
     forwarding: Option<ForwardingKind>,
+    routing: Option<Arc<Routing>>,
     burst: usize,
     clock: Clock,
     seat: Seat,
@@ -256,7 +265,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, burst, clock, seat, trusted } = plan;
+    let Plan { mut setup, functions, forwarding, routing, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -275,9 +284,16 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues.into_iter().flatten().collect();
     };
-    let forwarding = forwarding.map(ForwardingKind::make);
-    let mut pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
-    let Links { to_owner, as_owner, to_sender, as_sender } = links;
+    let Links { to_owner, as_owner, to_sender, as_sender, to_first } = links;
+    chain.forwarding = match (forwarding, &routing) {
+        (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
+        (Some(ForwardingKind::Router), Some(routing)) => {
+            Some(Box::new(routing.router(setup.index, to_first, chain.len())))
+        }
+        _ => None,
+    };
+    let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    pipeline.vlans = routing.as_ref().and_then(|routing| Vlans::new(&routing.tables, burst));
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];
     let ports = queues.into_iter().zip(to_sender).zip(directions);
