@@ -4,10 +4,15 @@ use crate::batch::Batch;
 use crate::context::Context;
 use crate::function::Budget;
 use crate::verdict::Verdict;
+use std::any::Any;
 
 /// Two halves around the chain. Without any, what no function decided about is dropped:
 /// nothing forwards by default.
-pub trait Forwarding {
+pub trait Forwarding: Any {
+    /// Before anything else is done with a batch that has come in by a port: moves packets from
+    /// outside into `inbound`, which is empty, where both ends of the chain are on this port.
+    fn separate(&mut self, _batch: &mut Batch, _inbound: &mut Batch) {}
+
     /// Before the first function sees a batch that has come in by a port.
     fn ingress(&mut self, _batch: &mut Batch, _cx: &mut Context<'_>) {}
 

@@ -9,7 +9,6 @@ use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
-use crate::router::Vlans;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::verdict::{DropReason, PortIx, Verdict};
@@ -49,10 +48,10 @@ pub(crate) struct Pipeline {
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
-    /// With interfaces that are VLANs: which side they are on.
-    pub(crate) vlans: Option<Vlans>,
     /// With several workers: who owns what.
     pub(crate) sorter: Option<Sorter>,
+    /// What came in from outside by a port that both ends of the chain share; mostly empty.
+    inbound: Option<Box<Batch>>,
     /// One burst per port, empty between passes.
     staged: Vec<Burst>,
     dropped: Burst,
@@ -67,22 +66,22 @@ impl Pipeline {
     ) -> Self {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
-        Self { chain, inside, outside, pool, counters, pending, vlans: None, sorter: None, staged, dropped }
+        let inbound = Some(Box::new(Batch::with_limit(Burst::CAPACITY)));
+        Self { chain, inside, outside, pool, counters, pending, sorter: None, inbound, staged, dropped }
     }
 
-    /// Takes a batch that has arrived at a port from there to the other end of the chain. Where the
-    /// port has VLANs these say which end is which.
+    /// Takes a batch that has arrived at a port, with the end of the chain that the port is, through
+    /// the chain.
     #[inline]
     pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
-        let Some(mut vlans) = self.vlans.take() else { return self.process(batch, direction, now, out) };
-        vlans.untag(batch);
-        if let Some(inbound) = vlans.inbound(batch) {
-            self.process(batch, direction, now, out);
-            self.process(inbound, Direction::Inbound, now, out);
-        } else {
-            self.process(batch, direction, now, out);
+        if let (Some(forwarding), Some(inbound)) = (&mut self.chain.forwarding, &mut self.inbound) {
+            forwarding.separate(batch, inbound);
         }
-        self.vlans = Some(vlans);
+        self.process(batch, direction, now, out);
+        if let Some(mut inbound) = self.inbound.take_if(|inbound| !inbound.is_empty()) {
+            self.process(&mut inbound, direction.reversed(), now, out);
+            self.inbound = Some(inbound);
+        }
     }
 
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is

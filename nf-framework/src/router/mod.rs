@@ -16,7 +16,6 @@ mod vlans;
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub(crate) use tables::{PortFacts, Tables};
 pub use tables::RouterError;
-pub(crate) use vlans::Vlans;
 
 use crate::context::{Context, Position};
 use crate::forwarding::Forwarding;
@@ -113,6 +112,14 @@ impl Router {
         self.tables.entrance(direction, vlan(packet, &self.tables))
     }
 
+    /// Works by other tables from here on, between two batches.
+    pub(crate) fn adopt(&mut self, tables: &Arc<Tables>) {
+        self.tables = Arc::clone(tables);
+        self.hops.clear();
+        self.hops.resize(tables.next_hops.len(), None);
+        self.linked = false;
+    }
+
     /// Gives a packet to the worker that owns the neighbours, to go on there at this place.
     fn stage(&mut self, mut packet: Mbuf, entrance: Entrance, cx: &mut Context<'_>) {
         entrance.write(&mut packet);
@@ -129,6 +136,10 @@ impl Router {
 }
 
 impl Forwarding for Router {
+    fn separate(&mut self, batch: &mut Batch, inbound: &mut Batch) {
+        vlans::separate(&self.tables, batch, inbound);
+    }
+
     fn ingress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         self.arrive(batch, cx);
         self.flush(cx);
@@ -144,7 +155,8 @@ impl Forwarding for Router {
         let now = cx.now();
         let mut out = Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
         if !std::mem::replace(&mut self.linked, true) {
-            for index in (0..MOST_INTERFACES).take_while(|index| self.tables.interface(*index).is_some()) {
+            // One more than there are now: earlier ones are gone.
+            for index in (0..MOST_INTERFACES).take_while(|index| owner.has_link(*index) || self.tables.interface(*index).is_some()) {
                 owner.set_link(index, self.tables.link(index), now, &mut out);
             }
         }

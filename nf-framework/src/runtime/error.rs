@@ -128,6 +128,9 @@ pub enum RuntimeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
+    /// The router cannot work with the addresses that the policy has.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// The chain has none of that name and type.
     #[error("the chain has no function {0:?} of this type")]
     NoSuchFunction(String),

@@ -30,7 +30,6 @@ use crate::forwarding::Wire;
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
-use crate::router::Vlans;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
@@ -38,7 +37,7 @@ use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
-use routing::Routing;
+use routing::{InForceRouter, Routing};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::num::NonZero;
@@ -189,11 +188,13 @@ impl<'eal> Runtime<'eal> {
         let (control_end, worker_ends) = eal.scope(|scope| {
             let controller = {
                 let (shared, setups) = (Arc::clone(&shared), Arc::clone(&setups));
+                let routing = routing.as_ref().map(InForceRouter::new);
                 scope.control("control", move || {
                     let control_shared = Arc::clone(&shared);
                     let _stop = StopAtEnd(&control_shared.stop);
                     let (generation, draining) = (Cell::new(1), Cell::new(false));
-                    let handle = Control { shared, ports, config, known, setups, in_force, generation, draining };
+                    let routing = routing.map(RefCell::new);
+                    let handle = Control { shared, ports, config, known, setups, in_force, routing, generation, draining };
                     let value = handle.wait_until_ready().then(|| control(&handle));
                     (value, handle.ports, handle.in_force)
                 })
@@ -293,7 +294,6 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         _ => None,
     };
     let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
-    pipeline.vlans = routing.as_ref().and_then(|routing| Vlans::new(&routing.tables, burst));
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];
     let ports = queues.into_iter().zip(to_sender).zip(directions);

@@ -10,7 +10,7 @@ use crate::function::{Function, NetworkFunction, Registry};
 use crate::headers::MacAddress;
 use crate::neighbours::Neighbours;
 use crate::report::{Balance, Report};
-use crate::router::{PortFacts, Router, RouterConfig, Tables, Vlans};
+use crate::router::{PortFacts, Router, RouterConfig, Tables};
 use crate::steering::{Links, Sorter, Steering};
 use crate::time::Instant;
 use crate::verdict::PortIx;
@@ -191,7 +191,6 @@ impl Trial {
         let last = PortIx(u16::try_from(macs.len() - 1).unwrap_or(0));
         for Lane { pipeline, to_first, .. } in &mut self.lanes {
             pipeline.outside = last;
-            pipeline.vlans = Vlans::new(&tables, Burst::CAPACITY);
             let (tables, neighbours, functions) = (Arc::clone(&tables), Arc::clone(&neighbours), pipeline.chain.len());
             let errors = config.icmp_errors_per_second;
             let router = Router::new(tables, neighbours, owner.take(), to_first.take(), functions, errors);
