@@ -55,6 +55,8 @@ mod forwarding;
 mod function;
 pub mod headers;
 mod mailbox;
+#[allow(dead_code, reason = "for the router, which comes next")]
+mod neighbours;
 mod report;
 mod runtime;
 mod steering;
@@ -79,6 +81,7 @@ pub use flow_table::{
 pub use forwarding::{Forwarding, Wire};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
+pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,

@@ -55,6 +55,17 @@ impl DropReason {
     /// A function that a new configuration replaced held it, or functions passed it to each
     /// other without end when their policies changed.
     pub const RELOADED: Self = Self(12);
+    /// An ARP packet or a message of Neighbour Discovery that breaks the rules of its RFC.
+    pub const NEIGHBOUR_INVALID: Self = Self(13);
+    /// An ARP packet or a message of Neighbour Discovery that is for others, or that nothing is
+    /// to be learned from.
+    pub const NEIGHBOUR_IGNORED: Self = Self(14);
+    /// It waited for its neighbour's address, and others came behind it, or too many wait.
+    pub const NEIGHBOUR_QUEUE_FULL: Self = Self(15);
+    /// Its neighbour is not known, and too many others are being looked for or in use.
+    pub const NEIGHBOUR_LIMIT: Self = Self(16);
+    /// It asks for an address of ours, and too many on its link do.
+    pub const NEIGHBOUR_FLOOD: Self = Self(17);
 
     /// The place of its counter.
     #[must_use]
@@ -65,7 +76,7 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 13] = [
+const BUILT_IN: [(&str, &str); 18] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
     ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
@@ -79,6 +90,11 @@ const BUILT_IN: [(&str, &str); 13] = [
     ("hand-over-full", "the worker that it was to be handed over to is behind: the ring to that worker is full"),
     ("draining", "no new sessions: the program is draining"),
     ("reloaded", "was held by a function, or went round between functions, that a reload changed"),
+    ("neighbour-invalid", "ARP or Neighbour Discovery that breaks the rules of its RFC"),
+    ("neighbour-ignored", "ARP or Neighbour Discovery that is for others, or that nothing is to be learned from"),
+    ("neighbour-queue-full", "waited for its neighbour's address while others came, or too many waited"),
+    ("neighbour-limit", "its neighbour is not known, and too many others are being looked for or in use"),
+    ("neighbour-flood", "asked for an address of ours while too many on its link did"),
 ];
 
 /// The drop reasons of a program: those of the framework and those that functions register
@@ -150,6 +166,11 @@ mod tests {
             (DropReason::HAND_OVER_FULL, "hand-over-full"),
             (DropReason::DRAINING, "draining"),
             (DropReason::RELOADED, "reloaded"),
+            (DropReason::NEIGHBOUR_INVALID, "neighbour-invalid"),
+            (DropReason::NEIGHBOUR_IGNORED, "neighbour-ignored"),
+            (DropReason::NEIGHBOUR_QUEUE_FULL, "neighbour-queue-full"),
+            (DropReason::NEIGHBOUR_LIMIT, "neighbour-limit"),
+            (DropReason::NEIGHBOUR_FLOOD, "neighbour-flood"),
         ] {
             assert_eq!(reasons.register(name, "").unwrap(), reason);
         }
