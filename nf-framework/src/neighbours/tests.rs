@@ -750,7 +750,8 @@ fn many_addresses_are_announced_at_a_bounded_rate_and_none_is_left_out() {
 #[test]
 fn a_duplicate_is_counted_each_time_reported_once_and_answered_every_ten_seconds() {
     let (us4, us6) = ("192.0.2.1", "2001:db8::1");
-    let cases: [(&str, &str, fn(u8) -> Vec<u8>); 5] = [
+    type Case = (&'static str, &'static str, fn(u8) -> Vec<u8>);
+    let cases: [Case; 5] = [
         ("5227 2.4: a request from our address", us4, |from| arp_request(from, "192.0.2.1", "192.0.2.2")),
         ("5227 2.4: an announcement of it", us4, |from| arp_request(from, "192.0.2.1", "192.0.2.1")),
         ("5227 2.4: a reply from it", us4, |from| arp_reply(from, "192.0.2.1", "192.0.2.1")),
