@@ -87,9 +87,7 @@ pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, S
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
-pub use router::{
-    InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side,
-};
+pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
     Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,

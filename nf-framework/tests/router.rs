@@ -185,7 +185,11 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
             frame
         };
         for (what, frame, reason) in [
-            ("another station", udp(host, PEER4.octets()).ethernet(HOST.0, [2, 9, 9, 9, 9, 9]).build(), "other-station"),
+            (
+                "another station",
+                udp(host, PEER4.octets()).ethernet(HOST.0, [2, 9, 9, 9, 9, 9]).build(),
+                "other-station",
+            ),
             (
                 "a unicast packet to all stations",
                 udp(host, PEER4.octets()).ethernet(HOST.0, MacAddress::BROADCAST.0).build(),
@@ -213,8 +217,16 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
             ("from IPv6 loopback", udp6("::1", "2001:db8:2::20").build(), "martian"),
             ("to IPv6 loopback", udp6("2001:db8:1::10", "::1").build(), "martian"),
             ("a loose source route", udp(host, PEER4.octets()).ipv4_options(&[131, 3, 4, 0]).build(), "source-routed"),
-            ("a strict one, behind another", udp(host, PEER4.octets()).ipv4_options(&[1, 137, 3, 4]).build(), "source-routed"),
-            ("options that lead nowhere", udp(host, PEER4.octets()).ipv4_options(&[7, 1, 0, 0]).build(), "source-routed"),
+            (
+                "a strict one, behind another",
+                udp(host, PEER4.octets()).ipv4_options(&[1, 137, 3, 4]).build(),
+                "source-routed",
+            ),
+            (
+                "options that lead nowhere",
+                udp(host, PEER4.octets()).ipv4_options(&[7, 1, 0, 0]).build(),
+                "source-routed",
+            ),
             ("a group", udp(host, [224, 0, 0, 5]).build(), "multicast"),
             (
                 "an IPv6 group",
@@ -442,8 +454,7 @@ fn a_packet_to_a_functions_address_finds_its_way_behind_the_function() {
         let outcome = send(trial, Direction::Outbound, &out);
         assert_eq!(outcome, Outcome { outside: vec![expected.build()], ..Outcome::default() });
         let back = from_peer().ipv4(FAR4, [198, 51, 100, 77]).time_to_live(9).udp(2, 1);
-        let expected =
-            Frame::new().ethernet(Trial::INSIDE_MAC.0, HOST.0).ipv4(FAR4, HOST4).time_to_live(8).udp(2, 1);
+        let expected = Frame::new().ethernet(Trial::INSIDE_MAC.0, HOST.0).ipv4(FAR4, HOST4).time_to_live(8).udp(2, 1);
         let outcome = send(trial, Direction::Inbound, &back);
         assert_eq!(outcome, Outcome { inside: vec![expected.build()], ..Outcome::default() });
     });
@@ -516,10 +527,7 @@ fn with_functions_a_packet_does_not_go_back_to_its_side_past_them() {
         introduce(&mut trial);
         let outcome = send(&mut trial, Direction::Outbound, &frame);
         assert_eq!((outcome.held, outcome.inside.len()), (1, 1));
-        let answer = Frame::new()
-            .ethernet(NEXT.0, Trial::INSIDE_MAC.0)
-            .arp_reply([192, 0, 2, 99], OWN4)
-            .build();
+        let answer = Frame::new().ethernet(NEXT.0, Trial::INSIDE_MAC.0).arp_reply([192, 0, 2, 99], OWN4).build();
         let outcome = trial.send(Direction::Outbound, &[answer]);
         assert_eq!((outcome.held, outcome.inside.len()), (-1, 1));
         trial.check_for_leaks();
@@ -603,9 +611,8 @@ fn on_one_port_the_vlan_tells_the_sides_apart() {
             let to_management = from_host().vlan(10).ipv4(HOST4, [10, 0, 0, 2]).udp(1, 2);
             let frames = [&there, &back, &stray, &deep, &to_management].map(Frame::build);
             let mut outcome = trial.send(Direction::Outbound, &frames);
-            let gone = |to: MacAddress, vlan, frame: Frame| {
-                frame.ethernet(Trial::INSIDE_MAC.0, to.0).vlan(vlan).build()
-            };
+            let gone =
+                |to: MacAddress, vlan, frame: Frame| frame.ethernet(Trial::INSIDE_MAC.0, to.0).vlan(vlan).build();
             let expected = {
                 let plain = Frame::new().ipv4(HOST4, PEER4).time_to_live(8).udp(1, 2);
                 let reply = Frame::new().ipv4(PEER4, HOST4).time_to_live(63).udp(2, 1);

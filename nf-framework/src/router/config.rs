@@ -109,8 +109,9 @@ impl FromStr for InterfaceAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (address, length) =
-            text.split_once('/').ok_or_else(|| format!("{text:?} has no prefix length: write {text}/24 or the like"))?;
+        let (address, length) = text
+            .split_once('/')
+            .ok_or_else(|| format!("{text:?} has no prefix length: write {text}/24 or the like"))?;
         let address: IpAddr = address.parse().map_err(|_| format!("{text:?} does not begin with an IP address"))?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let length: u8 = length

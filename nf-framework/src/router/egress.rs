@@ -2,15 +2,15 @@
 
 use super::icmp::IcmpError;
 use super::tables::Way;
-use super::{ETHERNET, complain, HOPS_LAST, Hop, Out, Router, ingress, ip_packet, tag};
+use super::{ETHERNET, HOPS_LAST, Hop, Out, Router, complain, ingress, ip_packet, tag};
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
-use std::sync::atomic::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
 
 /// What becomes of a packet at the end.

@@ -213,4 +213,3 @@ pub(crate) fn reply_to_echo(frame: &mut [u8]) -> bool {
     std::mem::swap(&mut headers.ethernet.source, &mut headers.ethernet.destination);
     true
 }
-

@@ -3,15 +3,15 @@
 use super::egress::of_v4;
 use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
-use super::{ETHERNET, complain, Found, Out, Router, tag, vlan};
+use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
 use crate::batch::Batch;
 use crate::context::{Context, Direction};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, checksum};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, Verdict};
 use dpdk_rs::{Burst, Mbuf};
-use std::sync::atomic::Ordering;
 use std::net::Ipv6Addr;
+use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
 
 /// What a look at a frame says.
@@ -153,7 +153,9 @@ impl Router {
         cx: &mut Context<'_>,
     ) -> Option<DropReason> {
         // Not about what came to a group of stations.
-        if EthernetHeader::ref_from_prefix(packet.data()).is_ok_and(|(ethernet, _)| !ethernet.destination.is_multicast()) {
+        if EthernetHeader::ref_from_prefix(packet.data())
+            .is_ok_and(|(ethernet, _)| !ethernet.destination.is_multicast())
+        {
             complain(&self.tables, &mut self.errors, error, packet, cx);
         }
         Some(reason)

@@ -14,8 +14,8 @@ mod trie;
 mod vlans;
 
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
-pub(crate) use tables::{PortFacts, Tables};
 pub use tables::RouterError;
+pub(crate) use tables::{PortFacts, Tables};
 
 use crate::context::{Context, Position};
 use crate::forwarding::Forwarding;
@@ -155,9 +155,12 @@ impl Forwarding for Router {
         let now = cx.now();
         let mut out = Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
         if !std::mem::replace(&mut self.linked, true) {
-            // One more than there are now: earlier ones are gone.
-            for index in (0..MOST_INTERFACES).take_while(|index| owner.has_link(*index) || self.tables.interface(*index).is_some()) {
-                owner.set_link(index, self.tables.link(index), now, &mut out);
+            for index in 0..MOST_INTERFACES {
+                let link = self.tables.link(index);
+                if link.is_none() && !owner.has_link(index) {
+                    break;
+                }
+                owner.set_link(index, link, now, &mut out);
             }
         }
         owner.tick(now, budget.0 as usize, &mut out);
@@ -170,13 +173,7 @@ impl Forwarding for Router {
 
 /// Tells the sender of a packet why it was not delivered, if it may be told and not too many were.
 /// The error goes back from the end of the chain that the context is at.
-fn complain(
-    tables: &Tables,
-    errors: &mut TokenBucket,
-    error: IcmpError,
-    about: &Mbuf,
-    cx: &mut Context<'_>,
-) {
+fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: &Mbuf, cx: &mut Context<'_>) {
     let Some(ip) = ip_packet(about.data()) else { return };
     let Some(to) = icmp::who_is_told(ip) else { return };
     let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));

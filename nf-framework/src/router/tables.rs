@@ -165,7 +165,8 @@ impl Tables {
         let mut ways: BTreeMap<Prefix, Way> = BTreeMap::new();
         let mut next_hops = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let way = route_way((index, route, &config.routes[..index]), &interfaces, &mut next_hops).map_err(RouterError::Invalid)?;
+            let way = route_way((index, route, &config.routes[..index]), &interfaces, &mut next_hops)
+                .map_err(RouterError::Invalid)?;
             ways.insert(route.to, way);
         }
         for (index, interface) in (0..).zip(&interfaces) {
@@ -234,7 +235,11 @@ impl Tables {
         let addresses: Vec<(IpAddr, u8)> =
             interface.addresses.iter().map(|own| (own.address, own.prefix.length())).collect();
         let services = self.services.get(usize::from(index)).map_or(&[][..], Vec::as_slice);
-        Some(Link::new(interface.mac, &addresses).with_services(services).with_on_link(&self.on_link[usize::from(index)]))
+        Some(
+            Link::new(interface.mac, &addresses)
+                .with_services(services)
+                .with_on_link(&self.on_link[usize::from(index)]),
+        )
     }
 
     pub(crate) fn interface(&self, index: u16) -> Option<&Interface> {
@@ -348,10 +353,12 @@ fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interfac
         let mut addresses = Vec::new();
         for (place, own) in written.addresses.iter().enumerate() {
             let key = format!("addresses[{place}]");
-            let elsewhere = interfaces.iter().flat_map(|other| other.addresses.iter().map(move |theirs| (other, theirs)));
+            let elsewhere =
+                interfaces.iter().flat_map(|other| other.addresses.iter().map(move |theirs| (other, theirs)));
             let mut taken = elsewhere.filter(|(_, theirs)| !is_link_local(theirs.address));
             if let Some((other, theirs)) = taken.find(|(_, theirs)| overlap(theirs.prefix, own.prefix)) {
-                let message = format!("{own} overlaps with {theirs} of {:?}: each link has prefixes of its own", other.name);
+                let message =
+                    format!("{own} overlaps with {theirs} of {:?}: each link has prefixes of its own", other.name);
                 return Err(invalid(&key, message));
             }
             if addresses.iter().any(|earlier: &InterfaceAddress| earlier.address == own.address) {
@@ -433,10 +440,14 @@ fn route_way(
             if position == next_hops.len() {
                 next_hops.push(hop);
             }
-            let position = u16::try_from(position).map_err(|_| invalid("via", "more than 65536 next hops".to_owned()))?;
+            let position =
+                u16::try_from(position).map_err(|_| invalid("via", "more than 65536 next hops".to_owned()))?;
             Ok(Way::Via(position))
         }
-        _ => Err(invalid("to", "a route has either via, with an interface or without, or interface, or refuse".to_owned())),
+        _ => Err(invalid(
+            "to",
+            "a route has either via, with an interface or without, or interface, or refuse".to_owned(),
+        )),
     }
 }
 
@@ -452,4 +463,3 @@ pub(crate) fn any_source(interfaces: &[Interface], v4: bool) -> Option<IpAddr> {
     let sources = || interfaces.iter().filter_map(|interface| source(interface, v4));
     sources().find(|address| !is_link_local(*address)).or_else(|| sources().next())
 }
-

@@ -1,8 +1,8 @@
 //! A configuration that is read and validated as a whole.
 
-use super::{ForwardingKind, RuntimeConfig};
 use super::closure::FromClosure;
 use super::loaded::{AnyFunction, Loaded};
+use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;

@@ -2,8 +2,8 @@
 
 use crate::function::SetupError;
 use crate::mailbox::WorkerStopped;
-use crate::steering::{Affinity, AffinityConflict};
 use crate::router::RouterError;
+use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
 
 /// Why a program does not run, or did not go on running.

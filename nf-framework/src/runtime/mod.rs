@@ -171,7 +171,8 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, seats, steering, routing, trusted, lcores, shared } = self;
+        let Self { eal, config, functions, known, pool, ports, seats, steering, routing, trusted, lcores, shared } =
+            self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
@@ -194,7 +195,8 @@ impl<'eal> Runtime<'eal> {
                     let _stop = StopAtEnd(&control_shared.stop);
                     let (generation, draining) = (Cell::new(1), Cell::new(false));
                     let routing = routing.map(RefCell::new);
-                    let handle = Control { shared, ports, config, known, setups, in_force, routing, generation, draining };
+                    let handle =
+                        Control { shared, ports, config, known, setups, in_force, routing, generation, draining };
                     let value = handle.wait_until_ready().then(|| control(&handle));
                     (value, handle.ports, handle.in_force)
                 })

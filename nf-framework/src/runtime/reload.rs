@@ -22,12 +22,12 @@ use crate::changes::{Change, Changes, Table, Value, table_of_typed};
 use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
 use crate::function::{Function, SetupError, WorkerSetup};
-use crate::router::{Router, RouterConfig, RouterError, Tables};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
+use crate::router::{Router, RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
 use crate::verdict::DropReason;
-use std::collections::BTreeMap;
 use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -253,13 +253,19 @@ impl Control {
     fn check_fixed(&self, file: &ConfigFile, config: &RuntimeConfig) -> Result<(), ConfigError> {
         // Of the router only what the owner of the neighbours was made with.
         let fixed_part = |config: &RuntimeConfig| {
-            let router = config.router.clone().map(|router| {
-                RouterConfig { interfaces: BTreeMap::new(), routes: Vec::new(), ..router }
+            let router = config.router.clone().map(|router| RouterConfig {
+                interfaces: BTreeMap::new(),
+                routes: Vec::new(),
+                ..router
             });
             RuntimeConfig { router, ..config.clone() }
         };
         let (old, new) = (fixed_part(&self.config), fixed_part(config));
-        if old == new { Ok(()) } else { Err(fixed(file, &Changes::between(&table_of_typed(&old), &table_of_typed(&new)))) }
+        if old == new {
+            Ok(())
+        } else {
+            Err(fixed(file, &Changes::between(&table_of_typed(&old), &table_of_typed(&new))))
+        }
     }
 
     /// What the routers need under a file's configuration and the functions' next policies.
@@ -276,11 +282,7 @@ impl Control {
     }
 
     /// The same; `None` for the configuration that is in force.
-    fn rebuild_router(
-        &self,
-        config: Option<&RouterConfig>,
-        next: &[Next],
-    ) -> Result<Option<NextRouter>, RouterError> {
+    fn rebuild_router(&self, config: Option<&RouterConfig>, next: &[Next]) -> Result<Option<NextRouter>, RouterError> {
         let (Some(routing), Some(setup)) = (&self.routing, self.setups.first()) else { return Ok(None) };
         let routing = routing.borrow();
         let in_force = self.in_force.borrow();
@@ -380,13 +382,7 @@ fn park(next: &Next, mut setup: WorkerSetup, chain: &mut Chain) -> Result<(), Se
 }
 
 /// On a worker, between two bursts.
-fn change_over(
-    generation: u64,
-    next: &[Next],
-    tables: Option<&Arc<Tables>>,
-    chain: &mut Chain,
-    cx: &mut Context<'_>,
-) {
+fn change_over(generation: u64, next: &[Next], tables: Option<&Arc<Tables>>, chain: &mut Chain, cx: &mut Context<'_>) {
     // All but what goes round for ever has arrived; it would meet both generations.
     cx.drop_pending(DropReason::RELOADED);
     for Next { index, function, policy } in next {

@@ -1,9 +1,9 @@
 //! What the workers' routers have in common.
 
+use super::RuntimeConfig;
 use super::config::ForwardingKind;
 use super::error::RuntimeError;
 use super::loaded::Loaded;
-use super::RuntimeConfig;
 use crate::classifier::Prefix;
 use crate::headers::MacAddress;
 use crate::neighbours::{NeighbourTable, Neighbours};
