@@ -61,7 +61,7 @@ impl Router {
                 Arrival::V4(destination) => v4.push(slot, destination),
                 Arrival::V6(destination) => v6.push(slot, destination),
                 Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
-                Arrival::Neighbours(interface) => self.to_neighbours(slot, interface, batch, cx),
+                Arrival::Neighbours(interface) => self.give_to_neighbours(slot, interface, batch, cx),
             }
         }
         self.tables.look_up_v4(&v4.destinations[..v4.count], &mut v4.targets[..v4.count]);
@@ -169,7 +169,7 @@ impl Router {
         if let (Some(index), Some(protocol)) = (came_in, discovery(packet.data()))
             && protocol
         {
-            return self.to_neighbours(slot, index, batch, cx);
+            return self.give_to_neighbours(slot, index, batch, cx);
         }
         let Some(packet) = batch.packet_mut(slot) else { return };
         if icmp::reply_to_echo(packet.data_mut()) {
@@ -186,7 +186,7 @@ impl Router {
 
     /// Gives what the neighbours say to their owner.
     #[cold]
-    fn to_neighbours(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn give_to_neighbours(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
         let Some(packet) = batch.take(slot) else { return };
         match &mut self.owner {
             Some(owner) => {

@@ -25,7 +25,7 @@ pub(super) trait Address: Copy {
 }
 
 impl Address for u32 {
-    const BITS: u32 = Self::BITS;
+    const BITS: Self = Self::BITS;
 
     #[inline]
     fn bits(self, from: u32, count: u32) -> usize {

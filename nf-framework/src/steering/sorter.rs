@@ -223,7 +223,7 @@ mod tests {
 
     impl<'a> Bench<'a> {
         fn new(lab: &'a Lab<'a>, name: &str, told: bool) -> Self {
-            let mut links = connect(lab.eal, name, 2, true, &[]).unwrap();
+            let mut links = connect(lab.eal, name, 2, (true, false), &[]).unwrap();
             let (other, own) = (links.pop().unwrap(), links.pop().unwrap());
             let (batch, counters) = (Batch::with_limit(64), WorkerCounters::new(2, 0));
             Self { lab, sorter: Sorter::new(steering(), 0, own.to_owner, [told; 2]), batch, counters, other }
