@@ -53,6 +53,7 @@ mod context;
 mod counters;
 mod flow_table;
 mod forwarding;
+mod fragments;
 mod function;
 pub mod headers;
 mod mailbox;
@@ -79,6 +80,7 @@ pub use flow_table::{
     Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
 };
 pub use forwarding::{Forwarding, Wire};
+pub use fragments::FragmentsConfig;
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};

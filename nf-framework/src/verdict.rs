@@ -55,6 +55,23 @@ impl DropReason {
     /// A function that a new configuration replaced held it, or functions passed it to each
     /// other without end when their policies changed.
     pub const RELOADED: Self = Self(12);
+    /// A first fragment without all its headers (RFC 1858, RFC 7112), or TCP data where its header
+    /// should be (RFC 3128).
+    pub const FRAGMENT_HEADERS: Self = Self(13);
+    /// A fragment that is empty, no multiple of 8 octets and not the last, or beyond the longest
+    /// packet.
+    pub const FRAGMENT_LENGTH: Self = Self(14);
+    /// It overlaps another fragment of its packet, or they tell different lengths: all that still
+    /// comes of the packet is dropped (RFC 5722).
+    pub const FRAGMENT_OVERLAP: Self = Self(15);
+    /// The same fragment was here before.
+    pub const FRAGMENT_DUPLICATE: Self = Self(16);
+    /// Its packet has more fragments than are kept track of.
+    pub const FRAGMENT_MANY: Self = Self(17);
+    /// There is no room for one more packet in fragments, or to hold one more fragment.
+    pub const FRAGMENTS_FULL: Self = Self(18);
+    /// It was held for the first fragment of its packet, which did not come in time.
+    pub const FRAGMENT_EXPIRED: Self = Self(19);
 
     /// The place of its counter.
     #[must_use]
@@ -65,7 +82,7 @@ impl DropReason {
 }
 
 /// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 13] = [
+const BUILT_IN: [(&str, &str); 20] = [
     ("undecided", "no function decided, and nothing forwards what is undecided"),
     ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
     ("no-such-port", "a function sent it to a port that the program does not have"),
@@ -79,6 +96,13 @@ const BUILT_IN: [(&str, &str); 13] = [
     ("hand-over-full", "the worker that it was to be handed over to is behind: the ring to that worker is full"),
     ("draining", "no new sessions: the program is draining"),
     ("reloaded", "was held by a function, or went round between functions, that a reload changed"),
+    ("fragment-headers", "a first fragment without all its headers, or TCP data where its header should be"),
+    ("fragment-length", "a fragment that is empty, no multiple of 8 octets, or beyond the longest packet"),
+    ("fragment-overlap", "overlaps another fragment of its packet, or they tell different lengths"),
+    ("fragment-duplicate", "the same fragment was here before"),
+    ("fragment-many", "its packet has more fragments than are kept track of"),
+    ("fragments-full", "no room for one more packet in fragments, or to hold one more fragment"),
+    ("fragment-expired", "was held for the first fragment of its packet, which did not come in time"),
 ];
 
 /// The drop reasons of a program: those of the framework and those that functions register

@@ -8,6 +8,7 @@ use crate::chain::Chain;
 use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
 use crate::forwarding::Forwarding;
+use crate::fragments::Fragments;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
 use crate::steering::{Entrance, Sorter, hand_over};
@@ -50,6 +51,8 @@ pub(crate) struct Pipeline {
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
+    /// Where a function cares about flows: what brings a packet's fragments together.
+    pub(crate) fragments: Option<Fragments>,
     /// With several workers: who owns what.
     pub(crate) sorter: Option<Sorter>,
     /// One burst per port, empty between passes.
@@ -67,20 +70,31 @@ impl Pipeline {
     ) -> Self {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
-        Self { chain, forwarding, inside, outside, pool, counters, pending, sorter: None, staged, dropped }
+        let (fragments, sorter) = (None, None);
+        Self { chain, forwarding, inside, outside, pool, counters, pending, fragments, sorter, staged, dropped }
     }
 
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
     /// this worker's, and then whatever that set free.
     pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
-        if let Some(sorter) = &mut self.sorter {
-            sorter.sort(batch, direction, &self.counters);
+        if let Some(fragments) = &mut self.fragments {
+            fragments.look_at(batch, direction, now, &self.counters);
+        }
+        loop {
+            if let Some(sorter) = &mut self.sorter {
+                sorter.sort(batch, direction, &self.counters);
+            }
             if batch.is_empty() {
-                return batch.empty();
+                batch.empty();
+            } else {
+                self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
+                self.release_pending(batch, now, out);
+            }
+            // A first fragment may have set more free than fit into its batch.
+            if !self.fragments.as_mut().is_some_and(|fragments| fragments.refill(batch)) {
+                break;
             }
         }
-        self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
-        self.release_pending(batch, now, out);
     }
 
     /// Takes packets that another worker has handed over through the chain, each from where it
@@ -200,6 +214,9 @@ impl Pipeline {
 
     /// Housekeeping of every function.
     pub(crate) fn tick(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        if let Some(fragments) = &mut self.fragments {
+            fragments.tick(now, &self.counters);
+        }
         let (chain, mut cx) = self.outside_of_batches(now);
         chain.tick(&mut cx, TICK_BUDGET);
         self.release_pending(batch, now, out);
@@ -222,6 +239,9 @@ impl Pipeline {
 
     /// Drops what still waits; the program stops.
     pub(crate) fn stop(&mut self) {
+        if let Some(fragments) = &mut self.fragments {
+            fragments.stop(&self.counters);
+        }
         let waiting = self.pending.clear();
         bump(&self.counters.drops[DropReason::STOPPED.index()], waiting as u64);
         self.counters.pending.store(0, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The framework's part of a configuration file.
 
 use crate::forwarding::{Forwarding, Wire};
+use crate::fragments::FragmentsConfig;
 use serde::{Deserialize, Serialize};
 
 /// The framework's part of a configuration file: everything outside of the functions' tables.
@@ -20,6 +21,9 @@ pub struct RuntimeConfig {
     pub burst: usize,
     /// Packets in the pool; enough for every queue and worker unless given.
     pub packets: Option<u32>,
+    /// What is remembered of packets that come in fragments.
+    #[serde(default)]
+    pub fragments: FragmentsConfig,
 }
 
 fn usual_burst() -> usize {

@@ -74,6 +74,9 @@ impl Functions {
         if config.ports.descriptors == 0 {
             return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
         }
+        if let Some((key, why)) = config.fragments.fault() {
+            return Err(file.error_at("fragments", key, why));
+        }
         let known = names.join(", ");
         let chain = match config.chain {
             Some(chain) => chain,

@@ -25,13 +25,14 @@ pub use reload::{Reload, ReloadError};
 use crate::chain::Chain;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
+use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
@@ -69,6 +70,8 @@ pub struct Runtime<'eal> {
     /// By worker.
     seats: Vec<Seat>,
     steering: Option<Arc<Steering>>,
+    /// Where a function cares about flows.
+    fragments: Option<FragmentsConfig>,
     /// Whether the device of each end brings packets to their owners.
     trusted: [bool; 2],
     lcores: Vec<Lcore>,
@@ -107,6 +110,9 @@ impl<'eal> Runtime<'eal> {
         if config.ports.descriptors == 0 {
             return Err(RuntimeError::NoDescriptors);
         }
+        if let Some((key, why)) = config.fragments.fault() {
+            return Err(RuntimeError::Fragments { key, why });
+        }
         let name_of = |loaded: &Loaded| loaded.function.name().to_owned();
         let names: Vec<String> = functions.iter().map(name_of).collect();
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
@@ -114,7 +120,8 @@ impl<'eal> Runtime<'eal> {
         }
         let lcores = eal.lcores();
         let workers = workers_of(eal);
-        let plan = PortPlan::new(eal, &config.ports, workers, loaded::affinity(&functions)?)?;
+        let affinity = loaded::affinity(&functions)?;
+        let plan = PortPlan::new(eal, &config.ports, workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {
@@ -150,7 +157,8 @@ impl<'eal> Runtime<'eal> {
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
-        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared })
+        let fragments = loaded::fragments(&config, affinity);
+        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, fragments, trusted, lcores, shared })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -165,7 +173,8 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared } = self;
+        let Self { eal, config, functions, known, pool, ports, seats, steering, fragments, trusted, lcores, shared } =
+            self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
@@ -198,7 +207,7 @@ impl<'eal> Runtime<'eal> {
             let mut joins = Vec::new();
             for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
                 let functions = functions.clone();
-                let plan = Plan { setup: setup.clone(), functions, forwarding, burst, clock, seat, trusted };
+                let plan = Plan { setup: setup.clone(), functions, forwarding, fragments, burst, clock, seat, trusted };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -247,6 +256,7 @@ struct Plan {
     setup: WorkerSetup,
     functions: Vec<Loaded>,
     forwarding: Option<ForwardingKind>,
+    fragments: Option<FragmentsConfig>,
     burst: usize,
     clock: Clock,
     seat: Seat,
@@ -256,7 +266,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, burst, clock, seat, trusted } = plan;
+    let Plan { mut setup, functions, forwarding, fragments, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -277,6 +287,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     };
     let forwarding = forwarding.map(ForwardingKind::make);
     let mut pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
     let Links { to_owner, as_owner, to_sender, as_sender } = links;
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];

@@ -5,13 +5,14 @@ use crate::chain::Chain;
 use crate::context::{Context, Direction};
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::{Forwarding, Wire};
+use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Function, NetworkFunction, Registry};
 use crate::report::{Balance, Report};
 use crate::steering::{Links, Sorter, Steering};
 use crate::time::Instant;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Transmit};
-use dpdk_rs::{Burst, Consumer, Mempool};
+use dpdk_rs::{Burst, Consumer, HashKey, Mempool};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,8 @@ pub struct Outcome {
     pub dropped: BTreeMap<String, u64>,
     /// Packets that functions consumed.
     pub consumed: u64,
-    /// By how many the packets that functions hold have become more, or less.
+    /// By how many the packets that functions and virtual reassembly hold have become more, or
+    /// less.
     pub held: i64,
 }
 
@@ -115,9 +117,10 @@ impl Trial {
             counters.push(of_worker);
             lanes.push(Lane { pipeline, as_owner });
         }
+        let several = all_steering.is_some();
         let batch = Batch::with_limit(Burst::CAPACITY);
         let out = out_of(&pool);
-        Self {
+        let trial = Self {
             lanes,
             steering: all_steering,
             batch,
@@ -130,7 +133,18 @@ impl Trial {
             balance: Balance::default(),
             drops: BTreeMap::new(),
             out,
+        };
+        if several { trial.with_fragments(FragmentsConfig::default()) } else { trial }
+    }
+
+    /// With virtual reassembly, as a program has it whose functions care about flows, and a trial
+    /// [at wrong workers](crate::testing::Lab::trial_at_wrong_workers) for such functions.
+    #[must_use]
+    pub fn with_fragments(mut self, config: FragmentsConfig) -> Self {
+        for lane in &mut self.lanes {
+            lane.pipeline.fragments = Some(Fragments::new(&config, HashKey::from_seed(1)));
         }
+        self
     }
 
     /// Without forwarding: what no function decides about is dropped.
@@ -319,7 +333,8 @@ impl Trial {
     }
 
     fn held(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len()).sum()
+        let fragments = |lane: &Lane| lane.pipeline.fragments.as_ref().map_or(0, Fragments::held);
+        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len() + fragments(lane)).sum()
     }
 }
 
