@@ -1,16 +1,20 @@
 //! Virtual reassembly on bytes and virtual time, and against a model that knows nothing of it.
 
-use super::FragmentsConfig;
 use super::piece::{Piece, may_be_fragment};
 use super::table::{Limits, MOST_PIECES, Outcome, Table, WAYS};
-use crate::Instant;
+use super::{Fragments, FragmentsConfig};
+use crate::annotation::Annotation;
+use crate::batch::Batch;
 use crate::context::Direction;
+use crate::counters::WorkerCounters;
 use crate::steering::Ports;
-use crate::testing::Frame;
-use crate::verdict::DropReason;
+use crate::testing::{Frame, lab};
+use crate::time::Instant;
+use crate::verdict::{DropReason, Verdict};
 use dpdk_rs::HashKey;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const A4: [u8; 4] = [192, 0, 2, 1];
@@ -561,6 +565,33 @@ fn a_configuration_is_within_bounds_or_says_which_key_is_not() {
     ] {
         assert_eq!(config.fault().as_ref().map(|(key, why)| (*key, why.as_str())), fault);
     }
+}
+
+#[test]
+fn a_packet_that_has_just_arrived_knows_nothing_of_another_life() {
+    lab(|lab| {
+        let counters = WorkerCounters::new(2, 0);
+        let mut fragments = Fragments::new(&FragmentsConfig::default(), HashKey::from_seed(1));
+        let (mut batch, whole) = (Batch::with_limit(64), v4().udp(1, 2).build());
+        let stale = Annotation { ports: Some(Ports::Both(3, 4)), next_hop: Some(5) };
+        let later = part(&v4(), 48, 8, false);
+        for frame in [&whole, &later, &whole] {
+            let mut packet = lab.pool.alloc().unwrap();
+            assert!(packet.set_contents(frame));
+            stale.write(&mut packet);
+            batch.push(packet).unwrap();
+        }
+        fragments.look_at(&mut batch, IN, Instant::START, &counters);
+        assert_eq!((fragments.held(), batch.undecided().count()), (1, 2));
+        batch.each(|packet| {
+            assert_eq!((packet.data(), Annotation::of(packet)), (&*whole, Annotation::default()));
+            Verdict::Next
+        });
+        batch.empty();
+        fragments.stop(&counters);
+        assert_eq!(counters.drops[DropReason::STOPPED.index()].load(Ordering::Relaxed), 1);
+        assert_eq!((fragments.held(), counters.fragments.load(Ordering::Relaxed)), (0, 0));
+    });
 }
 
 /// What the model knows of one datagram: every octet that has come.
