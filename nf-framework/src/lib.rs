@@ -80,7 +80,7 @@ pub use flow_table::{
     Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
 };
 pub use forwarding::{Forwarding, Wire};
-pub use fragments::FragmentsConfig;
+pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};

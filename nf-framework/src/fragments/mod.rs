@@ -14,16 +14,19 @@
 
 mod config;
 mod piece;
+mod split;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use config::FragmentsConfig;
+pub use split::{SplitError, split_ipv4};
 
 use crate::annotation::Annotation;
 use crate::batch::Batch;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::headers::{EtherType, EthernetHeader, MAX_VLAN_TAGS, VlanTag};
 use crate::time::Instant;
 use crate::verdict::DropReason;
 use dpdk_rs::{Burst, HashKey, Mbuf};
@@ -31,9 +34,25 @@ use piece::{Piece, may_be_fragment};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use table::{Outcome, Table};
+use zerocopy::FromBytes;
 
 /// Of 64 datagrams each: what one tick looks through.
 const BUCKETS_PER_TICK: usize = 2;
+
+/// What a frame carries behind its Ethernet header and tags, the identifiers of the tags (outermost
+/// first, all ones where there is none), and where it begins.
+fn behind_tags(frame: &[u8]) -> Option<(EtherType, [[u8; 2]; MAX_VLAN_TAGS], usize)> {
+    let (ethernet, mut rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    let (mut ether_type, mut vlan) = (ethernet.ether_type, [[0xff; 2]; MAX_VLAN_TAGS]);
+    for id in &mut vlan {
+        if ether_type.is_vlan() {
+            let (tag, inner) = VlanTag::ref_from_prefix(rest).ok()?;
+            *id = tag.id().to_be_bytes();
+            (ether_type, rest) = (tag.ether_type, inner);
+        }
+    }
+    Some((ether_type, vlan, frame.len() - rest.len()))
+}
 
 /// One worker's virtual reassembly.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! What a fragment says of itself: read from the frame's bytes, judged by nothing but them.
 
+use super::behind_tags;
 use crate::context::Direction;
 use crate::headers::{
-    EtherType, EthernetHeader, Fragment, IcmpHeader, Icmpv6Header, IpProtocol, Ipv4Header, Ipv6Extensions, Ipv6Header,
-    MAX_VLAN_TAGS, TcpHeader, UdpHeader, VlanTag,
+    EtherType, Fragment, IcmpHeader, Icmpv6Header, IpProtocol, Ipv4Header, Ipv6Extensions, Ipv6Header, MAX_VLAN_TAGS,
+    TcpHeader, UdpHeader, VlanTag,
 };
 use crate::steering::Ports;
 use crate::verdict::DropReason;
@@ -73,15 +74,8 @@ impl Piece {
     /// the functions to refuse as they refuse others of its kind. An error is a fragment that is
     /// dropped for what it is, whatever comes with it.
     pub(super) fn of_frame(frame: &[u8], direction: Direction) -> Option<Result<Self, DropReason>> {
-        let (ethernet, mut rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
-        let (mut ether_type, mut vlan) = (ethernet.ether_type, [[0xff; 2]; MAX_VLAN_TAGS]);
-        for id in &mut vlan {
-            if ether_type.is_vlan() {
-                let (tag, inner) = VlanTag::ref_from_prefix(rest).ok()?;
-                *id = tag.id().to_be_bytes();
-                (ether_type, rest) = (tag.ether_type, inner);
-            }
-        }
+        let (ether_type, vlan, start) = behind_tags(frame)?;
+        let rest = frame.get(start..)?;
         let source = |version, address| Source { address, version, side: direction as u8, vlan };
         match ether_type {
             EtherType::IPV4 => Self::of_ipv4(rest, |address| source(4, address)),
@@ -178,6 +172,7 @@ impl Piece {
             return Ok(self);
         }
         let both = |source: u16, destination: u16| Some(Ports::Both(source, destination));
+        let identifier = |of_query: Option<u16>| of_query.map_or(Ports::None, Ports::Identifier);
         let ports = match protocol {
             IpProtocol::TCP => TcpHeader::ref_from_prefix(data)
                 .ok()
@@ -187,14 +182,12 @@ impl Piece {
             IpProtocol::UDP => UdpHeader::ref_from_prefix(data)
                 .ok()
                 .and_then(|(udp, _)| both(udp.source_port.get(), udp.destination_port.get())),
-            IpProtocol::ICMP if protocol == icmp => IcmpHeader::ref_from_prefix(data).ok().map(|(message, _)| {
-                let has = message.message_type.has_identifier();
-                if has { Ports::Identifier(message.identifier()) } else { Ports::None }
-            }),
-            IpProtocol::ICMPV6 if protocol == icmp => Icmpv6Header::ref_from_prefix(data).ok().map(|(message, _)| {
-                let has = message.message_type.has_identifier();
-                if has { Ports::Identifier(message.identifier()) } else { Ports::None }
-            }),
+            IpProtocol::ICMP if protocol == icmp => IcmpHeader::ref_from_prefix(data)
+                .ok()
+                .map(|(message, _)| identifier(message.message_type.has_identifier().then(|| message.identifier()))),
+            IpProtocol::ICMPV6 if protocol == icmp => Icmpv6Header::ref_from_prefix(data)
+                .ok()
+                .map(|(message, _)| identifier(message.message_type.has_identifier().then(|| message.identifier()))),
             _ => Some(Ports::None),
         };
         ports.map(|ports| Self { ports: Some(ports), ..self }).ok_or(DropReason::FRAGMENT_HEADERS)
