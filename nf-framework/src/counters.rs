@@ -71,6 +71,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) pending: AtomicU64,
     /// Packets that what stands around the chain holds now.
     pub(crate) held_around: AtomicU64,
+    /// Fragments that wait for the first one of their packet.
+    pub(crate) fragments: AtomicU64,
     /// Packets put into the rings to other workers.
     pub(crate) handed_over: AtomicU64,
     /// Packets taken out of the rings from other workers.
@@ -91,6 +93,7 @@ impl WorkerCounters {
             consumed: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             held_around: AtomicU64::new(0),
+            fragments: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
             generation: AtomicU64::new(1),

@@ -53,6 +53,7 @@ mod context;
 mod counters;
 mod flow_table;
 mod forwarding;
+mod fragments;
 mod function;
 pub mod headers;
 mod mailbox;
@@ -83,6 +84,7 @@ pub use flow_table::{
     Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
 };
 pub use forwarding::{Forwarding, Wire};
+pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};

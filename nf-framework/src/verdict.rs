@@ -81,6 +81,23 @@ built_in! {
     /// A function that a new configuration replaced held it, or functions passed it to each
     /// other without end when their policies changed.
     RELOADED = "reloaded": "was held by a function, or went round between functions, that a reload changed";
+    /// A first fragment without all its headers (RFC 1858, RFC 7112), or TCP data where its header
+    /// should be (RFC 3128).
+    FRAGMENT_HEADERS = "fragment-headers": "a first fragment without all its headers, or TCP data where its header should be";
+    /// A fragment that is empty, no multiple of 8 octets and not the last, or beyond the longest
+    /// packet.
+    FRAGMENT_LENGTH = "fragment-length": "a fragment that is empty, no multiple of 8 octets, or beyond the longest packet";
+    /// It overlaps another fragment of its packet, or they tell different lengths: all that still
+    /// comes of the packet is dropped (RFC 5722).
+    FRAGMENT_OVERLAP = "fragment-overlap": "overlaps another fragment of its packet, or they tell different lengths";
+    /// The same fragment was here before.
+    FRAGMENT_DUPLICATE = "fragment-duplicate": "the same fragment was here before";
+    /// Its packet has more fragments than are kept track of.
+    FRAGMENT_MANY = "fragment-many": "its packet has more fragments than are kept track of";
+    /// There is no room for one more packet in fragments, or to hold one more fragment.
+    FRAGMENTS_FULL = "fragments-full": "no room for one more packet in fragments, or to hold one more fragment";
+    /// It was held for the first fragment of its packet, which did not come in time.
+    FRAGMENT_EXPIRED = "fragment-expired": "was held for the first fragment of its packet, which did not come in time";
     /// An ARP packet or a message of Neighbour Discovery that breaks the rules of its RFC.
     NEIGHBOUR_INVALID = "neighbour-invalid": "ARP or Neighbour Discovery that breaks the rules of its RFC";
     /// An ARP packet or a message of Neighbour Discovery that is for others, or that nothing is

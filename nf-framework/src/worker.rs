@@ -7,6 +7,7 @@ use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
+use crate::fragments::Fragments;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
 use crate::steering::{Entrance, Sorter, hand_over};
@@ -48,6 +49,8 @@ pub(crate) struct Pipeline {
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
+    /// Where a function cares about flows: what brings a packet's fragments together.
+    pub(crate) fragments: Option<Fragments>,
     /// With several workers: who owns what.
     pub(crate) sorter: Option<Sorter>,
     /// What came in from outside by a port that both ends of the chain share; mostly empty.
@@ -67,7 +70,19 @@ impl Pipeline {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
         let inbound = Some(Box::new(Batch::with_limit(Burst::CAPACITY)));
-        Self { chain, inside, outside, pool, counters, pending, sorter: None, inbound, staged, dropped }
+        Self {
+            chain,
+            inside,
+            outside,
+            pool,
+            counters,
+            pending,
+            fragments: None,
+            sorter: None,
+            inbound,
+            staged,
+            dropped,
+        }
     }
 
     /// Takes a batch that has arrived at a port, with the end of the chain that the port is, through
@@ -87,14 +102,24 @@ impl Pipeline {
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
     /// this worker's, and then whatever that set free.
     pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
-        if let Some(sorter) = &mut self.sorter {
-            sorter.sort(batch, direction, &self.counters);
+        if let Some(fragments) = &mut self.fragments {
+            fragments.look_at(batch, direction, now, &self.counters);
+        }
+        loop {
+            if let Some(sorter) = &mut self.sorter {
+                sorter.sort(batch, direction, &self.counters);
+            }
             if batch.is_empty() {
-                return batch.empty();
+                batch.empty();
+            } else {
+                self.pass(batch, Position::entrance(direction, self.chain.len()), true, now, out);
+                self.release_pending(batch, now, out);
+            }
+            // A first fragment may have set more free than fit into its batch.
+            if !self.fragments.as_mut().is_some_and(|fragments| fragments.refill(batch)) {
+                break;
             }
         }
-        self.pass(batch, Position::entrance(direction, self.chain.len()), true, now, out);
-        self.release_pending(batch, now, out);
     }
 
     /// Takes packets that another worker has handed over through the chain, each from where it
@@ -221,6 +246,9 @@ impl Pipeline {
 
     /// Housekeeping of every function.
     pub(crate) fn tick(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        if let Some(fragments) = &mut self.fragments {
+            fragments.tick(now, &self.counters);
+        }
         let (chain, mut cx) = self.outside_of_batches(now);
         chain.tick(&mut cx, TICK_BUDGET);
         self.release_pending(batch, now, out);
@@ -243,6 +271,9 @@ impl Pipeline {
 
     /// Drops what still waits; the program stops.
     pub(crate) fn stop(&mut self) {
+        if let Some(fragments) = &mut self.fragments {
+            fragments.stop(&self.counters);
+        }
         let waiting = self.pending.clear();
         bump(&self.counters.drops[DropReason::STOPPED.index()], waiting as u64);
         self.counters.pending.store(0, Ordering::Relaxed);

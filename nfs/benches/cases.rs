@@ -11,9 +11,9 @@ use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePai
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, ForwardingKind, Function, Handle,
-    Instant, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, PortsConfig, Runtime, RuntimeConfig, SetupError,
-    Steering, Tuple, Verdict, WorkerSetup,
+    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, ForwardingKind, FragmentsConfig,
+    Function, Handle, Instant, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, PortsConfig, Runtime,
+    RuntimeConfig, SetupError, Steering, Tuple, Verdict, WorkerSetup,
 };
 use nfs::{monitor, rate_limit};
 use std::array;
@@ -250,6 +250,7 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
         ports: PortsConfig { outside: Some(outside), descriptors: 256, ..PortsConfig::new(inside) },
         burst: BURST,
         packets: Some(2047),
+        fragments: FragmentsConfig::default(),
     };
     let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
     let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;

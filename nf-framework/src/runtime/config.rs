@@ -1,5 +1,6 @@
 //! The framework's part of a configuration file.
 
+use crate::fragments::FragmentsConfig;
 use crate::router::RouterConfig;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct RuntimeConfig {
     pub burst: usize,
     /// Packets in the pool; enough for every queue and worker unless given.
     pub packets: Option<u32>,
+    /// What is remembered of packets that come in fragments.
+    #[serde(default)]
+    pub fragments: FragmentsConfig,
 }
 
 fn usual_burst() -> usize {

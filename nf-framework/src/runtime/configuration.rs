@@ -87,6 +87,9 @@ impl Functions {
                 .map_err(|invalid| file.error_at("router", &invalid.key, invalid.message))?,
             None => {}
         }
+        if let Some((key, why)) = config.fragments.fault() {
+            return Err(file.error_at("fragments", key, why));
+        }
         let known = names.join(", ");
         let chain = match config.chain {
             Some(chain) => chain,

@@ -37,6 +37,14 @@ pub enum RuntimeError {
     /// Queues without descriptors.
     #[error("[ports] descriptors: a queue needs at least one")]
     NoDescriptors,
+    /// Fragments are to be remembered for longer than makes sense, or more or fewer of them.
+    #[error("[fragments] {key}: {why}")]
+    Fragments {
+        /// Of the value that cannot be.
+        key: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// More queues than the program has workers, or none.
     #[error("[ports] queues: {queues} are not possible with {workers} worker(s), 1 to {workers} are")]
     Queues {

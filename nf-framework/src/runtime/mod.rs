@@ -27,13 +27,14 @@ use crate::chain::Chain;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
 use crate::forwarding::Wire;
+use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
+use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
@@ -73,6 +74,8 @@ pub struct Runtime<'eal> {
     seats: Vec<Seat>,
     steering: Option<Arc<Steering>>,
     routing: Option<Arc<Routing>>,
+    /// Where a function cares about flows.
+    fragments: Option<FragmentsConfig>,
     /// Whether the device of each end brings packets to their owners.
     trusted: [bool; 2],
     lcores: Vec<Lcore>,
@@ -111,6 +114,9 @@ impl<'eal> Runtime<'eal> {
         if config.ports.descriptors == 0 {
             return Err(RuntimeError::NoDescriptors);
         }
+        if let Some((key, why)) = config.fragments.fault() {
+            return Err(RuntimeError::Fragments { key, why });
+        }
         let name_of = |loaded: &Loaded| loaded.function.name().to_owned();
         let names: Vec<String> = functions.iter().map(name_of).collect();
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
@@ -118,7 +124,8 @@ impl<'eal> Runtime<'eal> {
         }
         let lcores = eal.lcores();
         let workers = workers_of(eal);
-        let plan = PortPlan::new(eal, &config.ports, workers, loaded::affinity(&functions)?)?;
+        let affinity = loaded::affinity(&functions)?;
+        let plan = PortPlan::new(eal, &config.ports, workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {
@@ -156,7 +163,22 @@ impl<'eal> Runtime<'eal> {
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
-        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, routing, trusted, lcores, shared })
+        let fragments = loaded::fragments(&config, affinity);
+        Ok(Self {
+            eal,
+            config,
+            functions,
+            known,
+            pool,
+            ports,
+            seats,
+            steering,
+            routing,
+            fragments,
+            trusted,
+            lcores,
+            shared,
+        })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -171,8 +193,21 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, seats, steering, routing, trusted, lcores, shared } =
-            self;
+        let Self {
+            eal,
+            config,
+            functions,
+            known,
+            pool,
+            ports,
+            seats,
+            steering,
+            routing,
+            fragments,
+            trusted,
+            lcores,
+            shared,
+        } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
@@ -209,7 +244,17 @@ impl<'eal> Runtime<'eal> {
             for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
                 let functions = functions.clone();
                 let routing = routing.clone();
-                let plan = Plan { setup: setup.clone(), functions, forwarding, routing, burst, clock, seat, trusted };
+                let plan = Plan {
+                    setup: setup.clone(),
+                    functions,
+                    forwarding,
+                    routing,
+                    fragments,
+                    burst,
+                    clock,
+                    seat,
+                    trusted,
+                };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -259,6 +304,7 @@ struct Plan {
     functions: Vec<Loaded>,
     forwarding: Option<ForwardingKind>,
     routing: Option<Arc<Routing>>,
+    fragments: Option<FragmentsConfig>,
     burst: usize,
     clock: Clock,
     seat: Seat,
@@ -268,7 +314,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, routing, burst, clock, seat, trusted } = plan;
+    let Plan { mut setup, functions, forwarding, routing, fragments, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -296,6 +342,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         _ => None,
     };
     let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];
     let ports = queues.into_iter().zip(to_sender).zip(directions);

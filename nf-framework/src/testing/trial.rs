@@ -6,6 +6,7 @@ use crate::classifier::Prefix;
 use crate::context::{Context, Direction};
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::Wire;
+use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Function, NetworkFunction, Registry};
 use crate::headers::MacAddress;
 use crate::neighbours::Neighbours;
@@ -35,7 +36,8 @@ pub struct Outcome {
     pub dropped: BTreeMap<String, u64>,
     /// Packets that functions consumed.
     pub consumed: u64,
-    /// By how many the packets that functions hold have become more, or less.
+    /// By how many the packets that functions and virtual reassembly hold have become more, or
+    /// less.
     pub held: i64,
 }
 
@@ -126,9 +128,10 @@ impl Trial {
             counters.push(of_worker);
             lanes.push(Lane { pipeline, to_first, as_owner });
         }
+        let several = all_steering.is_some();
         let batch = Batch::with_limit(Burst::CAPACITY);
         let out = out_of(&pool);
-        Self {
+        let trial = Self {
             lanes,
             steering: all_steering,
             batch,
@@ -141,7 +144,18 @@ impl Trial {
             balance: Balance::default(),
             drops: BTreeMap::new(),
             out,
+        };
+        if several { trial.with_fragments(FragmentsConfig::default()) } else { trial }
+    }
+
+    /// With virtual reassembly, as a program has it whose functions care about flows, and a trial
+    /// [at wrong workers](crate::testing::Lab::trial_at_wrong_workers) for such functions.
+    #[must_use]
+    pub fn with_fragments(mut self, config: FragmentsConfig) -> Self {
+        for lane in &mut self.lanes {
+            lane.pipeline.fragments = Some(Fragments::new(&config, HashKey::from_seed(1)));
         }
+        self
     }
 
     /// Without forwarding: what no function decides about is dropped.
@@ -376,7 +390,8 @@ impl Trial {
     }
 
     fn held(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len()).sum()
+        let fragments = |lane: &Lane| lane.pipeline.fragments.as_ref().map_or(0, Fragments::held);
+        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len() + fragments(lane)).sum()
     }
 }
 

@@ -8,8 +8,8 @@ use crate::testpmd::{CACHE, DESCRIPTORS, MBUFS};
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, Mempool, MempoolConfig, Port, PortBuilder, QueuePair};
 use nf_framework::{
-    Affinity, ForwardingKind, Function, Invalid, Loaded, NetworkFunction, PortsConfig, Report, Runtime, RuntimeConfig,
-    SetupError, SteeringKind, WorkerSetup,
+    Affinity, ForwardingKind, FragmentsConfig, Function, Invalid, Loaded, NetworkFunction, PortsConfig, Report,
+    Runtime, RuntimeConfig, SetupError, SteeringKind, WorkerSetup,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +140,7 @@ pub(crate) fn worker_with_report(
         ports,
         burst: setting.burst,
         packets: Some(MBUFS),
+        fragments: FragmentsConfig::default(),
     };
     let runtime = Runtime::new(eal, &config, chain)?;
     let cpu_time = || -> anyhow::Result<Duration> { Ok(own_cpu_time()? + lcores_cpu_time(std::process::id())?) };
