@@ -305,6 +305,51 @@ impl Mbuf {
         (raw.ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0).then_some(raw.vlan_tci)
     }
 
+    /// Takes the outer VLAN tag out of the packet, as a device does that strips tags, so that
+    /// [`stripped_vlan`](Self::stripped_vlan) says what it was, or that there was none. Nothing
+    /// changes if the device has done so already.
+    #[inline]
+    pub fn strip_vlan(&mut self, stripped_by_device: bool) {
+        const TAG: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+        if stripped_by_device && self.raw().ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0 {
+            return;
+        }
+        let frame = self.data_mut();
+        let tag = match frame.get(12..16) {
+            Some(&[high, low, first, second]) if TAG.contains(&[high, low]) => {
+                frame.copy_within(..12, 4);
+                Some(u16::from_be_bytes([first, second]))
+            }
+            _ => None,
+        };
+        let stripped = tag.filter(|_| self.adj(4));
+        let raw = self.raw_mut();
+        match stripped {
+            Some(tag) => {
+                raw.vlan_tci = tag;
+                raw.ol_flags |= sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED;
+            }
+            None => raw.ol_flags &= !(sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED),
+        }
+    }
+
+    /// Puts an IEEE 802.1Q tag in front of what the frame carries. False and no change if it has no
+    /// Ethernet addresses, or there is no room before it.
+    #[inline]
+    #[must_use]
+    pub fn insert_vlan(&mut self, tag: u16) -> bool {
+        if self.len() < 12 || self.prepend(4).is_none() {
+            return false;
+        }
+        let frame = self.data_mut();
+        frame.copy_within(4..16, 0);
+        if let Some(place) = frame.get_mut(12..16) {
+            let [high, low] = tag.to_be_bytes();
+            place.copy_from_slice(&[0x81, 0x00, high, low]);
+        }
+        true
+    }
+
     /// Offload flags, `RTE_MBUF_F_*`.
     #[must_use]
     #[inline]
@@ -322,6 +367,23 @@ impl Mbuf {
         let raw = self.raw();
         let word = || (annotation::offset() - RawMbuf::REST.start) / size_of::<u64>();
         if raw.ol_flags & annotation::flag() == 0 { None } else { raw.rest.get(word()).copied() }
+    }
+
+    /// Whether the packet is marked, for whatever the program means by that. The mark travels with
+    /// the packet like the [annotation](Self::annotation), and stands where every look at the packet
+    /// comes by.
+    #[must_use]
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        self.raw().ol_flags & annotation::mark() != 0
+    }
+
+    /// Marks the packet, or takes the mark away.
+    #[inline]
+    pub fn set_marked(&mut self, marked: bool) {
+        let flag = annotation::mark();
+        let raw = self.raw_mut();
+        raw.ol_flags = if marked { raw.ol_flags | flag } else { raw.ol_flags & !flag };
     }
 
     /// Writes the packet's [annotation](Self::annotation), or takes it away.

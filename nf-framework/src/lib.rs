@@ -57,11 +57,15 @@ mod fragments;
 mod function;
 pub mod headers;
 mod mailbox;
+#[allow(dead_code, reason = "for the router, which comes next")]
+mod neighbours;
 mod report;
+mod router;
 mod runtime;
 mod steering;
 pub mod testing;
 mod time;
+mod token_bucket;
 mod verdict;
 mod worker;
 
@@ -83,7 +87,9 @@ pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use mailbox::WorkerStopped;
+pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
     Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,

@@ -182,6 +182,7 @@ impl Report {
                 .iter()
                 .map(|function| function.held)
                 .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add)
+                .wrapping_add(sum(&|worker| Some(&worker.held_around)))
                 .wrapping_add(sum(&|worker| Some(&worker.fragments)))
                 .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };

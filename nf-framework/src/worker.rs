@@ -7,7 +7,6 @@ use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
-use crate::forwarding::Forwarding;
 use crate::fragments::Fragments;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
@@ -45,7 +44,6 @@ pub(crate) trait Transmit {
 /// a test.
 pub(crate) struct Pipeline {
     pub(crate) chain: Chain,
-    pub(crate) forwarding: Option<Box<dyn Forwarding>>,
     pub(crate) inside: PortIx,
     pub(crate) outside: PortIx,
     pub(crate) pool: Mempool,
@@ -55,6 +53,8 @@ pub(crate) struct Pipeline {
     pub(crate) fragments: Option<Fragments>,
     /// With several workers: who owns what.
     pub(crate) sorter: Option<Sorter>,
+    /// What came in from outside by a port that both ends of the chain share; mostly empty.
+    inbound: Option<Box<Batch>>,
     /// One burst per port, empty between passes.
     staged: Vec<Burst>,
     dropped: Burst,
@@ -63,15 +63,40 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(
         chain: Chain,
-        forwarding: Option<Box<dyn Forwarding>>,
         (inside, outside): (PortIx, PortIx),
         pool: Mempool,
         counters: Arc<WorkerCounters>,
     ) -> Self {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
-        let (fragments, sorter) = (None, None);
-        Self { chain, forwarding, inside, outside, pool, counters, pending, fragments, sorter, staged, dropped }
+        let inbound = Some(Box::new(Batch::with_limit(Burst::CAPACITY)));
+        Self {
+            chain,
+            inside,
+            outside,
+            pool,
+            counters,
+            pending,
+            fragments: None,
+            sorter: None,
+            inbound,
+            staged,
+            dropped,
+        }
+    }
+
+    /// Takes a batch that has arrived at a port, with the end of the chain that the port is, through
+    /// the chain.
+    #[inline]
+    pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
+        if let (Some(forwarding), Some(inbound)) = (&mut self.chain.forwarding, &mut self.inbound) {
+            forwarding.separate(batch, inbound);
+        }
+        self.process(batch, direction, now, out);
+        if let Some(mut inbound) = self.inbound.take_if(|inbound| !inbound.is_empty()) {
+            self.process(&mut inbound, direction.reversed(), now, out);
+            self.inbound = Some(inbound);
+        }
     }
 
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
@@ -87,7 +112,7 @@ impl Pipeline {
             if batch.is_empty() {
                 batch.empty();
             } else {
-                self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
+                self.pass(batch, Position::entrance(direction, self.chain.len()), true, now, out);
                 self.release_pending(batch, now, out);
             }
             // A first fragment may have set more free than fit into its batch.
@@ -110,7 +135,7 @@ impl Pipeline {
                     refuse(batch.push(packet), DropReason::HAND_OVER_FULL, &self.counters);
                 }
             }
-            self.pass(batch, entrance.position(self.chain.len()), now, out);
+            self.pass(batch, entrance.position(self.chain.len()), entrance.arrives(), now, out);
         }
         handed.reset();
         self.release_pending(batch, now, out);
@@ -119,7 +144,11 @@ impl Pipeline {
     // Always: as a call it reads the position as one from memory, just written there in parts, and
     // so waits for every store before it, those to the packets among them: 1 ns per packet.
     #[inline(always)]
-    fn pass(&mut self, batch: &mut Batch, position: Position, now: Instant, out: &mut impl Transmit) {
+    fn pass(&mut self, batch: &mut Batch, position: Position, arrived: bool, now: Instant, out: &mut impl Transmit) {
+        if let Some(port) = position.port_out() {
+            batch.decide_all(Verdict::Send(port));
+            return self.settle_and_send(batch, position, out);
+        }
         let mut cx = Context {
             now,
             position,
@@ -130,15 +159,18 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
         };
-        if let Some(forwarding) = &mut self.forwarding
-            && position.at == Position::entrance(position.direction, self.chain.len()).at
-        {
+        if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.ingress(batch, &mut cx);
         }
         self.chain.run(batch, &mut cx);
-        if let Some(forwarding) = &mut self.forwarding {
+        if let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.egress(batch, &mut cx);
         }
+        self.settle_and_send(batch, position, out);
+    }
+
+    #[inline(always)]
+    fn settle_and_send(&mut self, batch: &mut Batch, position: Position, out: &mut impl Transmit) {
         match batch.all_to_one_port() {
             // Most bursts: they need not be taken apart.
             Some((port, burst)) if usize::from(port.0) < self.staged.len() => {
@@ -195,7 +227,7 @@ impl Pipeline {
         for _ in 0..PENDING_PASSES {
             let to_batch = |packet| refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
             let Some(position) = self.pending.pop(Burst::CAPACITY, to_batch) else { break };
-            self.pass(batch, position, now, out);
+            self.pass(batch, position, false, now, out);
         }
         self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
@@ -394,7 +426,7 @@ impl Worker {
             idle = false;
             bump(&self.pipeline.counters.ports[index].received, received as u64);
             let direction = port.direction;
-            self.pipeline.process(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
+            self.pipeline.arrive(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
         }
         for ring in &mut self.as_owner {
             if ring.receive(&mut self.handed) > 0 {

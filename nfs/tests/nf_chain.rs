@@ -106,7 +106,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-table",
             example().replace("[monitor]", "[monitoring]"),
-            "FILE:27: [monitoring]: unknown table (known: chain, forwarding, ports, burst, packets, monitor, rate-limit)",
+            "FILE:27: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, monitor, rate-limit)",
         ),
     ];
     for (name, text, sentence) in cases {

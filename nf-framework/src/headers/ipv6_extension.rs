@@ -168,6 +168,17 @@ pub(super) fn walk(first: IpProtocol, bytes: &[u8]) -> Result<Chain, ParseError>
     Ok(chain)
 }
 
+/// What follows the extension headers and the bytes of it, unless they are a later fragment's or
+/// the chain is broken.
+#[inline]
+pub(crate) fn upper_layer(first: IpProtocol, bytes: &[u8]) -> Option<(IpProtocol, &[u8])> {
+    if !first.is_ipv6_extension() {
+        return Some((first, bytes));
+    }
+    let chain = walk(first, bytes).ok().filter(|chain| chain.fragment.is_none_or(|fragment| fragment.offset == 0))?;
+    Some((chain.protocol, bytes.get(chain.length..)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

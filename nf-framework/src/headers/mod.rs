@@ -67,6 +67,7 @@ pub use icmpv6::{Icmpv6Header, Icmpv6Type};
 pub use ipv4::Ipv4Header;
 pub use ipv6::Ipv6Header;
 pub(crate) use ipv6_extension::Ipv6Extensions;
+pub(crate) use ipv6_extension::upper_layer;
 pub use ipv6_extension::{Ipv6FragmentHeader, MAX_IPV6_EXTENSIONS};
 pub use mac_address::{InvalidMacAddress, MacAddress};
 pub use parse::{Fragment, Headers, Network, Transport};

@@ -3,6 +3,7 @@
 use super::configuration::Functions;
 use super::error::CommandError;
 use super::reload::InForce;
+use super::routing::InForceRouter;
 use super::{RuntimeConfig, Shared};
 use crate::context::Context;
 use crate::function::{Function, WorkerSetup};
@@ -35,6 +36,7 @@ pub struct Control {
     pub(super) setups: Arc<[WorkerSetup]>,
     /// By function.
     pub(super) in_force: RefCell<Vec<InForce>>,
+    pub(super) routing: Option<RefCell<InForceRouter>>,
     pub(super) generation: Cell<u64>,
     pub(super) draining: Cell<bool>,
 }

@@ -2,6 +2,7 @@
 
 use crate::function::SetupError;
 use crate::mailbox::WorkerStopped;
+use crate::router::RouterError;
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
 
@@ -74,6 +75,9 @@ pub enum RuntimeError {
         /// Workers, one for each lcore.
         workers: u16,
     },
+    /// The router cannot work with these ports.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// A function wants its ports in blocks of which there are too few.
     #[error(transparent)]
     PortBlocks(#[from] PortBlocksError),
@@ -132,6 +136,9 @@ pub enum RuntimeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
+    /// The router cannot work with the addresses that the policy has.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// The chain has none of that name and type.
     #[error("the chain has no function {0:?} of this type")]
     NoSuchFunction(String),

@@ -2,6 +2,7 @@
 
 use super::RuntimeConfig;
 use crate::changes::Table;
+use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::fragments::FragmentsConfig;
 use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
@@ -35,6 +36,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// Bytes for each instance.
     fn memory(&self, policy: &AnyPolicy) -> usize;
+
+    /// What it takes packets for.
+    fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix>;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -79,6 +83,10 @@ impl<F: Function> AnyFunction for F {
 
     fn memory(&self, policy: &AnyPolicy) -> usize {
         policy.downcast_ref().map_or(0, |policy| Function::memory(self, policy))
+    }
+
+    fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::addresses(self, policy))
     }
 }
 

@@ -12,6 +12,7 @@ mod loaded;
 mod needs;
 mod ports;
 mod reload;
+mod routing;
 
 pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
@@ -25,6 +26,7 @@ pub use reload::{Reload, ReloadError};
 use crate::chain::Chain;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::forwarding::Wire;
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
@@ -36,6 +38,7 @@ use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
+use routing::{InForceRouter, Routing};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::num::NonZero;
@@ -70,6 +73,7 @@ pub struct Runtime<'eal> {
     /// By worker.
     seats: Vec<Seat>,
     steering: Option<Arc<Steering>>,
+    routing: Option<Arc<Routing>>,
     /// Where a function cares about flows.
     fragments: Option<FragmentsConfig>,
     /// Whether the device of each end brings packets to their owners.
@@ -135,7 +139,8 @@ impl<'eal> Runtime<'eal> {
         let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
         let started = plan.start(eal, &config.ports, &pool, workers)?;
         let name = format!("links-{number}");
-        let links = connect(eal, &name, lcores.len(), plan.steering.is_some(), &plan.queues())?;
+        let routed = config.forwarding == Some(ForwardingKind::Router);
+        let links = connect(eal, &name, lcores.len(), (plan.steering.is_some(), routed), &plan.queues())?;
         let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
         let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
         for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
@@ -144,6 +149,7 @@ impl<'eal> Runtime<'eal> {
             let mut queues = queues.into_iter();
             seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
+        let routing = Routing::new(config, &functions, &ports, &eal.memory())?.map(Arc::new);
         let shared = Shared {
             stop: AtomicBool::new(false),
             go: AtomicBool::new(false),
@@ -158,7 +164,21 @@ impl<'eal> Runtime<'eal> {
         let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
         let fragments = loaded::fragments(&config, affinity);
-        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, fragments, trusted, lcores, shared })
+        Ok(Self {
+            eal,
+            config,
+            functions,
+            known,
+            pool,
+            ports,
+            seats,
+            steering,
+            routing,
+            fragments,
+            trusted,
+            lcores,
+            shared,
+        })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -173,8 +193,21 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, seats, steering, fragments, trusted, lcores, shared } =
-            self;
+        let Self {
+            eal,
+            config,
+            functions,
+            known,
+            pool,
+            ports,
+            seats,
+            steering,
+            routing,
+            fragments,
+            trusted,
+            lcores,
+            shared,
+        } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
@@ -191,11 +224,14 @@ impl<'eal> Runtime<'eal> {
         let (control_end, worker_ends) = eal.scope(|scope| {
             let controller = {
                 let (shared, setups) = (Arc::clone(&shared), Arc::clone(&setups));
+                let routing = routing.as_ref().map(InForceRouter::new);
                 scope.control("control", move || {
                     let control_shared = Arc::clone(&shared);
                     let _stop = StopAtEnd(&control_shared.stop);
                     let (generation, draining) = (Cell::new(1), Cell::new(false));
-                    let handle = Control { shared, ports, config, known, setups, in_force, generation, draining };
+                    let routing = routing.map(RefCell::new);
+                    let handle =
+                        Control { shared, ports, config, known, setups, in_force, routing, generation, draining };
                     let value = handle.wait_until_ready().then(|| control(&handle));
                     (value, handle.ports, handle.in_force)
                 })
@@ -207,7 +243,18 @@ impl<'eal> Runtime<'eal> {
             let mut joins = Vec::new();
             for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
                 let functions = functions.clone();
-                let plan = Plan { setup: setup.clone(), functions, forwarding, fragments, burst, clock, seat, trusted };
+                let routing = routing.clone();
+                let plan = Plan {
+                    setup: setup.clone(),
+                    functions,
+                    forwarding,
+                    routing,
+                    fragments,
+                    burst,
+                    clock,
+                    seat,
+                    trusted,
+                };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -256,6 +303,7 @@ struct Plan {
     setup: WorkerSetup,
     functions: Vec<Loaded>,
     forwarding: Option<ForwardingKind>,
+    routing: Option<Arc<Routing>>,
     fragments: Option<FragmentsConfig>,
     burst: usize,
     clock: Clock,
@@ -266,7 +314,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, fragments, burst, clock, seat, trusted } = plan;
+    let Plan { mut setup, functions, forwarding, routing, fragments, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -285,10 +333,16 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues.into_iter().flatten().collect();
     };
-    let forwarding = forwarding.map(ForwardingKind::make);
-    let mut pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    let Links { to_owner, as_owner, to_sender, as_sender, to_first } = links;
+    chain.forwarding = match (forwarding, &routing) {
+        (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
+        (Some(ForwardingKind::Router), Some(routing)) => {
+            Some(Box::new(routing.router(setup.index, to_first, chain.len())))
+        }
+        _ => None,
+    };
+    let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
     pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
-    let Links { to_owner, as_owner, to_sender, as_sender } = links;
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let directions = [Direction::Outbound, Direction::Inbound];
     let ports = queues.into_iter().zip(to_sender).zip(directions);
