@@ -190,8 +190,8 @@ fn handing_packets_over_between_workers_allocates_nothing() {
         let (watched, report) = Runtime::new(eal, &config, functions).unwrap().run(control).unwrap();
         println!("{report}");
         assert!(watched.iter().all(|(_, allocated)| *allocated == [0; 3]), "{watched:?}");
-        // To the second worker, and back to be sent.
-        assert!(report.handed_over > 2 * PACKETS / 20, "{report}");
+        // To the second worker, and back to be sent as far as the first one keeps up.
+        assert!(report.handed_over > PACKETS / 20 * 3 / 2, "{report}");
         assert_eq!(report.balance.unaccounted(), 0, "{report}");
     });
 }
