@@ -251,6 +251,7 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
         burst: BURST,
         packets: Some(2047),
         fragments: FragmentsConfig::default(),
+        router: None,
     };
     let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
     let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;

@@ -141,6 +141,7 @@ pub(crate) fn worker_with_report(
         burst: setting.burst,
         packets: Some(MBUFS),
         fragments: FragmentsConfig::default(),
+        router: None,
     };
     let runtime = Runtime::new(eal, &config, chain)?;
     let cpu_time = || -> anyhow::Result<Duration> { Ok(own_cpu_time()? + lcores_cpu_time(std::process::id())?) };
