@@ -30,6 +30,7 @@
 //!   them there.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
 //! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
+//! - [`RouterConfig`] is a router around the chain: addresses, routes, neighbours, ICMP.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
@@ -39,7 +40,7 @@
 //!
 //! # What it does not do yet
 //!
-//! No ARP, routes or ICMP of its own: they come next. Two ports at most.
+//! Two ports at most. No multicast, and no routing protocol.
 #![forbid(unsafe_code)]
 
 mod annotation;
@@ -57,7 +58,6 @@ mod fragments;
 mod function;
 pub mod headers;
 mod mailbox;
-#[allow(dead_code, reason = "for the router, which comes next")]
 mod neighbours;
 mod report;
 mod router;
