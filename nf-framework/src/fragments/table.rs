@@ -59,6 +59,7 @@ struct Bucket {
     /// Of the hash, and never 0 but where there is no datagram.
     tags: [u32; WAYS],
     worth: [Worth; WAYS],
+    datagrams: u32,
     /// Packets that its datagrams hold.
     held: u32,
 }
@@ -115,7 +116,7 @@ struct Place {
 impl<P> Table<P> {
     pub(super) fn new(limits: Limits, hash: HashKey) -> Self {
         let buckets = limits.datagrams.div_ceil(WAYS).max(1).next_power_of_two();
-        let bucket = Bucket { tags: [0; WAYS], worth: [Worth::default(); WAYS], held: 0 };
+        let bucket = Bucket { tags: [0; WAYS], worth: [Worth::default(); WAYS], datagrams: 0, held: 0 };
         let places = limits.held.min(NOBODY as usize);
         // An eighth, but one datagram's fragments find room if there is any.
         let share = u32::try_from((places / 8).max(MOST_PIECES)).unwrap_or(u32::MAX);
@@ -186,6 +187,9 @@ impl<P> Table<P> {
         for _ in 0..buckets.min(self.buckets.len()) {
             let bucket = self.next_to_expire;
             self.next_to_expire = (bucket + 1) % self.buckets.len();
+            if self.buckets[bucket].datagrams == 0 {
+                continue;
+            }
             for way in 0..WAYS {
                 let place = Place { bucket, way };
                 if self.tag(place) != 0 && now >= self.worth(place).since + self.timeout {
@@ -252,7 +256,9 @@ impl<P> Table<P> {
     }
 
     fn forget(&mut self, place: Place) {
-        self.buckets[place.bucket].tags[place.way] = 0;
+        let bucket = &mut self.buckets[place.bucket];
+        bucket.tags[place.way] = 0;
+        bucket.datagrams -= 1;
     }
 
     /// A place for one more datagram, if need be that of one that is worth less.
@@ -273,6 +279,7 @@ impl<P> Table<P> {
     fn put(&mut self, place: Place, tag: u32, key: Key, now: Instant) {
         let bucket = &mut self.buckets[place.bucket];
         bucket.tags[place.way] = tag;
+        bucket.datagrams += 1;
         bucket.worth[place.way] = Worth { has_first: false, since: now };
         self.datagram_mut(place).begin(key);
     }
