@@ -6,7 +6,7 @@ use crate::machine::Memory;
 use crate::measure::{Plan, interleave};
 use crate::ours::made;
 use crate::results::{Axis, Row};
-use crate::scored::{self, Stage, usual_flows};
+use crate::scored::{self, COLD, Stage, usual_flows};
 use anyhow::anyhow;
 use nf_framework::{Affinity, Function, Loaded};
 use nfs::monitor::Monitor;
@@ -40,7 +40,7 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let block = || made(PER_PACKET, Affinity::Any, |worker| Ok(PortBlock::new(&[9], worker)));
 
     let mut variants = vec![stage.macswap()];
-    for source in stage.rings()?.iter().filter(|source| source.name != "64k mbufs") {
+    for source in stage.rings()?.iter().filter(|source| source.name != COLD) {
         let row = |name: &str| source.row(name);
         let scored =
             |name: &str, functions: Box<dyn Fn() -> Vec<Loaded>>| stage.scored(source, name, usual_flows(), functions);

@@ -26,6 +26,8 @@ const FLOWS: [(&str, u32); 3] = [("1k", 1 << 10), ("64k", 1 << 16), ("1M", 1 << 
 
 pub(crate) fn notes() -> Vec<String> {
     let own = [
+        "64k mbufs: their lines just fit into a last cache that nobody else uses, so what they cost is what the \
+         neighbours leave of it; they have a place in the plot, and no score",
         "port-block: the example of 40 lines, nf-framework/examples/port-block",
         "flow table: parses, looks the flow up by addresses and ports with its burst, counts the packet, renews the \
          deadline; 1k flows are 1024, 64k 65536, 1M 1048576",
@@ -64,6 +66,10 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
             variants.push(variant.at(Axis::Flows, source.name, f64::from(*flows)));
         }
     }
+    let edge = stage.edge()?;
+    variants.push(over_mbufs(stage.untouched(&edge), "untouched", &edge));
+    variants.push(over_mbufs(stage.base(&edge), "base", &edge));
+    variants.push(over_mbufs(stage.plain(&edge, PER_PACKET, port_block), PER_PACKET, &edge));
     let rows = interleave(variants, plan)?;
     stage.stop()?;
     Ok(rows)

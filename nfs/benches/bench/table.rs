@@ -22,12 +22,15 @@ impl fmt::Display for Tables<'_> {
         for suite in suites {
             write!(f, "\n{}", OfSuite(suite))?;
         }
-        write!(
-            f,
-            "\nwhere it stands\n{:<58} {:>8} {:>8} {:>8} {:>9}  {:<26} best peer\n",
-            "", "hot", "16k", "64k", "aim", ""
-        )?;
-        for goal in goals::reached(self.0) {
+        let goals = goals::reached(self.0);
+        if !goals.is_empty() {
+            write!(
+                f,
+                "\nwhere it stands\n{:<58} {:>8} {:>8} {:>8} {:>9}  {:<26} best peer\n",
+                "", "hot", "16k", "256k", "aim", ""
+            )?;
+        }
+        for goal in goals {
             let [hot, middle, cold] =
                 goal.figures.map(|figure| figure.map_or("-".to_owned(), |figure| format!("{figure:.2}")));
             let aim = goal.aim.map_or(String::new(), |aim| aim.to_string());
