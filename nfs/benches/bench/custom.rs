@@ -80,7 +80,7 @@ fn over_mbufs<'a>(variant: Variant<'a>, series: &str, source: &Source) -> Varian
     if source.rotates() { variant.at(Axis::Mbufs, series, f64::from(source.mbufs)) } else { variant }
 }
 
-fn port_block() -> Vec<Loaded> {
+pub(crate) fn port_block() -> Vec<Loaded> {
     vec![made("port-block", Affinity::Any, |worker| Ok(PortBlock::new(&[9], worker)))]
 }
 

@@ -2,7 +2,7 @@
 
 use crate::results::{Relation, Results, Suite};
 use crate::scored::{COLD, HOT, SHARED};
-use crate::{chain, custom, io, workers};
+use crate::{chain, custom, io, linux, workers};
 use std::fmt;
 
 /// What a figure shall be.
@@ -130,6 +130,14 @@ fn all(results: &Results) -> Vec<Reached> {
         ("new-sessions", "first packet of a session, NAT, at 1M (score)", 30.0, "-"),
     ];
     goals.extend(to_come.map(|(suite, work, most, peer)| Reached::not_built(suite, work, most, peer)));
+    for (name, row) in [
+        ("forwards", linux::FORWARD.to_owned()),
+        ("follows connections, 16k", linux::row(linux::CONNTRACK, "16k")),
+        ("masquerades, 16k", linux::row(linux::MASQUERADE, "16k")),
+    ] {
+        let work = format!("for comparison, Linux {name} (score)");
+        goals.push(Reached::new("linux", work, hot(ratio("linux", &row, io::MACSWAP)), None, "-"));
+    }
     goals.push(Reached::new(
         "workers",
         "gain of a second worker, testpmd's gain",

@@ -14,14 +14,17 @@ mod custom;
 mod goals;
 mod ideas;
 mod io;
+mod linux;
 mod machine;
 mod measure;
+mod namespace;
 mod ours;
 mod parent;
 mod plot;
 mod report;
 mod results;
 mod scored;
+mod served;
 mod source;
 mod statistics;
 mod table;
@@ -47,6 +50,8 @@ struct Built {
     mebibytes: fn(quick: bool) -> u64,
     /// CPUs without which there is nothing to measure.
     cpus: usize,
+    /// Whether it takes root, and what a kernel may lack: without, it is absent, and nothing has failed.
+    kernel: bool,
     /// Whether malloc shall ask for transparent huge pages.
     huge_malloc: bool,
 }
@@ -57,6 +62,7 @@ const IO: Built = Built {
     notes: io::notes,
     mebibytes: |_| io::MEBIBYTES,
     cpus: 1,
+    kernel: false,
     huge_malloc: false,
 };
 const TABLES: Built = Built {
@@ -65,6 +71,7 @@ const TABLES: Built = Built {
     notes: tables::notes,
     mebibytes: tables::mebibytes,
     cpus: 1,
+    kernel: false,
     huge_malloc: true,
 };
 const CUSTOM: Built = Built {
@@ -73,6 +80,7 @@ const CUSTOM: Built = Built {
     notes: custom::notes,
     mebibytes: |_| custom::MEBIBYTES,
     cpus: 1,
+    kernel: false,
     huge_malloc: false,
 };
 const CHAIN: Built = Built {
@@ -81,6 +89,7 @@ const CHAIN: Built = Built {
     notes: chain::notes,
     mebibytes: |_| chain::MEBIBYTES,
     cpus: 1,
+    kernel: false,
     huge_malloc: false,
 };
 const WORKERS: Built = Built {
@@ -89,11 +98,23 @@ const WORKERS: Built = Built {
     notes: workers::notes,
     mebibytes: |_| workers::MEBIBYTES,
     cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
+
+const LINUX: Built = Built {
+    about: linux::ABOUT,
+    run: linux::run,
+    notes: linux::notes,
+    mebibytes: |_| linux::MEBIBYTES,
+    cpus: 2,
+    kernel: true,
     huge_malloc: false,
 };
 
 const IDEAS: Built = Built {
     cpus: 2,
+    kernel: false,
     about: ideas::ABOUT,
     run: ideas::run,
     notes: ideas::notes,
@@ -105,7 +126,7 @@ const IDEAS: Built = Built {
 const ONLY_NAMED: [&str; 1] = ["ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 11] = [
+static SUITES: [(&str, Option<Built>); 12] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("custom", Some(CUSTOM)),
@@ -116,6 +137,7 @@ static SUITES: [(&str, Option<Built>); 11] = [
     ("chain", Some(CHAIN)),
     ("new-sessions", None),
     ("workers", Some(WORKERS)),
+    ("linux", Some(LINUX)),
     ("ideas", Some(IDEAS)),
 ];
 
@@ -152,6 +174,9 @@ struct Options {
     /// Be a process that forwards on this kind of device
     #[arg(long, hide = true)]
     serve_device: Option<String>,
+    /// Be a process with a worker between the two interfaces of the suite linux
+    #[arg(long, hide = true)]
+    serve_interfaces: bool,
     /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -200,6 +225,9 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     }
     if let Some(device) = &options.serve_device {
         return ideas::serve(device).map(|()| true);
+    }
+    if options.serve_interfaces {
+        return linux::serve().map(|()| true);
     }
     let Length { plan, .. } = options.length();
     if let Some(name) = &options.child {

@@ -100,7 +100,7 @@ pub(crate) fn settle() {
 }
 
 /// CPU time that a sleeping thread has had, from its schedstat.
-fn cpu_time(schedstat: &Path) -> anyhow::Result<Duration> {
+pub(crate) fn cpu_time(schedstat: &Path) -> anyhow::Result<Duration> {
     let text = std::fs::read_to_string(schedstat).with_context(|| schedstat.display().to_string())?;
     let nanoseconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
     Ok(Duration::from_nanos(nanoseconds.with_context(|| format!("{}: {text:?}", schedstat.display()))?))
