@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod classifier;
 mod compare;
 mod custom;
 mod goals;
@@ -74,6 +75,15 @@ const TABLES: Built = Built {
     kernel: false,
     huge_malloc: true,
 };
+const CLASSIFIER: Built = Built {
+    about: classifier::ABOUT,
+    run: classifier::run,
+    notes: classifier::notes,
+    mebibytes: |_| classifier::MEBIBYTES,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: false,
+};
 const CUSTOM: Built = Built {
     about: custom::ABOUT,
     run: custom::run,
@@ -126,9 +136,10 @@ const IDEAS: Built = Built {
 const ONLY_NAMED: [&str; 1] = ["ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 12] = [
+static SUITES: [(&str, Option<Built>); 13] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
+    ("classifier", Some(CLASSIFIER)),
     ("custom", Some(CUSTOM)),
     ("router", None),
     ("nat", None),

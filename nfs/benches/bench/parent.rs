@@ -114,7 +114,7 @@ pub(crate) fn this_program() -> Command {
 }
 
 fn add(results: &mut Results, name: &str, built: &Built, plan: Plan, found: Found) {
-    let suite = Suite {
+    let mut suite = Suite {
         name: name.to_owned(),
         about: built.about.to_owned(),
         processes: 1,
@@ -126,7 +126,10 @@ fn add(results: &mut Results, name: &str, built: &Built, plan: Plan, found: Foun
     };
     match results.suites.iter_mut().find(|known| known.name == name) {
         Some(known) => known.merge(suite),
-        None => results.suites.push(suite),
+        None => {
+            suite.calibrate();
+            results.suites.push(suite);
+        }
     }
 }
 

@@ -87,6 +87,8 @@ pub(crate) fn others(suite: &Suite) -> String {
         "a thread that wanted to forward had {:.0} % of its CPU, in the row where that was least",
         share * 100.0
     );
+    let undisturbed = suite.undisturbed() * 100.0;
+    text += &format!("; {undisturbed:.0} % of the slices were undisturbed, and quiet rounds are of those");
     if share < ALONE {
         text += ": others used the machine";
         if suite.name == "workers" {

@@ -90,7 +90,8 @@ fn converse(mut input: ChildStdin, output: ChildStdout, slice: Duration) -> anyh
         output.read_line(&mut line)?;
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [packets, cpu, wall] = numbers[..] else { anyhow::bail!("it says {line:?}") };
-        Ok(Sample { packets, cpu_ns: cpu, wall_ns: wall })
+        let [cpu, wall] = [cpu, wall].map(Duration::from_nanos);
+        Ok(Sample::new(packets, cpu, wall))
     };
     // The program has only just come up, and its interfaces with it.
     ask(Duration::from_millis(50))?;
