@@ -5,16 +5,14 @@
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
 use crate::ours::made;
+use crate::port_block::PortBlock;
 use crate::results::{Axis, Row};
 use crate::scored::{self, Source, Stage, usual_flows};
 use crate::source::{Flows, Lent, Shelf, key, key_of};
 use anyhow::ensure;
 use dpdk_rs::{Burst, Eal, HashKey};
 use nf_framework::headers::{Headers, Network};
-use nf_framework::{
-    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, Handle, Instant, Loaded, Mbuf,
-    NetworkFunction, PacketFunction, Verdict, WorkerSetup,
-};
+use nf_framework::{Affinity, Batch, Class, Context, Direction, FlowTable, Handle, Instant, Loaded, NetworkFunction};
 use std::time::Duration;
 
 pub(crate) const ABOUT: &str = "a function of your own: per packet, and with a flow look-up per packet";
@@ -81,33 +79,7 @@ fn over_mbufs<'a>(variant: Variant<'a>, series: &str, source: &Source) -> Varian
 }
 
 pub(crate) fn port_block() -> Vec<Loaded> {
-    vec![made("port-block", Affinity::Any, |worker| Ok(PortBlock::new(&[9], worker)))]
-}
-
-/// As in the example; what is dropped there for its port is of no flow here.
-pub(crate) struct PortBlock {
-    blocked: Vec<bool>,
-    hits: Counter,
-}
-
-impl PortBlock {
-    pub(crate) fn new(ports: &[u16], worker: &mut WorkerSetup) -> Self {
-        let blocked = (0..=u16::MAX).map(|port| ports.contains(&port)).collect();
-        Self { blocked, hits: worker.counter("hits") }
-    }
-}
-
-impl PacketFunction for PortBlock {
-    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
-        let Ok(headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
-        match headers.transport.ports() {
-            Some((_, destination)) if self.blocked[usize::from(destination)] => {
-                self.hits.add(1);
-                Verdict::Drop(DropReason::POLICY)
-            }
-            _ => Verdict::Next,
-        }
-    }
+    vec![made("port-block", Affinity::Any, PortBlock::new)]
 }
 
 /// What is kept of a flow: with its key it fills a line.

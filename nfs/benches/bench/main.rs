@@ -22,6 +22,8 @@ mod namespace;
 mod ours;
 mod parent;
 mod plot;
+#[path = "../shared/port_block.rs"]
+mod port_block;
 mod report;
 mod results;
 mod scored;
