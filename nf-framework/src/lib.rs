@@ -54,6 +54,7 @@ mod flow_table;
 mod forwarding;
 mod function;
 pub mod headers;
+mod kernel;
 mod mailbox;
 #[allow(dead_code, reason = "for the router, which comes next")]
 mod neighbours;
@@ -80,6 +81,9 @@ pub use flow_table::{
 };
 pub use forwarding::{Forwarding, Wire};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
+pub use kernel::{
+    KernelAddress, KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelRoute, KernelState,
+};
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
