@@ -57,6 +57,7 @@ mod forwarding;
 mod fragments;
 mod function;
 pub mod headers;
+mod kernel;
 mod mailbox;
 mod neighbours;
 mod report;
@@ -86,6 +87,9 @@ pub use flow_table::{
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
+pub use kernel::{
+    KernelAddress, KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelRoute, KernelState,
+};
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
