@@ -92,8 +92,8 @@ impl Piece {
         }
         let data = bytes.get(header.header_length()..usize::from(header.total_length.get()))?;
         let key = Key {
-            source: source(std::array::from_fn(|at| header.source.get(at).copied().unwrap_or_default())),
-            destination: std::array::from_fn(|at| header.destination.get(at).copied().unwrap_or_default()),
+            source: source(wide(header.source)),
+            destination: wide(header.destination),
             identification: u32::from(header.identification.get()).to_be_bytes(),
             protocol: header.protocol.0,
             zero: [0; 5],
@@ -192,4 +192,11 @@ impl Piece {
         };
         ports.map(|ports| Self { ports: Some(ports), ..self }).ok_or(DropReason::FRAGMENT_HEADERS)
     }
+}
+
+/// An IPv4 address with zeros behind it.
+fn wide(address: [u8; 4]) -> [u8; 16] {
+    let mut octets = [0; 16];
+    octets[..4].copy_from_slice(&address);
+    octets
 }
