@@ -5,6 +5,7 @@ use crate::context::{Context, Direction, Position, Standing};
 use crate::counters::{FunctionCounters, WorkerCounters, bump};
 use crate::forwarding::Forwarding;
 use crate::function::{Budget, NetworkFunction};
+use crate::router::Router;
 use crate::verdict::{DropReason, Verdict};
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -60,6 +61,12 @@ impl Chain {
         let (_, function) = self.functions.get_mut(index)?;
         let function: &mut dyn Any = function.as_mut();
         function.downcast_mut()
+    }
+
+    /// The router around the functions, if that is what stands there.
+    pub(crate) fn router_mut(&mut self) -> Option<&mut Router> {
+        let forwarding: &mut dyn Any = self.forwarding.as_mut()?.as_mut();
+        forwarding.downcast_mut()
     }
 
     /// Does something with the function at this place, between two batches; what it emits

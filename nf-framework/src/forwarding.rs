@@ -22,6 +22,9 @@ pub trait Forwarding: Any {
     /// Housekeeping, as [`NetworkFunction::tick`](crate::NetworkFunction::tick).
     fn tick(&mut self, _cx: &mut Context<'_>, _budget: Budget) {}
 
+    /// The program stops: drops what it holds, as `stopped`.
+    fn stop(&mut self, _cx: &mut Context<'_>) {}
+
     /// How many packets it holds, taken out of batches and not given back yet.
     fn held(&self) -> usize {
         0

@@ -30,6 +30,7 @@
 //!   them there.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
 //! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
+//! - [`RouterConfig`] is a router around the chain: addresses, routes, neighbours, ICMP.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
@@ -39,7 +40,7 @@
 //!
 //! # What it does not do yet
 //!
-//! No ARP, routes or ICMP of its own: they come next. Two ports at most.
+//! Two ports at most. No multicast, and no routing protocol.
 #![forbid(unsafe_code)]
 
 mod annotation;
@@ -56,8 +57,8 @@ mod forwarding;
 mod fragments;
 mod function;
 pub mod headers;
+mod kernel;
 mod mailbox;
-#[allow(dead_code, reason = "for the router, which comes next")]
 mod neighbours;
 mod report;
 mod router;
@@ -86,6 +87,9 @@ pub use flow_table::{
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
+pub use kernel::{
+    KernelAddress, KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelRoute, KernelState,
+};
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};

@@ -223,7 +223,15 @@ impl Pipeline {
 
     /// Lets packets that were emitted, resumed or turned go on, together where they wait at
     /// the same place.
+    #[inline]
     pub(crate) fn release_pending(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        // Mostly nothing waits.
+        if self.pending.len() > 0 {
+            self.release_some(batch, now, out);
+        }
+    }
+
+    fn release_some(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
         for _ in 0..PENDING_PASSES {
             let to_batch = |packet| refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
             let Some(position) = self.pending.pop(Burst::CAPACITY, to_batch) else { break };
@@ -271,6 +279,11 @@ impl Pipeline {
 
     /// Drops what still waits; the program stops.
     pub(crate) fn stop(&mut self) {
+        let (chain, mut cx) = self.outside_of_batches(Instant::START);
+        if let Some(forwarding) = &mut chain.forwarding {
+            forwarding.stop(&mut cx);
+            cx.counters.held_around.store(forwarding.held() as u64, Ordering::Relaxed);
+        }
         if let Some(fragments) = &mut self.fragments {
             fragments.stop(&self.counters);
         }

@@ -233,7 +233,7 @@ fn a_bad_configuration_is_refused_before_anything_is_started() {
         ("wrong type of ours", "\"net_pcap0\"", "7", ":5: [ports] inside: expected a string, found 7"),
         ("missing key", "blocked = [9, 8081]\n", "", ":9: [port-block] blocked: missing key (add it to the table)"),
         ("missing key of ours", "inside = \"net_pcap0\"\n", "", ":4: [ports] inside: missing key"),
-        ("unknown value", "\"wire\"", "\"wired\"", ":1: forwarding: unknown value \"wired\" (known: router, wire)"),
+        ("unknown value", "\"wire\"", "\"wired\"", ":1: forwarding: unknown value \"wired\" (known: wire, router)"),
         ("no TOML", "[ports]", "[ports", ":4: not valid TOML: "),
         ("unknown function", "packets", "chain = ['nat']\npackets", ":2: chain[0]: there is no function \"nat\""),
         (

@@ -6,16 +6,20 @@
 //! `cases --list` says what there is.
 #![forbid(unsafe_code)]
 
+#[path = "shared/port_block.rs"]
+mod port_block;
+
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePair, RssTableSize};
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, ForwardingKind, FragmentsConfig,
-    Function, Handle, Instant, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, PortsConfig, Runtime,
-    RuntimeConfig, SetupError, Steering, Tuple, Verdict, WorkerSetup,
+    Affinity, Batch, Class, Context, Counter, Direction, FlowTable, ForwardingKind, FragmentsConfig, Function, Handle,
+    Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError, Steering, Tuple,
+    WorkerSetup,
 };
 use nfs::{monitor, rate_limit};
+use port_block::PortBlock;
 use std::array;
 use std::hint::black_box;
 use std::num::NonZero;
@@ -251,6 +255,7 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
         burst: BURST,
         packets: Some(2047),
         fragments: FragmentsConfig::default(),
+        router: None,
     };
     let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
     let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
@@ -344,29 +349,4 @@ where
     }
 
     fn adopt(_: &mut I, _: Arc<()>) {}
-}
-
-/// The example of the README.
-struct PortBlock {
-    blocked: Vec<bool>,
-    hits: Counter,
-}
-
-impl PortBlock {
-    fn new(worker: &mut WorkerSetup) -> Result<Self, SetupError> {
-        Ok(Self { blocked: (0..=u16::MAX).map(|port| port == 9).collect(), hits: worker.counter("hits") })
-    }
-}
-
-impl PacketFunction for PortBlock {
-    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
-        let Ok(headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
-        match headers.transport.ports() {
-            Some((_, destination)) if self.blocked[usize::from(destination)] => {
-                self.hits.add(1);
-                Verdict::Drop(DropReason::POLICY)
-            }
-            _ => Verdict::Next,
-        }
-    }
 }

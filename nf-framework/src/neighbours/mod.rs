@@ -197,17 +197,6 @@ impl Neighbours {
         self.link(interface).is_some()
     }
 
-    /// Announces an address again, with all that was registered together with it.
-    pub(crate) fn announce(&mut self, interface: u16, address: IpAddr, now: Instant) {
-        let interface = self.interfaces.get_mut(usize::from(interface)).and_then(Option::as_mut);
-        let Some(link) = interface.map(|interface| &mut interface.link) else { return };
-        if let Some(index) = link.own_index(address) {
-            let own = &mut link.own[index];
-            (own.announcements, own.next, own.due) = (NeighbourConfig::ANNOUNCEMENTS, 0, now);
-            self.announcing = true;
-        }
-    }
-
     /// Announces all addresses again: we have taken over from another router.
     pub(crate) fn announce_all(&mut self, now: Instant) {
         for own in self.interfaces.iter_mut().flatten().flat_map(|interface| &mut interface.link.own) {

@@ -715,15 +715,6 @@ fn addresses_are_announced_twice_when_they_come_and_not_when_they_stay() {
         assert!(!world.neighbours.announcing);
         world.set_link(Some(usual_link().with_services(&services)));
         assert_eq!(world.pass(10_000), none(), "nothing has come");
-        world.neighbours.announce(0, ip("203.0.113.1"), world.now);
-        let pool = ["announce 203.0.113.0", "announce 203.0.113.1"];
-        assert_eq!(
-            (world.pass(100), world.pass(5000)),
-            (pool.map(str::to_owned).into(), pool.map(str::to_owned).into())
-        );
-        world.neighbours.announce(0, ip("192.0.2.77"), world.now);
-        world.neighbours.announce(3, ip("192.0.2.1"), world.now);
-        assert_eq!(world.pass(5000), none(), "not ours, and no such interface");
         world.neighbours.announce_all(world.now);
         assert_eq!(world.pass(5000).len(), 2 * 7 + 3);
         // What came is answered for, and what went is not.

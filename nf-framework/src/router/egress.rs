@@ -2,7 +2,7 @@
 
 use super::icmp::IcmpError;
 use super::tables::Way;
-use super::{ETHERNET, HOPS_LAST, Hop, Out, Router, complain, ingress, ip_packet, tag};
+use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, tag};
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
@@ -27,9 +27,9 @@ impl Router {
     pub(super) fn leave(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         let arrived = std::mem::take(&mut self.arrived);
         let generation = self.neighbours.generation();
-        if generation != self.hops_of || cx.now() >= self.hops_until {
+        if generation != self.hops_of {
             self.hops.fill(None);
-            (self.hops_of, self.hops_until) = (generation, cx.now() + HOPS_LAST);
+            self.hops_of = generation;
         }
         let exit = cx.exit();
         for slot in batch.undecided() {

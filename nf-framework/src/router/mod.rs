@@ -30,7 +30,6 @@ use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
 use icmp::IcmpError;
 use std::sync::Arc;
-use std::time::Duration;
 use tables::{Interface, MOST_INTERFACES, Target};
 
 /// One worker's router.
@@ -52,9 +51,8 @@ pub(crate) struct Router {
     arrived: bool,
     /// By next hop.
     hops: Vec<Option<Hop>>,
-    /// The state of the neighbours that `hops` is of, and until when.
+    /// The generation of the neighbours that `hops` is of.
     hops_of: u64,
-    hops_until: Instant,
     /// Whether the owner of the neighbours knows the interfaces.
     linked: bool,
     errors: TokenBucket,
@@ -74,10 +72,6 @@ struct Hop {
     addresses: [u8; 12],
     interface: u16,
 }
-
-/// How long a worker goes by what it knows of a next hop before it asks again, which is what keeps
-/// the neighbour known.
-const HOPS_LAST: Duration = Duration::from_secs(1);
 
 impl Router {
     pub(crate) fn new(
@@ -101,7 +95,6 @@ impl Router {
             found,
             arrived: false,
             hops,
-            hops_until: Instant::START,
             linked: false,
             errors: TokenBucket::new(errors_per_second, errors_per_second.div_ceil(10)),
         }
@@ -118,6 +111,13 @@ impl Router {
         self.hops.clear();
         self.hops.resize(tables.next_hops.len(), None);
         self.linked = false;
+    }
+
+    /// Announces all addresses again, to neighbours that may think them elsewhere.
+    pub(crate) fn announce(&mut self, now: Instant) {
+        if let Some(owner) = &mut self.owner {
+            owner.announce_all(now);
+        }
     }
 
     /// Gives a packet to the worker that owns the neighbours, to go on there at this place.
@@ -164,6 +164,12 @@ impl Forwarding for Router {
             }
         }
         owner.tick(now, budget.0 as usize, &mut out);
+    }
+
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        if let Some(owner) = &mut self.owner {
+            owner.stop(&mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx });
+        }
     }
 
     fn held(&self) -> usize {

@@ -8,6 +8,7 @@ use super::{RuntimeConfig, Shared};
 use crate::context::Context;
 use crate::function::{Function, WorkerSetup};
 use crate::mailbox::ask_all;
+use crate::neighbours::NeighbourTable;
 use crate::report::Report;
 use dpdk_rs::Port;
 use std::cell::{Cell, RefCell};
@@ -87,6 +88,34 @@ impl Control {
             chain.command(index, cx, |instance: &mut F::Instance, cx| command(instance, cx))
         })?;
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
+    }
+
+    /// The router's neighbours, by the number of their interface.
+    #[must_use]
+    pub fn neighbours(&self) -> Option<Arc<NeighbourTable>> {
+        Some(self.routing.as_ref()?.borrow().neighbours())
+    }
+
+    /// The name of a router's interface.
+    #[must_use]
+    pub fn interface(&self, number: u16) -> Option<String> {
+        self.routing.as_ref()?.borrow().interface(number)
+    }
+
+    /// Has the router announce all its addresses, and those of functions, again: gratuitous ARP and
+    /// unsolicited neighbor advertisements. For when this program takes over from another one, whose
+    /// MAC address the neighbours still know. Nothing happens without a router.
+    ///
+    /// # Errors
+    ///
+    /// When a worker has stopped.
+    pub fn announce(&self) -> Result<(), CommandError> {
+        ask_all(&self.shared.mailboxes, &self.shared.stop, |_, chain, cx| {
+            if let Some(router) = chain.router_mut() {
+                router.announce(cx.now());
+            }
+        })?;
+        Ok(())
     }
 
     pub(super) fn find(&self, name: &str) -> Result<usize, CommandError> {

@@ -23,7 +23,7 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
 use crate::function::{Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
-use crate::router::{Router, RouterConfig, RouterError, Tables};
+use crate::router::{RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
 use crate::verdict::DropReason;
 use std::any::{Any, TypeId};
@@ -388,11 +388,8 @@ fn change_over(generation: u64, next: &[Next], tables: Option<&Arc<Tables>>, cha
     for Next { index, function, policy } in next {
         chain.renew(*index, cx, |instance| function.adopt(instance, policy));
     }
-    if let Some(tables) = tables {
-        let forwarding: Option<&mut dyn Any> = chain.forwarding.as_mut().map(|forwarding| forwarding.as_mut() as _);
-        if let Some(router) = forwarding.and_then(<dyn Any>::downcast_mut::<Router>) {
-            router.adopt(tables);
-        }
+    if let (Some(tables), Some(router)) = (tables, chain.router_mut()) {
+        router.adopt(tables);
     }
     chain.standing.generation = generation;
     cx.counters.generation.store(generation, Ordering::Relaxed);

@@ -76,6 +76,15 @@ pub(super) struct NextRouter {
 }
 
 impl InForceRouter {
+    pub(super) fn neighbours(&self) -> Arc<NeighbourTable> {
+        Arc::clone(&self.routing.neighbours)
+    }
+
+    /// The name of an interface.
+    pub(super) fn interface(&self, index: u16) -> Option<String> {
+        Some(self.tables.last()?.interface(index)?.name.clone())
+    }
+
     pub(super) fn new(routing: &Arc<Routing>) -> Self {
         let (config, tables) = (routing.config.clone(), vec![Arc::clone(&routing.tables)]);
         Self { addresses: routing.addresses.clone(), routing: Arc::clone(routing), config, tables }
