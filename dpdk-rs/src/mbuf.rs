@@ -364,9 +364,8 @@ impl Mbuf {
     #[must_use]
     #[inline]
     pub fn annotation(&self) -> Option<u64> {
-        let raw = self.raw();
         let word = || (annotation::offset() - RawMbuf::REST.start) / size_of::<u64>();
-        if raw.ol_flags & annotation::flag() == 0 { None } else { raw.rest.get(word()).copied() }
+        if self.is_annotated() { self.raw().rest.get(word()).copied() } else { None }
     }
 
     /// Whether the packet is marked, for whatever the program means by that. The mark travels with
@@ -384,6 +383,13 @@ impl Mbuf {
         let flag = annotation::mark();
         let raw = self.raw_mut();
         raw.ol_flags = if marked { raw.ol_flags | flag } else { raw.ol_flags & !flag };
+    }
+
+    /// Whether the packet has an [annotation](Self::annotation).
+    #[must_use]
+    #[inline]
+    pub fn is_annotated(&self) -> bool {
+        self.raw().ol_flags & annotation::flag() != 0
     }
 
     /// Writes the packet's [annotation](Self::annotation), or takes it away.

@@ -135,7 +135,7 @@ fn annotations_travel(eal: &Eal) {
     for value in [Some(u64::MAX), Some(0), None, Some(0x0123_4567_89ab_cdef)] {
         let flags = packet.offload_flags();
         packet.set_annotation(value);
-        assert_eq!(packet.annotation(), value);
+        assert_eq!((packet.annotation(), packet.is_annotated()), (value, value.is_some()));
         assert_eq!(number(&packet), 7, "the data is elsewhere");
         assert!((flags ^ packet.offload_flags()).count_ones() <= 1, "one flag of DPDK's says so");
     }

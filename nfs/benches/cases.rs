@@ -56,7 +56,7 @@ type Run = fn(&Eal, u64) -> anyhow::Result<()>;
 const EMPTY: &str = "worker";
 
 /// Every case, in the order of the table.
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -73,6 +73,10 @@ const CASES: [Case; 13] = [
     case("flow-table-miss", "FlowTable, look-up of 32 keys that are not", |eal, packets| look_up(eal, FLOWS, packets)),
     case("flow-table-new", "FlowTable, an insertion and a removal", insert_and_remove),
     case("steering", "the owner of an IPv4 UDP frame", |_, packets| steering(packets)),
+    function("fragments", "what looking for them adds to the worker", |eal, packets| {
+        let idle = |_: &mut WorkerSetup| Ok(Idle);
+        worker(eal, RING, &[Loaded::new(Made("idle", Affinity::Flow, idle), ())], packets)
+    }),
     function("monitor", "what it adds to the worker", |eal, packets| {
         worker(eal, RING, &[Loaded::new(monitor::Monitor, ())], packets)
     }),
@@ -82,7 +86,7 @@ const CASES: [Case; 13] = [
         worker(eal, RING, &[Loaded::new(rate_limit::RateLimit, policy)], packets)
     }),
     function("port-block", "what the example adds to the worker", |eal, packets| {
-        worker(eal, RING, &[Loaded::new(Made("port-block", PortBlock::new), ())], packets)
+        worker(eal, RING, &[Loaded::new(Made("port-block", Affinity::Any, PortBlock::new), ())], packets)
     }),
 ];
 
@@ -246,7 +250,7 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
             counted: counted.clone(),
         })
     };
-    let meter = Loaded::new(Made("meter", meter), ());
+    let meter = Loaded::new(Made("meter", Affinity::Any, meter), ());
     let [inside, outside] = ports.map(str::to_owned);
     let config = RuntimeConfig {
         chain: None,
@@ -324,8 +328,15 @@ impl NetworkFunction for Meter {
     }
 }
 
+/// Does nothing, whatever it says that it needs.
+struct Idle;
+
+impl NetworkFunction for Idle {
+    fn batch(&mut self, _: &mut Batch, _: &mut Context<'_>) {}
+}
+
 /// A control object that makes its instances and has no configuration.
-struct Made<M>(&'static str, M);
+struct Made<M>(&'static str, Affinity, M);
 
 impl<I, M> Function for Made<M>
 where
@@ -344,8 +355,12 @@ where
         Ok(())
     }
 
+    fn affinity(&self, (): &()) -> Affinity {
+        self.1
+    }
+
     fn instance(&self, _: Arc<()>, worker: &mut WorkerSetup) -> Result<I, SetupError> {
-        (self.1)(worker)
+        (self.2)(worker)
     }
 
     fn adopt(_: &mut I, _: Arc<()>) {}

@@ -4,7 +4,7 @@ use super::behind_tags;
 use crate::context::Direction;
 use crate::headers::{
     EtherType, Fragment, IcmpHeader, Icmpv6Header, IpProtocol, Ipv4Header, Ipv6Extensions, Ipv6Header, MAX_VLAN_TAGS,
-    TcpHeader, UdpHeader, VlanTag,
+    TcpHeader, UdpHeader,
 };
 use crate::steering::Ports;
 use crate::verdict::DropReason;
@@ -54,18 +54,28 @@ pub(super) struct Piece {
 /// True for every fragment; for a packet that is none only if it is IPv6 with extension headers.
 #[inline]
 pub(super) fn may_be_fragment(frame: &[u8]) -> bool {
-    let mut at = 12;
-    for _ in 0..=MAX_VLAN_TAGS {
-        // From the EtherType to IPv4's fragment offset; IPv6's next header is there as well.
-        let Some(start) = frame.get(at..).and_then(|rest| rest.first_chunk::<10>()) else { return false };
-        match [start[0], start[1]] {
-            [0x08, 0x00] => return start[8] & 0x3f | start[9] != 0,
-            [0x86, 0xdd] => return IpProtocol(start[8]).is_ipv6_extension(),
-            [0x81, 0x00] | [0x88, 0xa8] => at += size_of::<VlanTag>(),
-            _ => return false,
-        }
+    // From the EtherType to IPv4's fragment offset; IPv6's next header is there as well.
+    let Some(start) = frame.get(12..).and_then(|rest| rest.first_chunk::<10>()) else { return false };
+    match u16::from_be_bytes([start[0], start[1]]) {
+        0x0800 => u16::from_be_bytes([start[8], start[9]]) & 0x3fff != 0,
+        0x86dd => IpProtocol(start[8]).is_ipv6_extension(),
+        0x8100 | 0x88a8 => may_be_tagged_fragment(frame),
+        _ => false,
     }
-    false
+}
+
+#[inline(never)]
+fn may_be_tagged_fragment(frame: &[u8]) -> bool {
+    let inner = behind_tags(frame).and_then(|(ether_type, _, start)| Some((ether_type, frame.get(start..)?)));
+    match inner {
+        Some((EtherType::IPV4, packet)) => {
+            Ipv4Header::ref_from_prefix(packet).is_ok_and(|(header, _)| header.is_fragment())
+        }
+        Some((EtherType::IPV6, packet)) => {
+            Ipv6Header::ref_from_prefix(packet).is_ok_and(|(header, _)| header.next_header.is_ipv6_extension())
+        }
+        _ => false,
+    }
 }
 
 impl Piece {
@@ -92,8 +102,8 @@ impl Piece {
         }
         let data = bytes.get(header.header_length()..usize::from(header.total_length.get()))?;
         let key = Key {
-            source: source(std::array::from_fn(|at| header.source.get(at).copied().unwrap_or_default())),
-            destination: std::array::from_fn(|at| header.destination.get(at).copied().unwrap_or_default()),
+            source: source(wide(header.source)),
+            destination: wide(header.destination),
             identification: u32::from(header.identification.get()).to_be_bytes(),
             protocol: header.protocol.0,
             zero: [0; 5],
@@ -192,4 +202,11 @@ impl Piece {
         };
         ports.map(|ports| Self { ports: Some(ports), ..self }).ok_or(DropReason::FRAGMENT_HEADERS)
     }
+}
+
+/// An IPv4 address with zeros behind it.
+fn wide(address: [u8; 4]) -> [u8; 16] {
+    let mut octets = [0; 16];
+    octets[..4].copy_from_slice(&address);
+    octets
 }

@@ -67,7 +67,6 @@ impl Tuple {
     fn of(quoted: &QuotedPacket<'_>) -> Option<Self> {
         let (source, destination) = addresses(&quoted.network)?;
         let ports = match &quoted.transport {
-            _ if quoted.network.fragment().is_some() => Ports::None,
             QuotedTransport::Other(IpProtocol::TCP | IpProtocol::UDP) => return None,
             transport => match (transport.ports(), transport.identifier()) {
                 (Some((source, destination)), _) => Ports::Both(source, destination),
@@ -179,9 +178,14 @@ mod tests {
             ("an echo request", error4(&quote(&v4().icmp_echo_request(7, 8), 28)), tuple(B4, A4, Ports::Identifier(7))),
             ("another error", error4(&quote(&v4().icmp(3, 0, [0; 4]), 28)), tuple(B4, A4, Ports::None)),
             (
-                "a fragment",
+                "a first fragment, of which errors are sent (RFC 1122 section 3.2.2)",
                 error4(&quote(&v4().udp(1, 2).payload(&[0; 16]).fragment(0, true), 28)),
-                tuple(B4, A4, Ports::None),
+                tuple(B4, A4, Ports::Both(2, 1)),
+            ),
+            (
+                "a later fragment",
+                error6(&quote(&v6().udp(1, 2).payload(&[0; 16]).fragment(8, true), 56)),
+                tuple(B6, A6, Ports::None),
             ),
             ("IPv6", error6(&quote(&v6().udp(1, 2), 48)), tuple(B6, A6, Ports::Both(2, 1))),
             (
