@@ -20,7 +20,7 @@ pub trait Forwarding: Any {
     fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>);
 
     /// Frames that the kernel sends by a port of its own; they pass no function.
-    fn from_host(&mut self, _batch: &mut Batch, _port: PortIx) {}
+    fn host_sent(&mut self, _batch: &mut Batch, _port: PortIx) {}
 
     /// Housekeeping, as [`NetworkFunction::tick`](crate::NetworkFunction::tick).
     fn tick(&mut self, _cx: &mut Context<'_>, _budget: Budget) {}

@@ -100,9 +100,9 @@ impl Pipeline {
     }
 
     /// Sends what the kernel has sent.
-    fn from_host(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
+    fn host_sent(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
         if let Some(forwarding) = &mut self.chain.forwarding {
-            forwarding.from_host(batch, port);
+            forwarding.host_sent(batch, port);
         }
         self.settle_and_send(batch, Position::out_by(port), out);
     }
@@ -459,7 +459,7 @@ impl Worker {
             let out = &mut Queues(&mut self.ports);
             match role {
                 Role::Side(direction) => self.pipeline.arrive(&mut self.batch, direction, now, out),
-                Role::Host(port) => self.pipeline.from_host(&mut self.batch, port, out),
+                Role::Host(port) => self.pipeline.host_sent(&mut self.batch, port, out),
             }
         }
         for ring in &mut self.as_owner {

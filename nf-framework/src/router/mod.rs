@@ -150,7 +150,7 @@ impl Forwarding for Router {
         self.flush(cx);
     }
 
-    fn from_host(&mut self, batch: &mut Batch, port: PortIx) {
+    fn host_sent(&mut self, batch: &mut Batch, port: PortIx) {
         let Some(interface) = self.tables.interfaces.iter().find(|interface| interface.host == Some(port)) else {
             return;
         };

@@ -435,7 +435,9 @@ fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interfac
         if v6 && !addresses.iter().any(|own| is_link_local(own.address)) {
             addresses.push(link_local(facts.mac));
         }
-        let twice = |host: &String| config.interfaces.iter().find(|(other, theirs)| *other != name && theirs.host.as_ref() == Some(host));
+        let twice = |host: &String| {
+            config.interfaces.iter().find(|(other, theirs)| *other != name && theirs.host.as_ref() == Some(host))
+        };
         if let Some((other, _)) = written.host.as_ref().and_then(twice) {
             return Err(invalid("host", format!("is that of the interface {other:?} too: each needs one of its own")));
         }

@@ -1,8 +1,8 @@
 //! Why a program does not run, or a command is not carried out.
 
 use crate::function::SetupError;
-use crate::mailbox::WorkerStopped;
 use crate::kernel::KernelError;
+use crate::mailbox::WorkerStopped;
 use crate::router::RouterError;
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
@@ -21,11 +21,16 @@ pub enum RuntimeError {
         /// Names of those that are there.
         have: String,
     },
-    /// One port has two roles.
-    #[error(
-        "two of [ports] inside, outside and the hosts of interfaces are {0:?}; leave outside away for a program with \
-         one port"
-    )]
+    /// A way to the kernel is an end of the chain too.
+    #[error("{key}: the port {name:?} has another part already (give the kernel one of its own by --vdev=net_tap2)")]
+    HostPort {
+        /// The key that names it.
+        key: String,
+        /// Its name.
+        name: String,
+    },
+    /// Both ends are the same port.
+    #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
     SamePort(String),
     /// The burst is out of range.
     #[error("burst: {0} packets at once are not possible, 1 to 64 are")]

@@ -106,9 +106,10 @@ impl PortPlan {
         let mut ports: Vec<PlannedPort> = infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect();
         let sides = ports.len();
         for (interface, host) in router.into_iter().flat_map(RouterConfig::hosts) {
-            let id = find_one(eal, &format!("[router] interfaces.{interface}.host"), host)?;
+            let key = format!("[router] interfaces.{interface}.host");
+            let id = find_one(eal, &key, host)?;
             if ports.iter().any(|port| port.id == id) {
-                return Err(RuntimeError::SamePort(host.to_owned()));
+                return Err(RuntimeError::HostPort { key, name: host.to_owned() });
             }
             let (direction, queues) = (Direction::Outbound, NonZero::<u16>::MIN);
             ports.push(PlannedPort { id, direction, queues, told: false });

@@ -47,11 +47,20 @@ impl Routing {
         for (host, interface) in hosts.iter().zip(on_link) {
             host.set_mac_address(interface.mac.octets())?;
         }
-        let followed = |port: &Port| port.info().ok()?.kernel_interface.map(|index| KernelInterface::Index(index.get()));
+        let followed =
+            |port: &Port| port.info().ok()?.kernel_interface.map(|index| KernelInterface::Index(index.get()));
         let kernel = hosts.iter().filter_map(followed).collect();
         let owner = Neighbours::new(router.neighbours.clone(), HashKey::random());
         let neighbours = Arc::clone(owner.table());
-        Ok(Some(Self { config: router.clone(), ports, addresses, kernel, tables, neighbours, owner: Mutex::new(Some(owner)) }))
+        Ok(Some(Self {
+            config: router.clone(),
+            ports,
+            addresses,
+            kernel,
+            tables,
+            neighbours,
+            owner: Mutex::new(Some(owner)),
+        }))
     }
 
     /// The router of a worker, around so many functions.
