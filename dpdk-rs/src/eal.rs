@@ -1,10 +1,11 @@
 //! The environment abstraction layer: DPDK itself, started once.
 
 use crate::launch::{self, Lcore};
+use crate::mbuf::RawMbuf;
 use crate::port_info::{PortId, PortInfo};
 use crate::running::Running;
 use crate::version::Version;
-use crate::{Errno, log_sink};
+use crate::{Errno, annotation, log_sink};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
@@ -188,6 +189,9 @@ impl Eal {
                     None => EalError::NoSuchDevice { name, log },
                 });
             }
+        }
+        if let Err(errno) = annotation::register(RawMbuf::REST) {
+            return Err(EalError::Init { errno, log: log_sink::explain() });
         }
         log_sink::release();
         for line in said {

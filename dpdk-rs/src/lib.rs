@@ -48,6 +48,7 @@
 mod acl;
 #[cfg(feature = "allocation-count")]
 pub mod allocation_count;
+mod annotation;
 mod burst;
 mod clock;
 mod eal;

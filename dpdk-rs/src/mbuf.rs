@@ -1,5 +1,6 @@
 //! One packet: our own view of `struct rte_mbuf`.
 
+use crate::annotation;
 use dpdk_sys as sys;
 use std::fmt;
 use std::mem::offset_of;
@@ -27,7 +28,7 @@ pub(crate) struct RawMbuf {
     pub(crate) pool: *mut sys::rte_mempool,
     next: *mut Self,
     _tx_offload: u64,
-    _rest: [u64; 6],
+    rest: [u64; 6],
 }
 
 macro_rules! same_offset {
@@ -56,6 +57,9 @@ const _: () = assert!(size_of::<RawMbuf>() == sys::DPDK_MBUF_SIZE as usize);
 const _: () = assert!(align_of::<RawMbuf>() == sys::DPDK_MBUF_ALIGN as usize);
 
 impl RawMbuf {
+    /// Where the last words are that Rust names no fields of; DPDK gives some out on request.
+    pub(crate) const REST: std::ops::Range<usize> = offset_of!(Self, rest)..size_of::<Self>();
+
     /// Four fields as the one word that they are in memory.
     #[inline]
     const fn rearm_data(data_off: u16, refcnt: u16, nb_segs: u16, port: u16) -> u64 {
@@ -301,11 +305,107 @@ impl Mbuf {
         (raw.ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0).then_some(raw.vlan_tci)
     }
 
+    /// Takes the outer VLAN tag out of the packet, as a device does that strips tags, so that
+    /// [`stripped_vlan`](Self::stripped_vlan) says what it was, or that there was none. Nothing
+    /// changes if the device has done so already.
+    #[inline]
+    pub fn strip_vlan(&mut self, stripped_by_device: bool) {
+        const TAG: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+        if stripped_by_device && self.raw().ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0 {
+            return;
+        }
+        let frame = self.data_mut();
+        let tag = match frame.get(12..16) {
+            Some(&[high, low, first, second]) if TAG.contains(&[high, low]) => {
+                frame.copy_within(..12, 4);
+                Some(u16::from_be_bytes([first, second]))
+            }
+            _ => None,
+        };
+        let stripped = tag.filter(|_| self.adj(4));
+        let raw = self.raw_mut();
+        match stripped {
+            Some(tag) => {
+                raw.vlan_tci = tag;
+                raw.ol_flags |= sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED;
+            }
+            None => raw.ol_flags &= !(sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED),
+        }
+    }
+
+    /// Puts an IEEE 802.1Q tag in front of what the frame carries. False and no change if it has no
+    /// Ethernet addresses, or there is no room before it.
+    #[inline]
+    #[must_use]
+    pub fn insert_vlan(&mut self, tag: u16) -> bool {
+        if self.len() < 12 || self.prepend(4).is_none() {
+            return false;
+        }
+        let frame = self.data_mut();
+        frame.copy_within(4..16, 0);
+        if let Some(place) = frame.get_mut(12..16) {
+            let [high, low] = tag.to_be_bytes();
+            place.copy_from_slice(&[0x81, 0x00, high, low]);
+        }
+        true
+    }
+
     /// Offload flags, `RTE_MBUF_F_*`.
     #[must_use]
     #[inline]
     pub fn offload_flags(&self) -> u64 {
         self.raw().ol_flags
+    }
+
+    /// Eight bytes that go with the packet, if somebody wrote some: through every
+    /// [`Ring`](crate::Ring) as well, until the packet is freed or a driver receives another in its
+    /// place. (net_ring passes packets on as they are, so what comes out of it may have one.)
+    /// One that has none costs no second cache line.
+    #[must_use]
+    #[inline]
+    pub fn annotation(&self) -> Option<u64> {
+        let word = || (annotation::offset() - RawMbuf::REST.start) / size_of::<u64>();
+        if self.is_annotated() { self.raw().rest.get(word()).copied() } else { None }
+    }
+
+    /// Whether the packet is marked, for whatever the program means by that. The mark travels with
+    /// the packet like the [annotation](Self::annotation), and stands where every look at the packet
+    /// comes by.
+    #[must_use]
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        self.raw().ol_flags & annotation::mark() != 0
+    }
+
+    /// Marks the packet, or takes the mark away.
+    #[inline]
+    pub fn set_marked(&mut self, marked: bool) {
+        let flag = annotation::mark();
+        let raw = self.raw_mut();
+        raw.ol_flags = if marked { raw.ol_flags | flag } else { raw.ol_flags & !flag };
+    }
+
+    /// Whether the packet has an [annotation](Self::annotation).
+    #[must_use]
+    #[inline]
+    pub fn is_annotated(&self) -> bool {
+        self.raw().ol_flags & annotation::flag() != 0
+    }
+
+    /// Writes the packet's [annotation](Self::annotation), or takes it away.
+    #[inline]
+    pub fn set_annotation(&mut self, value: Option<u64>) {
+        let (flag, offset) = (annotation::flag(), annotation::offset());
+        let raw = self.raw_mut();
+        let Some(value) = value else {
+            raw.ol_flags &= !flag;
+            return;
+        };
+        // Nothing before DPDK has started, but then there is no packet.
+        if let Some(word) = raw.rest.get_mut(offset.wrapping_sub(RawMbuf::REST.start) / size_of::<u64>()) {
+            *word = value;
+            raw.ol_flags |= flag;
+        }
     }
 
     /// Packet type as the device parsed it, `RTE_PTYPE_*`.

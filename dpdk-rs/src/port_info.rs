@@ -4,6 +4,7 @@ use crate::{Eal, Errno};
 use dpdk_sys as sys;
 use std::ffi::{CStr, c_char};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held during ethdev's control functions, two of which must not run at once on one port
@@ -79,6 +80,9 @@ pub struct PortInfo {
     pub mac_address: [u8; 6],
     /// NUMA node, if known.
     pub socket: Option<u32>,
+    /// The index of the kernel's interface behind the port, where there is one (net_tap,
+    /// net_af_packet) and the driver says it.
+    pub kernel_interface: Option<NonZeroU32>,
     /// Largest MTU in bytes.
     pub max_mtu: u16,
     /// Smallest MTU in bytes.
@@ -127,6 +131,7 @@ impl PortInfo {
             driver: text(info.driver),
             mac_address,
             socket: u32::try_from(info.socket).ok(),
+            kernel_interface: NonZeroU32::new(info.interface_index),
             max_mtu: info.max_mtu,
             min_mtu: info.min_mtu,
             max_rx_queues: info.max_rx_queues,

@@ -19,6 +19,7 @@ fn packets_and_pools() {
             ("an empty pool gives nothing until a packet is back", an_empty_pool_gives_nothing),
             ("append, prepend, adj and trim stop at the buffer's ends", data_stays_in_the_buffer),
             ("contents are replaced if they fit", contents_are_replaced_if_they_fit),
+            ("an annotation goes with its packet, through rings too, and not with the next", annotations_travel),
             ("an ordinary thread may drop packets", an_ordinary_thread_may_drop_packets),
             ("many threads may share a pool", many_threads_may_share_a_pool),
             ("a drain that stops early loses nothing", a_drain_that_stops_early_loses_nothing),
@@ -125,6 +126,27 @@ fn contents_are_replaced_if_they_fit(eal: &Eal) {
     let mut packet = none.alloc().unwrap();
     assert!(packet.append(1).is_none() && !packet.set_contents(&[1]) && packet.set_contents(&[]));
     packet.prepend(128).unwrap().fill(1);
+}
+
+fn annotations_travel(eal: &Eal) {
+    let pool = pool_of(eal, "annotations", 1);
+    let mut packet = numbered(&pool, 7);
+    assert_eq!(packet.annotation(), None);
+    for value in [Some(u64::MAX), Some(0), None, Some(0x0123_4567_89ab_cdef)] {
+        let flags = packet.offload_flags();
+        packet.set_annotation(value);
+        assert_eq!((packet.annotation(), packet.is_annotated()), (value, value.is_some()));
+        assert_eq!(number(&packet), 7, "the data is elsewhere");
+        assert!((flags ^ packet.offload_flags()).count_ones() <= 1, "one flag of DPDK's says so");
+    }
+    let (mut producer, mut consumer) = Ring::pair(eal, "annotated", 7).unwrap();
+    let mut burst = Burst::new();
+    burst.push(packet).unwrap();
+    producer.send(&mut burst);
+    assert_eq!(consumer.receive(&mut burst), 1);
+    assert_eq!(burst.packet(0).unwrap().annotation(), Some(0x0123_4567_89ab_cdef));
+    burst.clear();
+    assert_eq!(pool.alloc().unwrap().annotation(), None, "the same buffer, another packet");
 }
 
 fn an_ordinary_thread_may_drop_packets(eal: &Eal) {

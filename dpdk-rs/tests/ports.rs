@@ -65,6 +65,7 @@ fn ports_have_ids_names_and_abilities(eal: &Eal) {
     let info = PortInfo::new(eal, PortId(2)).unwrap();
     assert_eq!((info.id, info.driver.as_str()), (PortId(2), "net_null"));
     assert!(info.max_rx_queues >= 1 && info.max_tx_queues >= 1 && info.max_mtu >= 1500, "{info:?}");
+    assert_eq!(info.kernel_interface, None);
     for absent in [4, 31, 32, 33, u16::MAX] {
         assert!(PortInfo::new(eal, PortId(absent)).is_err(), "{absent}");
     }

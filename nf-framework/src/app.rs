@@ -183,7 +183,9 @@ impl App {
         let forwards = configuration.runtime().forwarding.is_some();
         let runtime = Runtime::configured(&eal, configuration)?;
         if !forwards {
-            log::warn!("nothing forwards what the functions let pass: it is dropped (forwarding = \"wire\" would)");
+            log::warn!(
+                "nothing forwards what the functions let pass: it is dropped (forwarding = \"wire\" or \"router\" would)"
+            );
         }
         let name = self.name;
         let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
@@ -273,11 +275,20 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     let mut next = interval.map(|interval| start + interval);
     let limit = Duration::from_secs(options.drain);
     let mut draining: Option<Instant> = None;
+    let neighbours = control.neighbours();
+    let mut duplicates = 0;
     while !control.stopping() {
         std::thread::sleep(Duration::from_millis(20));
         if signals.reload.swap(false, Ordering::Relaxed) {
             // The result is in the log.
             let _ = control.reload_from(&options.config);
+        }
+        if let Err(error) = control.follow_kernel() {
+            log::error!("the kernel's addresses and routes are not taken over: {error}");
+        }
+        for claim in neighbours.iter().flat_map(|neighbours| neighbours.duplicates(&mut duplicates)) {
+            let interface = control.interface(claim.interface).unwrap_or_default();
+            log::warn!("{interface}: {} has our address {}", claim.mac, claim.address);
         }
         let asked = signals.stop.load(Ordering::Relaxed);
         match Step::next(asked, limit, draining.map(|since| (since.elapsed(), control.in_use()))) {

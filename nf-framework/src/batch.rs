@@ -93,6 +93,12 @@ impl Batch {
         self.burst.take(slot)
     }
 
+    /// All packets, in order.
+    #[inline]
+    pub(crate) fn packets(&self) -> impl Iterator<Item = &Mbuf> {
+        self.burst.iter()
+    }
+
     /// Asks for the first cache line of every undecided packet, ahead of a loop that reads them.
     #[inline]
     pub fn prefetch(&self) {

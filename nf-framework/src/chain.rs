@@ -3,7 +3,9 @@
 use crate::batch::Batch;
 use crate::context::{Context, Direction, Position, Standing};
 use crate::counters::{FunctionCounters, WorkerCounters, bump};
+use crate::forwarding::Forwarding;
 use crate::function::{Budget, NetworkFunction};
+use crate::router::Router;
 use crate::verdict::{DropReason, Verdict};
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -17,6 +19,8 @@ use std::sync::atomic::Ordering;
 #[derive(Default)]
 pub struct Chain {
     functions: Vec<(String, Box<dyn NetworkFunction>)>,
+    /// What stands around them.
+    pub(crate) forwarding: Option<Box<dyn Forwarding>>,
     /// What its functions work by.
     pub(crate) standing: Standing,
     /// New instances that wait to take their function's place.
@@ -57,6 +61,12 @@ impl Chain {
         let (_, function) = self.functions.get_mut(index)?;
         let function: &mut dyn Any = function.as_mut();
         function.downcast_mut()
+    }
+
+    /// The router around the functions, if that is what stands there.
+    pub(crate) fn router_mut(&mut self) -> Option<&mut Router> {
+        let forwarding: &mut dyn Any = self.forwarding.as_mut()?.as_mut();
+        forwarding.downcast_mut()
     }
 
     /// Does something with the function at this place, between two batches; what it emits
@@ -138,6 +148,11 @@ impl Chain {
             function.tick(cx, budget);
             gauge(cx.counters, index, function.as_ref());
         }
+        cx.position = Position::entrance(Direction::Outbound, self.functions.len());
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.tick(cx, budget);
+            cx.counters.held_around.store(forwarding.held() as u64, Ordering::Relaxed);
+        }
     }
 
     /// Shows how many sessions its functions have.
@@ -147,9 +162,10 @@ impl Chain {
         }
     }
 
-    /// Packets that its functions hold.
+    /// Packets that its functions hold, and what stands around them.
     pub(crate) fn held(&self) -> usize {
-        self.functions.iter().map(|(_, function)| function.held()).fold(0, usize::wrapping_add)
+        let around = self.forwarding.as_ref().map_or(0, |forwarding| forwarding.held());
+        self.functions.iter().map(|(_, function)| function.held()).fold(around, usize::wrapping_add)
     }
 }
 

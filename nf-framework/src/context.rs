@@ -46,6 +46,27 @@ impl Position {
         };
         Self { at, direction, turned: false }
     }
+
+    /// At the other end: where packets that go this way leave.
+    pub(crate) fn exit(direction: Direction, functions: usize) -> Self {
+        Self { direction, ..Self::entrance(direction.reversed(), functions) }
+    }
+
+    /// Behind everything: a frame that is ready leaves by this port.
+    pub(crate) fn out_by(port: PortIx) -> Self {
+        Self { at: Self::OUT + isize::from(port.0.cast_signed()), direction: Direction::Outbound, turned: false }
+    }
+
+    /// The port, if it is the place behind everything.
+    #[inline]
+    pub(crate) fn port_out(self) -> Option<PortIx> {
+        let port = self.at.checked_sub(Self::OUT).filter(|port| *port < Self::CHAINS);
+        port.and_then(|port| u16::try_from(port).ok()).map(PortIx)
+    }
+
+    /// Places from here on are ports.
+    const OUT: isize = isize::MIN;
+    const CHAINS: isize = 1 << 15;
 }
 
 /// Packets that wait to go on: emitted, resumed or turned.
@@ -187,7 +208,9 @@ impl Context<'_> {
     /// packet balance: emit it, or consume it.
     #[must_use]
     pub fn allocate(&mut self) -> Option<Mbuf> {
-        let packet = self.pool.alloc()?;
+        let mut packet = self.pool.alloc()?;
+        // Who makes a packet is not on its way: the Router takes no hop off it.
+        packet.set_marked(true);
         bump(&self.counters.originated, 1);
         Some(packet)
     }

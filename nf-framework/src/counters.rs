@@ -69,6 +69,10 @@ pub(crate) struct WorkerCounters {
     pub(crate) consumed: AtomicU64,
     /// Packets on their way to their next function.
     pub(crate) pending: AtomicU64,
+    /// Packets that what stands around the chain holds now.
+    pub(crate) held_around: AtomicU64,
+    /// Fragments that wait for the first one of their packet.
+    pub(crate) fragments: AtomicU64,
     /// Packets put into the rings to other workers.
     pub(crate) handed_over: AtomicU64,
     /// Packets taken out of the rings from other workers.
@@ -88,6 +92,8 @@ impl WorkerCounters {
             originated: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
             pending: AtomicU64::new(0),
+            held_around: AtomicU64::new(0),
+            fragments: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
             generation: AtomicU64::new(1),

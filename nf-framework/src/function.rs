@@ -8,6 +8,7 @@
 //! a closure for functions that need no more.
 
 use crate::batch::Batch;
+use crate::classifier::Prefix;
 use crate::context::{Context, Direction};
 use crate::counters::Counter;
 use crate::steering::{Affinity, Steering, Tuple};
@@ -169,6 +170,16 @@ pub trait Function: Send + Sync + 'static {
     fn memory(&self, policy: &Self::Policy) -> usize {
         let _ = policy;
         0
+    }
+
+    /// The addresses that this function takes packets for under this policy: of services, of a
+    /// pool that it translates to. The [router](crate::RouterConfig) answers for them in its
+    /// neighbours' ARP and Neighbor Discovery and announces them when they come, and sends packets
+    /// for them through the chain; what no function decides about or redirects is dropped as
+    /// `no-listener`.
+    fn addresses(&self, policy: &Self::Policy) -> Vec<Prefix> {
+        let _ = policy;
+        Vec::new()
     }
 
     /// Makes the instance for a worker, on that worker's lcore.

@@ -30,6 +30,7 @@
 //!   them there.
 //! - [`FlowTable`] keeps the state of flows, in fixed memory, looked up a burst at a time.
 //! - [`Classifier`] finds the first of many rules that matches a packet, with sets of any size.
+//! - [`RouterConfig`] is a router around the chain: addresses, routes, neighbours, ICMP.
 //! - [`headers`] are views of a packet's bytes, with checksums; [`config`] reads TOML with
 //!   errors that name file, line and key.
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
@@ -39,9 +40,10 @@
 //!
 //! # What it does not do yet
 //!
-//! No ARP, routes or ICMP of its own: they come next. Two ports at most.
+//! Two ports at most. No multicast, and no routing protocol.
 #![forbid(unsafe_code)]
 
+mod annotation;
 mod app;
 mod batch;
 mod chain;
@@ -52,17 +54,23 @@ mod context;
 mod counters;
 mod flow_table;
 mod forwarding;
+mod fragments;
 mod function;
 pub mod headers;
+mod kernel;
 mod mailbox;
+mod neighbours;
 mod report;
+mod router;
 mod runtime;
 mod steering;
 pub mod testing;
 mod time;
+mod token_bucket;
 mod verdict;
 mod worker;
 
+pub use annotation::Annotation;
 pub use app::App;
 pub use batch::{Batch, Slots};
 pub use chain::{Chain, Then};
@@ -77,9 +85,15 @@ pub use flow_table::{
     Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
 };
 pub use forwarding::{Forwarding, Wire};
+pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
+pub use kernel::{
+    KernelAddress, KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelRoute, KernelState,
+};
 pub use mailbox::WorkerStopped;
+pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
     Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,

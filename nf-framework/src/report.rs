@@ -106,7 +106,8 @@ pub struct Balance {
     pub dropped: u64,
     /// Kept for good by functions.
     pub consumed: u64,
-    /// In functions, waiting for their next one, or on their way to another worker.
+    /// In functions, waiting for their next one or for a first fragment, or on their way to another
+    /// worker.
     pub held: u64,
 }
 
@@ -181,6 +182,8 @@ impl Report {
                 .iter()
                 .map(|function| function.held)
                 .fold(sum(&|worker| Some(&worker.pending)), u64::wrapping_add)
+                .wrapping_add(sum(&|worker| Some(&worker.held_around)))
+                .wrapping_add(sum(&|worker| Some(&worker.fragments)))
                 .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };
         let generation = workers.iter().map(|worker| worker.generation.load(Ordering::Relaxed)).min().unwrap_or(0);
@@ -380,12 +383,13 @@ balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
             worker.functions[1].sessions.store(100 * count, Ordering::Relaxed);
             worker.generation.store(5 - count, Ordering::Relaxed);
             worker.pending.store(100, Ordering::Relaxed);
+            worker.fragments.store(1000, Ordering::Relaxed);
         }
         let report = Report::new(&[], &["a".to_owned(), "b".to_owned()], &workers, &Registry::default());
         assert_eq!((report.functions[0].seen, report.functions[1].seen), (0, 6));
         assert_eq!(report.functions[1].sessions, 600);
         assert_eq!(report.generation, 2, "of the worker that is behind");
         assert_eq!((report.drops.len(), report.dropped("policy")), (1, 6));
-        assert_eq!((report.balance.dropped, report.balance.held), (6, 360));
+        assert_eq!((report.balance.dropped, report.balance.held), (6, 3360));
     }
 }

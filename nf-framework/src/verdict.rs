@@ -25,37 +25,6 @@ pub enum Verdict {
 pub struct DropReason(u16);
 
 impl DropReason {
-    /// No function decided and nothing forwards what is undecided: fail closed.
-    pub const UNDECIDED: Self = Self(0);
-    /// The port took nothing more: its transmit queue is full, or its link is down.
-    pub const TX_FULL: Self = Self(1);
-    /// A function sent it to a port that the program does not have.
-    pub const NO_SUCH_PORT: Self = Self(2);
-    /// More packets were emitted and resumed than wait at once.
-    pub const PENDING_FULL: Self = Self(3);
-    /// It turned twice: a hairpin that leads to itself.
-    pub const TURNED_TWICE: Self = Self(4);
-    /// It arrived in several segments or with shared data.
-    pub const NOT_ONE_SEGMENT: Self = Self(5);
-    /// It was still waiting to go on when the program stopped.
-    pub const STOPPED: Self = Self(6);
-    /// A function's rules forbid it.
-    pub const POLICY: Self = Self(7);
-    /// A function emitted it without data.
-    pub const EMPTY: Self = Self(8);
-    /// The port's driver would not send it, and sent what was behind it: too long for the
-    /// port, or too short.
-    pub const TX_REFUSED: Self = Self(9);
-    /// The worker that owns it, or that has a queue to send it by, is behind: the ring to that
-    /// worker is full.
-    pub const HAND_OVER_FULL: Self = Self(10);
-    /// It would have begun a session while the program is being drained; for functions to
-    /// use ([`Context::draining`](crate::Context::draining)).
-    pub const DRAINING: Self = Self(11);
-    /// A function that a new configuration replaced held it, or functions passed it to each
-    /// other without end when their policies changed.
-    pub const RELOADED: Self = Self(12);
-
     /// The place of its counter.
     #[must_use]
     #[inline]
@@ -64,22 +33,123 @@ impl DropReason {
     }
 }
 
-/// The reasons that the framework knows without being told, in the order of the constants.
-const BUILT_IN: [(&str, &str); 13] = [
-    ("undecided", "no function decided, and nothing forwards what is undecided"),
-    ("tx-full", "the port took nothing more: its transmit queue is full, or its link is down"),
-    ("no-such-port", "a function sent it to a port that the program does not have"),
-    ("pending-full", "more packets were emitted and resumed than wait at once"),
-    ("turned-twice", "a hairpin led to itself"),
-    ("not-one-segment", "arrived in several segments or with shared data"),
-    ("stopped", "was still waiting to go on when the program stopped"),
-    ("policy", "a function's rules forbid it"),
-    ("empty", "a function emitted it without data"),
-    ("tx-refused", "the port's driver would not send it: too long for the port, or too short"),
-    ("hand-over-full", "the worker that it was to be handed over to is behind: the ring to that worker is full"),
-    ("draining", "no new sessions: the program is draining"),
-    ("reloaded", "was held by a function, or went round between functions, that a reload changed"),
-];
+/// Constants for the reasons that the framework knows without being told, and the list of them in
+/// the same order.
+macro_rules! built_in {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal: $help:literal;)*) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "named like the constants")]
+        enum Place {
+            $($constant,)*
+        }
+
+        impl DropReason {
+            $($(#[$doc])* pub const $constant: Self = Self(Place::$constant as u16);)*
+        }
+
+        const BUILT_IN: &[(&str, &str)] = &[$(($name, $help),)*];
+    };
+}
+
+built_in! {
+    /// No function decided and nothing forwards what is undecided: fail closed.
+    UNDECIDED = "undecided": "no function decided, and nothing forwards what is undecided";
+    /// The port took nothing more: its transmit queue is full, or its link is down.
+    TX_FULL = "tx-full": "the port took nothing more: its transmit queue is full, or its link is down";
+    /// A function sent it to a port that the program does not have.
+    NO_SUCH_PORT = "no-such-port": "a function sent it to a port that the program does not have";
+    /// More packets were emitted and resumed than wait at once.
+    PENDING_FULL = "pending-full": "more packets were emitted and resumed than wait at once";
+    /// It turned twice: a hairpin that leads to itself.
+    TURNED_TWICE = "turned-twice": "a hairpin led to itself";
+    /// It arrived in several segments or with shared data.
+    NOT_ONE_SEGMENT = "not-one-segment": "arrived in several segments or with shared data";
+    /// It was still waiting to go on when the program stopped.
+    STOPPED = "stopped": "was still waiting to go on when the program stopped";
+    /// A function's rules forbid it.
+    POLICY = "policy": "a function's rules forbid it";
+    /// A function emitted it without data.
+    EMPTY = "empty": "a function emitted it without data";
+    /// The port's driver would not send it, and sent what was behind it: too long for the
+    /// port, or too short.
+    TX_REFUSED = "tx-refused": "the port's driver would not send it: too long for the port, or too short";
+    /// The worker that owns it, or that has a queue to send it by, is behind: the ring to that
+    /// worker is full.
+    HAND_OVER_FULL = "hand-over-full": "the worker that it was to be handed over to is behind: the ring to that worker is full";
+    /// It would have begun a session while the program is being drained; for functions to
+    /// use ([`Context::draining`](crate::Context::draining)).
+    DRAINING = "draining": "no new sessions: the program is draining";
+    /// A function that a new configuration replaced held it, or functions passed it to each
+    /// other without end when their policies changed.
+    RELOADED = "reloaded": "was held by a function, or went round between functions, that a reload changed";
+    /// A first fragment without all its headers (RFC 1858, RFC 7112), or TCP data where its header
+    /// should be (RFC 3128).
+    FRAGMENT_HEADERS = "fragment-headers": "a first fragment without all its headers, or TCP data where its header should be";
+    /// A fragment that is empty, no multiple of 8 octets and not the last, or beyond the longest
+    /// packet.
+    FRAGMENT_LENGTH = "fragment-length": "a fragment that is empty, no multiple of 8 octets, or beyond the longest packet";
+    /// It overlaps another fragment of its packet, or they tell different lengths: all that still
+    /// comes of the packet is dropped (RFC 5722).
+    FRAGMENT_OVERLAP = "fragment-overlap": "overlaps another fragment of its packet, or they tell different lengths";
+    /// The same fragment was here before.
+    FRAGMENT_DUPLICATE = "fragment-duplicate": "the same fragment was here before";
+    /// Its packet has more fragments than are kept track of.
+    FRAGMENT_MANY = "fragment-many": "its packet has more fragments than are kept track of";
+    /// There is no room for one more packet in fragments, or to hold one more fragment.
+    FRAGMENTS_FULL = "fragments-full": "no room for one more packet in fragments, or to hold one more fragment";
+    /// It was held for the first fragment of its packet, which did not come in time.
+    FRAGMENT_EXPIRED = "fragment-expired": "was held for the first fragment of its packet, which did not come in time";
+    /// An ARP packet or a message of Neighbour Discovery that breaks the rules of its RFC.
+    NEIGHBOUR_INVALID = "neighbour-invalid": "ARP or Neighbour Discovery that breaks the rules of its RFC";
+    /// An ARP packet or a message of Neighbour Discovery that is for others, or that nothing is
+    /// to be learned from.
+    NEIGHBOUR_IGNORED = "neighbour-ignored": "ARP or Neighbour Discovery that is for others, or that nothing is to be learned from";
+    /// It waited for its neighbour's address, and others came behind it, or too many wait.
+    NEIGHBOUR_QUEUE_FULL = "neighbour-queue-full": "waited for its neighbour's address while others came, or too many waited";
+    /// Its neighbour is not known, and too many others are being looked for or in use.
+    NEIGHBOUR_LIMIT = "neighbour-limit": "its neighbour is not known, and too many others are being looked for or in use";
+    /// It asks for an address of ours, and too many on its link do.
+    NEIGHBOUR_FLOOD = "neighbour-flood": "asked for an address of ours while too many on its link did";
+    /// The router: its frame is for another station on the link.
+    OTHER_STATION = "other-station": "its frame is for another station on the link";
+    /// The router: no interface has its VLAN tag, or frames without one.
+    UNKNOWN_VLAN = "unknown-vlan": "no interface has its VLAN tag, or frames without one";
+    /// The router: it is neither IP nor ARP.
+    NOT_IP = "not-ip": "neither IP nor ARP";
+    /// The router: a header is cut short, or contradicts itself or the frame.
+    MALFORMED = "malformed": "a header is cut short, or contradicts itself or the frame";
+    /// The router: the IPv4 header's checksum is wrong.
+    BAD_CHECKSUM = "bad-checksum": "the IPv4 header's checksum is wrong";
+    /// The router: an address that no host has (RFC 1812 section 5.3.7).
+    MARTIAN = "martian": "an address that no host has: unspecified, loopback, reserved, or a group as the source";
+    /// The router: it has a source route among its IPv4 options (RFC 7126 section 4.3).
+    SOURCE_ROUTED = "source-routed": "has a source route among its IPv4 options";
+    /// The router: there is no route to its destination.
+    NO_ROUTE = "no-route": "no route to its destination";
+    /// The router: the route to its destination is a blackhole.
+    BLACKHOLE = "blackhole": "the route to its destination is a blackhole";
+    /// The router: the route to its destination is prohibited.
+    PROHIBITED = "prohibited": "the route to its destination is prohibited";
+    /// The router: it is for a group of hosts, which is not forwarded.
+    MULTICAST = "multicast": "for a group of hosts, which is not forwarded";
+    /// The router: it is for all hosts of a link, which is not forwarded (RFC 2644).
+    BROADCAST = "broadcast": "for all hosts of a link, which is not forwarded";
+    /// The router: it is from or to an address that does not leave its link (RFC 4291 section 2.5.6).
+    LINK_LOCAL = "link-local": "from or to an address that does not leave its link";
+    /// The router: it has no hops left.
+    TTL_EXPIRED = "ttl-expired": "no hops left";
+    /// The router: it is longer than its next link takes, and must not be fragmented.
+    TOO_BIG = "too-big": "longer than its next link takes, and not to be fragmented";
+    /// The router: its route leads back to the side of the chain that it came from.
+    SAME_SIDE = "same-side": "its route leads back to the side of the chain that it came from";
+    /// The router: it is for the router itself, where nobody takes it.
+    NO_LISTENER = "no-listener": "for the router itself, where nobody takes it";
+    /// The router: there is no room in its buffer for a VLAN tag.
+    NO_HEADROOM = "no-headroom": "no room in its buffer for a VLAN tag";
+    /// The router: there was no packet for another fragment of it.
+    NO_BUFFERS = "no-buffers": "no packet left in the pool for another fragment of it";
+    /// The router: its neighbour does not answer, or cannot be one.
+    NEIGHBOUR_UNREACHABLE = "neighbour-unreachable": "its neighbour does not answer, or cannot be one";
+}
 
 /// The drop reasons of a program: those of the framework and those that functions register
 /// while they are set up.
@@ -89,7 +159,7 @@ pub struct DropReasons(Mutex<Vec<(String, String)>>);
 impl DropReasons {
     /// The framework's own; a program has one table, so that a reason means the same everywhere.
     pub(crate) fn built_in() -> Self {
-        Self(Mutex::new(BUILT_IN.map(|(name, help)| (name.to_owned(), help.to_owned())).to_vec()))
+        Self(Mutex::new(BUILT_IN.iter().map(|(name, help)| ((*name).to_owned(), (*help).to_owned())).collect()))
     }
 }
 
@@ -134,24 +204,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn constants_name_their_own_line() {
+    fn constants_name_their_own_line_and_no_name_stands_twice() {
         let reasons = DropReasons::built_in();
         for (reason, name) in [
             (DropReason::UNDECIDED, "undecided"),
-            (DropReason::TX_FULL, "tx-full"),
-            (DropReason::NO_SUCH_PORT, "no-such-port"),
-            (DropReason::PENDING_FULL, "pending-full"),
-            (DropReason::TURNED_TWICE, "turned-twice"),
-            (DropReason::NOT_ONE_SEGMENT, "not-one-segment"),
-            (DropReason::STOPPED, "stopped"),
-            (DropReason::POLICY, "policy"),
-            (DropReason::EMPTY, "empty"),
-            (DropReason::TX_REFUSED, "tx-refused"),
-            (DropReason::HAND_OVER_FULL, "hand-over-full"),
-            (DropReason::DRAINING, "draining"),
             (DropReason::RELOADED, "reloaded"),
+            (DropReason::NEIGHBOUR_UNREACHABLE, "neighbour-unreachable"),
         ] {
             assert_eq!(reasons.register(name, "").unwrap(), reason);
+        }
+        for (index, (name, _)) in reasons.list().iter().enumerate() {
+            assert_eq!(reasons.register(name, "").unwrap().index(), index, "{name}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
-use crate::forwarding::Forwarding;
+use crate::fragments::Fragments;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
 use crate::steering::{Entrance, Sorter, hand_over};
@@ -44,14 +44,17 @@ pub(crate) trait Transmit {
 /// a test.
 pub(crate) struct Pipeline {
     pub(crate) chain: Chain,
-    pub(crate) forwarding: Option<Box<dyn Forwarding>>,
     pub(crate) inside: PortIx,
     pub(crate) outside: PortIx,
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
+    /// Where a function cares about flows: what brings a packet's fragments together.
+    pub(crate) fragments: Option<Fragments>,
     /// With several workers: who owns what.
     pub(crate) sorter: Option<Sorter>,
+    /// What came in from outside by a port that both ends of the chain share; mostly empty.
+    inbound: Option<Box<Batch>>,
     /// One burst per port, empty between passes.
     staged: Vec<Burst>,
     dropped: Burst,
@@ -60,27 +63,71 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(
         chain: Chain,
-        forwarding: Option<Box<dyn Forwarding>>,
         (inside, outside): (PortIx, PortIx),
         pool: Mempool,
         counters: Arc<WorkerCounters>,
     ) -> Self {
         let staged = counters.ports.iter().map(|_| Burst::new()).collect();
         let (pending, dropped) = (Pending::new(), Burst::new());
-        Self { chain, forwarding, inside, outside, pool, counters, pending, sorter: None, staged, dropped }
+        let inbound = Some(Box::new(Batch::with_limit(Burst::CAPACITY)));
+        Self {
+            chain,
+            inside,
+            outside,
+            pool,
+            counters,
+            pending,
+            fragments: None,
+            sorter: None,
+            inbound,
+            staged,
+            dropped,
+        }
+    }
+
+    /// Takes a batch that has arrived at a port, with the end of the chain that the port is, through
+    /// the chain.
+    #[inline]
+    pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
+        if let (Some(forwarding), Some(inbound)) = (&mut self.chain.forwarding, &mut self.inbound) {
+            forwarding.separate(batch, inbound);
+        }
+        self.process(batch, direction, now, out);
+        if let Some(mut inbound) = self.inbound.take_if(|inbound| !inbound.is_empty()) {
+            self.process(&mut inbound, direction.reversed(), now, out);
+            self.inbound = Some(inbound);
+        }
+    }
+
+    /// Sends what the kernel has sent.
+    fn host_sent(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
+        if let Some(forwarding) = &mut self.chain.forwarding {
+            forwarding.host_sent(batch, port);
+        }
+        self.settle_and_send(batch, Position::out_by(port), out);
     }
 
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
     /// this worker's, and then whatever that set free.
     pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
-        if let Some(sorter) = &mut self.sorter {
-            sorter.sort(batch, direction, &self.counters);
+        if let Some(fragments) = &mut self.fragments {
+            fragments.look_at(batch, direction, now, &self.counters);
+        }
+        loop {
+            if let Some(sorter) = &mut self.sorter {
+                sorter.sort(batch, direction, &self.counters);
+            }
             if batch.is_empty() {
-                return batch.empty();
+                batch.empty();
+            } else {
+                self.pass(batch, Position::entrance(direction, self.chain.len()), true, now, out);
+                self.release_pending(batch, now, out);
+            }
+            // A first fragment may have set more free than fit into its batch.
+            if !self.fragments.as_mut().is_some_and(|fragments| fragments.refill(batch)) {
+                break;
             }
         }
-        self.pass(batch, Position::entrance(direction, self.chain.len()), now, out);
-        self.release_pending(batch, now, out);
     }
 
     /// Takes packets that another worker has handed over through the chain, each from where it
@@ -96,7 +143,7 @@ impl Pipeline {
                     refuse(batch.push(packet), DropReason::HAND_OVER_FULL, &self.counters);
                 }
             }
-            self.pass(batch, entrance.position(self.chain.len()), now, out);
+            self.pass(batch, entrance.position(self.chain.len()), entrance.arrives(), now, out);
         }
         handed.reset();
         self.release_pending(batch, now, out);
@@ -105,7 +152,11 @@ impl Pipeline {
     // Always: as a call it reads the position as one from memory, just written there in parts, and
     // so waits for every store before it, those to the packets among them: 1 ns per packet.
     #[inline(always)]
-    fn pass(&mut self, batch: &mut Batch, position: Position, now: Instant, out: &mut impl Transmit) {
+    fn pass(&mut self, batch: &mut Batch, position: Position, arrived: bool, now: Instant, out: &mut impl Transmit) {
+        if let Some(port) = position.port_out() {
+            batch.decide_all(Verdict::Send(port));
+            return self.settle_and_send(batch, position, out);
+        }
         let mut cx = Context {
             now,
             position,
@@ -116,15 +167,18 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
         };
-        if let Some(forwarding) = &mut self.forwarding
-            && position.at == Position::entrance(position.direction, self.chain.len()).at
-        {
+        if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.ingress(batch, &mut cx);
         }
         self.chain.run(batch, &mut cx);
-        if let Some(forwarding) = &mut self.forwarding {
+        if let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.egress(batch, &mut cx);
         }
+        self.settle_and_send(batch, position, out);
+    }
+
+    #[inline(always)]
+    fn settle_and_send(&mut self, batch: &mut Batch, position: Position, out: &mut impl Transmit) {
         match batch.all_to_one_port() {
             // Most bursts: they need not be taken apart.
             Some((port, burst)) if usize::from(port.0) < self.staged.len() => {
@@ -177,11 +231,19 @@ impl Pipeline {
 
     /// Lets packets that were emitted, resumed or turned go on, together where they wait at
     /// the same place.
+    #[inline]
     pub(crate) fn release_pending(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        // Mostly nothing waits.
+        if self.pending.len() > 0 {
+            self.release_some(batch, now, out);
+        }
+    }
+
+    fn release_some(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
         for _ in 0..PENDING_PASSES {
             let to_batch = |packet| refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
             let Some(position) = self.pending.pop(Burst::CAPACITY, to_batch) else { break };
-            self.pass(batch, position, now, out);
+            self.pass(batch, position, false, now, out);
         }
         self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);
     }
@@ -200,6 +262,9 @@ impl Pipeline {
 
     /// Housekeeping of every function.
     pub(crate) fn tick(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        if let Some(fragments) = &mut self.fragments {
+            fragments.tick(now, &self.counters);
+        }
         let (chain, mut cx) = self.outside_of_batches(now);
         chain.tick(&mut cx, TICK_BUDGET);
         self.release_pending(batch, now, out);
@@ -222,6 +287,14 @@ impl Pipeline {
 
     /// Drops what still waits; the program stops.
     pub(crate) fn stop(&mut self) {
+        let (chain, mut cx) = self.outside_of_batches(Instant::START);
+        if let Some(forwarding) = &mut chain.forwarding {
+            forwarding.stop(&mut cx);
+            cx.counters.held_around.store(forwarding.held() as u64, Ordering::Relaxed);
+        }
+        if let Some(fragments) = &mut self.fragments {
+            fragments.stop(&self.counters);
+        }
         let waiting = self.pending.clear();
         bump(&self.counters.drops[DropReason::STOPPED.index()], waiting as u64);
         self.counters.pending.store(0, Ordering::Relaxed);
@@ -285,12 +358,21 @@ fn refuse(result: Result<(), Mbuf>, reason: DropReason, counters: &WorkerCounter
     }
 }
 
+/// What a port is to a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// The end of the chain where packets that go this way come in.
+    Side(Direction),
+    /// The way to the kernel.
+    Host(PortIx),
+}
+
 /// A worker's part in one port, and the end of the chain that the port is.
 pub(crate) struct WorkerPort {
     /// `None` where there are more workers than queues: others then receive and send for it.
     pub(crate) queues: Option<QueuePair>,
     pub(crate) to_sender: Option<Producer>,
-    pub(crate) direction: Direction,
+    pub(crate) role: Role,
     pub(crate) refused: u64,
 }
 
@@ -373,8 +455,12 @@ impl Worker {
             }
             idle = false;
             bump(&self.pipeline.counters.ports[index].received, received as u64);
-            let direction = port.direction;
-            self.pipeline.process(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
+            let role = port.role;
+            let out = &mut Queues(&mut self.ports);
+            match role {
+                Role::Side(direction) => self.pipeline.arrive(&mut self.batch, direction, now, out),
+                Role::Host(port) => self.pipeline.host_sent(&mut self.batch, port, out),
+            }
         }
         for ring in &mut self.as_owner {
             if ring.receive(&mut self.handed) > 0 {

@@ -216,7 +216,12 @@ fn a_bad_configuration_is_refused_before_anything_is_started() {
     let device = format!("net_pcap0,tx_pcap={trace}");
     let cases = [
         ("unknown key", "blocked", "bloked", "port-block.toml:10: [port-block] bloked: unknown key (known: blocked)"),
-        ("unknown key of ours", "packets", "packtes", ":2: packtes: unknown key (known: chain, forwarding, ports"),
+        (
+            "unknown key of ours",
+            "packets",
+            "packtes",
+            ":2: packtes: unknown key (known: chain, forwarding, router, ports",
+        ),
         ("unknown table", "[port-block]", "[port-blok]", ":9: [port-blok]: unknown table (known: "),
         ("wrong type", "[9, 8081]", "9", ":10: [port-block] blocked: expected an array, found 9"),
         (
@@ -228,7 +233,7 @@ fn a_bad_configuration_is_refused_before_anything_is_started() {
         ("wrong type of ours", "\"net_pcap0\"", "7", ":5: [ports] inside: expected a string, found 7"),
         ("missing key", "blocked = [9, 8081]\n", "", ":9: [port-block] blocked: missing key (add it to the table)"),
         ("missing key of ours", "inside = \"net_pcap0\"\n", "", ":4: [ports] inside: missing key"),
-        ("unknown value", "\"wire\"", "\"wired\"", ":1: forwarding: unknown value \"wired\" (known: wire)"),
+        ("unknown value", "\"wire\"", "\"wired\"", ":1: forwarding: unknown value \"wired\" (known: wire, router)"),
         ("no TOML", "[ports]", "[ports", ":4: not valid TOML: "),
         ("unknown function", "packets", "chain = ['nat']\npackets", ":2: chain[0]: there is no function \"nat\""),
         (

@@ -220,7 +220,7 @@ fn whatever_is_wrong_with_a_file_leaves_the_old_rules_in_force_and_is_named() {
         (changed("blocked", "bloked"), "FILE:9: [rules] bloked: unknown key (known: blocked, rate, capacity)".to_owned()),
         (changed("[9, 80]", "80"), "FILE:9: [rules] blocked: expected an array, found 80".to_owned()),
         (changed("[rules]", "[rules"), "FILE:8: not valid TOML: unclosed table, expected `]`".to_owned()),
-        (changed("[rules]", "[ruls]"), "FILE:8: [ruls]: unknown table (known: chain, forwarding, ports, burst, packets, rules, limits, other)".to_owned()),
+        (changed("[rules]", "[ruls]"), "FILE:8: [ruls]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, rules, limits, other)".to_owned()),
         // The function before it has changed too, and is well.
         (
             changed("80]", "81]").replace("rate = 5", "rate = 5\nblocked = [1, 0]"),
@@ -235,6 +235,8 @@ fn whatever_is_wrong_with_a_file_leaves_the_old_rules_in_force_and_is_named() {
         (changed("outside = 'net_null1'", ""), format!("FILE:4: [ports] outside: \"net_null1\" -> nothing {cannot}")),
         (changed("descriptors = 256", "descriptors = 256\nmtu = 1500"), format!("FILE:8: [ports] mtu: nothing -> 1500 {cannot}")),
         (changed("packets", "burst = 64\npackets"), format!("FILE:3: burst: 32 -> 64 {cannot}")),
+        (changed("[rules]", "[fragments]\nheld = 64\n[rules]"), format!("FILE:9: [fragments] held: 1024 -> 64 {cannot}")),
+        (changed("[rules]", "[fragments]\ntimeout = 0\n[rules]"), "FILE:9: [fragments] timeout: 0 is not from 1 to 60".to_owned()),
         (changed("packets = 4095\n", ""), format!("FILE: packets: 4095 -> nothing {cannot}")),
         (changed("descriptors = 256\n", ""), format!("FILE:4: [ports] descriptors: 256 -> 1024 {cannot}")),
         (changed("'limits']", "'other']"), format!("FILE:1: chain[1]: \"limits\" -> \"other\" {cannot}")),

@@ -503,6 +503,7 @@ fn what_cannot_run_is_refused_in_a_sentence_and_leaves_the_ports_free() {
             (ports("net_null0", "packets = 0"), "packets: 0 are too few, the receive queues alone take 2048"),
             (ports("net_null0", "packets = 2047"), "packets: 2047 are too few"),
             (format!("{}descriptors = 0", ports("net_null0", "")), "[ports] descriptors: a queue needs at least one"),
+            (format!("{}[fragments]\nheld = 1", ports("net_null0", "")), "[fragments] held: 1 is not from 64 to 65536"),
         ];
         for (text, expected) in cases {
             let error = Runtime::new(eal, &config(&text), vec![]).map(|_| text.clone()).unwrap_err().to_string();

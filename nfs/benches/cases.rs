@@ -6,16 +6,20 @@
 //! `cases --list` says what there is.
 #![forbid(unsafe_code)]
 
+#[path = "shared/port_block.rs"]
+mod port_block;
+
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePair, RssTableSize};
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, ForwardingKind, Function, Handle,
-    Instant, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, PortsConfig, Runtime, RuntimeConfig, SetupError,
-    Steering, Tuple, Verdict, WorkerSetup,
+    Affinity, Batch, Class, Context, Counter, Direction, FlowTable, ForwardingKind, FragmentsConfig, Function, Handle,
+    Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError, Steering, Tuple,
+    WorkerSetup,
 };
 use nfs::{monitor, rate_limit};
+use port_block::PortBlock;
 use std::array;
 use std::hint::black_box;
 use std::num::NonZero;
@@ -52,7 +56,7 @@ type Run = fn(&Eal, u64) -> anyhow::Result<()>;
 const EMPTY: &str = "worker";
 
 /// Every case, in the order of the table.
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -69,6 +73,10 @@ const CASES: [Case; 13] = [
     case("flow-table-miss", "FlowTable, look-up of 32 keys that are not", |eal, packets| look_up(eal, FLOWS, packets)),
     case("flow-table-new", "FlowTable, an insertion and a removal", insert_and_remove),
     case("steering", "the owner of an IPv4 UDP frame", |_, packets| steering(packets)),
+    function("fragments", "what looking for them adds to the worker", |eal, packets| {
+        let idle = |_: &mut WorkerSetup| Ok(Idle);
+        worker(eal, RING, &[Loaded::new(Made("idle", Affinity::Flow, idle), ())], packets)
+    }),
     function("monitor", "what it adds to the worker", |eal, packets| {
         worker(eal, RING, &[Loaded::new(monitor::Monitor, ())], packets)
     }),
@@ -78,7 +86,7 @@ const CASES: [Case; 13] = [
         worker(eal, RING, &[Loaded::new(rate_limit::RateLimit, policy)], packets)
     }),
     function("port-block", "what the example adds to the worker", |eal, packets| {
-        worker(eal, RING, &[Loaded::new(Made("port-block", PortBlock::new), ())], packets)
+        worker(eal, RING, &[Loaded::new(Made("port-block", Affinity::Any, PortBlock::new), ())], packets)
     }),
 ];
 
@@ -242,7 +250,7 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
             counted: counted.clone(),
         })
     };
-    let meter = Loaded::new(Made("meter", meter), ());
+    let meter = Loaded::new(Made("meter", Affinity::Any, meter), ());
     let [inside, outside] = ports.map(str::to_owned);
     let config = RuntimeConfig {
         chain: None,
@@ -250,6 +258,8 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
         ports: PortsConfig { outside: Some(outside), descriptors: 256, ..PortsConfig::new(inside) },
         burst: BURST,
         packets: Some(2047),
+        fragments: FragmentsConfig::default(),
+        router: None,
     };
     let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
     let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
@@ -318,8 +328,15 @@ impl NetworkFunction for Meter {
     }
 }
 
+/// Does nothing, whatever it says that it needs.
+struct Idle;
+
+impl NetworkFunction for Idle {
+    fn batch(&mut self, _: &mut Batch, _: &mut Context<'_>) {}
+}
+
 /// A control object that makes its instances and has no configuration.
-struct Made<M>(&'static str, M);
+struct Made<M>(&'static str, Affinity, M);
 
 impl<I, M> Function for Made<M>
 where
@@ -338,34 +355,13 @@ where
         Ok(())
     }
 
+    fn affinity(&self, (): &()) -> Affinity {
+        self.1
+    }
+
     fn instance(&self, _: Arc<()>, worker: &mut WorkerSetup) -> Result<I, SetupError> {
-        (self.1)(worker)
+        (self.2)(worker)
     }
 
     fn adopt(_: &mut I, _: Arc<()>) {}
-}
-
-/// The example of the README.
-struct PortBlock {
-    blocked: Vec<bool>,
-    hits: Counter,
-}
-
-impl PortBlock {
-    fn new(worker: &mut WorkerSetup) -> Result<Self, SetupError> {
-        Ok(Self { blocked: (0..=u16::MAX).map(|port| port == 9).collect(), hits: worker.counter("hits") })
-    }
-}
-
-impl PacketFunction for PortBlock {
-    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
-        let Ok(headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
-        match headers.transport.ports() {
-            Some((_, destination)) if self.blocked[usize::from(destination)] => {
-                self.hits.add(1);
-                Verdict::Drop(DropReason::POLICY)
-            }
-            _ => Verdict::Next,
-        }
-    }
 }

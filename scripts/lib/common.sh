@@ -10,6 +10,8 @@
     DEMO_PACKAGES=(iproute2 iputils-ping curl python3)
     # dpdk-testpmd, which on both releases is in dpdk-dev.
     BENCH_PACKAGES=(dpdk-dev)
+    # Namespaces, what joins segments, and rules: for the kernel as a peer.
+    KERNEL_PACKAGES=(iproute2 ethtool nftables)
     # Callgrind, and addr2line, which knows what is inlined where.
     PROFILE_PACKAGES=(valgrind binutils)
     # perf, for time in place of instructions.

@@ -285,6 +285,7 @@ mod tests {
             driver: "net_fake".to_owned(),
             mac_address: [0; 6],
             socket: None,
+            kernel_interface: None,
             max_mtu: 1500,
             min_mtu: 68,
             max_rx_queues: 8,

@@ -21,6 +21,11 @@ pub struct EthernetHeader {
     pub ether_type: EtherType,
 }
 
+impl EthernetHeader {
+    /// Octets in the header.
+    pub const LENGTH: usize = 14;
+}
+
 /// An IEEE 802 number for what a frame carries, RFC 9542 section 3, as IANA registers them.
 ///
 /// It is kept as the wire has it, so that comparing costs no byte swap.

@@ -66,51 +66,117 @@ struct ExtensionStart {
     segments_left: u8,
 }
 
+/// One extension header.
+pub(crate) struct Ipv6Extension<'a> {
+    pub(crate) kind: IpProtocol,
+    /// What follows it.
+    pub(crate) next_header: IpProtocol,
+    pub(crate) bytes: &'a [u8],
+    segments_left: u8,
+}
+
+impl Ipv6Extension<'_> {
+    /// What it says of the packet's place in a greater one, if it is a fragment header.
+    #[inline]
+    pub(crate) fn fragment(&self) -> Option<Fragment> {
+        if self.kind != IpProtocol::IPV6_FRAGMENT {
+            return None;
+        }
+        let (header, _) = Ipv6FragmentHeader::ref_from_prefix(self.bytes).ok()?;
+        Some(Fragment {
+            identification: header.identification.get(),
+            offset: header.fragment_offset(),
+            more: header.more_fragments(),
+        })
+    }
+}
+
+/// The extension headers that begin with one of kind `next` at the start of `rest`, up to the
+/// first header that is not known here as one.
+pub(crate) struct Ipv6Extensions<'a> {
+    next: IpProtocol,
+    rest: &'a [u8],
+    walked: usize,
+}
+
+impl<'a> Ipv6Extensions<'a> {
+    #[inline]
+    pub(crate) fn new(first: IpProtocol, bytes: &'a [u8]) -> Self {
+        Self { next: first, rest: bytes, walked: 0 }
+    }
+
+    #[inline]
+    fn step(&mut self) -> Result<Ipv6Extension<'a>, ParseError> {
+        let kind = self.next;
+        if self.walked == MAX_IPV6_EXTENSIONS {
+            return Err(ParseError::Ipv6TooManyExtensions);
+        }
+        // RFC 8200 section 4.1: they stand behind the fixed header and nowhere else.
+        if kind == IpProtocol::HOP_BY_HOP_OPTIONS && self.walked > 0 {
+            return Err(ParseError::Ipv6MisplacedHopByHop);
+        }
+        self.walked += 1;
+        let (start, _) = ExtensionStart::ref_from_prefix(self.rest).map_err(|_| ParseError::Ipv6ExtensionShort)?;
+        let length = match kind {
+            IpProtocol::IPV6_FRAGMENT => 8,
+            IpProtocol::AUTHENTICATION_HEADER => (usize::from(start.length) + 2) * 4,
+            _ => (usize::from(start.length) + 1) * 8,
+        };
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(ParseError::Ipv6ExtensionShort)?;
+        (self.next, self.rest) = (start.next_header, rest);
+        let segments_left = if kind == IpProtocol::IPV6_ROUTE { start.segments_left } else { 0 };
+        Ok(Ipv6Extension { kind, next_header: start.next_header, bytes, segments_left })
+    }
+}
+
+impl<'a> Iterator for Ipv6Extensions<'a> {
+    type Item = Result<Ipv6Extension<'a>, ParseError>;
+
+    /// Without end after an error: whoever meets one stops.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next.is_ipv6_extension().then(|| self.step())
+    }
+}
+
 /// Walks the chain that begins with a header of kind `first` at the start of `bytes`.
 ///
 /// It ends before the first header that is not an extension known here, or behind a fragment
 /// header that is not a packet's first: what follows that one is data.
 pub(super) fn walk(first: IpProtocol, bytes: &[u8]) -> Result<Chain, ParseError> {
     let mut chain = Chain { length: 0, protocol: first, fragment: None, has_waypoints: false };
-    let mut rest = bytes;
-    let mut walked = 0;
-    while chain.protocol.is_ipv6_extension() {
-        if walked == MAX_IPV6_EXTENSIONS {
-            return Err(ParseError::Ipv6TooManyExtensions);
-        }
-        walked += 1;
-
-        let (start, _) = ExtensionStart::ref_from_prefix(rest).map_err(|_| ParseError::Ipv6ExtensionShort)?;
-        let length = match chain.protocol {
-            IpProtocol::IPV6_FRAGMENT => 8,
-            IpProtocol::AUTHENTICATION_HEADER => (usize::from(start.length) + 2) * 4,
-            _ => (usize::from(start.length) + 1) * 8,
-        };
-        let (header, after) = rest.split_at_checked(length).ok_or(ParseError::Ipv6ExtensionShort)?;
-
-        if chain.protocol == IpProtocol::IPV6_ROUTE {
-            chain.has_waypoints |= start.segments_left != 0;
-        }
-        if chain.protocol == IpProtocol::IPV6_FRAGMENT {
-            let (header, _) =
-                Ipv6FragmentHeader::ref_from_prefix(header).map_err(|_| ParseError::Ipv6ExtensionShort)?;
-            if chain.fragment.is_some() {
-                return Err(ParseError::Ipv6RepeatedFragment);
+    for extension in Ipv6Extensions::new(first, bytes) {
+        let extension = extension.map_err(|error| match error {
+            // RFC 7112: the chain has to be whole in the first fragment.
+            ParseError::Ipv6ExtensionShort if chain.fragment.is_some_and(|fragment| fragment.more) => {
+                ParseError::FirstFragmentShort
             }
-            chain.fragment = Some(Fragment {
-                identification: header.identification.get(),
-                offset: header.fragment_offset(),
-                more: header.more_fragments(),
-            });
+            error => error,
+        })?;
+        chain.has_waypoints |= extension.segments_left != 0;
+        if let Some(fragment) = extension.fragment()
+            && chain.fragment.replace(fragment).is_some()
+        {
+            return Err(ParseError::Ipv6RepeatedFragment);
         }
-        chain.protocol = start.next_header;
-        chain.length += length;
-        rest = after;
+        chain.protocol = extension.next_header;
+        chain.length += extension.bytes.len();
         if chain.fragment.is_some_and(|fragment| fragment.offset != 0) {
             break;
         }
     }
     Ok(chain)
+}
+
+/// What follows the extension headers and the bytes of it, unless they are a later fragment's or
+/// the chain is broken.
+#[inline]
+pub(crate) fn upper_layer(first: IpProtocol, bytes: &[u8]) -> Option<(IpProtocol, &[u8])> {
+    if !first.is_ipv6_extension() {
+        return Some((first, bytes));
+    }
+    let chain = walk(first, bytes).ok().filter(|chain| chain.fragment.is_none_or(|fragment| fragment.offset == 0))?;
+    Some((chain.protocol, bytes.get(chain.length..)?))
 }
 
 #[cfg(test)]
@@ -128,7 +194,7 @@ mod tests {
         const UDP: u8 = IpProtocol::UDP.0;
         // description, kind of the first header, bytes, expected
         type Case = (&'static str, IpProtocol, &'static [u8], Result<Chain, ParseError>);
-        let cases: [Case; 10] = [
+        let cases: [Case; 13] = [
             ("no extension header", IpProtocol::UDP, &[], Ok(chain(0, IpProtocol::UDP))),
             (
                 "an unknown header ends the chain",
@@ -178,6 +244,24 @@ mod tests {
                 DESTINATION,
                 &[UDP, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 Err(ParseError::Ipv6ExtensionShort),
+            ),
+            (
+                "a header that ends beyond the end of a first fragment",
+                IpProtocol::IPV6_FRAGMENT,
+                &[DESTINATION.0, 0, 0, 1, 0, 0, 0, 7, UDP, 1, 0, 0, 0, 0, 0, 0],
+                Err(ParseError::FirstFragmentShort),
+            ),
+            (
+                "a header that ends beyond the end of an atomic fragment",
+                IpProtocol::IPV6_FRAGMENT,
+                &[DESTINATION.0, 0, 0, 0, 0, 0, 0, 7, UDP, 1, 0, 0, 0, 0, 0, 0],
+                Err(ParseError::Ipv6ExtensionShort),
+            ),
+            (
+                "hop-by-hop options behind another header",
+                DESTINATION,
+                &[0, 0, 1, 4, 0, 0, 0, 0, UDP, 0, 1, 4, 0, 0, 0, 0],
+                Err(ParseError::Ipv6MisplacedHopByHop),
             ),
             (
                 "a fragment of a fragment",

@@ -12,6 +12,10 @@
 //! the machine's order. Addresses are octets as the wire has them, so `Ipv4Addr::from(ip.source)`
 //! and `ip.source = address.octets()` convert for nothing.
 //!
+//! A later fragment has no ports among its bytes. What stood in the first fragment of its packet
+//! travels beside it: ask [`Annotation::ports`](crate::Annotation::ports), or
+//! [`Tuple::of_packet`](crate::Tuple::of_packet) for addresses and ports at once.
+//!
 //! ```
 //! use nf_framework::headers::{ChecksumUpdate, Headers, Network, Transport};
 //! use nf_framework::testing::Frame;
@@ -62,6 +66,8 @@ pub use icmp::{IcmpHeader, IcmpType};
 pub use icmpv6::{Icmpv6Header, Icmpv6Type};
 pub use ipv4::Ipv4Header;
 pub use ipv6::Ipv6Header;
+pub(crate) use ipv6_extension::Ipv6Extensions;
+pub(crate) use ipv6_extension::upper_layer;
 pub use ipv6_extension::{Ipv6FragmentHeader, MAX_IPV6_EXTENSIONS};
 pub use mac_address::{InvalidMacAddress, MacAddress};
 pub use parse::{Fragment, Headers, Network, Transport};

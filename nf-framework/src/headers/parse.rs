@@ -318,6 +318,17 @@ fn split_transport(
     if part == Part::Later {
         return Ok((Transport::Fragment(protocol), bytes));
     }
+    let split = split_transport_header(version, protocol, part, bytes);
+    if part == Part::First { split.map_err(ParseError::of_first_fragment) } else { split }
+}
+
+#[inline(always)]
+fn split_transport_header(
+    version: Version,
+    protocol: IpProtocol,
+    part: Part,
+    bytes: &mut [u8],
+) -> Result<(Transport<'_>, &mut [u8]), ParseError> {
     match protocol {
         IpProtocol::TCP => split_tcp(bytes),
         IpProtocol::UDP => split_udp(part, bytes),
@@ -584,7 +595,7 @@ mod tests {
         // description, frame, bytes to overwrite (offset, value), length to cut to, error
         type Case = (&'static str, Frame, &'static [(usize, u8)], usize, ParseError);
         let all = usize::MAX;
-        let cases: [Case; 26] = [
+        let cases: [Case; 27] = [
             ("nothing", udp4(), &[], 0, ParseError::EthernetShort),
             ("13 octets", udp4(), &[], 13, ParseError::EthernetShort),
             ("half a tag", udp4().vlan(1), &[], 17, ParseError::VlanShort),
@@ -675,7 +686,14 @@ mod tests {
                 Frame::new().ipv4(A4, B4).protocol(6).payload(&[0; 16]).fragment(0, true),
                 &[],
                 all,
-                ParseError::TcpShort,
+                ParseError::FirstFragmentShort,
+            ),
+            (
+                "a first fragment whose UDP length is one that no datagram has",
+                udp4().fragment(0, true),
+                &[(UDP + 5, 7)],
+                all,
+                ParseError::UdpLengthBelowHeader,
             ),
         ];
         for (description, frame, changes, length, expected) in cases {
@@ -717,6 +735,72 @@ mod tests {
                 }
             });
             assert_eq!(length, expected, "{description}");
+        }
+    }
+
+    #[test]
+    fn f12_a_first_fragment_holds_all_headers_and_an_atomic_one_is_a_whole_packet() {
+        let v4 =
+            |protocol: u8, octets: usize| Frame::new().ipv4(A4, B4).protocol(protocol).payload(&vec![0x50; octets]);
+        let v6 =
+            |protocol: u8, octets: usize| Frame::new().ipv6(A6, B6).protocol(protocol).payload(&vec![0x50; octets]);
+        let options = |protocol: u8, length: u8| [&[protocol, length], &[0; 6][..]].concat();
+        let behind = |header: Vec<u8>| Frame::new().ipv6(A6, B6).protocol(60).payload(&header);
+        let short = Err(ParseError::FirstFragmentShort);
+        // description, packet, as a first fragment, as an atomic one
+        let cases = [
+            ("TCP", v6(6, 20), Ok(()), Ok(())),
+            ("19 octets of TCP", v6(6, 19), short, Err(ParseError::TcpShort)),
+            ("no octet of TCP", v6(6, 0), short, Err(ParseError::TcpShort)),
+            ("UDP", v6(17, 8), Ok(()), Err(ParseError::UdpLengthBeyondPacket)),
+            ("7 octets of UDP", v6(17, 7), short, Err(ParseError::UdpShort)),
+            ("7 octets of ICMPv6", v6(58, 7), short, Err(ParseError::Icmpv6Short)),
+            ("destination options that lead to nothing", behind(options(59, 0)), Ok(()), Ok(())),
+            ("destination options, and then TCP", behind(options(6, 0)), short, Err(ParseError::TcpShort)),
+            ("half of the destination options", behind(options(6, 1)), short, Err(ParseError::Ipv6ExtensionShort)),
+            ("a protocol that nobody knows", v6(253, 0), Ok(()), Ok(())),
+            ("19 octets of TCP in IPv4", v4(6, 19), short, Err(ParseError::TcpShort)),
+            ("7 octets of ICMP in IPv4", v4(1, 7), short, Err(ParseError::IcmpShort)),
+        ];
+        for (description, packet, first, atomic) in cases {
+            for (more, expected) in [(true, first), (false, atomic)] {
+                let mut bytes = packet.clone().fragment(0, more).build();
+                let fragment = Headers::parse(&mut bytes).map(|headers| headers.network.fragment().is_some());
+                assert_eq!(fragment, expected.map(|()| more), "{description}, more {more}");
+            }
+        }
+        let mut options_short = tcp4().tcp_options(&[1; 8]).fragment(0, true).build();
+        options_short[ETHERNET + 3] = 40;
+        assert_eq!(Headers::parse(&mut options_short), Err(ParseError::FirstFragmentShort), "TCP options cut off");
+    }
+
+    #[test]
+    fn f12_hop_by_hop_options_stand_first_and_nothing_else_has_a_fixed_place() {
+        // description, extension headers in order, error
+        let cases = [
+            ("first", &[0, 60, 43][..], None),
+            ("twice", &[0, 0], Some(ParseError::Ipv6MisplacedHopByHop)),
+            ("behind destination options", &[60, 0], Some(ParseError::Ipv6MisplacedHopByHop)),
+            ("any order of the others", &[60, 51, 43, 60, 60], None),
+        ];
+        for (description, kinds, expected) in cases {
+            let frame = kinds.iter().fold(udp6(), |frame, &kind| frame.extension(kind, &[]));
+            assert_eq!(Headers::parse(&mut frame.build()).err(), expected, "{description}");
+        }
+    }
+
+    #[test]
+    fn f12_neighbour_discovery_is_read_behind_any_chain() {
+        // RFC 4861: solicitations and advertisements; whether they may be fragmented (RFC 6980) is policy.
+        for kind in 133..=137 {
+            for frame in [Frame::new(), Frame::new().vlan(1), Frame::new().service_vlan(1).vlan(2)] {
+                let frame = frame.ipv6(A6, B6).extension(0, &[]).extension(60, &[]).icmpv6(kind, 0, [0; 4]);
+                let mut bytes = frame.payload(&[0; 16]).build();
+                let Transport::Icmpv6(icmp) = Headers::parse(&mut bytes).unwrap().transport else {
+                    panic!("{kind} is not ICMPv6");
+                };
+                assert_eq!(icmp.message_type, Icmpv6Type(kind));
+            }
         }
     }
 

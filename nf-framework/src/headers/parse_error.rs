@@ -40,6 +40,11 @@ pub enum ParseError {
     Ipv6TooManyExtensions,
     /// A second IPv6 fragment header.
     Ipv6RepeatedFragment,
+    /// IPv6 hop-by-hop options behind another extension header (RFC 8200 section 4.1).
+    Ipv6MisplacedHopByHop,
+    /// The first fragment ends within the headers, all of which have to be in it (RFC 7112 for
+    /// IPv6, RFC 1858 for IPv4).
+    FirstFragmentShort,
     /// The packet ends within the UDP header.
     UdpShort,
     /// The UDP length does not cover the header.
@@ -60,7 +65,7 @@ pub enum ParseError {
 
 impl ParseError {
     /// Every variant, in the order of declaration: `ALL[error as usize] == error`.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::EthernetShort,
         Self::VlanShort,
         Self::ArpShort,
@@ -76,6 +81,8 @@ impl ParseError {
         Self::Ipv6ExtensionShort,
         Self::Ipv6TooManyExtensions,
         Self::Ipv6RepeatedFragment,
+        Self::Ipv6MisplacedHopByHop,
+        Self::FirstFragmentShort,
         Self::UdpShort,
         Self::UdpLengthBelowHeader,
         Self::UdpLengthBeyondPacket,
@@ -85,6 +92,17 @@ impl ParseError {
         Self::IcmpShort,
         Self::Icmpv6Short,
     ];
+
+    /// What it is called when it is a first fragment that is refused.
+    #[inline]
+    pub(super) const fn of_first_fragment(self) -> Self {
+        match self {
+            Self::UdpShort | Self::TcpShort | Self::TcpDataOffsetBeyondPacket | Self::IcmpShort | Self::Icmpv6Short => {
+                Self::FirstFragmentShort
+            }
+            other => other,
+        }
+    }
 
     /// A name for metrics: lower case, underscores between words.
     #[must_use]
@@ -105,6 +123,8 @@ impl ParseError {
             Self::Ipv6ExtensionShort => "ipv6_extension_short",
             Self::Ipv6TooManyExtensions => "ipv6_too_many_extensions",
             Self::Ipv6RepeatedFragment => "ipv6_repeated_fragment",
+            Self::Ipv6MisplacedHopByHop => "ipv6_misplaced_hop_by_hop",
+            Self::FirstFragmentShort => "first_fragment_short",
             Self::UdpShort => "udp_short",
             Self::UdpLengthBelowHeader => "udp_length_below_header",
             Self::UdpLengthBeyondPacket => "udp_length_beyond_packet",
@@ -135,6 +155,8 @@ impl fmt::Display for ParseError {
             Self::Ipv6ExtensionShort => "the packet ends within an IPv6 extension header",
             Self::Ipv6TooManyExtensions => "the packet has too many IPv6 extension headers",
             Self::Ipv6RepeatedFragment => "the packet has two IPv6 fragment headers",
+            Self::Ipv6MisplacedHopByHop => "the packet has IPv6 hop-by-hop options behind another header",
+            Self::FirstFragmentShort => "the first fragment ends within the headers",
             Self::UdpShort => "the packet ends within the UDP header",
             Self::UdpLengthBelowHeader => "the UDP length does not cover the header",
             Self::UdpLengthBeyondPacket => "the UDP length reaches beyond the packet",

@@ -1,6 +1,7 @@
 //! A function whose instances a closure makes from the configuration.
 
 use super::loaded::{AnyFunction, AnyPolicy};
+use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
@@ -54,6 +55,10 @@ where
 
     fn build(&self, _: &AnyPolicy, _: &Memory) -> Result<(), SetupError> {
         Ok(())
+    }
+
+    fn addresses(&self, _: &AnyPolicy) -> Vec<Prefix> {
+        Vec::new()
     }
 
     fn memory(&self, _: &AnyPolicy) -> usize {

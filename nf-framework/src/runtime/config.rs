@@ -1,6 +1,7 @@
 //! The framework's part of a configuration file.
 
-use crate::forwarding::{Forwarding, Wire};
+use crate::fragments::FragmentsConfig;
+use crate::router::RouterConfig;
 use serde::{Deserialize, Serialize};
 
 /// The framework's part of a configuration file: everything outside of the functions' tables.
@@ -13,6 +14,8 @@ pub struct RuntimeConfig {
     /// What becomes of packets that no function decided about. Nothing is forwarded unless
     /// this says so.
     pub forwarding: Option<ForwardingKind>,
+    /// The host's addresses and routes, for `forwarding = "router"`.
+    pub router: Option<RouterConfig>,
     /// Which port is which end of the chain.
     pub ports: PortsConfig,
     /// Packets received at once, 1 to 64.
@@ -20,6 +23,9 @@ pub struct RuntimeConfig {
     pub burst: usize,
     /// Packets in the pool; enough for every queue and worker unless given.
     pub packets: Option<u32>,
+    /// What is remembered of packets that come in fragments.
+    #[serde(default)]
+    pub fragments: FragmentsConfig,
 }
 
 fn usual_burst() -> usize {
@@ -86,14 +92,8 @@ fn usual_descriptors() -> u16 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardingKind {
-    /// [`Wire`]: out of the other side's port, unchanged.
+    /// [`Wire`](crate::Wire): out of the other side's port, unchanged.
     Wire,
-}
-
-impl ForwardingKind {
-    pub(super) fn make(self) -> Box<dyn Forwarding> {
-        match self {
-            Self::Wire => Box::new(Wire),
-        }
-    }
+    /// To where the destination's route leads, as the table `[router]` says.
+    Router,
 }

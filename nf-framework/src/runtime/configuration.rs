@@ -1,8 +1,8 @@
 //! A configuration that is read and validated as a whole.
 
-use super::RuntimeConfig;
 use super::closure::FromClosure;
 use super::loaded::{AnyFunction, Loaded};
+use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
@@ -73,6 +73,22 @@ impl Functions {
         }
         if config.ports.descriptors == 0 {
             return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
+        }
+        let wants_router = config.forwarding == Some(ForwardingKind::Router);
+        match &config.router {
+            None if wants_router => {
+                return Err(file.error_at("", "forwarding", "a router needs a table [router] with its interfaces"));
+            }
+            Some(_) if !wants_router => {
+                return Err(file.error_at("router", "", "this table is for forwarding = \"router\""));
+            }
+            Some(router) => router
+                .validate(config.ports.outside.is_none())
+                .map_err(|invalid| file.error_at("router", &invalid.key, invalid.message))?,
+            None => {}
+        }
+        if let Some((key, why)) = config.fragments.fault() {
+            return Err(file.error_at("fragments", key, why));
         }
         let known = names.join(", ");
         let chain = match config.chain {

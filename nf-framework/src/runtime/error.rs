@@ -1,7 +1,9 @@
 //! Why a program does not run, or a command is not carried out.
 
 use crate::function::SetupError;
+use crate::kernel::KernelError;
 use crate::mailbox::WorkerStopped;
+use crate::router::RouterError;
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
 
@@ -10,14 +12,22 @@ use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, 
 #[non_exhaustive]
 pub enum RuntimeError {
     /// A port of the configuration is not there.
-    #[error("[ports] {side}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
+    #[error("{key}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
     NoSuchPort {
-        /// `inside` or `outside`.
-        side: &'static str,
+        /// The key that names it.
+        key: String,
         /// As configured.
         name: String,
         /// Names of those that are there.
         have: String,
+    },
+    /// A way to the kernel is an end of the chain too.
+    #[error("{key}: the port {name:?} has another part already (give the kernel one of its own by --vdev=net_tap2)")]
+    HostPort {
+        /// The key that names it.
+        key: String,
+        /// Its name.
+        name: String,
     },
     /// Both ends are the same port.
     #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
@@ -36,6 +46,14 @@ pub enum RuntimeError {
     /// Queues without descriptors.
     #[error("[ports] descriptors: a queue needs at least one")]
     NoDescriptors,
+    /// Fragments are to be remembered for longer than makes sense, or more or fewer of them.
+    #[error("[fragments] {key}: {why}")]
+    Fragments {
+        /// Of the value that cannot be.
+        key: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// More queues than the program has workers, or none.
     #[error("[ports] queues: {queues} are not possible with {workers} worker(s), 1 to {workers} are")]
     Queues {
@@ -66,6 +84,12 @@ pub enum RuntimeError {
         /// Workers, one for each lcore.
         workers: u16,
     },
+    /// The router cannot work with these ports.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The kernel's addresses and routes cannot be followed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A function wants its ports in blocks of which there are too few.
     #[error(transparent)]
     PortBlocks(#[from] PortBlocksError),
@@ -124,6 +148,9 @@ pub enum RuntimeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
+    /// The router cannot work with the addresses that the policy has.
+    #[error(transparent)]
+    Router(#[from] RouterError),
     /// The chain has none of that name and type.
     #[error("the chain has no function {0:?} of this type")]
     NoSuchFunction(String),

@@ -1,7 +1,10 @@
 //! Functions without their types, so that a chain can be named in a file.
 
+use super::RuntimeConfig;
 use crate::changes::Table;
+use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
+use crate::fragments::FragmentsConfig;
 use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::Memory;
@@ -33,6 +36,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// Bytes for each instance.
     fn memory(&self, policy: &AnyPolicy) -> usize;
+
+    /// What it takes packets for.
+    fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix>;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -78,6 +84,10 @@ impl<F: Function> AnyFunction for F {
     fn memory(&self, policy: &AnyPolicy) -> usize {
         policy.downcast_ref().map_or(0, |policy| Function::memory(self, policy))
     }
+
+    fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::addresses(self, policy))
+    }
 }
 
 /// A function with the policy that it starts with.
@@ -99,6 +109,11 @@ impl Loaded {
 /// What the functions of a chain need together.
 pub(super) fn affinity(functions: &[Loaded]) -> Result<Affinity, AffinityConflict> {
     Affinity::compose(functions.iter().map(|loaded| (loaded.function.name(), loaded.function.affinity(&loaded.policy))))
+}
+
+/// How fragments are brought together, if a function of a chain that needs this cares about flows.
+pub(super) fn fragments(config: &RuntimeConfig, affinity: Affinity) -> Option<FragmentsConfig> {
+    (affinity != Affinity::Any).then_some(config.fragments)
 }
 
 impl std::fmt::Debug for Loaded {

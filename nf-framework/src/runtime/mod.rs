@@ -12,6 +12,7 @@ mod loaded;
 mod needs;
 mod ports;
 mod reload;
+mod routing;
 
 pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
@@ -25,16 +26,19 @@ pub use reload::{Reload, ReloadError};
 use crate::chain::Chain;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::forwarding::Wire;
+use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
 use crate::report::Report;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
-use crate::worker::{Pipeline, Worker, WorkerPort};
-use dpdk_rs::{Clock, Eal, Lcore, Mempool, Port, QueuePair};
+use crate::worker::{Pipeline, Role, Worker, WorkerPort};
+use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
+use routing::{InForceRouter, Routing};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::num::NonZero;
@@ -69,6 +73,9 @@ pub struct Runtime<'eal> {
     /// By worker.
     seats: Vec<Seat>,
     steering: Option<Arc<Steering>>,
+    routing: Option<Arc<Routing>>,
+    /// Where a function cares about flows.
+    fragments: Option<FragmentsConfig>,
     /// Whether the device of each end brings packets to their owners.
     trusted: [bool; 2],
     lcores: Vec<Lcore>,
@@ -107,6 +114,9 @@ impl<'eal> Runtime<'eal> {
         if config.ports.descriptors == 0 {
             return Err(RuntimeError::NoDescriptors);
         }
+        if let Some((key, why)) = config.fragments.fault() {
+            return Err(RuntimeError::Fragments { key, why });
+        }
         let name_of = |loaded: &Loaded| loaded.function.name().to_owned();
         let names: Vec<String> = functions.iter().map(name_of).collect();
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name)) {
@@ -114,7 +124,8 @@ impl<'eal> Runtime<'eal> {
         }
         let lcores = eal.lcores();
         let workers = workers_of(eal);
-        let plan = PortPlan::new(eal, &config.ports, workers, loaded::affinity(&functions)?)?;
+        let affinity = loaded::affinity(&functions)?;
+        let plan = PortPlan::new(eal, &config.ports, config.router.as_ref(), workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {
@@ -128,15 +139,19 @@ impl<'eal> Runtime<'eal> {
         let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
         let started = plan.start(eal, &config.ports, &pool, workers)?;
         let name = format!("links-{number}");
-        let links = connect(eal, &name, lcores.len(), plan.steering.is_some(), &plan.queues())?;
+        let routed = config.forwarding == Some(ForwardingKind::Router);
+        let links = connect(eal, &name, lcores.len(), (plan.steering.is_some(), routed), &plan.queues())?;
         let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
         let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
-        for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
+        for (place, StartedPort { port, queues, trusted: of_port }) in started.into_iter().enumerate() {
             ports.push(port);
-            *trusted = of_port;
+            if let Some(trusted) = trusted.get_mut(place).filter(|_| place < plan.sides) {
+                *trusted = of_port;
+            }
             let mut queues = queues.into_iter();
             seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
+        let routing = Routing::new(config, &functions, &ports, plan.sides, &eal.memory())?.map(Arc::new);
         let shared = Shared {
             stop: AtomicBool::new(false),
             go: AtomicBool::new(false),
@@ -150,7 +165,22 @@ impl<'eal> Runtime<'eal> {
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
-        Ok(Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared })
+        let fragments = loaded::fragments(&config, affinity);
+        Ok(Self {
+            eal,
+            config,
+            functions,
+            known,
+            pool,
+            ports,
+            seats,
+            steering,
+            routing,
+            fragments,
+            trusted,
+            lcores,
+            shared,
+        })
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -165,8 +195,23 @@ impl<'eal> Runtime<'eal> {
     ///
     /// When `control` panics.
     pub fn run<T: Send>(self, control: impl FnOnce(&Control) -> T + Send) -> Result<(T, Report), RuntimeError> {
-        let Self { eal, config, functions, known, pool, ports, seats, steering, trusted, lcores, shared } = self;
+        let Self {
+            eal,
+            config,
+            functions,
+            known,
+            pool,
+            ports,
+            seats,
+            steering,
+            routing,
+            fragments,
+            trusted,
+            lcores,
+            shared,
+        } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
+        let sides = 1 + usize::from(config.ports.outside.is_some());
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
         let setup = |(index, lcore): (usize, &Lcore)| WorkerSetup {
@@ -182,12 +227,32 @@ impl<'eal> Runtime<'eal> {
         let (control_end, worker_ends) = eal.scope(|scope| {
             let controller = {
                 let (shared, setups) = (Arc::clone(&shared), Arc::clone(&setups));
+                let routing = routing.as_ref().map(InForceRouter::new);
                 scope.control("control", move || {
                     let control_shared = Arc::clone(&shared);
                     let _stop = StopAtEnd(&control_shared.stop);
                     let (generation, draining) = (Cell::new(1), Cell::new(false));
-                    let handle = Control { shared, ports, config, known, setups, in_force, generation, draining };
-                    let value = handle.wait_until_ready().then(|| control(&handle));
+                    let routing = routing.map(RefCell::new);
+                    let kernel = RefCell::new(None);
+                    let handle = Control {
+                        shared,
+                        ports,
+                        config,
+                        known,
+                        setups,
+                        in_force,
+                        routing,
+                        kernel,
+                        generation,
+                        draining,
+                    };
+                    let value = match handle.begin_to_follow() {
+                        Ok(()) => handle.wait_until_ready().then(|| control(&handle)),
+                        Err(error) => {
+                            handle.shared.fail(error.into());
+                            None
+                        }
+                    };
                     (value, handle.ports, handle.in_force)
                 })
             };
@@ -198,7 +263,19 @@ impl<'eal> Runtime<'eal> {
             let mut joins = Vec::new();
             for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
                 let functions = functions.clone();
-                let plan = Plan { setup: setup.clone(), functions, forwarding, burst, clock, seat, trusted };
+                let routing = routing.clone();
+                let plan = Plan {
+                    setup: setup.clone(),
+                    functions,
+                    forwarding,
+                    routing,
+                    fragments,
+                    sides,
+                    burst,
+                    clock,
+                    seat,
+                    trusted,
+                };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
                     Ok(join) => joins.push(join),
@@ -247,6 +324,10 @@ struct Plan {
     setup: WorkerSetup,
     functions: Vec<Loaded>,
     forwarding: Option<ForwardingKind>,
+    routing: Option<Arc<Routing>>,
+    fragments: Option<FragmentsConfig>,
+    /// How many of the ports are ends of the chain.
+    sides: usize,
     burst: usize,
     clock: Clock,
     seat: Seat,
@@ -256,7 +337,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, burst, clock, seat, trusted } = plan;
+    let Plan { mut setup, functions, forwarding, routing, fragments, sides, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -271,17 +352,25 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     }
     // The control thread is the one that keeps policies, so that it is the one that frees them.
     drop(functions);
-    let last = PortIx(u16::try_from(queues.len().saturating_sub(1)).unwrap_or(u16::MAX));
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues.into_iter().flatten().collect();
     };
-    let forwarding = forwarding.map(ForwardingKind::make);
-    let mut pipeline = Pipeline::new(chain, forwarding, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
-    let Links { to_owner, as_owner, to_sender, as_sender } = links;
+    let Links { to_owner, as_owner, to_sender, as_sender, to_first } = links;
+    chain.forwarding = match (forwarding, &routing) {
+        (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
+        (Some(ForwardingKind::Router), Some(routing)) => {
+            Some(Box::new(routing.router(setup.index, to_first, chain.len())))
+        }
+        _ => None,
+    };
+    let last = if sides > 1 { PortIx(1) } else { PortIx(0) };
+    let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
-    let directions = [Direction::Outbound, Direction::Inbound];
-    let ports = queues.into_iter().zip(to_sender).zip(directions);
-    let ports = ports.map(|((queues, to_sender), direction)| WorkerPort { queues, to_sender, direction, refused: 0 });
+    let of_sides = [Direction::Outbound, Direction::Inbound].map(Role::Side).into_iter().take(sides);
+    let hosts = (0..).map(PortIx).skip(sides).map(Role::Host);
+    let ports = queues.into_iter().zip(to_sender).zip(of_sides.chain(hosts));
+    let ports = ports.map(|((queues, to_sender), role)| WorkerPort { queues, to_sender, role, refused: 0 });
     let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);

@@ -2,8 +2,9 @@
 
 use super::RuntimeConfig;
 use super::error::RuntimeError;
-use super::loaded::Loaded;
+use super::loaded::{Loaded, affinity, fragments};
 use super::ports::PortPlan;
+use crate::router::RouterConfig;
 use crate::steering::ring_capacity;
 use dpdk_rs::MempoolConfig;
 use std::num::NonZero;
@@ -33,12 +34,16 @@ impl Needs {
         hugepages: bool,
     ) -> Self {
         let ports = 1 + usize::from(config.ports.outside.is_some());
+        let hosts = config.router.iter().flat_map(RouterConfig::hosts).count();
         let workers = usize::from(workers.get());
-        let queues = plan.map_or(vec![workers; ports], PortPlan::queues);
+        let of_sides = || [vec![workers; ports], vec![1; hosts]].concat();
+        let queues = plan.map_or_else(of_sides, PortPlan::queues);
         let steered = plan.is_some_and(|plan| plan.steering.is_some());
         let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
         let rings = rings(&queues, workers, steered);
-        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, rings, config));
+        let fragments = affinity(functions).ok().and_then(|affinity| fragments(config, affinity));
+        let held = workers * fragments.map_or(0, |fragments| fragments.held);
+        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, rings, held, config));
         let of_function = |loaded: &Loaded| {
             let bytes = loaded.function.memory(&loaded.policy) as u64;
             (loaded.function.name().to_owned(), bytes.saturating_mul(workers as u64))
@@ -83,10 +88,10 @@ fn ring_bytes(workers: usize) -> usize {
 }
 
 /// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
-/// between workers what it has room for.
-fn packets_needed(queues: &[usize], workers: usize, rings: usize, config: &RuntimeConfig) -> u32 {
+/// between workers what it has room for, and so many wait for a first fragment.
+fn packets_needed(queues: &[usize], workers: usize, rings: usize, held: usize, config: &RuntimeConfig) -> u32 {
     let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
-    let needed = in_queues + workers * (512 + 1024) + rings * ring_capacity(workers) as usize;
+    let needed = in_queues + workers * (512 + 1024) + rings * ring_capacity(workers) as usize + held;
     let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
     // A power of two less one is what the pool's ring wastes least with.
     needed.next_power_of_two().max(2) - 1

@@ -15,13 +15,15 @@
 use super::control::Control;
 use super::error::CommandError;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
-use super::panic_message;
+use super::routing::NextRouter;
+use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
 use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
 use crate::function::{Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
+use crate::router::{RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
 use crate::verdict::DropReason;
 use std::any::{Any, TypeId};
@@ -71,6 +73,9 @@ pub enum ReloadError {
         /// What it said.
         error: SetupError,
     },
+    /// The router's tables could not be built.
+    #[error(transparent)]
+    Router(RouterError),
     /// A new instance could not be made.
     #[error("function {function} cannot be set up on worker {worker}: {error}")]
     Setup {
@@ -183,7 +188,9 @@ impl Control {
         }
         let failed = |error| CommandError::Build { function: name.to_owned(), error };
         self.build(function.as_ref(), &policy).map_err(failed)?;
-        self.publish_all(vec![Next { index, function, policy }])?;
+        let next = vec![Next { index, function, policy }];
+        let router = self.rebuild_router(None, &next)?;
+        self.publish_all(next, router)?;
         Ok(())
     }
 
@@ -207,9 +214,7 @@ impl Control {
 
     fn take_over(&self, file: &ConfigFile) -> Result<Reload, ReloadError> {
         let config = self.known.framework(file)?;
-        if config != self.config {
-            return Err(fixed(file, &Changes::between(&table_of_typed(&self.config), &table_of_typed(&config))).into());
-        }
+        self.check_fixed(file, &config)?;
         let (mut next, mut old, mut new) = (Vec::new(), Table::new(), Table::new());
         for (index, InForce { function, section, policies }) in self.in_force.borrow().iter().enumerate() {
             let written = file.table(function.name());
@@ -220,7 +225,14 @@ impl Control {
                 new.insert(function.name().to_owned(), Value::Table(written));
             }
         }
-        if next.is_empty() {
+        let router = self.prepare_router(file, config.router.as_ref(), &next)?;
+        if let (Some(routing), Some(written)) = (&self.routing, &config.router)
+            && routing.borrow().config != *written
+        {
+            old.insert("router".to_owned(), Value::Table(table_of_typed(&routing.borrow().config)));
+            new.insert("router".to_owned(), Value::Table(table_of_typed(written)));
+        }
+        if next.is_empty() && router.is_none() {
             return Ok(Reload::Unchanged { generation: self.generation() });
         }
         self.stage(&next)?;
@@ -229,11 +241,60 @@ impl Control {
                 in_force.section = file.table(function.name());
             }
         }
-        let generation = self.publish_all(next).map_err(|source| {
+        let generation = self.publish_all(next, router).map_err(|source| {
             let generation = self.generation();
             ReloadError::Unanswered { generation, source }
         })?;
         Ok(Reload::Changed { generation, changes: Changes::between(&old, &new) })
+    }
+
+    /// Whether what cannot change in a running program is what it was.
+    fn check_fixed(&self, file: &ConfigFile, config: &RuntimeConfig) -> Result<(), ConfigError> {
+        // Of the router what the owner of the neighbours was made with, and the ports to the kernel.
+        let fixed_part = |config: &RuntimeConfig| {
+            let router = config.router.clone().map(|mut router| {
+                router.routes.clear();
+                router.interfaces.retain(|_, interface| interface.host.is_some());
+                for interface in router.interfaces.values_mut() {
+                    (interface.vlan, interface.mtu) = (None, None);
+                    interface.addresses.clear();
+                }
+                router
+            });
+            RuntimeConfig { router, ..config.clone() }
+        };
+        let (old, new) = (fixed_part(&self.config), fixed_part(config));
+        if old == new {
+            Ok(())
+        } else {
+            Err(fixed(file, &Changes::between(&table_of_typed(&old), &table_of_typed(&new))))
+        }
+    }
+
+    /// What the routers need under a file's configuration and the functions' next policies.
+    fn prepare_router(
+        &self,
+        file: &ConfigFile,
+        config: Option<&RouterConfig>,
+        next: &[Next],
+    ) -> Result<Option<NextRouter>, ReloadError> {
+        self.rebuild_router(config, next).map_err(|error| match error {
+            RouterError::Invalid(invalid) => file.error_at("router", &invalid.key, invalid.message).into(),
+            error @ RouterError::Memory(_) => ReloadError::Router(error),
+        })
+    }
+
+    /// The same; `None` for the configuration that is in force.
+    fn rebuild_router(&self, config: Option<&RouterConfig>, next: &[Next]) -> Result<Option<NextRouter>, RouterError> {
+        let (Some(routing), Some(setup)) = (&self.routing, self.setups.first()) else { return Ok(None) };
+        let routing = routing.borrow();
+        let in_force = self.in_force.borrow();
+        let addresses = in_force.iter().enumerate().flat_map(|(index, in_force)| {
+            let next = next.iter().find(|next| next.index == index).map(|next| &next.policy);
+            let policy = next.or(in_force.policies.last());
+            policy.map_or_else(Vec::new, |policy| in_force.function.addresses(policy))
+        });
+        routing.prepare(config.unwrap_or(&routing.config), addresses.collect(), &setup.memory())
     }
 
     /// A function's next policy, whole.
@@ -286,7 +347,7 @@ impl Control {
 
     /// Makes policies a new generation and returns its number. They are in force from here on,
     /// also if a worker is late.
-    fn publish_all(&self, next: Vec<Next>) -> Result<u64, WorkerStopped> {
+    fn publish_all(&self, next: Vec<Next>, router: Option<NextRouter>) -> Result<u64, WorkerStopped> {
         let generation = self.generation.get() + 1;
         self.generation.set(generation);
         let mut in_force = self.in_force.borrow_mut();
@@ -295,13 +356,20 @@ impl Control {
                 in_force.policies.push(Arc::clone(policy));
             }
         }
+        let tables = router.as_ref().map(|router| Arc::clone(&router.tables));
+        if let (Some(routing), Some(router)) = (&self.routing, router) {
+            routing.borrow_mut().publish(router);
+        }
         ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, cx| {
-            change_over(generation, &next, chain, cx)
+            change_over(generation, &next, tables.as_ref(), chain, cx)
         })?;
         // Letters are opened in their order, so earlier ones were answered too.
         for InForce { policies, .. } in in_force.iter_mut() {
             let superseded = policies.len().saturating_sub(1);
             policies.drain(..superseded);
+        }
+        if let Some(routing) = &self.routing {
+            routing.borrow_mut().settle();
         }
         Ok(generation)
     }
@@ -317,11 +385,14 @@ fn park(next: &Next, mut setup: WorkerSetup, chain: &mut Chain) -> Result<(), Se
 }
 
 /// On a worker, between two bursts.
-fn change_over(generation: u64, next: &[Next], chain: &mut Chain, cx: &mut Context<'_>) {
+fn change_over(generation: u64, next: &[Next], tables: Option<&Arc<Tables>>, chain: &mut Chain, cx: &mut Context<'_>) {
     // All but what goes round for ever has arrived; it would meet both generations.
     cx.drop_pending(DropReason::RELOADED);
     for Next { index, function, policy } in next {
         chain.renew(*index, cx, |instance| function.adopt(instance, policy));
+    }
+    if let (Some(tables), Some(router)) = (tables, chain.router_mut()) {
+        router.adopt(tables);
     }
     chain.standing.generation = generation;
     cx.counters.generation.store(generation, Ordering::Relaxed);

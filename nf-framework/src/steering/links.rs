@@ -22,16 +22,18 @@ pub(crate) struct Links {
     pub(crate) to_sender: Vec<Option<Producer>>,
     /// Packets to be sent by this worker, for one that has no queue of that port.
     pub(crate) as_sender: Vec<(PortIx, Consumer)>,
+    /// Packets that only the first worker can handle; it takes them as those that belong to it.
+    pub(crate) to_first: Option<Producer>,
 }
 
-/// Connects workers: each with each other one if packets are `steered`, and each that has no
-/// queue of a port with one that has. `queues` says how many of the workers, from the first on,
+/// Connects workers: each with each other one if packets are `steered`, each with the first one if
+/// they are `routed`, and each that has no queue of a port with one that has. `queues` says how many of the workers, from the first on,
 /// have a queue of each port; `name` starts the rings' names.
 pub(crate) fn connect(
     eal: &Eal,
     name: &str,
     workers: usize,
-    steered: bool,
+    (steered, routed): (bool, bool),
     queues: &[usize],
 ) -> Result<Vec<Links>, RingError> {
     let capacity = ring_capacity(workers);
@@ -46,6 +48,11 @@ pub(crate) fn connect(
                 links[to].as_owner.extend(consumer);
             }
         }
+    }
+    for from in if routed { 1..workers } else { 1..1 } {
+        let (producer, consumer) = Ring::pair(eal, &format!("{name}-{from}-first"), capacity)?;
+        links[from].to_first = Some(producer);
+        links[0].as_owner.push(consumer);
     }
     for (port, &queues) in (0..).zip(queues) {
         for from in 0..workers {

@@ -23,7 +23,7 @@ pub(crate) use sorter::{Entrance, Sorter};
 pub use tuple::{Ports, Tuple};
 
 use crate::context::Direction;
-use dpdk_rs::{FlowTuple, IpVersion, RssField, RssKey, RssTable, RssTableSize, Toeplitz};
+use dpdk_rs::{FlowTuple, IpVersion, Mbuf, RssField, RssKey, RssTable, RssTableSize, Toeplitz};
 use std::net::IpAddr;
 use std::num::NonZero;
 
@@ -119,6 +119,12 @@ impl Steering {
     #[inline]
     pub(crate) fn owner_of_frame(&self, direction: Direction, frame: &mut [u8]) -> Option<usize> {
         Tuple::of_frame(frame).map(|tuple| self.owner(direction, &tuple))
+    }
+
+    /// As [`Steering::owner_of_frame`], and a fragment's is the owner of the flow.
+    #[inline]
+    pub(crate) fn owner_of_packet(&self, direction: Direction, packet: &mut Mbuf) -> Option<usize> {
+        Tuple::of_packet(packet).map(|tuple| self.owner(direction, &tuple))
     }
 
     #[inline]

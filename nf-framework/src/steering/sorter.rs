@@ -39,7 +39,7 @@ impl Sorter {
             if let Some(owner) = self.other_owner(packet, direction, counters)
                 && let Some(packet) = batch.take(slot)
             {
-                self.stage(owner, packet, Entrance { direction, turned: false });
+                self.stage(owner, packet, Entrance::arriving(direction));
                 foreign = true;
             }
         }
@@ -52,9 +52,9 @@ impl Sorter {
     /// Hands a packet over that turns back into the chain, if it belongs to another worker
     /// there; otherwise it comes back. [`Sorter::flush`] has to follow.
     pub(crate) fn turn(&mut self, mut packet: Mbuf, direction: Direction) -> Option<Mbuf> {
-        match self.steering.owner_of_frame(direction, packet.data_mut()) {
+        match self.steering.owner_of_packet(direction, &mut packet) {
             Some(owner) if owner != self.worker => {
-                self.stage(owner, packet, Entrance { direction, turned: true });
+                self.stage(owner, packet, Entrance { turned: true, ..Entrance::arriving(direction) });
                 None
             }
             _ => Some(packet),
@@ -70,7 +70,7 @@ impl Sorter {
         if expected && trust.believes() {
             return None;
         }
-        let owner = self.steering.owner_of_frame(direction, packet.data_mut()).filter(|&owner| owner != self.worker)?;
+        let owner = self.steering.owner_of_packet(direction, packet).filter(|&owner| owner != self.worker)?;
         if expected
             && trust.was_misled()
             && let Some(port) = counters.ports.get(direction as usize)
@@ -103,19 +103,40 @@ impl Sorter {
 pub(crate) struct Entrance {
     direction: Direction,
     turned: bool,
+    /// It has been through the chain, and goes on behind it.
+    leaves: bool,
 }
 
 impl Entrance {
     /// DPDK counts ports up to RTE_MAX_ETHPORTS, which is far below these.
     const INBOUND: u16 = 1 << 14;
     const TURNED: u16 = 1 << 15;
+    const LEAVES: u16 = 1 << 13;
+    const ALL: u16 = Self::INBOUND | Self::TURNED | Self::LEAVES;
+
+    /// Of a packet that has come in by a port.
+    pub(crate) fn arriving(direction: Direction) -> Self {
+        Self { direction, turned: false, leaves: false }
+    }
+
+    /// Of a packet that all functions on its way have seen.
+    pub(crate) fn leaving(direction: Direction) -> Self {
+        Self { leaves: true, ..Self::arriving(direction) }
+    }
+
+    /// Whether it has come in by a port and nobody has looked at it yet.
+    #[inline]
+    pub(crate) fn arrives(self) -> bool {
+        !self.turned && !self.leaves
+    }
 
     /// Writes it beside the packet's port.
-    fn write(self, packet: &mut Mbuf) {
+    pub(crate) fn write(self, packet: &mut Mbuf) {
         // A packet that a function made came in by no port: all bits are set.
-        let mut port = packet.port().0 & !(Self::INBOUND | Self::TURNED);
+        let mut port = packet.port().0 & !Self::ALL;
         port |= if self.direction == Direction::Inbound { Self::INBOUND } else { 0 };
         port |= if self.turned { Self::TURNED } else { 0 };
+        port |= if self.leaves { Self::LEAVES } else { 0 };
         packet.set_port(PortId(port));
     }
 
@@ -130,18 +151,19 @@ impl Entrance {
     pub(crate) fn read(packet: &Mbuf) -> Self {
         let port = packet.port().0;
         let direction = if port & Self::INBOUND == 0 { Direction::Outbound } else { Direction::Inbound };
-        Self { direction, turned: port & Self::TURNED != 0 }
+        Self { direction, turned: port & Self::TURNED != 0, leaves: port & Self::LEAVES != 0 }
     }
 
     /// Takes it off again.
     #[inline]
     pub(crate) fn erase(packet: &mut Mbuf) {
-        packet.set_port(PortId(packet.port().0 & !(Self::INBOUND | Self::TURNED)));
+        packet.set_port(PortId(packet.port().0 & !Self::ALL));
     }
 
     /// The place in a chain of so many functions.
     pub(crate) fn position(self, functions: usize) -> Position {
-        Position { turned: self.turned, ..Position::entrance(self.direction, functions) }
+        let place = if self.leaves { Position::exit } else { Position::entrance };
+        Position { turned: self.turned, ..place(self.direction, functions) }
     }
 }
 
@@ -201,7 +223,7 @@ mod tests {
 
     impl<'a> Bench<'a> {
         fn new(lab: &'a Lab<'a>, name: &str, told: bool) -> Self {
-            let mut links = connect(lab.eal, name, 2, true, &[]).unwrap();
+            let mut links = connect(lab.eal, name, 2, (true, false), &[]).unwrap();
             let (other, own) = (links.pop().unwrap(), links.pop().unwrap());
             let (batch, counters) = (Batch::with_limit(64), WorkerCounters::new(2, 0));
             Self { lab, sorter: Sorter::new(steering(), 0, own.to_owner, [told; 2]), batch, counters, other }
@@ -250,7 +272,7 @@ mod tests {
             for direction in [Direction::Outbound, Direction::Inbound] {
                 let left = bench.sort(direction, &mixed);
                 assert_eq!(left, [&own[0], &no_owner, &own[1], &own[2]].map(Clone::clone));
-                let entrance = Entrance { direction, turned: false };
+                let entrance = Entrance::arriving(direction);
                 let expected = foreign.iter().map(|frame| (PortId(7), entrance, frame.clone()));
                 assert_eq!(bench.handed_over(), expected.collect::<Vec<_>>());
             }
@@ -321,7 +343,7 @@ mod tests {
             ] {
                 for port in [PortId(u16::MAX), PortId(0), PortId(7)] {
                     packet.set_port(port);
-                    let entrance = Entrance { direction, turned };
+                    let entrance = Entrance { turned, ..Entrance::arriving(direction) };
                     entrance.write(&mut packet);
                     assert_eq!(Entrance::read(&packet), entrance, "{port:?}");
                 }

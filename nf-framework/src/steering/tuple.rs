@@ -1,6 +1,8 @@
 //! What of a packet decides which worker it belongs to.
 
+use crate::Annotation;
 use crate::headers::{Headers, IpProtocol, Network, QuotedPacket, QuotedTransport, Transport};
+use dpdk_rs::Mbuf;
 use std::net::IpAddr;
 
 /// Addresses and ports of a packet as it is on the wire.
@@ -21,8 +23,8 @@ pub enum Ports {
     Both(u16, u16),
     /// The identifier of an ICMP query, which stands for either port.
     Identifier(u16),
-    /// Nothing: another protocol, or any fragment, the first one too, so that the fragments of
-    /// a packet stay together.
+    /// Nothing: another protocol, or any fragment that is known by its bytes alone, the first one
+    /// too, so that the fragments of a packet stay together.
     None,
 }
 
@@ -31,10 +33,23 @@ impl Tuple {
     /// the direction that it goes. `None` if the frame carries no IP packet that can be read.
     #[inline]
     pub fn of_frame(frame: &mut [u8]) -> Option<Self> {
+        Self::of_frame_and(frame, Ports::None)
+    }
+
+    /// The tuple of a packet: as [`Tuple::of_frame`], but that of a fragment has the ports that
+    /// virtual reassembly has found ([`Annotation::ports`]).
+    #[inline]
+    pub fn of_packet(packet: &mut Mbuf) -> Option<Self> {
+        let ports = Annotation::of(packet).ports.unwrap_or(Ports::None);
+        Self::of_frame_and(packet.data_mut(), ports)
+    }
+
+    #[inline]
+    fn of_frame_and(frame: &mut [u8], of_fragment: Ports) -> Option<Self> {
         let mut headers = Headers::parse(frame).ok()?;
         let (source, destination) = addresses(&headers.network)?;
         let ports = match &headers.transport {
-            _ if headers.network.fragment().is_some() => Ports::None,
+            _ if headers.network.fragment().is_some() => of_fragment,
             Transport::Icmp(icmp) if icmp.message_type.has_identifier() => Ports::Identifier(icmp.identifier()),
             Transport::Icmpv6(icmp) if icmp.message_type.has_identifier() => Ports::Identifier(icmp.identifier()),
             Transport::Icmp(_) | Transport::Icmpv6(_) => match headers.quoted().and_then(|quoted| Self::of(&quoted)) {
@@ -52,7 +67,6 @@ impl Tuple {
     fn of(quoted: &QuotedPacket<'_>) -> Option<Self> {
         let (source, destination) = addresses(&quoted.network)?;
         let ports = match &quoted.transport {
-            _ if quoted.network.fragment().is_some() => Ports::None,
             QuotedTransport::Other(IpProtocol::TCP | IpProtocol::UDP) => return None,
             transport => match (transport.ports(), transport.identifier()) {
                 (Some((source, destination)), _) => Ports::Both(source, destination),
@@ -87,7 +101,7 @@ fn addresses(network: &Network<'_>) -> Option<(IpAddr, IpAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Frame;
+    use crate::testing::{Frame, lab};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     const A4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -129,6 +143,29 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_has_the_ports_that_stand_beside_it_and_a_whole_packet_its_own() {
+        lab(|lab| {
+            let v4 = || Frame::new().ipv4(A4, B4).udp(1, 2).payload(&[0; 16]);
+            let v6 = || Frame::new().ipv6(A6, B6).icmpv6_echo_request(7, 8).payload(&[0; 16]);
+            let (both, identifier) = (Ports::Both(3, 4), Ports::Identifier(5));
+            for (what, frame, ports, expected) in [
+                ("a later fragment", v4().fragment(8, false), Some(both), tuple(A4, B4, both)),
+                ("a first fragment", v4().fragment(0, true), Some(both), tuple(A4, B4, both)),
+                ("one of another protocol", v4().fragment(8, true), Some(Ports::None), tuple(A4, B4, Ports::None)),
+                ("one that nobody has looked at", v4().fragment(8, true), None, tuple(A4, B4, Ports::None)),
+                ("a later fragment of IPv6", v6().fragment(8, false), Some(identifier), tuple(A6, B6, identifier)),
+                ("an atomic fragment", v6().fragment(0, false), Some(both), tuple(A6, B6, Ports::Identifier(7))),
+                ("a whole packet", v4(), Some(both), tuple(A4, B4, Ports::Both(1, 2))),
+            ] {
+                let mut packet = lab.pool.alloc().unwrap();
+                assert!(packet.set_contents(&frame.build()));
+                Annotation { ports, ..Annotation::default() }.write(&mut packet);
+                assert_eq!(Tuple::of_packet(&mut packet), expected, "{what}");
+            }
+        });
+    }
+
+    #[test]
     fn an_icmp_error_belongs_to_the_flow_that_it_is_about() {
         let v4 = || Frame::new().ipv4(A4, B4);
         let v6 = || Frame::new().ipv6(A6, B6);
@@ -141,9 +178,14 @@ mod tests {
             ("an echo request", error4(&quote(&v4().icmp_echo_request(7, 8), 28)), tuple(B4, A4, Ports::Identifier(7))),
             ("another error", error4(&quote(&v4().icmp(3, 0, [0; 4]), 28)), tuple(B4, A4, Ports::None)),
             (
-                "a fragment",
+                "a first fragment, of which errors are sent (RFC 1122 section 3.2.2)",
                 error4(&quote(&v4().udp(1, 2).payload(&[0; 16]).fragment(0, true), 28)),
-                tuple(B4, A4, Ports::None),
+                tuple(B4, A4, Ports::Both(2, 1)),
+            ),
+            (
+                "a later fragment",
+                error6(&quote(&v6().udp(1, 2).payload(&[0; 16]).fragment(8, true), 56)),
+                tuple(B6, A6, Ports::None),
             ),
             ("IPv6", error6(&quote(&v6().udp(1, 2), 48)), tuple(B6, A6, Ports::Both(2, 1))),
             (

@@ -4,7 +4,7 @@ use crate::chain::Chain;
 use crate::context::Direction;
 use crate::function::WorkerSetup;
 use crate::testing::lab::lab;
-use crate::testing::trial::Outcome;
+use crate::testing::trial::{Outcome, Trial};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -120,15 +120,23 @@ where
     I: IntoIterator<Item = Case>,
 {
     let cases: Vec<Case> = cases.into_iter().collect();
-    lab(move |lab| {
-        let mut trial = lab.trial(make);
+    lab(move |lab| lab.trial(make).check(cases));
+}
+
+impl Trial {
+    /// Puts the cases through this trial's chain, one after the other, as [`trial`] does.
+    ///
+    /// # Panics
+    ///
+    /// When a case turns out differently, naming it and showing both, or leaks a packet.
+    pub fn check(&mut self, cases: impl IntoIterator<Item = Case>) {
         for case in cases {
-            let waited = trial.advance(case.wait);
-            let outcome = waited.followed_by(trial.send(case.direction, &case.frames));
+            let waited = self.advance(case.wait);
+            let outcome = waited.followed_by(self.send(case.direction, &case.frames));
             assert!(outcome == case.expected, "{}", differs(&case, &outcome));
-            trial.check_for_leaks();
+            self.check_for_leaks();
         }
-    });
+    }
 }
 
 impl Outcome {

@@ -57,11 +57,11 @@ impl Lab<'_> {
         let steering = Steering::new(affinity, some, size, 1).expect("blocks of ports that are not too large");
         let steering = Arc::new(steering);
         let name = format!("trial-{}", TRIALS.fetch_add(1, Ordering::Relaxed));
-        let links = connect(self.eal, &name, count, true, &[]).expect("memory for rings");
+        let links = connect(self.eal, &name, count, (true, true), &[]).expect("memory for rings");
         let lane = |(index, links)| {
             let steering = Some(&steering).filter(|_| affinity != Affinity::Any);
             let chain = make(&mut self.setup((index, count), &registry, steering));
-            (chain, steering.map(|steering| (Arc::clone(steering), links)))
+            (chain, Some((steering.cloned(), links)))
         };
         let lanes = links.into_iter().enumerate().map(lane).collect();
         Trial::new(lanes, self.pool.clone(), registry)

@@ -2,16 +2,22 @@
 
 use crate::batch::Batch;
 use crate::chain::Chain;
+use crate::classifier::Prefix;
 use crate::context::{Context, Direction};
 use crate::counters::{PortCounters, WorkerCounters};
-use crate::forwarding::{Forwarding, Wire};
+use crate::forwarding::Wire;
+use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Function, NetworkFunction, Registry};
+use crate::headers::MacAddress;
+use crate::kernel::KernelState;
+use crate::neighbours::Neighbours;
 use crate::report::{Balance, Report};
+use crate::router::{PortFacts, Router, RouterConfig, Tables};
 use crate::steering::{Links, Sorter, Steering};
 use crate::time::Instant;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Transmit};
-use dpdk_rs::{Burst, Consumer, Mempool};
+use dpdk_rs::{Burst, Consumer, HashKey, Mempool, Producer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +37,8 @@ pub struct Outcome {
     pub dropped: BTreeMap<String, u64>,
     /// Packets that functions consumed.
     pub consumed: u64,
-    /// By how many the packets that functions hold have become more, or less.
+    /// By how many the packets that functions and virtual reassembly hold have become more, or
+    /// less.
     pub held: i64,
 }
 
@@ -60,11 +67,13 @@ pub struct Trial {
 #[derive(Debug)]
 struct Lane {
     pipeline: Pipeline,
+    /// For its router.
+    to_first: Option<Producer>,
     as_owner: Vec<Consumer>,
 }
 
 /// One worker's part in steering.
-type Part = (Arc<Steering>, Links);
+type Part = (Option<Arc<Steering>>, Links);
 
 /// What left, and what the ports take.
 #[derive(Debug)]
@@ -99,25 +108,31 @@ impl Transmit for Ports {
 }
 
 impl Trial {
+    /// The MAC address of a router's inside interfaces.
+    pub const INSIDE_MAC: MacAddress = MacAddress([2, 0, 0, 0, 1, 1]);
+    /// The MAC address of a router's outside interfaces.
+    pub const OUTSIDE_MAC: MacAddress = MacAddress([2, 0, 0, 0, 1, 2]);
+
     /// From the chain of each worker, and its part in steering.
     pub(crate) fn new(chains: Vec<(Chain, Option<Part>)>, pool: Mempool, registry: Arc<Registry>) -> Self {
         let names = chains.first().map_or(Vec::new(), |(chain, _)| chain.names().map(str::to_owned).collect());
         let (mut lanes, mut counters, mut all_steering) = (Vec::new(), Vec::new(), None);
-        for (worker, (chain, part)) in chains.into_iter().enumerate() {
+        for (worker, (mut chain, part)) in chains.into_iter().enumerate() {
             let of_worker = Arc::new(WorkerCounters::new(2, chain.len()));
-            let forwarding: Option<Box<dyn Forwarding>> = Some(Box::new(Wire));
-            let mut pipeline =
-                Pipeline::new(chain, forwarding, (INSIDE, OUTSIDE), pool.clone(), Arc::clone(&of_worker));
+            chain.forwarding = Some(Box::new(Wire));
+            let mut pipeline = Pipeline::new(chain, (INSIDE, OUTSIDE), pool.clone(), Arc::clone(&of_worker));
             let (steering, links) = part.unzip();
-            let Links { to_owner, as_owner, .. } = links.unwrap_or_default();
+            let steering = steering.flatten();
+            let Links { to_owner, as_owner, to_first, .. } = links.unwrap_or_default();
             pipeline.sorter = steering.clone().map(|steering| Sorter::new(steering, worker, to_owner, [false; 2]));
             all_steering = steering;
             counters.push(of_worker);
-            lanes.push(Lane { pipeline, as_owner });
+            lanes.push(Lane { pipeline, to_first, as_owner });
         }
+        let several = all_steering.is_some();
         let batch = Batch::with_limit(Burst::CAPACITY);
         let out = out_of(&pool);
-        Self {
+        let trial = Self {
             lanes,
             steering: all_steering,
             batch,
@@ -130,14 +145,71 @@ impl Trial {
             balance: Balance::default(),
             drops: BTreeMap::new(),
             out,
+        };
+        if several { trial.with_fragments(FragmentsConfig::default()) } else { trial }
+    }
+
+    /// With virtual reassembly, as a program has it whose functions care about flows, and a trial
+    /// [at wrong workers](crate::testing::Lab::trial_at_wrong_workers) for such functions.
+    #[must_use]
+    pub fn with_fragments(mut self, config: FragmentsConfig) -> Self {
+        for lane in &mut self.lanes {
+            lane.pipeline.fragments = Some(Fragments::new(&config, HashKey::from_seed(1)));
         }
+        self
     }
 
     /// Without forwarding: what no function decides about is dropped.
     #[must_use]
     pub fn without_forwarding(mut self) -> Self {
         for lane in &mut self.lanes {
-            lane.pipeline.forwarding = None;
+            lane.pipeline.chain.forwarding = None;
+        }
+        self
+    }
+
+    /// With a router around the chain, which has the table `[router]` of a configuration file in
+    /// this text, and takes packets for `addresses` on behalf of functions. Its interfaces have the
+    /// MAC addresses [`Trial::INSIDE_MAC`] and [`Trial::OUTSIDE_MAC`], and an MTU of 1500 unless the
+    /// text says so. It knows its interfaces, and announces its addresses, from the first
+    /// [`Trial::advance`] on.
+    ///
+    /// # Panics
+    ///
+    /// When the text is wrong.
+    #[must_use]
+    pub fn with_router(self, text: &str, addresses: &[&str]) -> Self {
+        self.with_routers(text, addresses, &[Self::INSIDE_MAC, Self::OUTSIDE_MAC])
+    }
+
+    /// As [`Trial::with_router`], with both sides on the inside port: give each a VLAN.
+    ///
+    /// # Panics
+    ///
+    /// When the text is wrong.
+    #[must_use]
+    pub fn with_router_on_one_port(self, text: &str, addresses: &[&str]) -> Self {
+        self.with_routers(text, addresses, &[Self::INSIDE_MAC])
+    }
+
+    fn with_routers(mut self, text: &str, addresses: &[&str], macs: &[MacAddress]) -> Self {
+        let config: RouterConfig = toml::from_str(text).unwrap_or_else(|error| panic!("{error}"));
+        if let Err(invalid) = config.validate(macs.len() == 1) {
+            panic!("{}: {}", invalid.key, invalid.message);
+        }
+        let facts: Vec<_> = macs.iter().map(|mac| PortFacts { mac: *mac, mtu: 1500 }).collect();
+        let addresses: Vec<Prefix> = addresses.iter().map(|text| text.parse().expect("a prefix")).collect();
+        let tables = Tables::new(&config, &facts, &addresses, &KernelState::default(), &self.pool.memory());
+        let tables = Arc::new(tables.unwrap_or_else(|error| panic!("{error}")));
+        let mut owner = Some(Neighbours::new(config.neighbours.clone(), HashKey::random()));
+        let neighbours = owner.as_ref().map(|owner| Arc::clone(owner.table())).expect("there is an owner");
+        let last = PortIx(u16::try_from(macs.len() - 1).unwrap_or(0));
+        for Lane { pipeline, to_first, .. } in &mut self.lanes {
+            pipeline.outside = last;
+            let (tables, neighbours, functions) = (Arc::clone(&tables), Arc::clone(&neighbours), pipeline.chain.len());
+            let errors = config.icmp_errors_per_second;
+            let router = Router::new(tables, neighbours, owner.take(), to_first.take(), functions, errors);
+            pipeline.chain.forwarding = Some(Box::new(router));
         }
         self
     }
@@ -185,7 +257,7 @@ impl Trial {
                 received += 1;
             }
             crate::counters::bump(&self.counters[worker].ports[usize::from(port.0)].received, received);
-            lane.pipeline.process(&mut self.batch, direction, self.now, &mut self.wire);
+            lane.pipeline.arrive(&mut self.batch, direction, self.now, &mut self.wire);
         }
         self.take_over();
         self.outcome()
@@ -229,7 +301,7 @@ impl Trial {
         let mut quiet = false;
         while !quiet {
             quiet = true;
-            for Lane { pipeline, as_owner } in &mut self.lanes {
+            for Lane { pipeline, as_owner, .. } in &mut self.lanes {
                 for ring in as_owner {
                     if ring.receive(&mut handed) > 0 {
                         quiet = false;
@@ -319,7 +391,8 @@ impl Trial {
     }
 
     fn held(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len()).sum()
+        let fragments = |lane: &Lane| lane.pipeline.fragments.as_ref().map_or(0, Fragments::held);
+        self.lanes.iter().map(|lane| lane.pipeline.chain.held() + lane.pipeline.pending.len() + fragments(lane)).sum()
     }
 }
 

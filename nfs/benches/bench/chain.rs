@@ -1,12 +1,13 @@
 //! The suite `chain`: what functions cost in a row, and what each one more adds.
 
-use crate::custom::{PER_PACKET, PortBlock};
+use crate::custom::PER_PACKET;
 use crate::io::Pass;
 use crate::machine::Memory;
 use crate::measure::{Plan, interleave};
 use crate::ours::made;
+use crate::port_block::PortBlock;
 use crate::results::{Axis, Row};
-use crate::scored::{self, Stage, usual_flows};
+use crate::scored::{self, COLD, Stage, usual_flows};
 use anyhow::anyhow;
 use nf_framework::{Affinity, Function, Loaded};
 use nfs::monitor::Monitor;
@@ -37,10 +38,10 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let policy = policy.map_err(|invalid| anyhow!("rate-limit: {invalid:?}"))?;
     let monitor = || Loaded::new(Monitor, ());
     let limit = move || Loaded::new(RateLimit, policy);
-    let block = || made(PER_PACKET, Affinity::Any, |worker| Ok(PortBlock::new(&[9], worker)));
+    let block = || made(PER_PACKET, Affinity::Any, PortBlock::new);
 
     let mut variants = vec![stage.macswap()];
-    for source in stage.rings()?.iter().filter(|source| source.name != "64k mbufs") {
+    for source in stage.rings()?.iter().filter(|source| source.name != COLD) {
         let row = |name: &str| source.row(name);
         let scored =
             |name: &str, functions: Box<dyn Fn() -> Vec<Loaded>>| stage.scored(source, name, usual_flows(), functions);

@@ -5,16 +5,14 @@
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
 use crate::ours::made;
+use crate::port_block::PortBlock;
 use crate::results::{Axis, Row};
 use crate::scored::{self, Source, Stage, usual_flows};
 use crate::source::{Flows, Lent, Shelf, key, key_of};
 use anyhow::ensure;
 use dpdk_rs::{Burst, Eal, HashKey};
 use nf_framework::headers::{Headers, Network};
-use nf_framework::{
-    Affinity, Batch, Class, Context, Counter, Direction, DropReason, FlowTable, Handle, Instant, Loaded, Mbuf,
-    NetworkFunction, PacketFunction, Verdict, WorkerSetup,
-};
+use nf_framework::{Affinity, Batch, Class, Context, Direction, FlowTable, Handle, Instant, Loaded, NetworkFunction};
 use std::time::Duration;
 
 pub(crate) const ABOUT: &str = "a function of your own: per packet, and with a flow look-up per packet";
@@ -26,6 +24,8 @@ const FLOWS: [(&str, u32); 3] = [("1k", 1 << 10), ("64k", 1 << 16), ("1M", 1 << 
 
 pub(crate) fn notes() -> Vec<String> {
     let own = [
+        "64k mbufs: their lines just fit into a last cache that nobody else uses, so what they cost is what the \
+         neighbours leave of it; they have a place in the plot, and no score",
         "port-block: the example of 40 lines, nf-framework/examples/port-block",
         "flow table: parses, looks the flow up by addresses and ports with its burst, counts the packet, renews the \
          deadline; 1k flows are 1024, 64k 65536, 1M 1048576",
@@ -64,6 +64,10 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
             variants.push(variant.at(Axis::Flows, source.name, f64::from(*flows)));
         }
     }
+    let edge = stage.edge()?;
+    variants.push(over_mbufs(stage.untouched(&edge), "untouched", &edge));
+    variants.push(over_mbufs(stage.base(&edge), "base", &edge));
+    variants.push(over_mbufs(stage.plain(&edge, PER_PACKET, port_block), PER_PACKET, &edge));
     let rows = interleave(variants, plan)?;
     stage.stop()?;
     Ok(rows)
@@ -74,34 +78,8 @@ fn over_mbufs<'a>(variant: Variant<'a>, series: &str, source: &Source) -> Varian
     if source.rotates() { variant.at(Axis::Mbufs, series, f64::from(source.mbufs)) } else { variant }
 }
 
-fn port_block() -> Vec<Loaded> {
-    vec![made("port-block", Affinity::Any, |worker| Ok(PortBlock::new(&[9], worker)))]
-}
-
-/// As in the example; what is dropped there for its port is of no flow here.
-pub(crate) struct PortBlock {
-    blocked: Vec<bool>,
-    hits: Counter,
-}
-
-impl PortBlock {
-    pub(crate) fn new(ports: &[u16], worker: &mut WorkerSetup) -> Self {
-        let blocked = (0..=u16::MAX).map(|port| ports.contains(&port)).collect();
-        Self { blocked, hits: worker.counter("hits") }
-    }
-}
-
-impl PacketFunction for PortBlock {
-    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
-        let Ok(headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
-        match headers.transport.ports() {
-            Some((_, destination)) if self.blocked[usize::from(destination)] => {
-                self.hits.add(1);
-                Verdict::Drop(DropReason::POLICY)
-            }
-            _ => Verdict::Next,
-        }
-    }
+pub(crate) fn port_block() -> Vec<Loaded> {
+    vec![made("port-block", Affinity::Any, PortBlock::new)]
 }
 
 /// What is kept of a flow: with its key it fills a line.

@@ -91,8 +91,8 @@ impl Machine {
             ("compiler", format!("ours: {compiler}; Debian compiles DPDK and testpmd for corei7")),
             (
                 "cost",
-                "CPU time of the threads that forward; wall is real time; quiet is what a tenth of the rounds is below, \
-                 and scores, ratios and Mpps are made of it; in brackets what single rounds gave"
+                "CPU time of the threads that forward; wall is real time; quiet is what a tenth of the undisturbed rounds \
+                 is below, and scores, ratios and Mpps are made of it; in brackets what single rounds gave"
                     .to_owned(),
             ),
         ]

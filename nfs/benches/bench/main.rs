@@ -9,19 +9,25 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod classifier;
 mod compare;
 mod custom;
 mod goals;
 mod ideas;
 mod io;
+mod linux;
 mod machine;
 mod measure;
+mod namespace;
 mod ours;
 mod parent;
 mod plot;
+#[path = "../shared/port_block.rs"]
+mod port_block;
 mod report;
 mod results;
 mod scored;
+mod served;
 mod source;
 mod statistics;
 mod table;
@@ -47,6 +53,8 @@ struct Built {
     mebibytes: fn(quick: bool) -> u64,
     /// CPUs without which there is nothing to measure.
     cpus: usize,
+    /// Whether it takes root, and what a kernel may lack: without, it is absent, and nothing has failed.
+    kernel: bool,
     /// Whether malloc shall ask for transparent huge pages.
     huge_malloc: bool,
 }
@@ -57,6 +65,7 @@ const IO: Built = Built {
     notes: io::notes,
     mebibytes: |_| io::MEBIBYTES,
     cpus: 1,
+    kernel: false,
     huge_malloc: false,
 };
 const TABLES: Built = Built {
@@ -65,7 +74,17 @@ const TABLES: Built = Built {
     notes: tables::notes,
     mebibytes: tables::mebibytes,
     cpus: 1,
+    kernel: false,
     huge_malloc: true,
+};
+const CLASSIFIER: Built = Built {
+    about: classifier::ABOUT,
+    run: classifier::run,
+    notes: classifier::notes,
+    mebibytes: |_| classifier::MEBIBYTES,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: false,
 };
 const CUSTOM: Built = Built {
     about: custom::ABOUT,
@@ -73,6 +92,7 @@ const CUSTOM: Built = Built {
     notes: custom::notes,
     mebibytes: |_| custom::MEBIBYTES,
     cpus: 1,
+    kernel: false,
     huge_malloc: false,
 };
 const CHAIN: Built = Built {
@@ -81,6 +101,7 @@ const CHAIN: Built = Built {
     notes: chain::notes,
     mebibytes: |_| chain::MEBIBYTES,
     cpus: 1,
+    kernel: false,
     huge_malloc: false,
 };
 const WORKERS: Built = Built {
@@ -89,11 +110,23 @@ const WORKERS: Built = Built {
     notes: workers::notes,
     mebibytes: |_| workers::MEBIBYTES,
     cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
+
+const LINUX: Built = Built {
+    about: linux::ABOUT,
+    run: linux::run,
+    notes: linux::notes,
+    mebibytes: |_| linux::MEBIBYTES,
+    cpus: 2,
+    kernel: true,
     huge_malloc: false,
 };
 
 const IDEAS: Built = Built {
     cpus: 2,
+    kernel: false,
     about: ideas::ABOUT,
     run: ideas::run,
     notes: ideas::notes,
@@ -105,9 +138,10 @@ const IDEAS: Built = Built {
 const ONLY_NAMED: [&str; 1] = ["ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 11] = [
+static SUITES: [(&str, Option<Built>); 13] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
+    ("classifier", Some(CLASSIFIER)),
     ("custom", Some(CUSTOM)),
     ("router", None),
     ("nat", None),
@@ -116,6 +150,7 @@ static SUITES: [(&str, Option<Built>); 11] = [
     ("chain", Some(CHAIN)),
     ("new-sessions", None),
     ("workers", Some(WORKERS)),
+    ("linux", Some(LINUX)),
     ("ideas", Some(IDEAS)),
 ];
 
@@ -152,6 +187,9 @@ struct Options {
     /// Be a process that forwards on this kind of device
     #[arg(long, hide = true)]
     serve_device: Option<String>,
+    /// Be a process with a worker between the two interfaces of the suite linux
+    #[arg(long, hide = true)]
+    serve_interfaces: bool,
     /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -168,7 +206,7 @@ impl Options {
     fn length(&self) -> Length {
         // Short slices and many of them: others on the machine then disturb all variants of a round
         // alike, and a round's figures in relation to each other hold.
-        let (processes, rounds, slice) = if self.quick { (1, 10, 50) } else { (3, 20, 75) };
+        let (processes, rounds, slice) = if self.quick { (1, 10, 50) } else { (3, 24, 50) };
         let rounds = self.rounds.map_or(rounds, usize::from);
         Length { processes, plan: Plan { quick: self.quick, rounds, slice: Duration::from_millis(slice) } }
     }
@@ -200,6 +238,9 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     }
     if let Some(device) = &options.serve_device {
         return ideas::serve(device).map(|()| true);
+    }
+    if options.serve_interfaces {
+        return linux::serve().map(|()| true);
     }
     let Length { plan, .. } = options.length();
     if let Some(name) = &options.child {

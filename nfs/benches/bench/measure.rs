@@ -2,8 +2,9 @@
 
 use crate::results::{Axis, Point, Relation, Row, Sample};
 use anyhow::Context as _;
+use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long and how often every variant runs, in one process.
 #[derive(Clone, Copy, Debug)]
@@ -53,16 +54,20 @@ impl<'a> Variant<'a> {
 }
 
 /// Runs every variant once in every round: what disturbs the machine for longer than a slice
-/// disturbs all of them. A short first round warms up and is not counted.
+/// disturbs all of them. A short first round warms up and is not counted. Between two slices a probe
+/// tells whether somebody disturbs.
 pub(crate) fn interleave(mut variants: Vec<Variant<'_>>, plan: Plan) -> anyhow::Result<Vec<Row>> {
     let mut samples = vec![Vec::new(); variants.len()];
+    let mut before = probe();
     for round in 0..=plan.rounds {
         let slice = if round == 0 { plan.slice / 5 } else { plan.slice };
         for (number, (variant, samples)) in (1..).zip(variants.iter_mut().zip(&mut samples)) {
             // For the process that watches over this one: it shows the first of each round.
             println!("progress {number} round {round} of {}", plan.rounds);
-            let sample = (variant.run)(slice).with_context(|| variant.name.clone())?;
-            anyhow::ensure!(sample.packets > 0, "{}: no packets", variant.name);
+            let sample = some_packets(&mut variant.run, slice).with_context(|| variant.name.clone())?;
+            let after = probe();
+            let sample = sample.probed(before.max(after));
+            before = after;
             if round > 0 {
                 samples.push(sample);
             }
@@ -71,6 +76,40 @@ pub(crate) fn interleave(mut variants: Vec<Variant<'_>>, plan: Plan) -> anyhow::
     let row = |(variant, samples): (Variant<'_>, _)| Row::new(variant.name, variant.relations, variant.points, samples);
     Ok(variants.into_iter().zip(samples).map(row).collect())
 }
+
+/// On a busy machine a thread may not have had its CPU for all of a short slice.
+fn some_packets(run: &mut dyn FnMut(Duration) -> anyhow::Result<Sample>, slice: Duration) -> anyhow::Result<Sample> {
+    const TRIES: usize = 5;
+    for _ in 0..TRIES {
+        let sample = run(slice)?;
+        if sample.packets > 0 {
+            return Ok(sample);
+        }
+    }
+    anyhow::bail!("no packets")
+}
+
+/// How long some instructions take here and now that wait neither for memory nor for each other:
+/// half as long again while a sibling of this CPU is busy, which no account of CPU time shows.
+fn probe() -> Duration {
+    let once = || {
+        let start = Instant::now();
+        let mut of = black_box([1_u64, 2, 3, 4]);
+        for _ in 0..PROBE {
+            of[0] = of[0].wrapping_mul(5).wrapping_add(1);
+            of[1] = of[1].wrapping_mul(7).wrapping_add(3);
+            of[2] ^= of[2] << 3;
+            of[3] = of[3].wrapping_add(of[3] >> 1);
+        }
+        black_box(of);
+        start.elapsed()
+    };
+    // One may be interrupted.
+    once().min(once())
+}
+
+/// Some tenths of a millisecond.
+const PROBE: u32 = 200_000;
 
 /// CPU time that the calling thread has had.
 pub(crate) fn own_cpu_time() -> anyhow::Result<Duration> {
@@ -100,7 +139,7 @@ pub(crate) fn settle() {
 }
 
 /// CPU time that a sleeping thread has had, from its schedstat.
-fn cpu_time(schedstat: &Path) -> anyhow::Result<Duration> {
+pub(crate) fn cpu_time(schedstat: &Path) -> anyhow::Result<Duration> {
     let text = std::fs::read_to_string(schedstat).with_context(|| schedstat.display().to_string())?;
     let nanoseconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
     Ok(Duration::from_nanos(nanoseconds.with_context(|| format!("{}: {text:?}", schedstat.display()))?))

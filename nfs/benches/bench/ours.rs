@@ -8,8 +8,8 @@ use crate::testpmd::{CACHE, DESCRIPTORS, MBUFS};
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, Mempool, MempoolConfig, Port, PortBuilder, QueuePair};
 use nf_framework::{
-    Affinity, ForwardingKind, Function, Invalid, Loaded, NetworkFunction, PortsConfig, Report, Runtime, RuntimeConfig,
-    SetupError, SteeringKind, WorkerSetup,
+    Affinity, ForwardingKind, FragmentsConfig, Function, Invalid, Loaded, NetworkFunction, PortsConfig, Report,
+    Runtime, RuntimeConfig, SetupError, SteeringKind, WorkerSetup,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,10 +45,17 @@ pub(crate) fn start_eal(memory: Memory, lcores: usize) -> anyhow::Result<Eal> {
 pub(crate) type Open = (Port, Vec<QueuePair>);
 
 pub(crate) fn start_ports(eal: &Eal, pair: Pair, pool: &Mempool, queues: u16) -> anyhow::Result<[Open; 2]> {
+    start_ports_as(eal, pair, |port| port.queues(queues).pool(pool))
+}
+
+pub(crate) fn start_ports_as<'a>(
+    eal: &'a Eal,
+    pair: Pair,
+    with: impl Fn(PortBuilder<'a>) -> PortBuilder<'a>,
+) -> anyhow::Result<[Open; 2]> {
     let start = |name| -> anyhow::Result<Open> {
         let id = eal.port_by_name(name).with_context(|| format!("no port {name}"))?;
-        let port = PortBuilder::new(eal, id).descriptors(DESCRIPTORS, DESCRIPTORS);
-        Ok(port.queues(queues).pool(pool).start()?)
+        Ok(with(PortBuilder::new(eal, id).descriptors(DESCRIPTORS, DESCRIPTORS)).start()?)
     };
     Ok([start(pair.names[0])?, start(pair.names[1])?])
 }
@@ -64,7 +71,17 @@ pub(crate) fn stop_ports(ports: [Open; 2]) -> anyhow::Result<()> {
 pub(crate) fn bare(eal: &Eal, pair: Pair, burst: usize, slice: Duration) -> anyhow::Result<Sample> {
     let config = MempoolConfig { size: MBUFS, cache: CACHE, ..MempoolConfig::default() };
     let pool = Mempool::new(eal, "bare", config)?;
-    let mut ports = start_ports(eal, pair, &pool, 1)?;
+    bare_with(eal, start_ports(eal, pair, &pool, 1)?, burst, |_| (), slice)
+}
+
+/// The same with something done to each burst.
+pub(crate) fn bare_with(
+    eal: &Eal,
+    mut ports: [Open; 2],
+    burst: usize,
+    work: impl Fn(&mut Burst) + Send,
+    slice: Duration,
+) -> anyhow::Result<Sample> {
     let stop = AtomicBool::new(false);
     let lcore = eal.lcores()[0];
     let before = own_cpu_time()?;
@@ -74,7 +91,7 @@ pub(crate) fn bare(eal: &Eal, pair: Pair, burst: usize, slice: Duration) -> anyh
             stop.store(true, Ordering::Relaxed);
         })?;
         let start = Instant::now();
-        let forwarding = scope.launch(lcore, || forward(&mut ports, burst, &stop))?;
+        let forwarding = scope.launch(lcore, || forward(&mut ports, burst, work, &stop))?;
         let packets = forwarding.join().map_err(|_| anyhow::anyhow!("the loop panicked"))?;
         anyhow::Ok((packets, start.elapsed()))
     })?;
@@ -85,7 +102,7 @@ pub(crate) fn bare(eal: &Eal, pair: Pair, burst: usize, slice: Duration) -> anyh
 
 /// The bare loop: what came in on one port goes out by the other, until told to stop.
 #[inline(never)]
-fn forward(ports: &mut [Open; 2], burst: usize, stop: &AtomicBool) -> u64 {
+fn forward(ports: &mut [Open; 2], burst: usize, work: impl Fn(&mut Burst), stop: &AtomicBool) -> u64 {
     let mut burst = Burst::with_limit(burst);
     let mut packets = 0;
     let [(_, first), (_, second)] = ports;
@@ -93,6 +110,7 @@ fn forward(ports: &mut [Open; 2], burst: usize, stop: &AtomicBool) -> u64 {
     while !stop.load(Ordering::Relaxed) {
         for (from, to) in [(&mut first.rx, &mut second.tx), (&mut second.rx, &mut first.tx)] {
             packets += from.receive(&mut burst) as u64;
+            work(&mut burst);
             to.send(&mut burst);
             burst.clear();
         }
@@ -140,6 +158,8 @@ pub(crate) fn worker_with_report(
         ports,
         burst: setting.burst,
         packets: Some(MBUFS),
+        fragments: FragmentsConfig::default(),
+        router: None,
     };
     let runtime = Runtime::new(eal, &config, chain)?;
     let cpu_time = || -> anyhow::Result<Duration> { Ok(own_cpu_time()? + lcores_cpu_time(std::process::id())?) };

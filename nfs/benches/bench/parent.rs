@@ -7,6 +7,7 @@ use crate::{Built, Length, testpmd};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Found {
     memory: String,
     rows: Vec<Row>,
+    /// What the suite has said of itself meanwhile.
+    #[serde(skip)]
+    notes: Vec<String>,
 }
 
 /// The process of a suite: measures, and says what came out. Whether all went well.
@@ -45,7 +49,7 @@ fn found(built: &Built, plan: Plan) -> anyhow::Result<Found> {
         huge => huge,
     };
     let rows = (built.run)(plan, memory)?;
-    Ok(Found { memory: memory.describe().to_owned(), rows })
+    Ok(Found { memory: memory.describe().to_owned(), rows, notes: Vec::new() })
 }
 
 /// Measures the suites that are built; the others are absent.
@@ -65,16 +69,12 @@ pub(crate) fn measure(
             Some(Built { cpus: needed, .. }) if cpus < *needed => {
                 results.absent.push(absent(name, format!("not measured: it needs {needed} CPUs, and there is {cpus}")));
             }
+            Some(Built { kernel: true, .. }) if !is_root() => {
+                results.absent.push(absent(name, "not measured: it needs root, for network namespaces".to_owned()));
+            }
             Some(_) => {}
         }
     }
-    results.absent.push(absent(
-        "peer Linux",
-        "not measured: what it and our programs both take (af_packet or net_tap on a veth) costs a packet more than \
-         any function does, so the comparison would be one of sockets; masquerade and conntrack wait for a NAT and a \
-         firewall of ours"
-            .to_owned(),
-    ));
     results.load[0] = machine::load();
     let start = Instant::now();
     for pass in 1..=length.processes {
@@ -91,13 +91,19 @@ pub(crate) fn measure(
                 Err(error) => {
                     say(&format!("failed: {error:#}"));
                     results.suites.retain(|suite| suite.name != *name);
-                    results.absent.push(Absent { failed: true, ..absent(name, format!("failed: {error:#}")) });
+                    let (failed, what) = if built.kernel { (false, "not measured") } else { (true, "failed") };
+                    results.absent.push(Absent { failed, ..absent(name, format!("{what}: {error:#}")) });
                 }
             }
         }
     }
     results.load[1] = machine::load();
     Ok(results)
+}
+
+/// Whether this process may do everything.
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|of_process| of_process.uid() == 0)
 }
 
 /// This program once more, also when cargo has put another one in its place meanwhile.
@@ -108,7 +114,7 @@ pub(crate) fn this_program() -> Command {
 }
 
 fn add(results: &mut Results, name: &str, built: &Built, plan: Plan, found: Found) {
-    let suite = Suite {
+    let mut suite = Suite {
         name: name.to_owned(),
         about: built.about.to_owned(),
         processes: 1,
@@ -116,11 +122,14 @@ fn add(results: &mut Results, name: &str, built: &Built, plan: Plan, found: Foun
         slice_ms: u64::try_from(plan.slice.as_millis()).unwrap_or(u64::MAX),
         memory: found.memory,
         rows: found.rows,
-        notes: (built.notes)(),
+        notes: (built.notes)().into_iter().chain(found.notes).collect(),
     };
     match results.suites.iter_mut().find(|known| known.name == name) {
         Some(known) => known.merge(suite),
-        None => results.suites.push(suite),
+        None => {
+            suite.calibrate();
+            results.suites.push(suite);
+        }
     }
 }
 
@@ -137,12 +146,16 @@ fn run(name: &str, built: &Built, quick: bool, plan: Plan, say: impl Fn(&str)) -
     let (lines, received) = channel();
     std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
     say("starts");
-    let mut said = None;
+    let (mut said, mut notes) = (None, Vec::new());
     loop {
         match received.recv_timeout(PATIENCE) {
             Ok(line) => {
                 if let Some(found) = line.strip_prefix("result ") {
-                    return serde_json::from_str(found).context("its figures");
+                    let found: Found = serde_json::from_str(found).context("its figures")?;
+                    return Ok(Found { notes, ..found });
+                }
+                if let Some(note) = line.strip_prefix("note ") {
+                    notes.push(note.to_owned());
                 }
                 if let Some(error) = line.strip_prefix("error ") {
                     bail!("{error}");

@@ -31,12 +31,15 @@ impl Plot {
     }
 
     fn over(suite: &Suite, axis: Axis) -> Option<Self> {
-        // Over flows and rules it is the look-up that counts, and not what stands around it.
-        let net = matches!(axis, Axis::Flows | Axis::Rules);
+        // Over flows and rules it is the look-up that counts, and not what stands around it, if
+        // anything does.
+        let is_net = |relation: &Relation| matches!(relation, Relation::Net { .. });
+        let mut on_axis = suite.rows.iter().filter(|row| row.points.iter().any(|point| point.axis == axis));
+        let net = matches!(axis, Axis::Flows | Axis::Rules) && on_axis.any(|row| row.relations.iter().any(is_net));
         let mut series: Vec<(String, Vec<(f64, Related)>)> = Vec::new();
         for row in &suite.rows {
             for point in row.points.iter().filter(|point| point.axis == axis) {
-                let base = row.relations.iter().find(|relation| matches!(relation, Relation::Net { .. }));
+                let base = row.relations.iter().find(|relation| is_net(relation));
                 let cost = if net {
                     suite.relation(row, base?)?
                 } else {

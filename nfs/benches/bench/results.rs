@@ -59,6 +59,9 @@ pub(crate) struct Row {
     pub(crate) points: Vec<Point>,
     /// By process, by round.
     pub(crate) samples: Vec<Vec<Sample>>,
+    /// What the probe takes when nobody disturbs it; nothing if there was none.
+    #[serde(default)]
+    probe_ns: u64,
     /// For readers of the JSON: made from the samples, and never read here.
     #[serde(default, skip_deserializing)]
     summary: Option<Summary>,
@@ -71,12 +74,19 @@ pub(crate) struct Sample {
     /// CPU time of the threads that forward, in nanoseconds.
     pub(crate) cpu_ns: u64,
     pub(crate) wall_ns: u64,
+    /// How long the probe took, before or after, whichever was longer.
+    #[serde(default)]
+    pub(crate) probe_ns: u64,
 }
 
 impl Sample {
     pub(crate) fn new(packets: u64, cpu: Duration, wall: Duration) -> Self {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Self { packets, cpu_ns: nanoseconds(cpu), wall_ns: nanoseconds(wall) }
+        Self { packets, cpu_ns: nanoseconds(cpu), wall_ns: nanoseconds(wall), probe_ns: 0 }
+    }
+
+    pub(crate) fn probed(self, probe: Duration) -> Self {
+        Self { probe_ns: u64::try_from(probe.as_nanos()).unwrap_or(u64::MAX), ..self }
     }
 
     /// CPU time per packet, in nanoseconds.
@@ -158,7 +168,18 @@ pub(crate) struct Related {
 
 impl Row {
     pub(crate) fn new(name: String, relations: Vec<Relation>, points: Vec<Point>, samples: Vec<Sample>) -> Self {
-        Self { name, relations, points, samples: vec![samples], summary: None }
+        Self { name, relations, points, samples: vec![samples], probe_ns: 0, summary: None }
+    }
+
+    /// The least that the probe took.
+    fn least_probe(&self) -> u64 {
+        self.samples.iter().flatten().map(|sample| sample.probe_ns).min().unwrap_or(0)
+    }
+
+    /// Whether the probe was disturbed neither before nor after.
+    fn is_quiet(&self, sample: &Sample) -> bool {
+        const PERCENT: u64 = 106;
+        sample.probe_ns * 100 <= self.probe_ns * PERCENT
     }
 
     fn each(&self, figure: impl Fn(&Sample) -> f64) -> Spread {
@@ -172,7 +193,14 @@ impl Row {
 
     /// What it costs in quiet rounds, of those in the draw.
     pub(crate) fn cost(&self, draw: &Draw) -> f64 {
-        quiet(draw.iter().filter_map(|(process, round)| Some(self.samples.get(*process)?.get(*round)?.cpu_cost())))
+        /// One is an accident.
+        const ENOUGH: usize = 2;
+        let drawn = || draw.iter().filter_map(|(process, round)| self.samples.get(*process)?.get(*round));
+        let undisturbed = || drawn().filter(|sample| self.is_quiet(sample));
+        if undisturbed().count() < ENOUGH {
+            return quiet(drawn().map(Sample::cpu_cost));
+        }
+        quiet(undisturbed().map(Sample::cpu_cost))
     }
 
     pub(crate) fn cpu(&self) -> Spread {
@@ -212,6 +240,21 @@ impl Suite {
         Some(Related { figure: self.figure(row, relation, &all)?, rounds })
     }
 
+    /// The part of all slices that nobody disturbed, as far as the probe tells.
+    pub(crate) fn undisturbed(&self) -> f64 {
+        let part = |row: &Row| {
+            let samples = || row.samples.iter().flatten();
+            samples().filter(|sample| row.is_quiet(sample)).count() as f64 / samples().count() as f64
+        };
+        self.rows.iter().map(part).sum::<f64>() / self.rows.len() as f64
+    }
+
+    /// Has every row know what the probe takes when nobody disturbs it.
+    pub(crate) fn calibrate(&mut self) {
+        let least = self.rows.iter().map(Row::least_probe).min().unwrap_or(0);
+        self.rows.iter_mut().for_each(|row| row.probe_ns = least);
+    }
+
     /// CPU time in relation to real time, in the row where that is least: what a thread had of its
     /// CPU. Where several forward it is more than one's.
     pub(crate) fn share(&self) -> f64 {
@@ -227,6 +270,7 @@ impl Suite {
         for (row, more) in self.rows.iter_mut().zip(other.rows) {
             row.samples.extend(more.samples);
         }
+        self.calibrate();
     }
 
     fn summarise(&mut self) {

@@ -28,8 +28,17 @@ pub(crate) struct Source {
     stores: [Shelf<Store>; 2],
 }
 
-/// Mbufs in rotation, beside those that are hot.
-const ROTATING: [(&str, u32); 2] = [("16k mbufs", 16 << 10), ("64k mbufs", 64 << 10)];
+/// Where packets stay in cache.
+pub(crate) const HOT: &str = "hot";
+/// Where they have left a core's own cache, and are in the one that cores share.
+pub(crate) const SHARED: &str = "16k mbufs";
+/// Where they have left every cache.
+pub(crate) const COLD: &str = "256k mbufs";
+/// Mbufs in rotation, beside those that are hot. Their lines are 3 and 48 MiB.
+const ROTATING: [(&str, u32); 2] = [(SHARED, 16 << 10), (COLD, 256 << 10)];
+/// About as many as the last cache holds when nobody else uses it, and far more than when others do:
+/// what they cost, and what a function costs beside them, is the neighbours' doing.
+const EDGE: (&str, u32) = ("64k mbufs", 64 << 10);
 /// MiB for all of them.
 pub(crate) const MEBIBYTES: u64 = 240;
 
@@ -38,7 +47,7 @@ impl Stage {
         // Before the EAL pins this thread.
         let testpmd = RefCell::new(Testpmd::start(memory, &devices(), 1, Burst::USUAL)?);
         let eal = start_eal(memory, 1)?;
-        let more = ROTATING.iter().map(|(_, mbufs)| mbufs).sum();
+        let more = ROTATING.iter().chain([&EDGE]).map(|(_, mbufs)| mbufs).sum();
         let circulation = Circulation::new(&eal, more, 1)?;
         circulation.fill(&eal, Circulation::HOT)?;
         Ok(Self { testpmd, eal, circulation })
@@ -50,11 +59,16 @@ impl Stage {
 
     /// The source whose packets stay in cache, and those whose packets do not.
     pub(crate) fn rings(&self) -> anyhow::Result<Vec<Source>> {
-        let sources = [("hot", CIRCULATING)].into_iter().chain(ROTATING);
-        let source = |(name, mbufs)| {
-            Ok(Source { name, mbufs, pair: RING, when: When::Leaving, stores: self.circulation.stores(mbufs)? })
-        };
-        sources.map(source).collect()
+        [(HOT, CIRCULATING)].into_iter().chain(ROTATING).map(|source| self.ring(source)).collect()
+    }
+
+    /// The one between those, without scores.
+    pub(crate) fn edge(&self) -> anyhow::Result<Source> {
+        self.ring(EDGE)
+    }
+
+    fn ring(&self, (name, mbufs): (&'static str, u32)) -> anyhow::Result<Source> {
+        Ok(Source { name, mbufs, pair: RING, when: When::Leaving, stores: self.circulation.stores(mbufs)? })
     }
 
     /// The second source: packets from net_null, headers written as they arrive.
@@ -88,6 +102,16 @@ impl Stage {
         functions: impl Fn() -> Vec<Loaded> + 'static,
     ) -> Variant<'_> {
         self.variant(source, source.when, name, flows, functions).score(&source.row(Source::BASE), MACSWAP)
+    }
+
+    /// The same without a score.
+    pub(crate) fn plain(
+        &self,
+        source: &Source,
+        name: &str,
+        functions: impl Fn() -> Vec<Loaded> + 'static,
+    ) -> Variant<'_> {
+        self.variant(source, source.when, name, usual_flows(), functions).net(source.row(Source::BASE))
     }
 
     fn variant(
@@ -142,7 +166,8 @@ fn ends(when: When, flows: &Flows, stores: &[Shelf<Store>; 2]) -> [Loaded; 2] {
 pub(crate) fn notes() -> Vec<String> {
     [
         "score = 1 + (own - base) / testpmd macswap, costs of quiet rounds; base is the same worker and source with Wire",
-        "hot: 1792 mbufs circulate through net_ring; 16k and 64k mbufs: so many do, cold when they arrive, as from a NIC",
+        "hot: 1792 mbufs circulate through net_ring; 16k and 256k mbufs: so many do, cold when they arrive, as from a \
+         NIC: 16k still in the cache that cores share, 256k in none",
         "64-byte UDP, both directions, burst 32; each flow once in a permuted order, then again; a restorer behind the \
          function writes the next flow's header, in the base too: so a base pays for the packet's line, which is asked \
          for when the packet arrives; untouched is what the worker costs where nobody needs it",

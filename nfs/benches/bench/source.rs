@@ -240,24 +240,33 @@ const PER_RING: u32 = 28 * 32;
 /// What the packets of our side's net_ring pair and of the stores come from.
 pub(crate) struct Circulation {
     pool: Mempool,
+    /// The ports ask for one whose packets hold a frame of any length. They take none of it.
+    unused: Mempool,
     queues: u16,
 }
 
 impl Circulation {
+    /// Bytes that a packet has room for: few, so that many fit. What comes through the cache with a
+    /// packet is the lines that are used, not its room.
+    const ROOM: u16 = 128;
+
     /// A pool with room for what is in the rings of so many queues, and for so many more.
     pub(crate) fn new(eal: &Eal, more: u32, queues: u16) -> anyhow::Result<Self> {
         for direction in [Direction::Outbound, Direction::Inbound] {
             Template::new(direction).verify()?;
         }
         let least = 2 * 2 * u32::from(queues * DESCRIPTORS) + 64;
-        let size = (CIRCULATING + more).max(least).next_multiple_of(1024);
-        let pool = Mempool::new(eal, "circulating", MempoolConfig { size, ..MempoolConfig::default() })?;
-        Ok(Self { pool, queues })
+        let size = (CIRCULATING + more).next_multiple_of(1024);
+        let config = MempoolConfig { size, data_room: Self::ROOM, ..MempoolConfig::default() };
+        let pool = Mempool::new(eal, "circulating", config)?;
+        let size = least.next_multiple_of(1024);
+        let unused = Mempool::new(eal, "unused", MempoolConfig { size, ..MempoolConfig::default() })?;
+        Ok(Self { pool, unused, queues })
     }
 
     /// Puts so many bursts into the ring of every queue.
     pub(crate) fn fill(&self, eal: &Eal, bursts: u32) -> anyhow::Result<()> {
-        let mut ports = start_ports(eal, RING, &self.pool, self.queues)?;
+        let mut ports = start_ports(eal, RING, &self.unused, self.queues)?;
         let mut burst = Burst::new();
         let mut number = 0;
         for ((_, queues), direction) in ports.iter_mut().zip([Direction::Outbound, Direction::Inbound]) {
@@ -279,7 +288,7 @@ impl Circulation {
 
     /// Empties the rings.
     pub(crate) fn drain(&self, eal: &Eal) -> anyhow::Result<()> {
-        let mut ports = start_ports(eal, RING, &self.pool, self.queues)?;
+        let mut ports = start_ports(eal, RING, &self.unused, self.queues)?;
         let mut burst = Burst::new();
         for queue in ports.iter_mut().flat_map(|(_, queues)| queues) {
             while queue.rx.receive(&mut burst) > 0 {

@@ -32,7 +32,7 @@ fn middle(sorted: &[f64]) -> f64 {
     (at(sorted.len().wrapping_sub(1) / 2) + at(sorted.len() / 2)) / 2.0
 }
 
-/// What counts as the cost of a row whose rounds cost this: what a tenth of them is below. Others
+/// What counts as the cost of a row whose undisturbed rounds cost this: what a tenth of them is below. Others
 /// on a machine only ever add to a cost, and what they add differs from minute to minute, so the
 /// quiet rounds are those that another run finds again; the very least one would be an outlier's.
 pub(crate) fn quiet(costs: impl IntoIterator<Item = f64>) -> f64 {

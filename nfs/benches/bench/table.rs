@@ -22,12 +22,15 @@ impl fmt::Display for Tables<'_> {
         for suite in suites {
             write!(f, "\n{}", OfSuite(suite))?;
         }
-        write!(
-            f,
-            "\nwhere it stands\n{:<58} {:>8} {:>8} {:>8} {:>9}  {:<26} best peer\n",
-            "", "hot", "16k", "64k", "aim", ""
-        )?;
-        for goal in goals::reached(self.0) {
+        let goals = goals::reached(self.0);
+        if !goals.is_empty() {
+            write!(
+                f,
+                "\nwhere it stands\n{:<58} {:>8} {:>8} {:>8} {:>9}  {:<26} best peer\n",
+                "", "hot", "16k", "256k", "aim", ""
+            )?;
+        }
+        for goal in goals {
             let [hot, middle, cold] =
                 goal.figures.map(|figure| figure.map_or("-".to_owned(), |figure| format!("{figure:.2}")));
             let aim = goal.aim.map_or(String::new(), |aim| aim.to_string());
@@ -84,6 +87,8 @@ pub(crate) fn others(suite: &Suite) -> String {
         "a thread that wanted to forward had {:.0} % of its CPU, in the row where that was least",
         share * 100.0
     );
+    let undisturbed = suite.undisturbed() * 100.0;
+    text += &format!("; {undisturbed:.0} % of the slices were undisturbed, and quiet rounds are of those");
     if share < ALONE {
         text += ": others used the machine";
         if suite.name == "workers" {

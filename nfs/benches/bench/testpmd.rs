@@ -16,6 +16,19 @@ pub(crate) const MBUFS: u32 = 2047;
 pub(crate) const CACHE: u32 = 256;
 /// Of each queue; net_null and net_ring have none, but the pool must be larger than their sum.
 pub(crate) const DESCRIPTORS: u16 = 256;
+/// What a testpmd's packets come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Pool {
+    pub(crate) mbufs: u32,
+    pub(crate) cache: u32,
+    /// Bytes for the data of one packet, with the headroom, if not as usual.
+    pub(crate) room: Option<u16>,
+}
+
+impl Pool {
+    pub(crate) const USUAL: Self = Self { mbufs: MBUFS, cache: CACHE, room: None };
+}
+
 /// After so many seconds it is ended, whatever became of the rest.
 const LIFETIME: &str = "1200";
 
@@ -33,12 +46,23 @@ impl Testpmd {
     /// Starts it with these devices as ports 0, 1 and so on, and so many cores that forward,
     /// each with a queue of every port.
     pub(crate) fn start(memory: Memory, devices: &[&str], cores: usize, burst: usize) -> anyhow::Result<Self> {
+        Self::start_with(memory.of_size(MEBIBYTES), devices, cores, burst, Pool::USUAL)
+    }
+
+    /// The same with all of this memory and another pool.
+    pub(crate) fn start_with(
+        memory: Memory,
+        devices: &[&str],
+        cores: usize,
+        burst: usize,
+        pool: Pool,
+    ) -> anyhow::Result<Self> {
         let lcores = (1..).zip(forwarding_cpus().into_iter().take(cores));
         let lcores: Vec<String> = lcores.map(|(lcore, cpu)| format!("{lcore}@{cpu}")).collect();
         let mut command = Command::new("timeout");
         // In our process group, so that Ctrl-C reaches it too.
         command.args(["--foreground", "--kill-after=3", LIFETIME, "stdbuf", "-oL", "dpdk-testpmd"]);
-        command.args(memory.of_size(MEBIBYTES).eal_arguments());
+        command.args(memory.eal_arguments());
         command.arg(format!("--lcores=0@{},{}", other_cpu(), lcores.join(",")));
         command.args(devices.iter().map(|device| format!("--vdev={device}")));
         command.args(["--", "--interactive", "--no-flush-rx", "--no-lsc-interrupt"]);
@@ -49,11 +73,12 @@ impl Testpmd {
             ("--rxd", DESCRIPTORS.into()),
             ("--txd", DESCRIPTORS.into()),
             ("--burst", burst),
-            ("--total-num-mbufs", MBUFS as usize),
-            ("--mbcache", CACHE as usize),
+            ("--total-num-mbufs", pool.mbufs as usize),
+            ("--mbcache", pool.cache as usize),
         ] {
             command.arg(format!("{argument}={value}"));
         }
+        command.args(pool.room.map(|room| format!("--mbuf-size={room}")));
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().context("dpdk-testpmd does not start (Debian's package dpdk-dev has it)")?;
         let commands = child.stdin.take().context("stdin of dpdk-testpmd")?;

@@ -9,14 +9,13 @@ use crate::measure::{Plan, Variant, interleave};
 use crate::ours::{NULL, RING, Setting, devices, made, start_eal, worker_with_report};
 use crate::parent::this_program;
 use crate::results::{Axis, Row, Sample};
+use crate::served::{self, Served};
 use crate::source::{Circulation, End, Flows, Shelf, Store, When, client, no_stores};
 use crate::testpmd::Testpmd;
 use anyhow::{Context as _, bail};
 use dpdk_rs::{Burst, Eal};
 use nf_framework::{Affinity, Direction, Loaded, Ports, Tuple, WorkerSetup};
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 pub(crate) const ABOUT: &str = "two workers and one; packets handed over between two";
@@ -84,7 +83,9 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let peers = [1, 2].map(|cores| Testpmd::start(memory, &devices(), cores, Burst::USUAL).map(RefCell::new));
     let [one, two] = peers;
     let peers = [one?, two?];
-    let [one, two] = [1, 2].map(|workers| Served::start(workers).map(RefCell::new));
+    let [one, two] = [1, 2].map(|workers: usize| {
+        Served::start(this_program().args(["--serve-workers", &workers.to_string()])).map(RefCell::new)
+    });
     let ours = [one?, two?];
 
     let testpmd = |cores: usize| {
@@ -113,56 +114,18 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     interleave(variants, plan)
 }
 
-/// A process of ours with so many workers.
-struct Served {
-    child: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Served {
-    fn start(workers: usize) -> anyhow::Result<Self> {
-        let mut command = this_program();
-        command.args(["--serve-workers", &workers.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("a second process of ours")?;
-        let commands = child.stdin.take().context("stdin")?;
-        let answers = BufReader::new(child.stdout.take().context("stdout")?);
-        Ok(Self { child, commands, answers })
-    }
-
-    fn run(&mut self, work: &str, slice: Duration) -> anyhow::Result<Sample> {
-        writeln!(self.commands, "{work} {}", slice.as_micros())?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("a second process of ours said {line:?}"))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = writeln!(self.commands, "end 0");
-        let _ = self.child.wait();
-    }
-}
-
-/// The other end: runs what its input says, until that ends.
+/// A process with so many workers.
 pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let memory = Memory::choose(MEBIBYTES_EACH).of_size(MEBIBYTES_EACH);
     let eal = start_eal(memory, workers)?;
     let circulation = Circulation::new(&eal, 0, u16::try_from(workers)?)?;
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let (work, slice) = line.split_once(' ').context("a line that says no time")?;
-        if work == "end" {
-            break;
-        }
+    served::serve(|work, slice| {
         let (_, work) = WORK.iter().find(|(name, _)| *name == work).with_context(|| format!("no work {work}"))?;
         // What was on its way between workers when the last slice ended is lost.
         circulation.drain(&eal)?;
         circulation.fill(&eal, BURSTS)?;
-        let sample = work.run(&eal, Duration::from_micros(slice.parse()?))?;
-        println!("{}", serde_json::to_string(&sample)?);
-    }
+        work.run(&eal, slice)
+    })?;
     circulation.drain(&eal)
 }
 

@@ -255,6 +255,7 @@ fn count_by_flow(eal: &Eal, circles: &mut [Circle], locked: bool, slice: Duratio
         packets: sum.packets + one.packets,
         cpu_ns: sum.cpu_ns + one.cpu_ns,
         wall_ns: sum.wall_ns.max(one.wall_ns),
+        ..sum
     };
     samples.into_iter().reduce(sum).context("no lcore")
 }

@@ -3,19 +3,19 @@
 
 use crate::machine::allowed_cpus;
 use crate::measure::Variant;
+use crate::namespace::{Namespace, Program};
 use crate::results::Sample;
 use anyhow::{Context as _, ensure};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// A namespace with two cables in it, and a source that keeps the first one busy. All of it
-/// goes when dropped.
+/// Two cables in a namespace, and a source that keeps the first one busy. All of it goes when
+/// dropped.
 pub(crate) struct Wires {
-    namespace: String,
-    /// Where the program of kernel.c is.
-    program: String,
-    source: Option<Child>,
+    source: Child,
+    program: Program,
+    namespace: Namespace,
 }
 
 /// What the function reads from, and what it writes to; nobody listens at the other end.
@@ -24,66 +24,26 @@ const OUT: &str = "out0";
 
 impl Wires {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let number = std::process::id();
-        let program = std::env::temp_dir().join(format!("bench-ideas-{number}"));
-        let program = program.to_str().context("a path in UTF-8")?.to_owned();
-        let namespace = format!("bench-ideas-{number}");
-        // Whole from here on, so that it is taken down whatever comes.
-        let mut wires = Self { namespace, program, source: None };
-        compile(&wires.program)?;
-        ip(&["netns", "add", &wires.namespace]).context("a network namespace takes root")?;
-        for (one, other) in [(IN, "in1"), (OUT, "out1")] {
-            ip(&["-n", &wires.namespace, "link", "add", one, "type", "veth", "peer", "name", other])?;
-            for interface in [one, other] {
-                ip(&["-n", &wires.namespace, "link", "set", interface, "up"])?;
-            }
-        }
+        let (program, namespace) = (Program::compile()?, Namespace::new("ideas")?);
+        namespace.cable(IN, "in1")?;
+        namespace.cable(OUT, "out1")?;
         let (source, _) = cpus();
-        wires.source = Some(wires.command(source, &wires.program).args(["source", "in1"]).spawn()?);
-        Ok(wires)
-    }
-
-    /// A program in the namespace, on a CPU of its own.
-    fn command(&self, cpu: usize, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "taskset", "-c", &cpu.to_string(), program]);
-        command
+        let source = namespace.command(source, program.path()).args(["source", "in1"]).spawn()?;
+        Ok(Self { source, program, namespace })
     }
 }
 
 impl Drop for Wires {
     fn drop(&mut self) {
-        if let Some(source) = &mut self.source {
-            let _ = source.kill();
-            let _ = source.wait();
-        }
-        let _ = ip(&["netns", "del", &self.namespace]);
-        let _ = std::fs::remove_file(&self.program);
+        let _ = self.source.kill();
+        let _ = self.source.wait();
     }
 }
 
-/// The ways through the kernel are written in C, as there are no safe bindings of packet sockets.
-fn compile(program: &str) -> anyhow::Result<()> {
-    let mut compiler = Command::new("cc")
-        .args(["-O2", "-x", "c", "-", "-o", program])
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("cc (package build-essential)")?;
-    compiler.stdin.take().context("stdin")?.write_all(include_bytes!("kernel.c"))?;
-    ensure!(compiler.wait()?.success(), "kernel.c does not compile");
-    Ok(())
-}
-
 /// The source's CPU, and the function's.
-fn cpus() -> (usize, usize) {
+pub(crate) fn cpus() -> (usize, usize) {
     let cpus = allowed_cpus();
     (cpus.first().copied().unwrap_or(0), cpus.last().copied().unwrap_or(0))
-}
-
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(arguments).output().context("ip (package iproute2)")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }
 
 /// All of them, and the way without a kernel first.
@@ -92,10 +52,11 @@ pub(crate) fn variants(wires: &Wires) -> anyhow::Result<Vec<Variant<'_>>> {
     let this = std::env::current_exe()?.to_str().context("a path in UTF-8")?.to_owned();
     let dpdk = |device: &'static str| {
         let this = this.clone();
-        move |slice| measure(wires.command(cpu, &this).args(["--serve-device", device]), slice)
+        move |slice| measure(wires.namespace.command(cpu, &this).args(["--serve-device", device]), slice)
     };
-    let socket =
-        |mode: &'static str| move |slice| measure(wires.command(cpu, &wires.program).args([mode, IN, OUT]), slice);
+    let socket = |mode: &'static str| {
+        move |slice| measure(wires.namespace.command(cpu, wires.program.path()).args([mode, IN, OUT]), slice)
+    };
     let ways = |name: &str| format!("from the wire: {name}");
     let none = ways("no kernel (DPDK, a ring as NIC)");
     Ok(vec![
@@ -129,7 +90,8 @@ fn converse(mut input: ChildStdin, output: ChildStdout, slice: Duration) -> anyh
         output.read_line(&mut line)?;
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [packets, cpu, wall] = numbers[..] else { anyhow::bail!("it says {line:?}") };
-        Ok(Sample { packets, cpu_ns: cpu, wall_ns: wall })
+        let [cpu, wall] = [cpu, wall].map(Duration::from_nanos);
+        Ok(Sample::new(packets, cpu, wall))
     };
     // The program has only just come up, and its interfaces with it.
     ask(Duration::from_millis(50))?;

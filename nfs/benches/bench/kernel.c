@@ -1,8 +1,10 @@
 /*
- * The ways through the kernel, for the benchmark of ideas: the same small function as in
- * main.rs over packet sockets, and the source that feeds all of them.
+ * The ways through the kernel: the same small function as in ideas/bypass.rs over packet sockets,
+ * and the sources that feed them and the kernel's own forwarding.
  *
- *   kernel source IF PACKETS_AT_ONCE        sends UDP frames of 64 bytes for ever
+ *   kernel source IF                        sends UDP frames of 64 bytes for ever
+ *   kernel turns IF FLOWS                   the same of so many flows, a power of two, and lets others
+ *                                           of its priority run after as many as a veth's ring holds
  *   kernel one IN OUT                       a system call for each packet received and sent
  *   kernel batch IN OUT                     recvmmsg and sendmmsg of up to 32
  *
@@ -15,6 +17,7 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 32, ROOM = 2048, FRAME = 64, FLOWS = 1024 };
+enum { BATCH = 32, ROOM = 2048, FRAME = 64, FLOWS = 1024, RING = 256 };
 
 static unsigned char frames[BATCH][ROOM];
 static uint64_t seen[65536];
@@ -103,17 +106,17 @@ static unsigned batch(int in, int out)
 	return count > 0 ? (unsigned)count : 0;
 }
 
-static void source(const char *interface)
+static void source(const char *interface, unsigned flows, bool turns)
 {
 	struct mmsghdr messages[BATCH] = { 0 };
 	struct iovec parts[BATCH];
 	int out = open_on(interface, 0);
-	unsigned flow = 0;
+	unsigned flow = 0, sent = 0;
 
 	for (int i = 0; i < BATCH; i++) {
 		static const unsigned char head[42] = {
 			2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0,
-			0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+			0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0xae, 0xb9, 10, 0, 0, 1, 192, 0, 2, 1,
 			0, 0, 0, 53, 0, 30, 0, 0,
 		};
 		memcpy(frames[i], head, sizeof(head));
@@ -123,11 +126,16 @@ static void source(const char *interface)
 	}
 	for (;;) {
 		for (int i = 0; i < BATCH; i++) {
-			flow = (flow + 1) % FLOWS;
-			frames[i][34] = (unsigned char)(flow >> 8);
-			frames[i][35] = (unsigned char)flow;
+			/* Each once, in no order that helps a table. */
+			unsigned port = 1024 + (flow++ * 40503u & (flows - 1));
+
+			frames[i][34] = (unsigned char)(port >> 8);
+			frames[i][35] = (unsigned char)port;
 		}
 		sendmmsg(out, messages, BATCH, 0);
+		sent += BATCH;
+		if (turns && sent % RING == 0)
+			sched_yield();
 	}
 }
 
@@ -139,7 +147,9 @@ int main(int argc, char **argv)
 	int in, out;
 
 	if (argc == 3 && strcmp(argv[1], "source") == 0)
-		source(argv[2]);
+		source(argv[2], FLOWS, false);
+	if (argc == 4 && strcmp(argv[1], "turns") == 0)
+		source(argv[2], (unsigned)atoi(argv[3]), true);
 	if (argc != 4)
 		return 2;
 	in = open_on(argv[2], ETH_P_ALL);

@@ -1,0 +1,195 @@
+//! The second half: what the functions let pass is addressed to its next hop and sent.
+
+use super::icmp::IcmpError;
+use super::tables::Way;
+use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
+use crate::batch::Batch;
+use crate::context::Context;
+use crate::fragments::{SplitError, split_ipv4};
+use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
+use crate::steering::Entrance;
+use crate::verdict::{DropReason, PortIx, Verdict};
+use dpdk_rs::{Burst, Mbuf};
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+use zerocopy::FromBytes as _;
+
+/// What becomes of a packet at the end.
+enum Departure {
+    /// It is ready to leave by this port.
+    By(PortIx),
+    Refused(DropReason),
+    /// Its neighbour is still to be found: the next hop's address on its interface.
+    Unresolved(u16, IpAddr),
+    /// For what this interface takes; it is addressed.
+    TooLong(u16),
+}
+
+impl Router {
+    pub(super) fn leave(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        let arrived = std::mem::take(&mut self.arrived);
+        let generation = self.neighbours.generation();
+        if generation != self.hops_of {
+            self.hops.fill(None);
+            self.hops_of = generation;
+        }
+        let exit = cx.exit();
+        for slot in batch.undecided() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            match self.address(slot, packet, arrived, cx) {
+                // Decided below, together.
+                Departure::By(port) if port == exit => {}
+                Departure::By(port) => batch.decide(slot, Verdict::Send(port)),
+                Departure::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
+                Departure::Unresolved(interface, address) => self.resolve(slot, interface, address, batch, cx),
+                Departure::TooLong(interface) => self.too_long(slot, interface, batch, cx),
+            }
+        }
+        batch.decide_all(Verdict::Send(exit));
+    }
+
+    /// Finds a packet's next hop and writes the Ethernet header.
+    #[inline]
+    fn address(&mut self, slot: usize, packet: &mut Mbuf, arrived: bool, cx: &mut Context<'_>) -> Departure {
+        let Some(destination) = destination(packet.data()) else {
+            return Departure::Refused(DropReason::NOT_IP);
+        };
+        let found = &self.found[slot % Burst::CAPACITY];
+        let known = arrived && found.destination == bits(destination);
+        let target = if known { found.target } else { self.tables.find(destination) };
+        let (interface, next_hop) = match target.way() {
+            Way::Via(index) => {
+                if let Some(Some(hop)) = self.hops.get(usize::from(index)) {
+                    return self.write(packet, *hop, cx);
+                }
+                let Some(next_hop) = self.tables.next_hops.get(usize::from(index)) else {
+                    return Departure::Refused(DropReason::NO_ROUTE);
+                };
+                (next_hop.interface, next_hop.address)
+            }
+            Way::Connected(interface) => (interface, destination),
+            Way::None => return self.refused(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
+            Way::Prohibited => return self.refused(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
+            Way::Blackhole => return Departure::Refused(DropReason::BLACKHOLE),
+            Way::Own | Way::Function => return Departure::Refused(DropReason::NO_LISTENER),
+            Way::Martian => return Departure::Refused(DropReason::MARTIAN),
+            Way::Multicast => return Departure::Refused(DropReason::MULTICAST),
+            Way::Broadcast => return Departure::Refused(DropReason::BROADCAST),
+            Way::LinkLocal => return Departure::Refused(DropReason::LINK_LOCAL),
+        };
+        let Some(mac) = self.neighbours.find(interface, next_hop) else {
+            return Departure::Unresolved(interface, next_hop);
+        };
+        let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
+        if let Way::Via(index) = target.way()
+            && let Some(known) = self.hops.get_mut(usize::from(index))
+        {
+            *known = Some(hop);
+        }
+        self.write(packet, hop, cx)
+    }
+
+    fn hop(&self, interface: u16, mac: MacAddress) -> Option<Hop> {
+        let own = self.tables.interface(interface)?.mac;
+        let mut addresses = [0; 12];
+        addresses[..6].copy_from_slice(&mac.octets());
+        addresses[6..].copy_from_slice(&own.octets());
+        Some(Hop { addresses, interface })
+    }
+
+    #[inline]
+    fn write(&mut self, packet: &mut Mbuf, hop: Hop, cx: &mut Context<'_>) -> Departure {
+        let Some(interface) = self.tables.interface(hop.interface) else {
+            return Departure::Refused(DropReason::NO_SUCH_PORT);
+        };
+        if interface.enters == cx.direction() && self.functions > 0 {
+            return Departure::Refused(DropReason::SAME_SIDE);
+        }
+        // What was for a function, and now is for somebody else, has not been counted down yet.
+        if !packet.is_marked() && !ingress::count_down(packet) {
+            return self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
+        }
+        if let Some(addresses) = packet.data_mut().first_chunk_mut() {
+            *addresses = hop.addresses;
+        }
+        if packet.len() > ETHERNET + usize::from(interface.mtu)
+            && ip_packet(packet.data()).is_none_or(|ip| ip.len() > usize::from(interface.mtu))
+        {
+            return Departure::TooLong(hop.interface);
+        }
+        if !tag(packet, interface) {
+            return Departure::Refused(DropReason::NO_HEADROOM);
+        }
+        Departure::By(interface.port)
+    }
+
+    #[cold]
+    fn refused(&mut self, packet: &Mbuf, error: IcmpError, reason: DropReason, cx: &mut Context<'_>) -> Departure {
+        complain(&self.tables, &mut self.errors, error, packet, cx);
+        Departure::Refused(reason)
+    }
+
+    /// Lets a packet wait until its neighbour is known, at the owner of the neighbours.
+    #[cold]
+    fn resolve(&mut self, slot: usize, interface: u16, address: IpAddr, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.take(slot) else { return };
+        match &mut self.owner {
+            Some(owner) => {
+                let now = cx.now();
+                let out = &mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
+                owner.resolve(interface, address, packet, now, out);
+                cx.counters.held_around.store(owner.held() as u64, Ordering::Relaxed);
+            }
+            None => self.stage(packet, Entrance::leaving(cx.direction()), cx),
+        }
+    }
+
+    /// A packet that is longer than its next link takes leaves in fragments (RFC 791 section 3.2), or
+    /// its sender is told: RFC 1812 section 5.2.6, RFC 8200 section 5.
+    #[cold]
+    fn too_long(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(mtu) = self.tables.interface(interface).map(|interface| interface.mtu) else { return };
+        let Some(packet) = batch.packet(slot) else { return };
+        let here = RefCell::new(&mut *cx);
+        let allocate = || here.borrow_mut().allocate();
+        let leave = |fragment| send(&self.tables, interface, fragment, &mut here.borrow_mut());
+        match split_ipv4(packet, mtu.into(), allocate, leave) {
+            Ok(_) => {
+                if let Some(packet) = batch.take(slot) {
+                    cx.consume(packet);
+                }
+            }
+            Err(SplitError::NoPacket) => batch.decide(slot, Verdict::Drop(DropReason::NO_BUFFERS)),
+            Err(_) => {
+                complain(&self.tables, &mut self.errors, IcmpError::TooBig(mtu), packet, cx);
+                batch.decide(slot, Verdict::Drop(DropReason::TOO_BIG));
+            }
+        }
+    }
+}
+
+/// Where an IP packet in a frame without tags goes.
+#[inline]
+fn destination(frame: &[u8]) -> Option<IpAddr> {
+    let (ethernet, ip) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    match ethernet.ether_type {
+        EtherType::IPV4 => Some(Ipv4Addr::from(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination).into()),
+        EtherType::IPV6 => Some(Ipv6Addr::from(Ipv6Header::ref_from_prefix(ip).ok()?.0.destination).into()),
+        _ => None,
+    }
+}
+
+/// An IPv4 address among those of IPv6, RFC 4291 section 2.5.5.2.
+#[inline]
+pub(super) fn of_v4(address: u32) -> u128 {
+    0xffff << 32 | u128::from(address)
+}
+
+#[inline]
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => of_v4(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}

@@ -1,0 +1,373 @@
+//! The first half: is it for us, is it sound, has it hops left, and where does it go?
+
+use super::egress::of_v4;
+use super::icmp::{self, IcmpError};
+use super::tables::{Target, Way};
+use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
+use crate::batch::Batch;
+use crate::context::{Context, Direction, Position};
+use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, checksum};
+use crate::steering::Entrance;
+use crate::verdict::{DropReason, PortIx, Verdict};
+use dpdk_rs::{Burst, Mbuf};
+use std::net::Ipv6Addr;
+use std::sync::atomic::Ordering;
+use zerocopy::FromBytes as _;
+
+/// What a look at a frame says.
+enum Arrival {
+    /// An IP packet for this destination.
+    V4(u32),
+    V6(u128),
+    /// ARP, or a message of Neighbor Discovery to a group, which came in by this interface.
+    Neighbours(u16),
+    Refused(DropReason),
+    /// For more hosts than one, or no IP: forwarded to nobody, but for this host too.
+    Group(DropReason),
+}
+
+/// Packets of a batch with their destinations, to be looked up together.
+struct Wanted<A> {
+    slots: [u8; Burst::CAPACITY],
+    destinations: [A; Burst::CAPACITY],
+    targets: [u32; Burst::CAPACITY],
+    count: usize,
+}
+
+impl<A: Copy + Default> Wanted<A> {
+    #[inline]
+    fn new() -> Self {
+        let (slots, destinations) = ([0; Burst::CAPACITY], [A::default(); Burst::CAPACITY]);
+        Self { slots, destinations, targets: [0; Burst::CAPACITY], count: 0 }
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "a batch has 64 slots")]
+    fn push(&mut self, slot: usize, destination: A) {
+        if let (Some(of_slot), Some(wanted)) = (self.slots.get_mut(self.count), self.destinations.get_mut(self.count)) {
+            (*of_slot, *wanted) = (slot as u8, destination);
+            self.count += 1;
+        }
+    }
+}
+
+impl Router {
+    pub(super) fn arrive(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        self.arrived = true;
+        batch.prefetch();
+        let (mut v4, mut v6) = (Wanted::<u32>::new(), Wanted::<u128>::new());
+        for slot in batch.undecided() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            packet.set_marked(false);
+            match self.look(packet, cx.direction()) {
+                Arrival::V4(destination) => v4.push(slot, destination),
+                Arrival::V6(destination) => v6.push(slot, destination),
+                Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
+                Arrival::Group(reason) => self.give_to_host(slot, reason, batch, cx),
+                Arrival::Neighbours(interface) => self.give_to_neighbours(slot, interface, batch, cx),
+            }
+        }
+        self.tables.look_up_v4(&v4.destinations[..v4.count], &mut v4.targets[..v4.count]);
+        for ((slot, destination), target) in v4.slots.iter().zip(&v4.destinations).zip(&v4.targets).take(v4.count) {
+            self.judge(usize::from(*slot), of_v4(*destination), Target::from(*target), batch, cx);
+        }
+        if v6.count > 0 {
+            self.tables.look_up_v6(&v6.destinations[..v6.count], &mut v6.targets[..v6.count]);
+            for ((slot, destination), target) in v6.slots.iter().zip(&v6.destinations).zip(&v6.targets).take(v6.count) {
+                self.judge(usize::from(*slot), *destination, Target::from(*target), batch, cx);
+            }
+        }
+    }
+
+    /// RFC 1812 section 5.2 and RFC 8200 section 3, up to where the destination is known.
+    #[inline]
+    fn look(&self, packet: &Mbuf, direction: Direction) -> Arrival {
+        let frame = packet.data();
+        let came_in = self.tables.entrance(direction, vlan(packet, &self.tables));
+        let Some((index, interface)) = came_in.and_then(|index| Some((index, self.tables.interface(index)?))) else {
+            return Arrival::Refused(DropReason::UNKNOWN_VLAN);
+        };
+        let Ok((ethernet, rest)) = EthernetHeader::ref_from_prefix(frame) else {
+            return Arrival::Refused(DropReason::MALFORMED);
+        };
+        let to_us = ethernet.destination == interface.mac;
+        if !to_us && !ethernet.destination.is_multicast() {
+            return Arrival::Refused(DropReason::OTHER_STATION);
+        }
+        match ethernet.ether_type {
+            EtherType::IPV4 => look_v4(rest, to_us),
+            EtherType::IPV6 => look_v6(rest, to_us, index),
+            EtherType::ARP => Arrival::Neighbours(index),
+            EtherType::VLAN | EtherType::SERVICE_VLAN => Arrival::Refused(DropReason::UNKNOWN_VLAN),
+            _ => Arrival::Group(DropReason::NOT_IP),
+        }
+    }
+
+    /// What becomes of a packet by its destination.
+    #[inline]
+    fn judge(&mut self, slot: usize, destination: u128, target: Target, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.packet_mut(slot) else { return };
+        let refused = match target.way() {
+            Way::Connected(interface) => self.forward(packet, interface, cx),
+            Way::Via(hop) => {
+                let interface = self.tables.next_hops.get(usize::from(hop)).map_or(u16::MAX, |hop| hop.interface);
+                self.forward(packet, interface, cx)
+            }
+            // Its hops count when it turns out to go on.
+            Way::Function => None,
+            Way::Own => return self.for_us(slot, batch, cx),
+            Way::None if self.is_unnumbered(packet, cx.direction()) => {
+                return self.give_to_host(slot, DropReason::NO_ROUTE, batch, cx);
+            }
+            Way::None => self.refuse(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
+            Way::Prohibited => self.refuse(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
+            Way::Blackhole => Some(DropReason::BLACKHOLE),
+            Way::Martian => Some(DropReason::MARTIAN),
+            Way::Multicast => return self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
+            Way::Broadcast => return self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
+            Way::LinkLocal => Some(DropReason::LINK_LOCAL),
+        };
+        match refused {
+            None => self.found[slot % Burst::CAPACITY] = Found { destination, target },
+            Some(reason) => batch.decide(slot, Verdict::Drop(reason)),
+        }
+    }
+
+    /// Takes a hop off a packet that leaves by this interface; the reason if it may not.
+    #[inline]
+    fn forward(&mut self, packet: &mut Mbuf, interface: u16, cx: &mut Context<'_>) -> Option<DropReason> {
+        let enters = self.tables.interface(interface).map(|interface| interface.enters);
+        if enters == Some(cx.direction()) && self.functions > 0 {
+            return Some(DropReason::SAME_SIDE);
+        }
+        if is_from_link_local(packet.data()) {
+            return Some(DropReason::LINK_LOCAL);
+        }
+        if !count_down(packet) {
+            return self.refuse(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
+        }
+        None
+    }
+
+    /// Tells the sender; the reason comes back.
+    #[cold]
+    fn refuse(
+        &mut self,
+        packet: &Mbuf,
+        error: IcmpError,
+        reason: DropReason,
+        cx: &mut Context<'_>,
+    ) -> Option<DropReason> {
+        // Not about what came to a group of stations.
+        if EthernetHeader::ref_from_prefix(packet.data())
+            .is_ok_and(|(ethernet, _)| !ethernet.destination.is_multicast())
+        {
+            complain(&self.tables, &mut self.errors, error, packet, cx);
+        }
+        Some(reason)
+    }
+
+    /// A packet for one of our own addresses.
+    #[cold]
+    fn for_us(&mut self, slot: usize, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.packet_mut(slot) else { return };
+        let came_in = self.came_in_by(packet, cx.direction());
+        if let (Some(index), Some(protocol)) = (came_in, discovery(packet.data()))
+            && protocol
+        {
+            return self.give_to_neighbours(slot, index, batch, cx);
+        }
+        let Some(packet) = batch.packet_mut(slot) else { return };
+        if icmp::reply_to_echo(packet.data_mut()) {
+            let interface = came_in.and_then(|index| self.tables.interface(index));
+            let sent = interface.filter(|interface| tag(packet, interface)).map(|interface| interface.port);
+            let verdict = sent.map_or(Verdict::Drop(DropReason::NO_HEADROOM), Verdict::Send);
+            return batch.decide(slot, verdict);
+        }
+        if self.host_of(came_in).is_none() && is_udp(packet.data()) {
+            complain(&self.tables, &mut self.errors, IcmpError::PortUnreachable, packet, cx);
+        }
+        self.give_to_host(slot, DropReason::NO_LISTENER, batch, cx);
+    }
+
+    /// Whether a packet came in where the kernel still looks for an address (RFC 2131 section 4.1).
+    #[cold]
+    fn is_unnumbered(&self, packet: &Mbuf, direction: Direction) -> bool {
+        let interface = self.came_in_by(packet, direction).and_then(|index| self.tables.interface(index));
+        interface.is_some_and(|interface| {
+            interface.host.is_some() && !interface.addresses.iter().any(|own| own.address.is_ipv4())
+        })
+    }
+
+    fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
+        self.tables.interface(interface?)?.host
+    }
+
+    /// Gives a packet to the kernel if it is on this link, or drops it.
+    #[cold]
+    fn give_to_host(&mut self, slot: usize, reason: DropReason, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.packet(slot) else { return };
+        let host = self.host_of(self.came_in_by(packet, cx.direction()));
+        batch.decide(slot, host.map_or(Verdict::Drop(reason), Verdict::Send));
+    }
+
+    /// Gives what the neighbours say to their owner.
+    #[cold]
+    fn give_to_neighbours(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.take(slot) else { return };
+        match &mut self.owner {
+            Some(owner) => {
+                if let Some(host) = self.tables.interface(interface).and_then(|interface| interface.host)
+                    && is_answer(packet.data())
+                    && let Some(mut copy) = cx.allocate()
+                {
+                    // The kernel looks for its neighbours itself.
+                    if copy.set_contents(packet.data()) {
+                        cx.pending.push(copy, Position::out_by(host), cx.counters);
+                    } else {
+                        cx.drop_held(copy, DropReason::EMPTY);
+                    }
+                }
+                let now = cx.now();
+                let out = &mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
+                owner.receive(interface, packet, now, out);
+                cx.counters.held_around.store(owner.held() as u64, Ordering::Relaxed);
+            }
+            None => self.stage(packet, Entrance::arriving(cx.direction()), cx),
+        }
+    }
+}
+
+#[inline]
+fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
+    let Ok((header, rest)) = Ipv4Header::ref_from_prefix(ip) else {
+        return Arrival::Refused(DropReason::MALFORMED);
+    };
+    let length = usize::from(header.total_length.get());
+    let options = header.header_length().wrapping_sub(Ipv4Header::LENGTH);
+    if header.version() != 4 || length < header.header_length() || length > ip.len() || options > 40 {
+        return Arrival::Refused(DropReason::MALFORMED);
+    }
+    let options = if options == 0 { &[] } else { rest.get(..options).unwrap_or(&[]) };
+    if !checksum::ipv4_header_is_valid(header, options) {
+        return Arrival::Refused(DropReason::BAD_CHECKSUM);
+    }
+    // As sources: this network, loopback, groups and what is reserved (RFC 1812 section 5.3.7).
+    if matches!(header.source[0], 0 | 127 | 224..) {
+        return Arrival::Refused(DropReason::MARTIAN);
+    }
+    if !options.is_empty() && is_source_routed(options) {
+        return Arrival::Refused(DropReason::SOURCE_ROUTED);
+    }
+    // To all stations on the link, but not for all hosts: RFC 1812 section 5.3.4.
+    if !to_us && header.destination[0] < 224 {
+        return Arrival::Refused(DropReason::OTHER_STATION);
+    }
+    Arrival::V4(u32::from_be_bytes(header.destination))
+}
+
+#[inline]
+fn look_v6(ip: &[u8], to_us: bool, interface: u16) -> Arrival {
+    let Ok((header, rest)) = Ipv6Header::ref_from_prefix(ip) else {
+        return Arrival::Refused(DropReason::MALFORMED);
+    };
+    if header.version() != 6 || usize::from(header.payload_length.get()) > rest.len() {
+        return Arrival::Refused(DropReason::MALFORMED);
+    }
+    if header.destination[0] == 0xff {
+        let discovery = header.next_header == IpProtocol::ICMPV6 && rest.first().is_some_and(is_discovery);
+        return if discovery { Arrival::Neighbours(interface) } else { Arrival::Group(DropReason::MULTICAST) };
+    }
+    let source = Ipv6Addr::from(header.source);
+    if source.is_multicast() || source.is_loopback() || source.is_unspecified() {
+        return Arrival::Refused(DropReason::MARTIAN);
+    }
+    if !to_us {
+        return Arrival::Refused(DropReason::OTHER_STATION);
+    }
+    Arrival::V6(u128::from_be_bytes(header.destination))
+}
+
+/// Whether there is a loose or strict source route (RFC 791 section 3.1), which RFC 7126 section
+/// 4.3 has dropped. Options that contradict themselves count as one.
+#[cold]
+fn is_source_routed(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    loop {
+        match options {
+            [] | [END, ..] => return false,
+            [NO_OPERATION, rest @ ..] => options = rest,
+            [LOOSE | STRICT, ..] | [_] => return true,
+            [_, length, ..] => match options.get(usize::from(*length).max(2)..) {
+                Some(rest) if *length >= 2 => options = rest,
+                _ => return true,
+            },
+        }
+    }
+}
+
+/// Takes a hop off a packet and marks it, or says that there is none left.
+#[inline]
+pub(super) fn count_down(packet: &mut Mbuf) -> bool {
+    let Some(ip) = packet.data_mut().get_mut(ETHERNET..) else { return false };
+    if ip.first().is_some_and(|first| first >> 4 == 4) {
+        let Ok((header, _)) = Ipv4Header::mut_from_prefix(ip) else { return false };
+        if header.time_to_live <= 1 {
+            return false;
+        }
+        header.time_to_live -= 1;
+        // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger.
+        let sum = u32::from(header.header_checksum.get()) + 0x0100;
+        #[allow(clippy::cast_possible_truncation, reason = "the carry has been added")]
+        header.header_checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
+    } else {
+        let Ok((header, _)) = Ipv6Header::mut_from_prefix(ip) else { return false };
+        if header.hop_limit <= 1 {
+            return false;
+        }
+        header.hop_limit -= 1;
+    }
+    packet.set_marked(true);
+    true
+}
+
+/// Whether a packet comes from an address that counts on its link alone: RFC 4291 section 2.5.6.
+#[inline]
+fn is_from_link_local(frame: &[u8]) -> bool {
+    matches!(frame.get(ETHERNET..), Some([0x60..=0x6f, _, _, _, _, _, _, _, 0xfe, 0x80..=0xbf, ..]))
+}
+
+/// Whether a frame is a message of Neighbor Discovery; `None` if it is not of IPv6.
+fn discovery(frame: &[u8]) -> Option<bool> {
+    let ip = frame.get(ETHERNET..)?;
+    let (header, rest) = Ipv6Header::ref_from_prefix(ip).ok().filter(|(header, _)| header.version() == 6)?;
+    Some(header.next_header == IpProtocol::ICMPV6 && rest.first().is_some_and(is_discovery))
+}
+
+/// Whether neighbours say in a frame where they are, or a router that it is there.
+fn is_answer(frame: &[u8]) -> bool {
+    if let Some([0x08, 0x06, _, _, _, _, _, _, operation @ ..]) = frame.get(12..) {
+        return operation.starts_with(&[0, 2]);
+    }
+    let message_type = frame.get(ETHERNET + Ipv6Header::LENGTH).copied().map(Icmpv6Type);
+    matches!(message_type, Some(Icmpv6Type::ROUTER_ADVERTISEMENT | Icmpv6Type::NEIGHBOR_ADVERTISEMENT))
+}
+
+fn is_discovery(message_type: &u8) -> bool {
+    (Icmpv6Type::ROUTER_SOLICITATION.0..=Icmpv6Type::REDIRECT.0).contains(message_type)
+}
+
+fn is_udp(frame: &[u8]) -> bool {
+    let Some(ip) = super::ip_packet(frame) else { return false };
+    match ip.first().map(|first| first >> 4) {
+        Some(4) => Ipv4Header::ref_from_prefix(ip).is_ok_and(|(header, _)| header.protocol == IpProtocol::UDP),
+        _ => {
+            let upper = Ipv6Header::ref_from_prefix(ip).ok();
+            let upper = upper.and_then(|(header, rest)| crate::headers::upper_layer(header.next_header, rest));
+            upper.is_some_and(|(protocol, _)| protocol == IpProtocol::UDP)
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! A router around the chain: what comes in is checked and finds its way before the functions see
+//! it, and what they let pass is addressed to its next hop behind them.
+//!
+//! It owns what every router does (RFC 1812, RFC 8200): own addresses, routes, hops, ICMP errors.
+//! It must not know flows. Nothing that it says depends on what it said before, but for the
+//! neighbours, which one worker owns.
+
+mod config;
+mod egress;
+mod icmp;
+mod ingress;
+mod tables;
+mod trie;
+mod vlans;
+
+pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
+pub use tables::RouterError;
+pub(crate) use tables::{PortFacts, Tables};
+
+use crate::context::{Context, Position};
+use crate::forwarding::Forwarding;
+use crate::function::Budget;
+use crate::headers::MacAddress;
+use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
+use crate::steering::{Entrance, hand_over};
+use crate::time::Instant;
+use crate::token_bucket::TokenBucket;
+use crate::verdict::{DropReason, PortIx, Verdict};
+use crate::{Batch, Direction};
+use dpdk_rs::{Burst, Mbuf, Producer};
+use icmp::IcmpError;
+use std::sync::Arc;
+use tables::{Interface, MOST_INTERFACES, Target};
+
+/// One worker's router.
+pub(crate) struct Router {
+    tables: Arc<Tables>,
+    neighbours: Arc<NeighbourTable>,
+    /// On one worker.
+    owner: Option<Box<Neighbours>>,
+    /// On the others: the way to that one.
+    to_owner: Option<Producer>,
+    /// On its way there; empty between two halves.
+    staged: Burst,
+    /// How many there are between its halves. Without any a packet may go back to the side that it
+    /// came from.
+    functions: usize,
+    /// By slot, what the first half has found for the second.
+    found: [Found; Burst::CAPACITY],
+    /// Whether the batch in hand is the one that it was found for.
+    arrived: bool,
+    /// By next hop.
+    hops: Vec<Option<Hop>>,
+    /// The generation of the neighbours that `hops` is of.
+    hops_of: u64,
+    /// Whether the owner of the neighbours knows the interfaces.
+    linked: bool,
+    errors: TokenBucket,
+}
+
+/// Where a packet goes, as long as it has this destination.
+#[derive(Clone, Copy)]
+struct Found {
+    destination: u128,
+    target: Target,
+}
+
+/// A next hop whose MAC address is known.
+#[derive(Clone, Copy)]
+struct Hop {
+    /// Its address, and ours, as they stand in a frame.
+    addresses: [u8; 12],
+    interface: u16,
+}
+
+impl Router {
+    pub(crate) fn new(
+        tables: Arc<Tables>,
+        neighbours: Arc<NeighbourTable>,
+        owner: Option<Neighbours>,
+        to_owner: Option<Producer>,
+        functions: usize,
+        errors_per_second: u32,
+    ) -> Self {
+        let found = [Found { destination: 0, target: Target::NONE }; Burst::CAPACITY];
+        let hops = vec![None; tables.next_hops.len()];
+        Self {
+            hops_of: neighbours.generation(),
+            tables,
+            neighbours,
+            owner: owner.map(Box::new),
+            to_owner,
+            staged: Burst::new(),
+            functions,
+            found,
+            arrived: false,
+            hops,
+            linked: false,
+            errors: TokenBucket::new(errors_per_second, errors_per_second.div_ceil(10)),
+        }
+    }
+
+    /// The interface that a packet came in by.
+    fn came_in_by(&self, packet: &Mbuf, direction: Direction) -> Option<u16> {
+        self.tables.entrance(direction, vlan(packet, &self.tables))
+    }
+
+    /// Works by other tables from here on, between two batches.
+    pub(crate) fn adopt(&mut self, tables: &Arc<Tables>) {
+        self.tables = Arc::clone(tables);
+        self.hops.clear();
+        self.hops.resize(tables.next_hops.len(), None);
+        self.linked = false;
+    }
+
+    /// Announces all addresses again, to neighbours that may think them elsewhere.
+    pub(crate) fn announce(&mut self, now: Instant) {
+        if let Some(owner) = &mut self.owner {
+            owner.announce_all(now);
+        }
+    }
+
+    /// Gives a packet to the worker that owns the neighbours, to go on there at this place.
+    fn stage(&mut self, mut packet: Mbuf, entrance: Entrance, cx: &mut Context<'_>) {
+        entrance.write(&mut packet);
+        if let Err(packet) = self.staged.push(packet) {
+            cx.drop_held(packet, DropReason::HAND_OVER_FULL);
+        }
+    }
+
+    fn flush(&mut self, cx: &Context<'_>) {
+        if let (Some(ring), false) = (&mut self.to_owner, self.staged.is_empty()) {
+            hand_over(ring, &mut self.staged, cx.counters);
+        }
+    }
+}
+
+impl Forwarding for Router {
+    fn separate(&mut self, batch: &mut Batch, inbound: &mut Batch) {
+        vlans::separate(&self.tables, batch, inbound);
+    }
+
+    fn ingress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        self.arrive(batch, cx);
+        self.flush(cx);
+    }
+
+    fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        self.leave(batch, cx);
+        self.flush(cx);
+    }
+
+    fn host_sent(&mut self, batch: &mut Batch, port: PortIx) {
+        let Some(interface) = self.tables.interfaces.iter().find(|interface| interface.host == Some(port)) else {
+            return;
+        };
+        if interface.vlan.is_some() {
+            for slot in batch.undecided() {
+                if batch.packet_mut(slot).is_some_and(|packet| !tag(packet, interface)) {
+                    batch.decide(slot, Verdict::Drop(DropReason::NO_HEADROOM));
+                }
+            }
+        }
+        batch.decide_all(Verdict::Send(interface.port));
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        let Some(owner) = &mut self.owner else { return };
+        let now = cx.now();
+        let mut out = Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
+        if !std::mem::replace(&mut self.linked, true) {
+            for index in 0..MOST_INTERFACES {
+                let link = self.tables.link(index);
+                if link.is_none() && !owner.has_link(index) {
+                    break;
+                }
+                owner.set_link(index, link, now, &mut out);
+            }
+        }
+        owner.tick(now, budget.0 as usize, &mut out);
+    }
+
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        if let Some(owner) = &mut self.owner {
+            owner.stop(&mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx });
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.owner.as_ref().map_or(0, |owner| owner.held())
+    }
+}
+
+/// Tells the sender of a packet why it was not delivered, if it may be told and not too many were.
+/// The error goes back from the end of the chain that the context is at.
+fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: &Mbuf, cx: &mut Context<'_>) {
+    let Some(ip) = ip_packet(about.data()) else { return };
+    let Some(to) = icmp::who_is_told(ip) else { return };
+    let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));
+    let from = came_in
+        .and_then(|interface| tables::source(interface, to.is_ipv4()))
+        .or_else(|| tables::any_source(&tables.interfaces, to.is_ipv4()));
+    let Some(from) = from.filter(|_| errors.take(cx.now())) else { return };
+    let Some(mut packet) = cx.allocate() else { return };
+    if icmp::write_error(&mut packet, error, (from, to), ip, about.is_marked()) {
+        cx.emit(packet, cx.direction().reversed());
+    } else {
+        cx.drop_held(packet, DropReason::EMPTY);
+    }
+}
+
+/// The VLAN whose tag was taken off a packet.
+#[inline]
+fn vlan(packet: &Mbuf, tables: &Tables) -> Option<u16> {
+    const IDENTIFIER: u16 = 0x0fff;
+    if !tables.tagged {
+        return None;
+    }
+    // A tag of VLAN 0 is about priority alone: IEEE 802.1Q section 6.9.
+    packet.stripped_vlan().map(|tag| tag & IDENTIFIER).filter(|vlan| *vlan != 0)
+}
+
+/// The IP packet in a frame without tags, and nothing behind it.
+fn ip_packet(frame: &[u8]) -> Option<&[u8]> {
+    let ip = frame.get(ETHERNET..)?;
+    let length = match ip.first()? >> 4 {
+        4 => usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?])),
+        6 => 40 + usize::from(u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?])),
+        _ => return None,
+    };
+    ip.get(..length)
+}
+
+const ETHERNET: usize = crate::headers::EthernetHeader::LENGTH;
+
+/// Adds the interface's tag and sends a frame, past everything else.
+fn send(tables: &Tables, interface: u16, mut frame: Mbuf, cx: &mut Context<'_>) {
+    let Some(interface) = tables.interface(interface) else { return cx.drop_held(frame, DropReason::NO_SUCH_PORT) };
+    if tag(&mut frame, interface) {
+        cx.pending.push(frame, Position::out_by(interface.port), cx.counters);
+    } else {
+        cx.drop_held(frame, DropReason::NO_HEADROOM);
+    }
+}
+
+/// Puts the interface's tag on. False if there is no room for it.
+#[inline]
+fn tag(frame: &mut Mbuf, interface: &Interface) -> bool {
+    interface.vlan.is_none_or(|vlan| frame.insert_vlan(vlan))
+}
+
+/// What the owner of the neighbours does with packets.
+struct Out<'a, 'w> {
+    tables: &'a Tables,
+    errors: &'a mut TokenBucket,
+    functions: usize,
+    cx: &'a mut Context<'w>,
+}
+
+impl Outlet for Out<'_, '_> {
+    fn allocate(&mut self) -> Option<Mbuf> {
+        self.cx.allocate()
+    }
+
+    fn send(&mut self, interface: u16, frame: Mbuf) {
+        send(self.tables, interface, frame, self.cx);
+    }
+
+    fn forward(&mut self, interface: u16, mac: MacAddress, mut packet: Mbuf) {
+        let Some(own) = self.tables.interface(interface).map(|interface| interface.mac) else {
+            return self.cx.drop_held(packet, DropReason::NO_SUCH_PORT);
+        };
+        if let Some([destination, source]) = packet.data_mut().as_chunks_mut().0.first_chunk_mut() {
+            (*destination, *source) = (mac.octets(), own.octets());
+        }
+        send(self.tables, interface, packet, self.cx);
+    }
+
+    fn unreachable(&mut self, interface: u16, packet: Mbuf) {
+        let direction = self.tables.interface(interface).map(|interface| interface.enters.reversed());
+        if let Some(direction) = direction {
+            // Back from the end where it was about to leave.
+            self.cx.position = Position::exit(direction, self.functions);
+            complain(self.tables, self.errors, IcmpError::HostUnreachable, &packet, self.cx);
+        }
+        self.cx.drop_held(packet, DropReason::NEIGHBOUR_UNREACHABLE);
+    }
+
+    fn consume(&mut self, packet: Mbuf) {
+        self.cx.consume(packet);
+    }
+
+    fn drop(&mut self, packet: Mbuf, reason: DropReason) {
+        self.cx.drop_held(packet, reason);
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("owner", &self.owner.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,641 @@
+//! The router around a chain, packet by packet: RFC 1812 for IPv4, RFC 8200 and 4443 for IPv6.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, MacAddress, Network, Transport};
+use nf_framework::testing::{Frame, Outcome, Trial, lab};
+use nf_framework::{Chain, Context, Direction, DropReason, Mbuf, PacketFunction, Then, Verdict};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+const ROUTER: &str = r#"
+[interfaces.lan]
+side = "inside"
+addresses = ["192.0.2.1/24", "2001:db8:1::1/64"]
+
+[interfaces.wan]
+side = "outside"
+addresses = ["198.51.100.1/24", "2001:db8:2::1/64"]
+mtu = 1400
+
+[[routes]]
+to = "203.0.113.0/24"
+via = "198.51.100.9"
+
+[[routes]]
+to = "2001:db8:9::/48"
+via = "2001:db8:2::9"
+
+[[routes]]
+to = "10.1.0.0/16"
+refuse = "blackhole"
+
+[[routes]]
+to = "10.2.0.0/16"
+refuse = "prohibited"
+
+[[routes]]
+to = "10.3.0.0/16"
+refuse = "unreachable"
+"#;
+
+/// A host on either side, and a router behind the outside one's link.
+const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x11]);
+const PEER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x22]);
+const NEXT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x33]);
+const HOST4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const PEER4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
+const NEXT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+const FAR4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+const OWN4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
+const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x20);
+const NEXT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 9);
+const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7);
+const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+const OUTSIDE4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+
+/// What a neighbour says so that the router knows it: it asks for the router's address.
+fn hello(mac: MacAddress, address: IpAddr, router: IpAddr) -> Vec<u8> {
+    match (address, router) {
+        (IpAddr::V4(address), IpAddr::V4(router)) => {
+            Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).arp_request(address, router).build()
+        }
+        (IpAddr::V6(address), IpAddr::V6(router)) => {
+            let [.., x, y, z] = router.octets();
+            let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(x), u16::from_be_bytes([y, z]));
+            let mut message = router.octets().to_vec();
+            message.extend([1, 1]);
+            message.extend(mac.octets());
+            Frame::new()
+                .ethernet(mac.0, [0x33, 0x33, 0xff, x, y, z])
+                .ipv6(address, group)
+                .hop_limit(255)
+                .icmpv6(135, 0, [0; 4])
+                .payload(&message)
+                .build()
+        }
+        _ => panic!("one family"),
+    }
+}
+
+/// A router that knows its neighbours, with nothing on its way.
+fn introduce(trial: &mut Trial) {
+    trial.advance(Duration::ZERO);
+    let inside = [hello(HOST, HOST4.into(), OWN4.into()), hello(HOST, HOST6.into(), OWN6.into())];
+    let outside = [
+        hello(PEER, PEER4.into(), OUTSIDE4.into()),
+        hello(NEXT, NEXT4.into(), OUTSIDE4.into()),
+        hello(PEER, PEER6.into(), OUTSIDE6.into()),
+        hello(NEXT, NEXT6.into(), OUTSIDE6.into()),
+    ];
+    for (direction, hellos) in [(Direction::Outbound, &inside[..]), (Direction::Inbound, &outside)] {
+        let said = trial.send(direction, hellos);
+        let answers = said.inside.len() + said.outside.len();
+        assert_eq!((answers, said.dropped.len()), (hellos.len(), 0), "{said:?}");
+    }
+    // The announcements are over.
+    trial.advance(Duration::from_secs(3));
+    trial.advance(Duration::from_secs(3));
+}
+
+fn with_router<T: Send + 'static>(test: impl FnOnce(&mut Trial) -> T + Send + 'static) -> T {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let result = test(&mut trial);
+        trial.check_for_leaks();
+        result
+    })
+}
+
+fn from_host() -> Frame {
+    Frame::new().ethernet(HOST.0, Trial::INSIDE_MAC.0)
+}
+
+fn from_peer() -> Frame {
+    Frame::new().ethernet(PEER.0, Trial::OUTSIDE_MAC.0)
+}
+
+fn send(trial: &mut Trial, direction: Direction, frame: &Frame) -> Outcome {
+    trial.send(direction, &[frame.build()])
+}
+
+/// What left, on the one side that anything left by.
+fn only(outcome: &Outcome) -> Vec<u8> {
+    let all: Vec<_> = outcome.inside.iter().chain(&outcome.outside).collect();
+    assert_eq!(all.len(), 1, "{outcome:?}");
+    all[0].clone()
+}
+
+#[test]
+fn a_packet_goes_to_its_next_hop_with_one_hop_less() {
+    with_router(|trial| {
+        let v4 = |to, hops| from_host().ipv4(HOST4, to).time_to_live(hops).udp(1, 2).payload(b"hello");
+        let v6 = |to, hops| from_host().ipv6(HOST6, to).hop_limit(hops).udp(1, 2).payload(b"hello");
+        let gone = |from: MacAddress, to: MacAddress, frame: Frame| frame.ethernet(from.0, to.0).build();
+        let out = Trial::OUTSIDE_MAC;
+        for (what, frame, expected) in [
+            ("to a neighbour", v4(PEER4, 64), gone(out, PEER, v4(PEER4, 63))),
+            ("through a next hop", v4(FAR4, 2), gone(out, NEXT, v4(FAR4, 1))),
+            ("the largest TTL", v4(FAR4, 255), gone(out, NEXT, v4(FAR4, 254))),
+            ("IPv6 to a neighbour", v6(PEER6, 64), gone(out, PEER, v6(PEER6, 63))),
+            ("IPv6 through a next hop", v6(FAR6, 2), gone(out, NEXT, v6(FAR6, 1))),
+            (
+                "with options",
+                v4(PEER4, 9).ipv4_options(&[7, 7, 4, 0, 0, 0, 0, 0]),
+                gone(out, PEER, v4(PEER4, 8).ipv4_options(&[7, 7, 4, 0, 0, 0, 0, 0])),
+            ),
+            ("a fragment", v4(PEER4, 9).fragment(0, true), gone(out, PEER, v4(PEER4, 8).fragment(0, true))),
+        ] {
+            let outcome = send(trial, Direction::Outbound, &frame);
+            assert_eq!(outcome, Outcome { outside: vec![expected], ..Outcome::default() }, "{what}");
+        }
+        let back = from_peer().ipv4(PEER4, HOST4).time_to_live(64).tcp(80, 1000);
+        let expected = gone(Trial::INSIDE_MAC, HOST, back.clone().time_to_live(63));
+        let outcome = send(trial, Direction::Inbound, &back);
+        assert_eq!(outcome, Outcome { inside: vec![expected], ..Outcome::default() });
+    });
+}
+
+/// All header checksums that there can be, down to those around zero.
+#[test]
+fn the_header_checksum_stays_right_for_every_identification() {
+    with_router(|trial| {
+        for identification in (0..=u16::MAX).step_by(7).chain(0xff00..=u16::MAX) {
+            let frame = from_host().ipv4(HOST4, FAR4).identification(identification.into()).udp(1, 2);
+            let mut sent = only(&send(trial, Direction::Outbound, &frame));
+            assert_eq!(Headers::parse(&mut sent).unwrap().verify_checksums(), Ok(()), "{identification}");
+        }
+    });
+}
+
+#[test]
+fn what_may_not_be_forwarded_is_dropped_under_a_name() {
+    with_router(|trial| {
+        let udp = |source: [u8; 4], to: [u8; 4]| from_host().ipv4(source, to).udp(1, 2);
+        let udp6 = |source: &str, to: &str| {
+            from_host().ipv6(source.parse::<Ipv6Addr>().unwrap(), to.parse::<Ipv6Addr>().unwrap()).udp(1, 2)
+        };
+        let host = HOST4.octets();
+        let broken = |place: usize, value: u8, frame: Frame| {
+            let mut frame = frame.build();
+            frame[place] = value;
+            frame
+        };
+        for (what, frame, reason) in [
+            (
+                "another station",
+                udp(host, PEER4.octets()).ethernet(HOST.0, [2, 9, 9, 9, 9, 9]).build(),
+                "other-station",
+            ),
+            (
+                "a unicast packet to all stations",
+                udp(host, PEER4.octets()).ethernet(HOST.0, MacAddress::BROADCAST.0).build(),
+                "other-station",
+            ),
+            ("a VLAN that nobody has", udp(host, PEER4.octets()).vlan(7).build(), "unknown-vlan"),
+            ("another protocol", from_host().ether_type(0x88cc).build(), "not-ip"),
+            ("no frame at all", vec![2; 9], "malformed"),
+            ("cut short", udp(host, PEER4.octets()).build()[..30].to_vec(), "malformed"),
+            ("another version", broken(14, 0x65, udp(host, PEER4.octets())), "malformed"),
+            ("a header of 16 octets", broken(14, 0x44, udp(host, PEER4.octets())), "malformed"),
+            ("a longer packet than frame", broken(17, 200, udp(host, PEER4.octets())), "malformed"),
+            ("IPv6 cut short", udp6("2001:db8:1::10", "2001:db8:2::20").build()[..50].to_vec(), "malformed"),
+            ("a longer IPv6 packet than frame", broken(19, 9, udp6("2001:db8:1::10", "2001:db8:2::20")), "malformed"),
+            ("a wrong checksum", broken(25, 1, udp(host, PEER4.octets())), "bad-checksum"),
+            ("from this network", udp([0, 0, 0, 1], PEER4.octets()).build(), "martian"),
+            ("from loopback", udp([127, 0, 0, 1], PEER4.octets()).build(), "martian"),
+            ("from a group", udp([224, 0, 0, 1], PEER4.octets()).build(), "martian"),
+            ("from everybody", udp([255; 4], PEER4.octets()).build(), "martian"),
+            ("to loopback", udp(host, [127, 0, 0, 1]).build(), "martian"),
+            ("to a reserved address", udp(host, [240, 0, 0, 1]).build(), "martian"),
+            ("to this network", udp(host, [0, 1, 2, 3]).build(), "martian"),
+            ("from an IPv6 group", udp6("ff02::1", "2001:db8:2::20").build(), "martian"),
+            ("from nobody", udp6("::", "2001:db8:2::20").build(), "martian"),
+            ("from IPv6 loopback", udp6("::1", "2001:db8:2::20").build(), "martian"),
+            ("to IPv6 loopback", udp6("2001:db8:1::10", "::1").build(), "martian"),
+            ("a loose source route", udp(host, PEER4.octets()).ipv4_options(&[131, 3, 4, 0]).build(), "source-routed"),
+            (
+                "a strict one, behind another",
+                udp(host, PEER4.octets()).ipv4_options(&[1, 137, 3, 4]).build(),
+                "source-routed",
+            ),
+            (
+                "options that lead nowhere",
+                udp(host, PEER4.octets()).ipv4_options(&[7, 1, 0, 0]).build(),
+                "source-routed",
+            ),
+            ("a group", udp(host, [224, 0, 0, 5]).build(), "multicast"),
+            (
+                "an IPv6 group",
+                udp6("2001:db8:1::10", "ff05::2").ethernet(HOST.0, [0x33, 0x33, 0, 0, 0, 2]).build(),
+                "multicast",
+            ),
+            ("everybody", udp(host, [255; 4]).build(), "broadcast"),
+            ("a link's broadcast address", udp(host, [198, 51, 100, 255]).build(), "broadcast"),
+            ("the other link's", udp(host, [192, 0, 2, 255]).build(), "broadcast"),
+            ("a link's first address", udp(host, [198, 51, 100, 0]).build(), "broadcast"),
+            ("to a link-local address", udp6("2001:db8:1::10", "fe80::99").build(), "link-local"),
+            ("from a link-local address", udp6("fe80::99", "2001:db8:2::20").build(), "link-local"),
+            ("a blackhole", udp(host, [10, 1, 2, 3]).build(), "blackhole"),
+            ("TCP to the router", from_host().ipv4(HOST4, OWN4).tcp(1, 22).build(), "no-listener"),
+        ] {
+            let outcome = trial.send(Direction::Outbound, &[frame]);
+            let dropped = [(reason.to_owned(), 1)].into();
+            assert_eq!(outcome, Outcome { dropped, ..Outcome::default() }, "{what}");
+        }
+    });
+}
+
+/// The error that came back, checked whole: from whom, to whom, type, code, the four octets behind
+/// the checksum, and what it quotes.
+fn error(outcome: &Outcome) -> (IpAddr, IpAddr, u8, u8, [u8; 4], Vec<u8>) {
+    let mut frame = only(outcome);
+    let headers = Headers::parse(&mut frame).unwrap();
+    assert_eq!(headers.verify_checksums(), Ok(()));
+    assert_eq!((headers.ethernet.source, headers.ethernet.destination), (Trial::INSIDE_MAC, HOST));
+    let quoted = headers.payload.to_vec();
+    match (&headers.network, &headers.transport) {
+        (Network::Ipv4 { header, .. }, Transport::Icmp(icmp)) => {
+            assert_eq!(header.time_to_live, 64);
+            let (from, to) = (Ipv4Addr::from(header.source), Ipv4Addr::from(header.destination));
+            (from.into(), to.into(), icmp.message_type.0, icmp.code, icmp.rest_of_header, quoted)
+        }
+        (Network::Ipv6 { header, .. }, Transport::Icmpv6(icmp)) => {
+            assert_eq!(header.hop_limit, 64);
+            let (from, to) = (Ipv6Addr::from(header.source), Ipv6Addr::from(header.destination));
+            (from.into(), to.into(), icmp.message_type.0, icmp.code, icmp.rest_of_header, quoted)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_sender_is_told_why_and_sees_what_it_sent() {
+    with_router(|trial| {
+        let v4 = |to: [u8; 4]| from_host().ipv4(HOST4, to).udp(1, 2);
+        let v6 = |to: &str| from_host().ipv6(HOST6, to.parse::<Ipv6Addr>().unwrap()).udp(1, 2);
+        let big = |frame: Frame| frame.payload(&[7; 1400]);
+        for (what, frame, reason, expected) in [
+            ("no hops left", v4([203, 0, 113, 7]).time_to_live(1), "ttl-expired", (11, 0, [0; 4])),
+            ("none at all", v4([203, 0, 113, 7]).time_to_live(0), "ttl-expired", (11, 0, [0; 4])),
+            ("no route", v4([8, 8, 8, 8]), "no-route", (3, 0, [0; 4])),
+            ("an unreachable route", v4([10, 3, 0, 1]), "no-route", (3, 0, [0; 4])),
+            ("prohibited", v4([10, 2, 0, 1]), "prohibited", (3, 13, [0; 4])),
+            ("nobody listens", v4([192, 0, 2, 1]), "no-listener", (3, 3, [0; 4])),
+            ("too big", big(v4([203, 0, 113, 7])).dont_fragment(), "too-big", (3, 4, [0, 0, 5, 0x78])),
+            ("IPv6 without hops", v6("2001:db8:9::7").hop_limit(1), "ttl-expired", (3, 0, [0; 4])),
+            ("IPv6 without a route", v6("2001:db8:8::7"), "no-route", (1, 0, [0; 4])),
+            ("IPv6 where nobody listens", v6("2001:db8:1::1"), "no-listener", (1, 4, [0; 4])),
+            ("IPv6 too big", big(v6("2001:db8:9::7")), "too-big", (2, 0, [0, 0, 5, 0x78])),
+        ] {
+            let frame = frame.build();
+            let outcome = trial.send(Direction::Outbound, std::slice::from_ref(&frame));
+            assert_eq!(outcome.dropped, [(reason.to_owned(), 1)].into(), "{what}");
+            let (from, to, message_type, code, rest, quoted) = error(&outcome);
+            let addresses: (IpAddr, IpAddr) =
+                if from.is_ipv4() { (OWN4.into(), HOST4.into()) } else { (OWN6.into(), HOST6.into()) };
+            assert_eq!((from, to), addresses, "{what}");
+            assert_eq!((message_type, code, rest), expected, "{what}");
+            let longest = if from.is_ipv4() { 576 - 28 } else { 1280 - 48 };
+            assert_eq!(quoted, frame[14..][..(frame.len() - 14).min(longest)], "{what}");
+            // The next one has a token again.
+            trial.advance(Duration::from_millis(10));
+        }
+    });
+}
+
+#[test]
+fn nobody_is_told_about_errors_later_fragments_groups_and_nobodies() {
+    with_router(|trial| {
+        let v4 = || from_host().ipv4(HOST4, [8, 8, 8, 8]);
+        let v6 = || from_host().ipv6(HOST6, FAR6).hop_limit(1);
+        for (what, frame, reason) in [
+            ("an error", v4().icmp(3, 1, [0; 4]).payload(&[0x45; 28]), "no-route"),
+            ("a later fragment", v4().udp(1, 2).payload(&[0; 64]).fragment(8, false), "no-route"),
+            ("an IPv6 error", v6().icmpv6(1, 0, [0; 4]).payload(&[0x60; 48]), "ttl-expired"),
+            ("a later IPv6 fragment", v6().udp(1, 2).payload(&[0; 64]).fragment(8, false), "ttl-expired"),
+            ("an unknown error", v6().icmpv6(100, 0, [0; 4]), "ttl-expired"),
+        ] {
+            let outcome = send(trial, Direction::Outbound, &frame);
+            let dropped = [(reason.to_owned(), 1)].into();
+            assert_eq!(outcome, Outcome { dropped, ..Outcome::default() }, "{what}");
+        }
+        for (what, frame) in [
+            ("an echo request", v4().icmp_echo_request(1, 2)),
+            ("a first fragment", v4().udp(1, 2).payload(&[0; 64]).fragment(0, true)),
+            ("an unknown informational message", v6().icmpv6(200, 0, [0; 4])),
+        ] {
+            let outcome = send(trial, Direction::Outbound, &frame);
+            assert_eq!(outcome.inside.len(), 1, "{what}: {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn errors_are_limited_and_packets_are_dropped_all_the_same() {
+    lab(|lab| {
+        let text = format!("icmp_errors_per_second = 100\n{ROUTER}");
+        let mut trial = lab.trial(|_| Chain::new()).with_router(&text, &[]);
+        introduce(&mut trial);
+        let frames = vec![from_host().ipv4(HOST4, [8, 8, 8, 8]).udp(1, 2).build(); 64];
+        // milliseconds passed, errors sent
+        for (passed, errors) in [(0, 10), (0, 0), (20, 2), (10_000, 10)] {
+            trial.advance(Duration::from_millis(passed));
+            let outcome = trial.send(Direction::Outbound, &frames);
+            assert_eq!((outcome.inside.len(), outcome.dropped["no-route"]), (errors, 64), "after {passed} ms");
+        }
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn the_router_answers_an_echo_request_to_any_of_its_addresses() {
+    with_router(|trial| {
+        let v4 = |to: Ipv4Addr| from_host().ipv4(HOST4, to).icmp_echo_request(7, 8).payload(b"abcdefg");
+        let v6 = |to: Ipv6Addr| from_host().ipv6(HOST6, to).icmpv6_echo_request(7, 8).payload(b"abcdefg");
+        let link_local: Ipv6Addr = "fe80::ff:fe00:101".parse().unwrap();
+        for frame in [v4(OWN4), v4(OUTSIDE4), v4(OWN4).vlan(0), v6(OWN6), v6(OUTSIDE6), v6(link_local)] {
+            let outcome = send(trial, Direction::Outbound, &frame);
+            if outcome.inside.is_empty() {
+                // A tag, even of no VLAN, is nothing that this router was told of.
+                assert_eq!(outcome.dropped, [("unknown-vlan".to_owned(), 1)].into());
+                continue;
+            }
+            let (mut asked, mut said) = (frame.build(), only(&outcome));
+            let (asked, said) = (Headers::parse(&mut asked).unwrap(), Headers::parse(&mut said).unwrap());
+            assert_eq!(said.verify_checksums(), Ok(()));
+            assert_eq!((said.ethernet.source, said.ethernet.destination), (Trial::INSIDE_MAC, HOST));
+            assert_eq!(said.payload, b"abcdefg");
+            match (asked.network, said.network, said.transport) {
+                (Network::Ipv4 { header: asked, .. }, Network::Ipv4 { header, .. }, Transport::Icmp(icmp)) => {
+                    assert_eq!((header.source, header.destination), (asked.destination, asked.source));
+                    assert_eq!((icmp.message_type, icmp.rest_of_header), (IcmpType::ECHO_REPLY, [0, 7, 0, 8]));
+                }
+                (Network::Ipv6 { header: asked, .. }, Network::Ipv6 { header, .. }, Transport::Icmpv6(icmp)) => {
+                    assert_eq!((header.source, header.destination), (asked.destination, asked.source));
+                    assert_eq!((icmp.message_type, icmp.rest_of_header), (Icmpv6Type::ECHO_REPLY, [0, 7, 0, 8]));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut broken = v4(OWN4).build();
+        *broken.last_mut().unwrap() ^= 1;
+        let outcome = trial.send(Direction::Outbound, &[broken]);
+        assert_eq!(outcome.dropped, [("no-listener".to_owned(), 1)].into());
+    });
+}
+
+/// Sees packets pass.
+struct Seen(u64);
+
+impl PacketFunction for Seen {
+    fn packet(&mut self, _: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        self.0 += 1;
+        Verdict::Next
+    }
+}
+
+/// Translates one address to another, as a NAT would.
+struct Translate;
+
+impl PacketFunction for Translate {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        let pool = [198, 51, 100, 77];
+        let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return Verdict::Drop(DropReason::MALFORMED) };
+        let Network::Ipv4 { header, .. } = &mut headers.network else { return Verdict::Next };
+        let translated = match cx.direction() {
+            Direction::Outbound => header.source == HOST4.octets(),
+            Direction::Inbound => header.destination == pool,
+        };
+        match cx.direction() {
+            _ if !translated => return Verdict::Next,
+            Direction::Outbound => header.source = pool,
+            Direction::Inbound => header.destination = HOST4.octets(),
+        }
+        headers.fill_checksums();
+        // What the error quotes is translated back, as far as this test looks at it.
+        if let Some(quoted) = headers.quoted()
+            && let Network::Ipv4 { header, options } = quoted.network
+        {
+            header.source = HOST4.octets();
+            header.header_checksum.set(nf_framework::headers::checksum::ipv4_header(header, options));
+        }
+        headers.fill_checksums();
+        if cx.direction() == Direction::Outbound && hairpin(packet.data()) { Verdict::Turn } else { Verdict::Next }
+    }
+}
+
+fn hairpin(frame: &[u8]) -> bool {
+    frame[30..34] == [198, 51, 100, 77]
+}
+
+fn with_nat<T: Send + 'static>(test: impl FnOnce(&mut Trial) -> T + Send + 'static) -> T {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).then(Translate)).with_router(ROUTER, &["198.51.100.77"]);
+        introduce(&mut trial);
+        let result = test(&mut trial);
+        trial.check_for_leaks();
+        result
+    })
+}
+
+#[test]
+fn a_packet_to_a_functions_address_finds_its_way_behind_the_function() {
+    with_nat(|trial| {
+        let out = from_host().ipv4(HOST4, FAR4).time_to_live(64).udp(1, 2);
+        let expected = Frame::new()
+            .ethernet(Trial::OUTSIDE_MAC.0, NEXT.0)
+            .ipv4([198, 51, 100, 77], FAR4)
+            .time_to_live(63)
+            .udp(1, 2);
+        let outcome = send(trial, Direction::Outbound, &out);
+        assert_eq!(outcome, Outcome { outside: vec![expected.build()], ..Outcome::default() });
+        let back = from_peer().ipv4(FAR4, [198, 51, 100, 77]).time_to_live(9).udp(2, 1);
+        let expected = Frame::new().ethernet(Trial::INSIDE_MAC.0, HOST.0).ipv4(FAR4, HOST4).time_to_live(8).udp(2, 1);
+        let outcome = send(trial, Direction::Inbound, &back);
+        assert_eq!(outcome, Outcome { inside: vec![expected.build()], ..Outcome::default() });
+    });
+}
+
+#[test]
+fn a_function_address_is_answered_for_by_arp() {
+    with_nat(|trial| {
+        let outcome = trial.send(Direction::Inbound, &[hello(PEER, PEER4.into(), IpAddr::from([198, 51, 100, 77]))]);
+        let expected = Frame::new().ethernet(Trial::OUTSIDE_MAC.0, PEER.0).arp_reply([198, 51, 100, 77], PEER4);
+        assert_eq!(only(&outcome)[..42], expected.build()[..42]);
+        let outcome = trial.send(Direction::Inbound, &[hello(PEER, PEER4.into(), IpAddr::from([198, 51, 100, 78]))]);
+        // Nobody's, so it is only about the sender, who is known.
+        assert_eq!(outcome, Outcome { consumed: 1, ..Outcome::default() });
+    });
+}
+
+#[test]
+fn an_error_from_behind_the_chain_goes_back_through_it() {
+    with_nat(|trial| {
+        let big = from_host().ipv4(HOST4, FAR4).dont_fragment().udp(1, 2).payload(&[7; 1400]).build();
+        let outcome = trial.send(Direction::Outbound, std::slice::from_ref(&big));
+        assert_eq!(outcome.dropped, [("too-big".to_owned(), 1)].into());
+        let (from, to, message_type, code, rest, quoted) = error(&outcome);
+        assert_eq!((from, to), (OWN4.into(), HOST4.into()));
+        assert_eq!((message_type, code, rest), (3, 4, [0, 0, 5, 0x78]));
+        // All but the transport's checksum, which this NAT leaves alone.
+        assert_eq!((&quoted[..26], &quoted[28..]), (&big[14..][..26], &big[14..][28..548]));
+    });
+}
+
+/// RFC 5508 section 7.2: the hop counts for a packet to a function's address too.
+#[test]
+fn a_packet_to_a_functions_address_may_have_no_hops_left() {
+    with_nat(|trial| {
+        let back = from_peer().ipv4(PEER4, [198, 51, 100, 77]).time_to_live(1).udp(2, 1);
+        let outcome = send(trial, Direction::Inbound, &back);
+        assert_eq!(outcome.dropped, [("ttl-expired".to_owned(), 1)].into());
+        assert_eq!((outcome.outside.len(), outcome.inside.len()), (1, 0), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_hairpin_is_one_hop() {
+    with_nat(|trial| {
+        let there = from_host().ipv4(HOST4, [198, 51, 100, 77]).time_to_live(64).udp(1, 2);
+        let outcome = send(trial, Direction::Outbound, &there);
+        let expected = Frame::new()
+            .ethernet(Trial::INSIDE_MAC.0, HOST.0)
+            .ipv4([198, 51, 100, 77], HOST4)
+            .time_to_live(63)
+            .udp(1, 2);
+        assert_eq!(outcome, Outcome { inside: vec![expected.build()], ..Outcome::default() });
+    });
+}
+
+#[test]
+fn with_functions_a_packet_does_not_go_back_to_its_side_past_them() {
+    const MORE: &str = "[[routes]]\nto = \"172.16.0.0/12\"\nvia = \"192.0.2.99\"\n";
+    lab(|lab| {
+        let text = format!("{ROUTER}\n{MORE}");
+        let frame = from_host().ipv4(HOST4, [172, 16, 0, 1]).udp(1, 2);
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(&text, &[]);
+        introduce(&mut trial);
+        let outcome = send(&mut trial, Direction::Outbound, &frame);
+        assert_eq!(outcome.dropped, [("same-side".to_owned(), 1)].into());
+        trial.check_for_leaks();
+        // Without any it waits for its next hop.
+        let mut trial = lab.trial(|_| Chain::new()).with_router(&text, &[]);
+        introduce(&mut trial);
+        let outcome = send(&mut trial, Direction::Outbound, &frame);
+        assert_eq!((outcome.held, outcome.inside.len()), (1, 1));
+        let answer = Frame::new().ethernet(NEXT.0, Trial::INSIDE_MAC.0).arp_reply([192, 0, 2, 99], OWN4).build();
+        let outcome = trial.send(Direction::Outbound, &[answer]);
+        assert_eq!((outcome.held, outcome.inside.len()), (-1, 1));
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn a_packet_waits_for_its_neighbour_and_its_sender_hears_if_there_is_none() {
+    with_router(|trial| {
+        let silent = Ipv4Addr::new(198, 51, 100, 200);
+        let frame = from_host().ipv4(HOST4, silent).time_to_live(64).udp(1, 2).build();
+        let outcome = trial.send(Direction::Outbound, std::slice::from_ref(&frame));
+        assert_eq!(outcome.held, 1);
+        let question =
+            Frame::new().ethernet(Trial::OUTSIDE_MAC.0, MacAddress::BROADCAST.0).arp_request(OUTSIDE4, silent);
+        assert_eq!(only(&outcome)[..42], question.build()[..42]);
+        let (mut errors, mut questions) = (Vec::new(), 0);
+        for _ in 0..8 {
+            let outcome = trial.advance(Duration::from_millis(500));
+            questions += outcome.outside.len();
+            errors.extend(outcome.inside.first().map(|_| outcome.clone()));
+        }
+        let [told] = &errors[..] else { panic!("{errors:?}") };
+        assert_eq!((told.held, questions), (-1, 2));
+        assert_eq!(told.dropped, [("neighbour-unreachable".to_owned(), 1)].into());
+        let (from, to, message_type, code, _, quoted) = error(told);
+        assert_eq!((from, to), (OWN4.into(), HOST4.into()));
+        assert_eq!((message_type, code), (3, 1));
+        assert_eq!(quoted, frame[14..]);
+    });
+}
+
+const ONE_ARMED: &str = r#"
+[interfaces.lan]
+side = "inside"
+vlan = 10
+addresses = ["192.0.2.1/24", "2001:db8:1::1/64"]
+
+[interfaces.wan]
+side = "outside"
+vlan = 20
+addresses = ["198.51.100.1/24", "2001:db8:2::1/64"]
+
+[interfaces.management]
+side = "inside"
+addresses = ["10.0.0.1/24"]
+"#;
+
+#[test]
+fn on_one_port_the_vlan_tells_the_sides_apart() {
+    for workers in [1, 2] {
+        lab(move |lab| {
+            let make = |_: &mut nf_framework::WorkerSetup| Chain::from(Seen(0));
+            let trial = match workers {
+                1 => lab.trial(make),
+                _ => lab.trial_at_wrong_workers(workers, nf_framework::Affinity::InsideHost, make),
+            };
+            let mut trial = trial.with_router_on_one_port(ONE_ARMED, &[]);
+            trial.advance(Duration::ZERO);
+            let tag = |frame: Vec<u8>, vlan: u16| {
+                let [high, low] = vlan.to_be_bytes();
+                [&frame[..12], &[0x81, 0, high, low], &frame[12..]].concat()
+            };
+            let hellos = [
+                tag(hello(HOST, HOST4.into(), OWN4.into()), 10),
+                tag(hello(PEER, PEER4.into(), OUTSIDE4.into()), 20),
+                hello(NEXT, IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])),
+            ];
+            let outcome = trial.send(Direction::Outbound, &hellos);
+            assert_eq!((outcome.inside.len(), outcome.dropped.len()), (3, 0), "{outcome:?}");
+            let tags = outcome.inside.iter().map(|answer| {
+                let mut answer = answer.clone();
+                Headers::parse(&mut answer).unwrap().vlan.first().map(|tag| tag.id())
+            });
+            assert_eq!(tags.collect::<BTreeSet<_>>(), [Some(10), Some(20), None].into());
+            // Priorities do not matter, and are not handed on.
+            let there = from_host().vlan(10 | 5 << 13).ipv4(HOST4, PEER4).time_to_live(9).udp(1, 2);
+            let back = from_host().ethernet(PEER.0, Trial::INSIDE_MAC.0).vlan(20).ipv4(PEER4, HOST4).udp(2, 1);
+            let stray = from_host().vlan(30).ipv4(HOST4, PEER4).udp(1, 2);
+            let deep = from_host().vlan(10).vlan(20).ipv4(HOST4, PEER4).udp(1, 2);
+            let to_management = from_host().vlan(10).ipv4(HOST4, [10, 0, 0, 2]).udp(1, 2);
+            let frames = [&there, &back, &stray, &deep, &to_management].map(Frame::build);
+            let mut outcome = trial.send(Direction::Outbound, &frames);
+            let gone =
+                |to: MacAddress, vlan, frame: Frame| frame.ethernet(Trial::INSIDE_MAC.0, to.0).vlan(vlan).build();
+            let expected = {
+                let plain = Frame::new().ipv4(HOST4, PEER4).time_to_live(8).udp(1, 2);
+                let reply = Frame::new().ipv4(PEER4, HOST4).time_to_live(63).udp(2, 1);
+                let mut both = vec![gone(PEER, 20, plain), gone(HOST, 10, reply)];
+                both.sort();
+                both
+            };
+            outcome.inside.sort();
+            assert_eq!(outcome.inside, expected);
+            assert_eq!(outcome.dropped, [("unknown-vlan".to_owned(), 2), ("same-side".to_owned(), 1)].into());
+            trial.check_for_leaks();
+        });
+    }
+}
+
+#[test]
+fn n17_a_packet_that_may_be_fragmented_leaves_in_order() {
+    with_router(|trial| {
+        let frame = from_host().ipv4(HOST4, FAR4).time_to_live(9).identification(77).udp(1, 2).payload(&[7; 1450]);
+        let outcome = send(trial, Direction::Outbound, &frame);
+        let gone = frame.ethernet(Trial::OUTSIDE_MAC.0, NEXT.0).time_to_live(8);
+        // 1400 octets less the header, in units of 8.
+        let expected = Outcome { outside: gone.build_fragments(1376), consumed: 1, ..Outcome::default() };
+        assert_eq!(outcome, expected);
+    });
+}
