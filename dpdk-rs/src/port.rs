@@ -421,6 +421,19 @@ impl Port {
         Ok(mtu)
     }
 
+    /// Gives the port another MAC address; that of the kernel's interface behind it too, where there
+    /// is one (net_tap).
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Refused`] when the device keeps its own, or the address is none of a station.
+    pub fn set_mac_address(&self, address: [u8; 6]) -> Result<(), PortError> {
+        let _control = control();
+        // SAFETY: the port exists; the shim reads six bytes.
+        let code = unsafe { sys::shim_port_set_mac_address(self.id().0, address.as_ptr()) };
+        Errno::check(code).map(drop).map_err(self.refused("MAC address"))
+    }
+
     /// Makes the device choose queues by a key and a table, for the packets that `functions`
     /// name, and sees to it that it has them: the opposite of both is set first and read back,
     /// then what is wanted. A device with a larger table than this one has it several times

@@ -299,6 +299,14 @@ int shim_port_mac_address(uint16_t port, uint8_t *address)
 	return result;
 }
 
+int shim_port_set_mac_address(uint16_t port, const uint8_t *address)
+{
+	struct rte_ether_addr mac;
+
+	memcpy(mac.addr_bytes, address, sizeof(mac.addr_bytes));
+	return rte_eth_dev_default_mac_addr_set(port, &mac);
+}
+
 int shim_rss_hash_set(uint16_t port, uint64_t functions, uint8_t *key, uint8_t key_size)
 {
 	struct rte_eth_rss_conf conf;

@@ -128,6 +128,7 @@ int shim_port_stats(uint16_t port, struct shim_port_stats *stats);
 
 /* MAC address of the port, six bytes. */
 int shim_port_mac_address(uint16_t port, uint8_t *address);
+int shim_port_set_mac_address(uint16_t port, const uint8_t *address);
 
 /*
  * Sets the RSS functions (RTE_ETH_RSS_*) and the key of a port, or reads them. The device's

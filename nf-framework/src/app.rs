@@ -283,6 +283,9 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
             // The result is in the log.
             let _ = control.reload_from(&options.config);
         }
+        if let Err(error) = control.follow_kernel() {
+            log::error!("the kernel's addresses and routes are not taken over: {error}");
+        }
         for claim in neighbours.iter().flat_map(|neighbours| neighbours.duplicates(&mut duplicates)) {
             let interface = control.interface(claim.interface).unwrap_or_default();
             log::warn!("{interface}: {} has our address {}", claim.mac, claim.address);

@@ -3,7 +3,7 @@
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::function::Budget;
-use crate::verdict::Verdict;
+use crate::verdict::{PortIx, Verdict};
 use std::any::Any;
 
 /// Two halves around the chain. Without any, what no function decided about is dropped:
@@ -18,6 +18,9 @@ pub trait Forwarding: Any {
 
     /// After the last function, on what is still undecided.
     fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>);
+
+    /// Frames that the kernel sends by a port of its own; they pass no function.
+    fn from_host(&mut self, _batch: &mut Batch, _port: PortIx) {}
 
     /// Housekeeping, as [`NetworkFunction::tick`](crate::NetworkFunction::tick).
     fn tick(&mut self, _cx: &mut Context<'_>, _budget: Budget) {}

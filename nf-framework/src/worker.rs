@@ -99,6 +99,14 @@ impl Pipeline {
         }
     }
 
+    /// Sends what the kernel has sent.
+    fn from_host(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
+        if let Some(forwarding) = &mut self.chain.forwarding {
+            forwarding.from_host(batch, port);
+        }
+        self.settle_and_send(batch, Position::out_by(port), out);
+    }
+
     /// Takes a batch that has arrived from one end of the chain to the other, as far as it is
     /// this worker's, and then whatever that set free.
     pub(crate) fn process(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
@@ -350,12 +358,21 @@ fn refuse(result: Result<(), Mbuf>, reason: DropReason, counters: &WorkerCounter
     }
 }
 
+/// What a port is to a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// The end of the chain where packets that go this way come in.
+    Side(Direction),
+    /// The way to the kernel.
+    Host(PortIx),
+}
+
 /// A worker's part in one port, and the end of the chain that the port is.
 pub(crate) struct WorkerPort {
     /// `None` where there are more workers than queues: others then receive and send for it.
     pub(crate) queues: Option<QueuePair>,
     pub(crate) to_sender: Option<Producer>,
-    pub(crate) direction: Direction,
+    pub(crate) role: Role,
     pub(crate) refused: u64,
 }
 
@@ -438,8 +455,12 @@ impl Worker {
             }
             idle = false;
             bump(&self.pipeline.counters.ports[index].received, received as u64);
-            let direction = port.direction;
-            self.pipeline.arrive(&mut self.batch, direction, now, &mut Queues(&mut self.ports));
+            let role = port.role;
+            let out = &mut Queues(&mut self.ports);
+            match role {
+                Role::Side(direction) => self.pipeline.arrive(&mut self.batch, direction, now, out),
+                Role::Host(port) => self.pipeline.from_host(&mut self.batch, port, out),
+            }
         }
         for ring in &mut self.as_owner {
             if ring.receive(&mut self.handed) > 0 {

@@ -627,3 +627,15 @@ fn on_one_port_the_vlan_tells_the_sides_apart() {
         });
     }
 }
+
+#[test]
+fn n17_a_packet_that_may_be_fragmented_leaves_in_order() {
+    with_router(|trial| {
+        let frame = from_host().ipv4(HOST4, FAR4).time_to_live(9).identification(77).udp(1, 2).payload(&[7; 1450]);
+        let outcome = send(trial, Direction::Outbound, &frame);
+        let gone = frame.ethernet(Trial::OUTSIDE_MAC.0, NEXT.0).time_to_live(8);
+        // 1400 octets less the header, in units of 8.
+        let expected = Outcome { outside: gone.build_fragments(1376), consumed: 1, ..Outcome::default() };
+        assert_eq!(outcome, expected);
+    });
+}

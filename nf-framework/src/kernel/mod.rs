@@ -184,11 +184,11 @@ impl Drop for KernelFollower {
     }
 }
 
-/// The least time between two states, and the longest that a change waits for others.
+/// The least time between two states, and how long the thread waits for changes at a time.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// After asking for everything, so many times as long as that took is waited before it is done
-/// again: with a million routes it takes a while.
-const DUMP_SHARE: u32 = 4;
+/// After work on all routes, so many times as long as that took is waited before it is done again:
+/// with a million of them it takes a while.
+const REST: u32 = 4;
 
 /// All that the thread has.
 #[derive(Debug)]
@@ -269,10 +269,10 @@ impl Following {
         if !self.is_doubtful || now < self.next_dump {
             return Ok(());
         }
+        let began = Instant::now();
         let (mirror, is_consistent) = Mirror::dump()?;
         (self.mirror, self.is_news, self.is_doubtful) = (mirror, true, !is_consistent);
-        let took = now.elapsed();
-        self.next_dump = now + took + INTERVAL.max(took * DUMP_SHARE);
+        self.next_dump = now + pause_after(began.elapsed());
         Ok(())
     }
 
@@ -282,12 +282,17 @@ impl Following {
             return None;
         }
         self.is_news = false;
+        let began = Instant::now();
         let state = self.mirror.state(&self.interfaces);
         if state == self.last {
             return None;
         }
-        self.next_state = now + INTERVAL;
         self.last.clone_from(&state);
+        self.next_state = now + pause_after(began.elapsed());
         Some(state)
     }
+}
+
+fn pause_after(work: Duration) -> Duration {
+    work + INTERVAL.max(work * REST)
 }

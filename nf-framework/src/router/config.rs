@@ -30,6 +30,13 @@ fn usual_errors() -> u32 {
     1000
 }
 
+impl RouterConfig {
+    /// The interfaces that the kernel is on, and by which port.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.interfaces.iter().filter_map(|(name, interface)| Some((name.as_str(), interface.host.as_deref()?)))
+    }
+}
+
 /// An interface of the router: a port, or a VLAN on it.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -40,10 +47,15 @@ pub struct InterfaceConfig {
     /// given. With VLANs both sides may be on one port.
     pub vlan: Option<u16>,
     /// Its addresses, each with the length of the prefix that its neighbours share:
-    /// `192.0.2.1/24`.
+    /// `192.0.2.1/24`. With a `host` they may be left to the kernel.
+    #[serde(default)]
     pub addresses: Vec<InterfaceAddress>,
     /// Bytes in the largest IP packet that it sends; the port's MTU unless given.
     pub mtu: Option<u16>,
+    /// A device's name, such as `net_tap2`, whose other end is an interface of the kernel: there the
+    /// kernel is a host on this link under the same MAC address. It gets what is for the router
+    /// itself, and addresses and routes that it has there are the router's too.
+    pub host: Option<String>,
 }
 
 /// An end of the chain.

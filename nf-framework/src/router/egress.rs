@@ -2,13 +2,15 @@
 
 use super::icmp::IcmpError;
 use super::tables::Way;
-use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, tag};
+use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
 use crate::batch::Batch;
 use crate::context::Context;
+use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
@@ -20,6 +22,7 @@ enum Departure {
     Refused(DropReason),
     /// Its neighbour is still to be found: the next hop's address on its interface.
     Unresolved(u16, IpAddr),
+    /// For what this interface takes; it is addressed.
     TooLong(u16),
 }
 
@@ -40,7 +43,7 @@ impl Router {
                 Departure::By(port) => batch.decide(slot, Verdict::Send(port)),
                 Departure::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
                 Departure::Unresolved(interface, address) => self.resolve(slot, interface, address, batch, cx),
-                Departure::TooLong(mtu) => self.too_long(slot, mtu, batch, cx),
+                Departure::TooLong(interface) => self.too_long(slot, interface, batch, cx),
             }
         }
         batch.decide_all(Verdict::Send(exit));
@@ -103,17 +106,17 @@ impl Router {
         if interface.enters == cx.direction() && self.functions > 0 {
             return Departure::Refused(DropReason::SAME_SIDE);
         }
-        if packet.len() > ETHERNET + usize::from(interface.mtu)
-            && ip_packet(packet.data()).is_none_or(|ip| ip.len() > usize::from(interface.mtu))
-        {
-            return Departure::TooLong(interface.mtu);
-        }
         // What was for a function, and now is for somebody else, has not been counted down yet.
         if !packet.is_marked() && !ingress::count_down(packet) {
             return self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
         }
         if let Some(addresses) = packet.data_mut().first_chunk_mut() {
             *addresses = hop.addresses;
+        }
+        if packet.len() > ETHERNET + usize::from(interface.mtu)
+            && ip_packet(packet.data()).is_none_or(|ip| ip.len() > usize::from(interface.mtu))
+        {
+            return Departure::TooLong(hop.interface);
         }
         if !tag(packet, interface) {
             return Departure::Refused(DropReason::NO_HEADROOM);
@@ -142,12 +145,27 @@ impl Router {
         }
     }
 
-    /// A packet that is longer than its next link takes: RFC 1812 section 5.2.6, RFC 8200 section 5.
+    /// A packet that is longer than its next link takes leaves in fragments (RFC 791 section 3.2), or
+    /// its sender is told: RFC 1812 section 5.2.6, RFC 8200 section 5.
     #[cold]
-    fn too_long(&mut self, slot: usize, mtu: u16, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn too_long(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(mtu) = self.tables.interface(interface).map(|interface| interface.mtu) else { return };
         let Some(packet) = batch.packet(slot) else { return };
-        complain(&self.tables, &mut self.errors, IcmpError::TooBig(mtu), packet, cx);
-        batch.decide(slot, Verdict::Drop(DropReason::TOO_BIG));
+        let here = RefCell::new(&mut *cx);
+        let allocate = || here.borrow_mut().allocate();
+        let leave = |fragment| send(&self.tables, interface, fragment, &mut here.borrow_mut());
+        match split_ipv4(packet, mtu.into(), allocate, leave) {
+            Ok(_) => {
+                if let Some(packet) = batch.take(slot) {
+                    cx.consume(packet);
+                }
+            }
+            Err(SplitError::NoPacket) => batch.decide(slot, Verdict::Drop(DropReason::NO_BUFFERS)),
+            Err(_) => {
+                complain(&self.tables, &mut self.errors, IcmpError::TooBig(mtu), packet, cx);
+                batch.decide(slot, Verdict::Drop(DropReason::TOO_BIG));
+            }
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
 use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
 use crate::batch::Batch;
-use crate::context::{Context, Direction};
+use crate::context::{Context, Direction, Position};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, checksum};
 use crate::steering::Entrance;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
 use std::net::Ipv6Addr;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,8 @@ enum Arrival {
     /// ARP, or a message of Neighbor Discovery to a group, which came in by this interface.
     Neighbours(u16),
     Refused(DropReason),
+    /// For more hosts than one, or no IP: forwarded to nobody, but for this host too.
+    Group(DropReason),
 }
 
 /// Packets of a batch with their destinations, to be looked up together.
@@ -61,6 +63,7 @@ impl Router {
                 Arrival::V4(destination) => v4.push(slot, destination),
                 Arrival::V6(destination) => v6.push(slot, destination),
                 Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
+                Arrival::Group(reason) => self.give_to_host(slot, reason, batch, cx),
                 Arrival::Neighbours(interface) => self.give_to_neighbours(slot, interface, batch, cx),
             }
         }
@@ -96,7 +99,7 @@ impl Router {
             EtherType::IPV6 => look_v6(rest, to_us, index),
             EtherType::ARP => Arrival::Neighbours(index),
             EtherType::VLAN | EtherType::SERVICE_VLAN => Arrival::Refused(DropReason::UNKNOWN_VLAN),
-            _ => Arrival::Refused(DropReason::NOT_IP),
+            _ => Arrival::Group(DropReason::NOT_IP),
         }
     }
 
@@ -113,12 +116,15 @@ impl Router {
             // Its hops count when it turns out to go on.
             Way::Function => None,
             Way::Own => return self.for_us(slot, batch, cx),
+            Way::None if self.is_unnumbered(packet, cx.direction()) => {
+                return self.give_to_host(slot, DropReason::NO_ROUTE, batch, cx);
+            }
             Way::None => self.refuse(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
             Way::Prohibited => self.refuse(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
             Way::Blackhole => Some(DropReason::BLACKHOLE),
             Way::Martian => Some(DropReason::MARTIAN),
-            Way::Multicast => Some(DropReason::MULTICAST),
-            Way::Broadcast => Some(DropReason::BROADCAST),
+            Way::Multicast => return self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
+            Way::Broadcast => return self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
             Way::LinkLocal => Some(DropReason::LINK_LOCAL),
         };
         match refused {
@@ -178,10 +184,31 @@ impl Router {
             let verdict = sent.map_or(Verdict::Drop(DropReason::NO_HEADROOM), Verdict::Send);
             return batch.decide(slot, verdict);
         }
-        if is_udp(packet.data()) {
+        if self.host_of(came_in).is_none() && is_udp(packet.data()) {
             complain(&self.tables, &mut self.errors, IcmpError::PortUnreachable, packet, cx);
         }
-        batch.decide(slot, Verdict::Drop(DropReason::NO_LISTENER));
+        self.give_to_host(slot, DropReason::NO_LISTENER, batch, cx);
+    }
+
+    /// Whether a packet came in where the kernel still looks for an address (RFC 2131 section 4.1).
+    #[cold]
+    fn is_unnumbered(&self, packet: &Mbuf, direction: Direction) -> bool {
+        let interface = self.came_in_by(packet, direction).and_then(|index| self.tables.interface(index));
+        interface.is_some_and(|interface| {
+            interface.host.is_some() && !interface.addresses.iter().any(|own| own.address.is_ipv4())
+        })
+    }
+
+    fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
+        self.tables.interface(interface?)?.host
+    }
+
+    /// Gives a packet to the kernel if it is on this link, or drops it.
+    #[cold]
+    fn give_to_host(&mut self, slot: usize, reason: DropReason, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.packet(slot) else { return };
+        let host = self.host_of(self.came_in_by(packet, cx.direction()));
+        batch.decide(slot, host.map_or(Verdict::Drop(reason), Verdict::Send));
     }
 
     /// Gives what the neighbours say to their owner.
@@ -190,6 +217,17 @@ impl Router {
         let Some(packet) = batch.take(slot) else { return };
         match &mut self.owner {
             Some(owner) => {
+                if let Some(host) = self.tables.interface(interface).and_then(|interface| interface.host)
+                    && is_answer(packet.data())
+                    && let Some(mut copy) = cx.allocate()
+                {
+                    // The kernel looks for its neighbours itself.
+                    if copy.set_contents(packet.data()) {
+                        cx.pending.push(copy, Position::out_by(host), cx.counters);
+                    } else {
+                        cx.drop_held(copy, DropReason::EMPTY);
+                    }
+                }
                 let now = cx.now();
                 let out = &mut Out { tables: &self.tables, errors: &mut self.errors, functions: self.functions, cx };
                 owner.receive(interface, packet, now, out);
@@ -238,7 +276,7 @@ fn look_v6(ip: &[u8], to_us: bool, interface: u16) -> Arrival {
     }
     if header.destination[0] == 0xff {
         let discovery = header.next_header == IpProtocol::ICMPV6 && rest.first().is_some_and(is_discovery);
-        return if discovery { Arrival::Neighbours(interface) } else { Arrival::Refused(DropReason::MULTICAST) };
+        return if discovery { Arrival::Neighbours(interface) } else { Arrival::Group(DropReason::MULTICAST) };
     }
     let source = Ipv6Addr::from(header.source);
     if source.is_multicast() || source.is_loopback() || source.is_unspecified() {
@@ -307,6 +345,15 @@ fn discovery(frame: &[u8]) -> Option<bool> {
     let ip = frame.get(ETHERNET..)?;
     let (header, rest) = Ipv6Header::ref_from_prefix(ip).ok().filter(|(header, _)| header.version() == 6)?;
     Some(header.next_header == IpProtocol::ICMPV6 && rest.first().is_some_and(is_discovery))
+}
+
+/// Whether neighbours say in a frame where they are, or a router that it is there.
+fn is_answer(frame: &[u8]) -> bool {
+    if let Some([0x08, 0x06, _, _, _, _, _, _, operation @ ..]) = frame.get(12..) {
+        return operation.starts_with(&[0, 2]);
+    }
+    let message_type = frame.get(ETHERNET + Ipv6Header::LENGTH).copied().map(Icmpv6Type);
+    matches!(message_type, Some(Icmpv6Type::ROUTER_ADVERTISEMENT | Icmpv6Type::NEIGHBOR_ADVERTISEMENT))
 }
 
 fn is_discovery(message_type: &u8) -> bool {

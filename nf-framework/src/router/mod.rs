@@ -25,7 +25,7 @@ use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
 use crate::steering::{Entrance, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, PortIx, Verdict};
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
 use icmp::IcmpError;
@@ -148,6 +148,20 @@ impl Forwarding for Router {
     fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         self.leave(batch, cx);
         self.flush(cx);
+    }
+
+    fn from_host(&mut self, batch: &mut Batch, port: PortIx) {
+        let Some(interface) = self.tables.interfaces.iter().find(|interface| interface.host == Some(port)) else {
+            return;
+        };
+        if interface.vlan.is_some() {
+            for slot in batch.undecided() {
+                if batch.packet_mut(slot).is_some_and(|packet| !tag(packet, interface)) {
+                    batch.decide(slot, Verdict::Drop(DropReason::NO_HEADROOM));
+                }
+            }
+        }
+        batch.decide_all(Verdict::Send(interface.port));
     }
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {

@@ -7,10 +7,12 @@ use crate::classifier::Prefix;
 use crate::context::Direction;
 use crate::function::Invalid;
 use crate::headers::MacAddress;
+use crate::kernel::{KernelAddress, KernelNextHop, KernelRoute, KernelState};
 use crate::neighbours::Link;
 use crate::verdict::PortIx;
 use dpdk_rs::{Memory, OutOfMemory};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Interfaces that a router may have.
@@ -38,6 +40,8 @@ pub(crate) struct Interface {
     pub(crate) vlan: Option<u16>,
     pub(crate) mac: MacAddress,
     pub(crate) mtu: u16,
+    /// The port with the kernel at its other end.
+    pub(crate) host: Option<PortIx>,
     /// Its own, a link-local one of IPv6 among them.
     pub(crate) addresses: Vec<InterfaceAddress>,
 }
@@ -159,15 +163,32 @@ impl Tables {
         config: &RouterConfig,
         ports: &[PortFacts],
         of_functions: &[Prefix],
+        kernel: &KernelState,
         memory: &Memory,
     ) -> Result<Self, RouterError> {
-        let interfaces = interfaces(config, ports).map_err(RouterError::Invalid)?;
+        let mut interfaces = interfaces(config, ports).map_err(RouterError::Invalid)?;
+        let of_kernel = with_host(&interfaces);
+        for known in &kernel.addresses {
+            let index = of_kernel.get(usize::from(known.interface)).copied().unwrap_or(u16::MAX);
+            if let (Some(interface), Some(own)) = (interfaces.get_mut(usize::from(index)), own_address(known))
+                && !interface.addresses.iter().any(|earlier| earlier.address == own.address)
+            {
+                interface.addresses.push(own);
+            }
+        }
+        let interfaces = interfaces;
         let mut ways: BTreeMap<Prefix, Way> = BTreeMap::new();
         let mut next_hops = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
             let way = route_way((index, route, &config.routes[..index]), &interfaces, &mut next_hops)
                 .map_err(RouterError::Invalid)?;
             ways.insert(route.to, way);
+        }
+        // What the file says comes first, and of what the kernel says, what comes first there.
+        for route in kernel.routes.iter().filter(|route| is_forwarded(route.prefix)) {
+            if let Some(way) = kernel_way(route, &of_kernel, &mut next_hops) {
+                ways.entry(route.prefix).or_insert(way);
+            }
         }
         for (index, interface) in (0..).zip(&interfaces) {
             // A link-local prefix is on every link: the special ones below say what becomes of it.
@@ -267,11 +288,56 @@ impl Tables {
     }
 }
 
+impl fmt::Display for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: usize = self.interfaces.iter().map(|interface| interface.addresses.len()).sum();
+        let bytes = self.v4.bytes() + self.v6.bytes();
+        write!(f, "{addresses} addresses, {} next hops, {bytes} bytes", self.next_hops.len())
+    }
+}
+
 impl From<u32> for Target {
     #[inline]
     fn from(number: u32) -> Self {
         Self(number)
     }
+}
+
+/// The interfaces that the kernel is on, in the order in which they are followed.
+pub(crate) fn with_host(interfaces: &[Interface]) -> Vec<u16> {
+    (0..).zip(interfaces).filter(|(_, interface)| interface.host.is_some()).map(|(index, _)| index).collect()
+}
+
+fn own_address(known: &KernelAddress) -> Option<InterfaceAddress> {
+    format!("{}/{}", known.address, known.prefix_length).parse().ok()
+}
+
+/// Whether routes to a prefix are of any use.
+fn is_forwarded(prefix: Prefix) -> bool {
+    !is_link_local(prefix.address()) && !prefix.address().is_multicast()
+}
+
+fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<NextHop>) -> Option<Way> {
+    let interface = |place: u16| of_kernel.get(usize::from(place)).copied();
+    match route.next_hop {
+        KernelNextHop::Blackhole => Some(Way::Blackhole),
+        KernelNextHop::Unreachable => Some(Way::None),
+        KernelNextHop::Prohibited => Some(Way::Prohibited),
+        KernelNextHop::Link { interface: place } => Some(Way::Connected(interface(place)?)),
+        KernelNextHop::Gateway { interface: place, address } => {
+            by_next_hop(NextHop { interface: interface(place)?, address }, next_hops)
+        }
+    }
+}
+
+/// By a next hop, which may be known; `None` if there are too many.
+fn by_next_hop(hop: NextHop, next_hops: &mut Vec<NextHop>) -> Option<Way> {
+    let position = next_hops.iter().position(|known| *known == hop).unwrap_or(next_hops.len());
+    let index = u16::try_from(position).ok()?;
+    if position == next_hops.len() {
+        next_hops.push(hop);
+    }
+    Some(Way::Via(index))
 }
 
 /// What is never forwarded: RFC 6890 where it says that a router must not.
@@ -347,8 +413,8 @@ fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interfac
         if mtu < least || mtu > facts.mtu {
             return Err(invalid("mtu", format!("{mtu} is not from {least} to {}, the port's", facts.mtu)));
         }
-        if written.addresses.is_empty() {
-            return Err(invalid("addresses", "an interface needs at least one".to_owned()));
+        if written.addresses.is_empty() && written.host.is_none() {
+            return Err(invalid("addresses", "an interface needs at least one, or a host that has some".to_owned()));
         }
         let mut addresses = Vec::new();
         for (place, own) in written.addresses.iter().enumerate() {
@@ -369,8 +435,14 @@ fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interfac
         if v6 && !addresses.iter().any(|own| is_link_local(own.address)) {
             addresses.push(link_local(facts.mac));
         }
+        let twice = |host: &String| config.interfaces.iter().find(|(other, theirs)| *other != name && theirs.host.as_ref() == Some(host));
+        if let Some((other, _)) = written.host.as_ref().and_then(twice) {
+            return Err(invalid("host", format!("is that of the interface {other:?} too: each needs one of its own")));
+        }
+        let earlier = interfaces.iter().filter(|other| other.host.is_some()).count();
+        let host = written.host.as_ref().and_then(|_| u16::try_from(ports.len() + earlier).ok()).map(PortIx);
         let name = name.clone();
-        interfaces.push(Interface { name, enters, port, vlan: written.vlan, mac: facts.mac, mtu, addresses });
+        interfaces.push(Interface { name, enters, port, vlan: written.vlan, mac: facts.mac, mtu, host, addresses });
     }
     Ok(interfaces)
 }
@@ -436,13 +508,7 @@ fn route_way(
                 }
             };
             let hop = NextHop { interface, address: via };
-            let position = next_hops.iter().position(|known| *known == hop).unwrap_or(next_hops.len());
-            if position == next_hops.len() {
-                next_hops.push(hop);
-            }
-            let position =
-                u16::try_from(position).map_err(|_| invalid("via", "more than 65536 next hops".to_owned()))?;
-            Ok(Way::Via(position))
+            by_next_hop(hop, next_hops).ok_or_else(|| invalid("via", "more than 65536 next hops".to_owned()))
         }
         _ => Err(invalid(
             "to",

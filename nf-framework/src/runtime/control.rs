@@ -3,10 +3,11 @@
 use super::configuration::Functions;
 use super::error::CommandError;
 use super::reload::InForce;
-use super::routing::InForceRouter;
+use super::routing::{Followed, InForceRouter};
 use super::{RuntimeConfig, Shared};
 use crate::context::Context;
 use crate::function::{Function, WorkerSetup};
+use crate::kernel::KernelError;
 use crate::mailbox::ask_all;
 use crate::neighbours::NeighbourTable;
 use crate::report::Report;
@@ -38,6 +39,7 @@ pub struct Control {
     /// By function.
     pub(super) in_force: RefCell<Vec<InForce>>,
     pub(super) routing: Option<RefCell<InForceRouter>>,
+    pub(super) kernel: RefCell<Option<Followed>>,
     pub(super) generation: Cell<u64>,
     pub(super) draining: Cell<bool>,
 }
@@ -121,6 +123,40 @@ impl Control {
     pub(super) fn find(&self, name: &str) -> Result<usize, CommandError> {
         let index = self.shared.functions.iter().position(|known| known == name);
         index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))
+    }
+
+    /// Makes the addresses and routes that the kernel has got on the router's links since the last
+    /// call the router's own. [`App`](crate::App) does so all the time; a program that runs by
+    /// [`Runtime`](crate::Runtime) calls it now and then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for the routes, or a worker has stopped.
+    pub fn follow_kernel(&self) -> Result<(), CommandError> {
+        let news = self.kernel.borrow().as_ref().and_then(Followed::news);
+        let (Some(state), Some(routing), Some(setup)) = (news, &self.routing, self.setups.first()) else {
+            return Ok(());
+        };
+        let next = routing.borrow().follow(state, &setup.memory())?;
+        let tables = Arc::clone(&next.tables);
+        log::debug!("the kernel's addresses and routes have changed: {tables}");
+        routing.borrow_mut().publish(next);
+        ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, _| {
+            if let Some(router) = chain.router_mut() {
+                router.adopt(&tables);
+            }
+        })?;
+        routing.borrow_mut().settle();
+        Ok(())
+    }
+
+    /// Begins to follow the kernel, if the router has links to it.
+    pub(super) fn begin_to_follow(&self) -> Result<(), KernelError> {
+        let interfaces = self.routing.as_ref().map_or_else(Vec::new, |routing| routing.borrow().kernel_interfaces());
+        if !interfaces.is_empty() {
+            *self.kernel.borrow_mut() = Some(Followed::begin(interfaces)?);
+        }
+        Ok(())
     }
 
     pub(super) fn wait_until_ready(&self) -> bool {

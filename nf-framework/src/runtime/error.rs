@@ -2,6 +2,7 @@
 
 use crate::function::SetupError;
 use crate::mailbox::WorkerStopped;
+use crate::kernel::KernelError;
 use crate::router::RouterError;
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, RssError};
@@ -11,17 +12,20 @@ use dpdk_rs::{LaunchError, MempoolError, PortBlocksError, PortError, RingError, 
 #[non_exhaustive]
 pub enum RuntimeError {
     /// A port of the configuration is not there.
-    #[error("[ports] {side}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
+    #[error("{key}: there is no port {name:?}; the EAL found {have} (give it more by -a or --vdev)")]
     NoSuchPort {
-        /// `inside` or `outside`.
-        side: &'static str,
+        /// The key that names it.
+        key: String,
         /// As configured.
         name: String,
         /// Names of those that are there.
         have: String,
     },
-    /// Both ends are the same port.
-    #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
+    /// One port has two roles.
+    #[error(
+        "two of [ports] inside, outside and the hosts of interfaces are {0:?}; leave outside away for a program with \
+         one port"
+    )]
     SamePort(String),
     /// The burst is out of range.
     #[error("burst: {0} packets at once are not possible, 1 to 64 are")]
@@ -78,6 +82,9 @@ pub enum RuntimeError {
     /// The router cannot work with these ports.
     #[error(transparent)]
     Router(#[from] RouterError),
+    /// The kernel's addresses and routes cannot be followed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A function wants its ports in blocks of which there are too few.
     #[error(transparent)]
     PortBlocks(#[from] PortBlocksError),

@@ -33,7 +33,7 @@ use crate::mailbox::Mailbox;
 use crate::report::Report;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
-use crate::worker::{Pipeline, Worker, WorkerPort};
+use crate::worker::{Pipeline, Role, Worker, WorkerPort};
 use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
@@ -125,7 +125,7 @@ impl<'eal> Runtime<'eal> {
         let lcores = eal.lcores();
         let workers = workers_of(eal);
         let affinity = loaded::affinity(&functions)?;
-        let plan = PortPlan::new(eal, &config.ports, workers, affinity)?;
+        let plan = PortPlan::new(eal, &config.ports, config.router.as_ref(), workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {
@@ -143,13 +143,15 @@ impl<'eal> Runtime<'eal> {
         let links = connect(eal, &name, lcores.len(), (plan.steering.is_some(), routed), &plan.queues())?;
         let mut seats: Vec<Seat> = links.into_iter().map(|links| Seat { queues: Vec::new(), links }).collect();
         let (mut ports, mut trusted) = (Vec::new(), [false; 2]);
-        for (StartedPort { port, queues, trusted: of_port }, trusted) in started.into_iter().zip(&mut trusted) {
+        for (place, StartedPort { port, queues, trusted: of_port }) in started.into_iter().enumerate() {
             ports.push(port);
-            *trusted = of_port;
+            if let Some(trusted) = trusted.get_mut(place).filter(|_| place < plan.sides) {
+                *trusted = of_port;
+            }
             let mut queues = queues.into_iter();
             seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
-        let routing = Routing::new(config, &functions, &ports, &eal.memory())?.map(Arc::new);
+        let routing = Routing::new(config, &functions, &ports, plan.sides, &eal.memory())?.map(Arc::new);
         let shared = Shared {
             stop: AtomicBool::new(false),
             go: AtomicBool::new(false),
@@ -209,6 +211,7 @@ impl<'eal> Runtime<'eal> {
             shared,
         } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
+        let sides = 1 + usize::from(config.ports.outside.is_some());
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
         let setup = |(index, lcore): (usize, &Lcore)| WorkerSetup {
@@ -230,9 +233,26 @@ impl<'eal> Runtime<'eal> {
                     let _stop = StopAtEnd(&control_shared.stop);
                     let (generation, draining) = (Cell::new(1), Cell::new(false));
                     let routing = routing.map(RefCell::new);
-                    let handle =
-                        Control { shared, ports, config, known, setups, in_force, routing, generation, draining };
-                    let value = handle.wait_until_ready().then(|| control(&handle));
+                    let kernel = RefCell::new(None);
+                    let handle = Control {
+                        shared,
+                        ports,
+                        config,
+                        known,
+                        setups,
+                        in_force,
+                        routing,
+                        kernel,
+                        generation,
+                        draining,
+                    };
+                    let value = match handle.begin_to_follow() {
+                        Ok(()) => handle.wait_until_ready().then(|| control(&handle)),
+                        Err(error) => {
+                            handle.shared.fail(error.into());
+                            None
+                        }
+                    };
                     (value, handle.ports, handle.in_force)
                 })
             };
@@ -250,6 +270,7 @@ impl<'eal> Runtime<'eal> {
                     forwarding,
                     routing,
                     fragments,
+                    sides,
                     burst,
                     clock,
                     seat,
@@ -305,6 +326,8 @@ struct Plan {
     forwarding: Option<ForwardingKind>,
     routing: Option<Arc<Routing>>,
     fragments: Option<FragmentsConfig>,
+    /// How many of the ports are ends of the chain.
+    sides: usize,
     burst: usize,
     clock: Clock,
     seat: Seat,
@@ -314,7 +337,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, routing, fragments, burst, clock, seat, trusted } = plan;
+    let Plan { mut setup, functions, forwarding, routing, fragments, sides, burst, clock, seat, trusted } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -329,7 +352,6 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     }
     // The control thread is the one that keeps policies, so that it is the one that frees them.
     drop(functions);
-    let last = PortIx(u16::try_from(queues.len().saturating_sub(1)).unwrap_or(u16::MAX));
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues.into_iter().flatten().collect();
     };
@@ -341,12 +363,14 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         }
         _ => None,
     };
+    let last = if sides > 1 { PortIx(1) } else { PortIx(0) };
     let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
     pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
-    let directions = [Direction::Outbound, Direction::Inbound];
-    let ports = queues.into_iter().zip(to_sender).zip(directions);
-    let ports = ports.map(|((queues, to_sender), direction)| WorkerPort { queues, to_sender, direction, refused: 0 });
+    let of_sides = [Direction::Outbound, Direction::Inbound].map(Role::Side).into_iter().take(sides);
+    let hosts = (0..).map(PortIx).skip(sides).map(Role::Host);
+    let ports = queues.into_iter().zip(to_sender).zip(of_sides.chain(hosts));
+    let ports = ports.map(|((queues, to_sender), role)| WorkerPort { queues, to_sender, role, refused: 0 });
     let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);

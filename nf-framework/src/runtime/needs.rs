@@ -4,6 +4,7 @@ use super::RuntimeConfig;
 use super::error::RuntimeError;
 use super::loaded::{Loaded, affinity, fragments};
 use super::ports::PortPlan;
+use crate::router::RouterConfig;
 use crate::steering::ring_capacity;
 use dpdk_rs::MempoolConfig;
 use std::num::NonZero;
@@ -33,8 +34,10 @@ impl Needs {
         hugepages: bool,
     ) -> Self {
         let ports = 1 + usize::from(config.ports.outside.is_some());
+        let hosts = config.router.iter().flat_map(RouterConfig::hosts).count();
         let workers = usize::from(workers.get());
-        let queues = plan.map_or(vec![workers; ports], PortPlan::queues);
+        let of_sides = || [vec![workers; ports], vec![1; hosts]].concat();
+        let queues = plan.map_or_else(of_sides, PortPlan::queues);
         let steered = plan.is_some_and(|plan| plan.steering.is_some());
         let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
         let rings = rings(&queues, workers, steered);

@@ -3,6 +3,7 @@
 use super::config::{PortsConfig, SteeringKind};
 use super::error::RuntimeError;
 use crate::context::Direction;
+use crate::router::RouterConfig;
 use crate::steering::{Affinity, Steering};
 use dpdk_rs::{
     Eal, HashKey, Mempool, Port, PortBuilder, PortError, PortId, PortInfo, QueuePair, RssFunctions, RssKey,
@@ -18,6 +19,8 @@ const USUAL_TABLE: u16 = 512;
 #[derive(Debug)]
 pub(super) struct PortPlan {
     pub(super) ports: Vec<PlannedPort>,
+    /// How many of them are ends of the chain; the others are ways to the kernel.
+    pub(super) sides: usize,
     /// Who owns what, unless any worker may have any packet as it arrives.
     pub(super) steering: Option<Arc<Steering>>,
 }
@@ -46,6 +49,7 @@ impl PortPlan {
     pub(super) fn new(
         eal: &Eal,
         config: &PortsConfig,
+        router: Option<&RouterConfig>,
         workers: NonZero<u16>,
         affinity: Affinity,
     ) -> Result<Self, RuntimeError> {
@@ -59,7 +63,8 @@ impl PortPlan {
         };
         let infos = ids.iter().map(look).collect::<Result<Vec<PortInfo>, _>>()?;
         let several = workers.get() > 1;
-        if several && ids.len() < 2 && affinity.has_sides() {
+        // A router tells the sides of a port apart by VLAN.
+        if several && ids.len() < 2 && affinity.has_sides() && router.is_none() {
             return Err(RuntimeError::OneSide { affinity });
         }
         let table = |info: &PortInfo| RssTableSize::new(info.rss_table_size).ok();
@@ -98,7 +103,17 @@ impl PortPlan {
             queues: queues(info),
             told: told(info),
         };
-        Ok(Self { ports: infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect(), steering })
+        let mut ports: Vec<PlannedPort> = infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect();
+        let sides = ports.len();
+        for (interface, host) in router.into_iter().flat_map(RouterConfig::hosts) {
+            let id = find_one(eal, &format!("[router] interfaces.{interface}.host"), host)?;
+            if ports.iter().any(|port| port.id == id) {
+                return Err(RuntimeError::SamePort(host.to_owned()));
+            }
+            let (direction, queues) = (Direction::Outbound, NonZero::<u16>::MIN);
+            ports.push(PlannedPort { id, direction, queues, told: false });
+        }
+        Ok(Self { ports, sides, steering })
     }
 
     /// How many of the workers have a queue of each port.
@@ -114,7 +129,9 @@ impl PortPlan {
         pool: &Mempool,
         workers: NonZero<u16>,
     ) -> Result<Vec<StartedPort>, RuntimeError> {
-        self.ports.iter().map(|port| port.start(eal, config, pool, workers, self.steering.as_deref())).collect()
+        let steering = |place: usize| self.steering.as_deref().filter(|_| place < self.sides);
+        let start = |(place, port): (usize, &PlannedPort)| port.start(eal, config, pool, workers, steering(place));
+        self.ports.iter().enumerate().map(start).collect()
     }
 }
 
@@ -171,15 +188,17 @@ fn find(eal: &Eal, config: &PortsConfig) -> Result<Vec<PortId>, RuntimeError> {
     if config.outside.as_ref() == Some(&config.inside) {
         return Err(RuntimeError::SamePort(config.inside.clone()));
     }
-    let find = |side, name: &String| {
-        eal.port_by_name(name).ok_or_else(|| {
-            let names: Vec<String> =
-                eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
-            let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            RuntimeError::NoSuchPort { side, name: name.clone(), have }
-        })
-    };
-    let inside = find("inside", &config.inside)?;
-    let outside = config.outside.as_ref().map(|name| find("outside", name)).transpose()?;
+    let inside = find_one(eal, "[ports] inside", &config.inside)?;
+    let outside = config.outside.as_ref().map(|name| find_one(eal, "[ports] outside", name)).transpose()?;
     Ok([Some(inside), outside].into_iter().flatten().collect())
+}
+
+/// The port that a key of the configuration names.
+fn find_one(eal: &Eal, key: &str, name: &str) -> Result<PortId, RuntimeError> {
+    eal.port_by_name(name).ok_or_else(|| {
+        let names: Vec<String> =
+            eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
+        let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        RuntimeError::NoSuchPort { key: key.to_owned(), name: name.to_owned(), have }
+    })
 }

@@ -27,7 +27,6 @@ use crate::router::{RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
 use crate::verdict::DropReason;
 use std::any::{Any, TypeId};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -251,12 +250,16 @@ impl Control {
 
     /// Whether what cannot change in a running program is what it was.
     fn check_fixed(&self, file: &ConfigFile, config: &RuntimeConfig) -> Result<(), ConfigError> {
-        // Of the router only what the owner of the neighbours was made with.
+        // Of the router what the owner of the neighbours was made with, and the ports to the kernel.
         let fixed_part = |config: &RuntimeConfig| {
-            let router = config.router.clone().map(|router| RouterConfig {
-                interfaces: BTreeMap::new(),
-                routes: Vec::new(),
-                ..router
+            let router = config.router.clone().map(|mut router| {
+                router.routes.clear();
+                router.interfaces.retain(|_, interface| interface.host.is_some());
+                for interface in router.interfaces.values_mut() {
+                    (interface.vlan, interface.mtu) = (None, None);
+                    interface.addresses.clear();
+                }
+                router
             });
             RuntimeConfig { router, ..config.clone() }
         };

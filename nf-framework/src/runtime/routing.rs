@@ -6,6 +6,7 @@ use super::error::RuntimeError;
 use super::loaded::Loaded;
 use crate::classifier::Prefix;
 use crate::headers::MacAddress;
+use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelState};
 use crate::neighbours::{NeighbourTable, Neighbours};
 use crate::router::{PortFacts, Router, RouterConfig, RouterError, Tables};
 use dpdk_rs::{HashKey, Memory, Port, Producer};
@@ -17,6 +18,8 @@ pub(super) struct Routing {
     config: RouterConfig,
     ports: Vec<PortFacts>,
     addresses: Vec<Prefix>,
+    /// The kernel's ends of the ports to it.
+    pub(super) kernel: Vec<KernelInterface>,
     tables: Arc<Tables>,
     neighbours: Arc<NeighbourTable>,
     /// For the first worker to take.
@@ -29,18 +32,26 @@ impl Routing {
         config: &RuntimeConfig,
         functions: &[Loaded],
         ports: &[Port],
+        sides: usize,
         memory: &Memory,
     ) -> Result<Option<Self>, RuntimeError> {
         let Some(router) = config.router.as_ref().filter(|_| config.forwarding == Some(ForwardingKind::Router)) else {
             return Ok(None);
         };
         let facts = |port: &Port| Ok(PortFacts { mac: MacAddress(port.info()?.mac_address), mtu: port.mtu()? });
-        let ports = ports.iter().map(facts).collect::<Result<Vec<_>, RuntimeError>>()?;
+        let (sides, hosts) = ports.split_at_checked(sides).unwrap_or((ports, &[]));
+        let ports = sides.iter().map(facts).collect::<Result<Vec<_>, RuntimeError>>()?;
         let addresses = addresses(functions);
-        let tables = Arc::new(Tables::new(router, &ports, &addresses, memory)?);
+        let tables = Arc::new(Tables::new(router, &ports, &addresses, &KernelState::default(), memory)?);
+        let on_link = tables.interfaces.iter().filter(|interface| interface.host.is_some());
+        for (host, interface) in hosts.iter().zip(on_link) {
+            host.set_mac_address(interface.mac.octets())?;
+        }
+        let followed = |port: &Port| port.info().ok()?.kernel_interface.map(|index| KernelInterface::Index(index.get()));
+        let kernel = hosts.iter().filter_map(followed).collect();
         let owner = Neighbours::new(router.neighbours.clone(), HashKey::random());
         let neighbours = Arc::clone(owner.table());
-        Ok(Some(Self { config: router.clone(), ports, addresses, tables, neighbours, owner: Mutex::new(Some(owner)) }))
+        Ok(Some(Self { config: router.clone(), ports, addresses, kernel, tables, neighbours, owner: Mutex::new(Some(owner)) }))
     }
 
     /// The router of a worker, around so many functions.
@@ -56,12 +67,36 @@ fn addresses(functions: &[Loaded]) -> Vec<Prefix> {
     functions.iter().flat_map(|loaded| loaded.function.addresses(&loaded.policy)).collect()
 }
 
+/// The kernel's addresses and routes, as they change.
+#[derive(Debug)]
+pub(super) struct Followed {
+    /// The newest that nobody has taken yet.
+    news: Arc<Mutex<Option<KernelState>>>,
+    _follower: KernelFollower,
+}
+
+impl Followed {
+    pub(super) fn begin(interfaces: Vec<KernelInterface>) -> Result<Self, KernelError> {
+        let news: Arc<Mutex<Option<KernelState>>> = Arc::default();
+        let writer = Arc::clone(&news);
+        let write = move |state| *writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        let (follower, first) = KernelFollower::start(interfaces, write)?;
+        news.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(first);
+        Ok(Self { news, _follower: follower })
+    }
+
+    pub(super) fn news(&self) -> Option<KernelState> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// What the routers work by now.
 #[derive(Debug)]
 pub(super) struct InForceRouter {
     routing: Arc<Routing>,
     pub(super) config: RouterConfig,
     addresses: Vec<Prefix>,
+    kernel: KernelState,
     /// The newest last, and earlier ones only while it is not known that every worker has let them
     /// go.
     tables: Vec<Arc<Tables>>,
@@ -72,6 +107,7 @@ pub(super) struct InForceRouter {
 pub(super) struct NextRouter {
     config: RouterConfig,
     addresses: Vec<Prefix>,
+    kernel: KernelState,
     pub(super) tables: Arc<Tables>,
 }
 
@@ -87,7 +123,8 @@ impl InForceRouter {
 
     pub(super) fn new(routing: &Arc<Routing>) -> Self {
         let (config, tables) = (routing.config.clone(), vec![Arc::clone(&routing.tables)]);
-        Self { addresses: routing.addresses.clone(), routing: Arc::clone(routing), config, tables }
+        let (addresses, kernel) = (routing.addresses.clone(), KernelState::default());
+        Self { routing: Arc::clone(routing), config, addresses, kernel, tables }
     }
 
     /// Tables for this configuration and these addresses of functions; `None` if they are what they
@@ -101,13 +138,33 @@ impl InForceRouter {
         if *config == self.config && addresses == self.addresses {
             return Ok(None);
         }
-        let tables = Arc::new(Tables::new(config, &self.routing.ports, &addresses, memory)?);
-        Ok(Some(NextRouter { config: config.clone(), addresses, tables }))
+        self.build(config.clone(), addresses, self.kernel.clone(), memory).map(Some)
+    }
+
+    /// Tables for what the kernel says now.
+    pub(super) fn follow(&self, kernel: KernelState, memory: &Memory) -> Result<NextRouter, RouterError> {
+        self.build(self.config.clone(), self.addresses.clone(), kernel, memory)
+    }
+
+    fn build(
+        &self,
+        config: RouterConfig,
+        addresses: Vec<Prefix>,
+        kernel: KernelState,
+        memory: &Memory,
+    ) -> Result<NextRouter, RouterError> {
+        let tables = Arc::new(Tables::new(&config, &self.routing.ports, &addresses, &kernel, memory)?);
+        Ok(NextRouter { config, addresses, kernel, tables })
+    }
+
+    /// The kernel's ends of the ports to it, to be followed.
+    pub(super) fn kernel_interfaces(&self) -> Vec<KernelInterface> {
+        self.routing.kernel.clone()
     }
 
     pub(super) fn publish(&mut self, next: NextRouter) {
-        let NextRouter { config, addresses, tables } = next;
-        (self.config, self.addresses) = (config, addresses);
+        let NextRouter { config, addresses, kernel, tables } = next;
+        (self.config, self.addresses, self.kernel) = (config, addresses, kernel);
         self.tables.push(tables);
     }
 

@@ -9,6 +9,7 @@ use crate::forwarding::Wire;
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Function, NetworkFunction, Registry};
 use crate::headers::MacAddress;
+use crate::kernel::KernelState;
 use crate::neighbours::Neighbours;
 use crate::report::{Balance, Report};
 use crate::router::{PortFacts, Router, RouterConfig, Tables};
@@ -198,7 +199,7 @@ impl Trial {
         }
         let facts: Vec<_> = macs.iter().map(|mac| PortFacts { mac: *mac, mtu: 1500 }).collect();
         let addresses: Vec<Prefix> = addresses.iter().map(|text| text.parse().expect("a prefix")).collect();
-        let tables = Tables::new(&config, &facts, &addresses, &self.pool.memory());
+        let tables = Tables::new(&config, &facts, &addresses, &KernelState::default(), &self.pool.memory());
         let tables = Arc::new(tables.unwrap_or_else(|error| panic!("{error}")));
         let mut owner = Some(Neighbours::new(config.neighbours.clone(), HashKey::random()));
         let neighbours = owner.as_ref().map(|owner| Arc::clone(owner.table())).expect("there is an owner");
