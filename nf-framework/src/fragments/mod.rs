@@ -101,7 +101,7 @@ impl Fragments {
         };
         for mut packet in arrived.drain() {
             packet.set_annotation(None);
-            match Piece::of_frame(packet.data(), side) {
+            match Piece::of_frame(packet.data(), side, packet.stripped_vlan()) {
                 None => go_on(packet),
                 Some(Err(reason)) => discard(packet, reason, counters),
                 Some(Ok(piece)) => table.take(&piece, packet, now, &mut |mut packet, outcome| match outcome {

@@ -48,7 +48,7 @@ pub(crate) struct Interface {
 
 /// Where packets are sent to: a router, on an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NextHop {
+pub(crate) struct Gateway {
     pub(crate) interface: u16,
     pub(crate) address: IpAddr,
 }
@@ -122,7 +122,7 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Tables {
     pub(crate) interfaces: Vec<Interface>,
-    pub(crate) next_hops: Vec<NextHop>,
+    pub(crate) next_hops: Vec<Gateway>,
     v4: Trie,
     v6: Trie,
     /// By side: the interface of frames without a tag, and of each VLAN.
@@ -317,7 +317,7 @@ fn is_forwarded(prefix: Prefix) -> bool {
     !is_link_local(prefix.address()) && !prefix.address().is_multicast()
 }
 
-fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<NextHop>) -> Option<Way> {
+fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<Gateway>) -> Option<Way> {
     let interface = |place: u16| of_kernel.get(usize::from(place)).copied();
     match route.next_hop {
         KernelNextHop::Blackhole => Some(Way::Blackhole),
@@ -325,13 +325,13 @@ fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<NextHo
         KernelNextHop::Prohibited => Some(Way::Prohibited),
         KernelNextHop::Link { interface: place } => Some(Way::Connected(interface(place)?)),
         KernelNextHop::Gateway { interface: place, address } => {
-            by_next_hop(NextHop { interface: interface(place)?, address }, next_hops)
+            by_next_hop(Gateway { interface: interface(place)?, address }, next_hops)
         }
     }
 }
 
 /// By a next hop, which may be known; `None` if there are too many.
-fn by_next_hop(hop: NextHop, next_hops: &mut Vec<NextHop>) -> Option<Way> {
+fn by_next_hop(hop: Gateway, next_hops: &mut Vec<Gateway>) -> Option<Way> {
     let position = next_hops.iter().position(|known| *known == hop).unwrap_or(next_hops.len());
     let index = u16::try_from(position).ok()?;
     if position == next_hops.len() {
@@ -467,7 +467,7 @@ fn link_local(mac: MacAddress) -> InterfaceAddress {
 fn route_way(
     (index, route, earlier): (usize, &RouteConfig, &[RouteConfig]),
     interfaces: &[Interface],
-    next_hops: &mut Vec<NextHop>,
+    next_hops: &mut Vec<Gateway>,
 ) -> Result<Way, Invalid> {
     let invalid = |key: &str, message: String| Invalid::new(format!("routes[{index}].{key}"), message);
     let named = |name: &String| {
@@ -509,7 +509,7 @@ fn route_way(
                     return Err(invalid("via", message));
                 }
             };
-            let hop = NextHop { interface, address: via };
+            let hop = Gateway { interface, address: via };
             by_next_hop(hop, next_hops).ok_or_else(|| invalid("via", "more than 65536 next hops".to_owned()))
         }
         _ => Err(invalid(

@@ -359,7 +359,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     chain.forwarding = match (forwarding, &routing) {
         (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
         (Some(ForwardingKind::Router), Some(routing)) => {
-            Some(Box::new(routing.router(setup.index, to_first, chain.len())))
+            Some(Box::new(routing.router(setup.index, to_first, setup.next_hops(), chain.len())))
         }
         _ => None,
     };

@@ -208,7 +208,15 @@ impl Trial {
             pipeline.outside = last;
             let (tables, neighbours, functions) = (Arc::clone(&tables), Arc::clone(&neighbours), pipeline.chain.len());
             let errors = config.icmp_errors_per_second;
-            let router = Router::new(tables, neighbours, owner.take(), to_first.take(), functions, errors);
+            let router = Router::new(
+                tables,
+                neighbours,
+                owner.take(),
+                to_first.take(),
+                self.registry.next_hops.clone(),
+                functions,
+                errors,
+            );
             pipeline.chain.forwarding = Some(Box::new(router));
         }
         self
