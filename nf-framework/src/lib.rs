@@ -61,6 +61,7 @@ mod kernel;
 mod mailbox;
 mod neighbours;
 mod next_hop;
+mod partial_checksums;
 mod report;
 mod router;
 mod runtime;
