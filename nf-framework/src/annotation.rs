@@ -89,7 +89,7 @@ mod tests {
             ];
             for ports in ports {
                 for next_hop in [None, Some(0), Some(0x8001), Some(0xffff)] {
-                    let annotation = Annotation { ports, next_hop };
+                    let annotation = Annotation { ports, next_hop: next_hop.map(NextHop) };
                     annotation.write(&mut packet);
                     assert_eq!(Annotation::of(&packet), annotation);
                 }
