@@ -710,3 +710,47 @@ fn a_next_hop_that_a_function_has_chosen_gets_the_packet_as_it_is() {
         trial.check_for_leaks();
     });
 }
+
+/// Leaves no room before a packet.
+struct Front;
+
+impl PacketFunction for Front {
+    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        let room = packet.headroom();
+        packet.prepend(room).unwrap();
+        packet.data_mut().copy_within(room.., 0);
+        assert!(packet.trim(room));
+        Verdict::Next
+    }
+}
+
+#[test]
+fn a_packet_without_room_for_its_tag_is_dropped() {
+    lab(|lab| {
+        let text = ROUTER.replace("side = \"outside\"", "side = \"outside\"\nvlan = 7");
+        let mut trial = lab.trial(|_| Front.into()).with_router(&text, &[]);
+        trial.advance(Duration::ZERO);
+        let mut hello = hello(PEER, PEER4.into(), OUTSIDE4.into());
+        hello.splice(12..12, [0x81, 0, 0, 7]);
+        assert_eq!(trial.send(Direction::Inbound, &[hello]).outside.len(), 1);
+        let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, PEER4).udp(1, 2));
+        assert_eq!(outcome.dropped, [("no-headroom".to_owned(), 1)].into());
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn a_packet_that_cannot_be_fragmented_for_want_of_packets_is_dropped() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let mut all: Vec<Mbuf> = std::iter::from_fn(|| lab.pool.alloc()).collect();
+        // One to arrive in.
+        drop(all.pop());
+        let big = from_host().ipv4(HOST4, FAR4).udp(1, 2).payload(&[7; 1450]);
+        let outcome = send(&mut trial, Direction::Outbound, &big);
+        assert_eq!(outcome, Outcome { dropped: [("no-buffers".to_owned(), 1)].into(), ..Outcome::default() });
+        drop(all);
+        trial.check_for_leaks();
+    });
+}
