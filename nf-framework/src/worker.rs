@@ -101,7 +101,7 @@ impl Pipeline {
     }
 
     /// Sends what the kernel has sent.
-    fn host_sent(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
+    pub(crate) fn host_sent(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
         if let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.host_sent(batch, port);
         }

@@ -754,3 +754,63 @@ fn a_packet_that_cannot_be_fragmented_for_want_of_packets_is_dropped() {
         trial.check_for_leaks();
     });
 }
+
+/// The kernel stands on the outside link, and has an address of its own there.
+fn with_kernel() -> String {
+    ROUTER.replace("mtu = 1400", "mtu = 1400\nhost = 'net_tap2'")
+}
+
+#[test]
+fn the_kernel_gets_what_is_for_the_router_itself_and_nothing_else() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(&with_kernel(), &["198.51.100.77"]);
+        introduce(&mut trial);
+        let multicast = [1, 0, 0x5e, 0, 0, 5];
+        for (what, frame) in [
+            ("TCP to an address of ours", from_peer().ipv4(PEER4, OUTSIDE4).tcp(1, 22)),
+            ("UDP", from_peer().ipv4(PEER4, OUTSIDE4).udp(1, 53)),
+            ("to the other link's address", from_peer().ipv4(PEER4, OWN4).tcp(1, 22)),
+            ("IPv6", from_peer().ipv6(PEER6, OUTSIDE6).tcp(1, 22)),
+            ("a fragment", from_peer().ipv4(PEER4, OUTSIDE4).udp(1, 2).payload(&[0; 16]).fragment(0, true)),
+            ("an error", from_peer().ipv4(PEER4, OUTSIDE4).icmp(3, 4, [0; 4]).payload(&[0x45; 28])),
+            ("a group", from_peer().ethernet(PEER.0, multicast).ipv4(PEER4, [224, 0, 0, 5]).protocol(89)),
+            ("everybody", from_peer().ethernet(PEER.0, [255; 6]).ipv4(PEER4, [255; 4]).udp(67, 68)),
+            ("the link's broadcast address", from_peer().ipv4(PEER4, [198, 51, 100, 255]).udp(1, 2)),
+            ("another protocol", from_peer().ethernet(PEER.0, multicast).ether_type(0x88cc)),
+            ("a function's address that none has taken", from_peer().ipv4(PEER4, [198, 51, 100, 77]).tcp(1, 22)),
+        ] {
+            let outcome = send(&mut trial, Direction::Inbound, &frame);
+            assert_eq!(outcome, Outcome { host: vec![frame.build()], ..Outcome::default() }, "{what}");
+        }
+        // It is not on the inside link.
+        let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, OWN4).tcp(1, 22));
+        assert_eq!(outcome.dropped, [("no-listener".to_owned(), 1)].into());
+        // Ping is answered here.
+        let outcome = send(&mut trial, Direction::Inbound, &from_peer().ipv4(PEER4, OUTSIDE4).icmp_echo_request(1, 2));
+        assert_eq!((outcome.outside.len(), outcome.host.len()), (1, 0));
+        // An answer of a neighbour's is for both of us.
+        let answer = from_peer().arp_reply(PEER4, OUTSIDE4).build();
+        let outcome = trial.send(Direction::Inbound, std::slice::from_ref(&answer));
+        assert_eq!((outcome.host, outcome.consumed), (vec![answer], 1));
+        // What the kernel sends leaves as it is.
+        let said = Frame::new().ethernet(Trial::OUTSIDE_MAC.0, PEER.0).ipv4(OUTSIDE4, PEER4).tcp(22, 1).build();
+        let outcome = trial.send_from_host(std::slice::from_ref(&said));
+        assert_eq!(outcome, Outcome { outside: vec![said], ..Outcome::default() });
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn the_kernel_is_in_its_interfaces_vlan() {
+    lab(|lab| {
+        let text = with_kernel().replace("host = ", "vlan = 7\nhost = ");
+        let mut trial = lab.trial(|_| Chain::new()).with_router(&text, &[]);
+        trial.advance(Duration::ZERO);
+        let frame = from_peer().ipv4(PEER4, OUTSIDE4).tcp(1, 22);
+        let outcome = send(&mut trial, Direction::Inbound, &frame.clone().vlan(7));
+        assert_eq!(outcome, Outcome { host: vec![frame.build()], ..Outcome::default() });
+        let outcome = trial.send_from_host(&[frame.build()]);
+        assert_eq!(outcome, Outcome { outside: vec![frame.vlan(7).build()], ..Outcome::default() });
+        trial.check_for_leaks();
+    });
+}

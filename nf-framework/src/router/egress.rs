@@ -79,7 +79,11 @@ impl Router {
             Way::None => return self.refused(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
             Way::Prohibited => return self.refused(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
             Way::Blackhole => return Departure::Refused(DropReason::BLACKHOLE),
-            Way::Own | Way::Function => return Departure::Refused(DropReason::NO_LISTENER),
+            // No function has taken it.
+            Way::Own | Way::Function => {
+                let host = self.host_of(self.came_in_by(packet, cx.direction()));
+                return host.map_or(Departure::Refused(DropReason::NO_LISTENER), Departure::By);
+            }
             Way::Martian => return Departure::Refused(DropReason::MARTIAN),
             Way::Multicast => return Departure::Refused(DropReason::MULTICAST),
             Way::Broadcast => return Departure::Refused(DropReason::BROADCAST),

@@ -201,7 +201,7 @@ impl Router {
         })
     }
 
-    fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
+    pub(super) fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
         self.tables.interface(interface?)?.host
     }
 
