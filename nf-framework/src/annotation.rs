@@ -1,5 +1,6 @@
 //! What goes with a packet beside its bytes.
 
+use crate::next_hop::NextHop;
 use crate::steering::Ports;
 use dpdk_rs::Mbuf;
 
@@ -17,7 +18,7 @@ pub struct Annotation {
     /// header says it.
     pub ports: Option<Ports>,
     /// Where to send the packet instead of where its destination leads.
-    pub next_hop: Option<u16>,
+    pub next_hop: Option<NextHop>,
 }
 
 /// The 64 bits: 16 each for source port, destination port and next hop, from the lowest up; and
@@ -52,7 +53,7 @@ impl Annotation {
             0 => None,
             _ => Some(Ports::None),
         };
-        Self { ports, next_hop: (bits & NEXT_HOP != 0).then(|| field(32)) }
+        Self { ports, next_hop: (bits & NEXT_HOP != 0).then(|| NextHop(field(32))) }
     }
 
     #[inline]
@@ -63,7 +64,7 @@ impl Annotation {
             Some(Ports::Identifier(identifier)) => PORTS | IDENTIFIER | u64::from(identifier),
             Some(Ports::None) => PORTS | NO_PORTS,
         };
-        ports | self.next_hop.map_or(0, |next_hop| NEXT_HOP | u64::from(next_hop) << 32)
+        ports | self.next_hop.map_or(0, |next_hop| NEXT_HOP | u64::from(next_hop.0) << 32)
     }
 }
 
@@ -88,7 +89,7 @@ mod tests {
             ];
             for ports in ports {
                 for next_hop in [None, Some(0), Some(0x8001), Some(0xffff)] {
-                    let annotation = Annotation { ports, next_hop };
+                    let annotation = Annotation { ports, next_hop: next_hop.map(NextHop) };
                     annotation.write(&mut packet);
                     assert_eq!(Annotation::of(&packet), annotation);
                 }

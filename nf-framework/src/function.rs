@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::context::{Context, Direction};
 use crate::counters::Counter;
+use crate::next_hop::NextHops;
 use crate::steering::{Affinity, Steering, Tuple};
 use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
 use dpdk_rs::{Lcore, Mbuf, Memory, Mempool};
@@ -208,6 +209,13 @@ pub struct WorkerSetup {
 }
 
 impl WorkerSetup {
+    /// Where functions can send packets to whatever their destination. To be kept by an instance
+    /// whose policies name others later.
+    #[must_use]
+    pub fn next_hops(&self) -> NextHops {
+        self.registry.next_hops.clone()
+    }
+
     /// Which worker this is, from 0.
     #[must_use]
     pub fn index(&self) -> usize {
@@ -273,6 +281,7 @@ impl WorkerSetup {
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) drop_reasons: DropReasons,
+    pub(crate) next_hops: NextHops,
     counters: Mutex<Vec<NamedCounter>>,
 }
 
@@ -286,7 +295,7 @@ struct NamedCounter {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { drop_reasons: DropReasons::built_in(), counters: Mutex::default() }
+        Self { drop_reasons: DropReasons::built_in(), next_hops: NextHops::default(), counters: Mutex::default() }
     }
 }
 

@@ -60,6 +60,8 @@ pub mod headers;
 mod kernel;
 mod mailbox;
 mod neighbours;
+mod next_hop;
+mod partial_checksums;
 mod report;
 mod router;
 mod runtime;
@@ -92,6 +94,7 @@ pub use kernel::{
 };
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
+pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{

@@ -10,6 +10,7 @@ use crate::counters::{WorkerCounters, bump};
 use crate::fragments::Fragments;
 use crate::function::Budget;
 use crate::mailbox::Mailbox;
+use crate::partial_checksums;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::verdict::{DropReason, PortIx, Verdict};
@@ -100,7 +101,7 @@ impl Pipeline {
     }
 
     /// Sends what the kernel has sent.
-    fn host_sent(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
+    pub(crate) fn host_sent(&mut self, batch: &mut Batch, port: PortIx, out: &mut impl Transmit) {
         if let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.host_sent(batch, port);
         }
@@ -373,6 +374,8 @@ pub(crate) struct WorkerPort {
     pub(crate) queues: Option<QueuePair>,
     pub(crate) to_sender: Option<Producer>,
     pub(crate) role: Role,
+    /// Whether its driver hands over packets whose checksums are to be completed.
+    pub(crate) partial_checksums: bool,
     pub(crate) refused: u64,
 }
 
@@ -456,6 +459,9 @@ impl Worker {
             idle = false;
             bump(&self.pipeline.counters.ports[index].received, received as u64);
             let role = port.role;
+            if port.partial_checksums {
+                partial_checksums::complete(&mut self.batch);
+            }
             let out = &mut Queues(&mut self.ports);
             match role {
                 Role::Side(direction) => self.pipeline.arrive(&mut self.batch, direction, now, out),

@@ -3,7 +3,10 @@
 
 use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, MacAddress, Network, Transport};
 use nf_framework::testing::{Frame, Outcome, Trial, lab};
-use nf_framework::{Chain, Context, Direction, DropReason, Mbuf, PacketFunction, Then, Verdict};
+use nf_framework::{
+    Affinity, Annotation, Chain, Context, Direction, DropReason, Mbuf, NextHop, PacketFunction, Then, Verdict,
+    WorkerSetup,
+};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -100,14 +103,20 @@ fn introduce(trial: &mut Trial) {
     trial.advance(Duration::from_secs(3));
 }
 
-fn with_router<T: Send + 'static>(test: impl FnOnce(&mut Trial) -> T + Send + 'static) -> T {
-    lab(|lab| {
-        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
-        introduce(&mut trial);
-        let result = test(&mut trial);
-        trial.check_for_leaks();
-        result
-    })
+/// On one worker, and on two with every packet at the wrong one: what comes out is the same.
+fn with_router(test: impl Fn(&mut Trial) + Send + Copy + 'static) {
+    for workers in [1, 2] {
+        lab(move |lab| {
+            let trial = match workers {
+                1 => lab.trial(|_| Chain::new()),
+                _ => lab.trial_at_wrong_workers(workers, Affinity::Flow, |_| Chain::new()),
+            };
+            let mut trial = trial.with_router(ROUTER, &[]);
+            introduce(&mut trial);
+            test(&mut trial);
+            trial.check_for_leaks();
+        });
+    }
 }
 
 fn from_host() -> Frame {
@@ -134,6 +143,7 @@ fn a_packet_goes_to_its_next_hop_with_one_hop_less() {
     with_router(|trial| {
         let v4 = |to, hops| from_host().ipv4(HOST4, to).time_to_live(hops).udp(1, 2).payload(b"hello");
         let v6 = |to, hops| from_host().ipv6(HOST6, to).hop_limit(hops).udp(1, 2).payload(b"hello");
+        let whole = |hops| v4(PEER4, hops).payload(b"multiple").identification(hops.into());
         let gone = |from: MacAddress, to: MacAddress, frame: Frame| frame.ethernet(from.0, to.0).build();
         let out = Trial::OUTSIDE_MAC;
         for (what, frame, expected) in [
@@ -147,7 +157,7 @@ fn a_packet_goes_to_its_next_hop_with_one_hop_less() {
                 v4(PEER4, 9).ipv4_options(&[7, 7, 4, 0, 0, 0, 0, 0]),
                 gone(out, PEER, v4(PEER4, 8).ipv4_options(&[7, 7, 4, 0, 0, 0, 0, 0])),
             ),
-            ("a fragment", v4(PEER4, 9).fragment(0, true), gone(out, PEER, v4(PEER4, 8).fragment(0, true))),
+            ("a fragment", whole(9).fragment(0, true), gone(out, PEER, whole(8).identification(9).fragment(0, true))),
         ] {
             let outcome = send(trial, Direction::Outbound, &frame);
             assert_eq!(outcome, Outcome { outside: vec![expected], ..Outcome::default() }, "{what}");
@@ -308,15 +318,13 @@ fn the_sender_is_told_why_and_sees_what_it_sent() {
 }
 
 #[test]
-fn nobody_is_told_about_errors_later_fragments_groups_and_nobodies() {
+fn nobody_is_told_about_errors() {
     with_router(|trial| {
         let v4 = || from_host().ipv4(HOST4, [8, 8, 8, 8]);
         let v6 = || from_host().ipv6(HOST6, FAR6).hop_limit(1);
         for (what, frame, reason) in [
             ("an error", v4().icmp(3, 1, [0; 4]).payload(&[0x45; 28]), "no-route"),
-            ("a later fragment", v4().udp(1, 2).payload(&[0; 64]).fragment(8, false), "no-route"),
             ("an IPv6 error", v6().icmpv6(1, 0, [0; 4]).payload(&[0x60; 48]), "ttl-expired"),
-            ("a later IPv6 fragment", v6().udp(1, 2).payload(&[0; 64]).fragment(8, false), "ttl-expired"),
             ("an unknown error", v6().icmpv6(100, 0, [0; 4]), "ttl-expired"),
         ] {
             let outcome = send(trial, Direction::Outbound, &frame);
@@ -331,6 +339,22 @@ fn nobody_is_told_about_errors_later_fragments_groups_and_nobodies() {
             let outcome = send(trial, Direction::Outbound, &frame);
             assert_eq!(outcome.inside.len(), 1, "{what}: {outcome:?}");
         }
+    });
+}
+
+/// Without virtual reassembly, which would have them wait for their first ones.
+#[test]
+fn nobody_is_told_about_later_fragments() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let v4 = from_host().ipv4(HOST4, [8, 8, 8, 8]).udp(1, 2).payload(&[0; 64]).fragment(8, false);
+        let v6 = from_host().ipv6(HOST6, FAR6).hop_limit(1).udp(1, 2).payload(&[0; 64]).fragment(8, false);
+        for (frame, reason) in [(v4, "no-route"), (v6, "ttl-expired")] {
+            let outcome = send(&mut trial, Direction::Outbound, &frame);
+            assert_eq!(outcome, Outcome { dropped: [(reason.to_owned(), 1)].into(), ..Outcome::default() });
+        }
+        trial.check_for_leaks();
     });
 }
 
@@ -432,14 +456,20 @@ fn hairpin(frame: &[u8]) -> bool {
     frame[30..34] == [198, 51, 100, 77]
 }
 
-fn with_nat<T: Send + 'static>(test: impl FnOnce(&mut Trial) -> T + Send + 'static) -> T {
-    lab(|lab| {
-        let mut trial = lab.trial(|_| Seen(0).then(Translate)).with_router(ROUTER, &["198.51.100.77"]);
-        introduce(&mut trial);
-        let result = test(&mut trial);
-        trial.check_for_leaks();
-        result
-    })
+fn with_nat(test: impl Fn(&mut Trial) + Send + Copy + 'static) {
+    for workers in [1, 2] {
+        lab(move |lab| {
+            let make = |_: &mut WorkerSetup| Seen(0).then(Translate);
+            let trial = match workers {
+                1 => lab.trial(make),
+                _ => lab.trial_at_wrong_workers(workers, Affinity::InsideHost, make),
+            };
+            let mut trial = trial.with_router(ROUTER, &["198.51.100.77"]);
+            introduce(&mut trial);
+            test(&mut trial);
+            trial.check_for_leaks();
+        });
+    }
 }
 
 #[test]
@@ -580,10 +610,10 @@ addresses = ["10.0.0.1/24"]
 fn on_one_port_the_vlan_tells_the_sides_apart() {
     for workers in [1, 2] {
         lab(move |lab| {
-            let make = |_: &mut nf_framework::WorkerSetup| Chain::from(Seen(0));
+            let make = |_: &mut WorkerSetup| Chain::from(Seen(0));
             let trial = match workers {
                 1 => lab.trial(make),
-                _ => lab.trial_at_wrong_workers(workers, nf_framework::Affinity::InsideHost, make),
+                _ => lab.trial_at_wrong_workers(workers, Affinity::InsideHost, make),
             };
             let mut trial = trial.with_router_on_one_port(ONE_ARMED, &[]);
             trial.advance(Duration::ZERO);
@@ -637,5 +667,150 @@ fn n17_a_packet_that_may_be_fragmented_leaves_in_order() {
         // 1400 octets less the header, in units of 8.
         let expected = Outcome { outside: gone.build_fragments(1376), consumed: 1, ..Outcome::default() };
         assert_eq!(outcome, expected);
+    });
+}
+
+/// Sends packets to this port to a backend, which has the service's address itself.
+struct ToOne(NextHop);
+
+impl PacketFunction for ToOne {
+    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        if packet.data()[36..38] == [0, 80] {
+            Annotation { next_hop: Some(self.0), ..Annotation::of(packet) }.write(packet);
+        }
+        Verdict::Next
+    }
+}
+
+#[test]
+fn a_next_hop_that_a_function_has_chosen_gets_the_packet_as_it_is() {
+    for backend in [IpAddr::from(NEXT4), IpAddr::from(NEXT6)] {
+        lab(move |lab| {
+            let make = |worker: &mut WorkerSetup| ToOne(worker.next_hops().at(backend).unwrap()).into();
+            let mut trial = lab.trial(make).with_router(ROUTER, &["203.0.113.80/32"]);
+            introduce(&mut trial);
+            let frame = from_host().ipv4(HOST4, [203, 0, 113, 80]).time_to_live(64).tcp(1000, 80);
+            let outcome = send(&mut trial, Direction::Outbound, &frame);
+            let expected = frame.clone().ethernet(Trial::OUTSIDE_MAC.0, NEXT.0).time_to_live(63).build();
+            assert_eq!(outcome, Outcome { outside: vec![expected], ..Outcome::default() });
+            // To the service's address, which nobody else has.
+            let other = from_host().ipv4(HOST4, [203, 0, 113, 80]).tcp(1000, 81);
+            let outcome = send(&mut trial, Direction::Outbound, &other);
+            assert_eq!(outcome.dropped, [("no-listener".to_owned(), 1)].into());
+            trial.check_for_leaks();
+        });
+    }
+    // One that is nobody's neighbour.
+    lab(|lab| {
+        let make = |worker: &mut WorkerSetup| ToOne(worker.next_hops().at(IpAddr::from([9, 9, 9, 9])).unwrap()).into();
+        let mut trial = lab.trial(make).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, FAR4).tcp(1000, 80));
+        assert_eq!(outcome.dropped, [("no-route".to_owned(), 1)].into());
+        trial.check_for_leaks();
+    });
+}
+
+/// Leaves no room before a packet.
+struct Front;
+
+impl PacketFunction for Front {
+    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        let room = packet.headroom();
+        packet.prepend(room).unwrap();
+        packet.data_mut().copy_within(room.., 0);
+        assert!(packet.trim(room));
+        Verdict::Next
+    }
+}
+
+#[test]
+fn a_packet_without_room_for_its_tag_is_dropped() {
+    lab(|lab| {
+        let text = ROUTER.replace("side = \"outside\"", "side = \"outside\"\nvlan = 7");
+        let mut trial = lab.trial(|_| Front.into()).with_router(&text, &[]);
+        trial.advance(Duration::ZERO);
+        let mut hello = hello(PEER, PEER4.into(), OUTSIDE4.into());
+        hello.splice(12..12, [0x81, 0, 0, 7]);
+        assert_eq!(trial.send(Direction::Inbound, &[hello]).outside.len(), 1);
+        let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, PEER4).udp(1, 2));
+        assert_eq!(outcome.dropped, [("no-headroom".to_owned(), 1)].into());
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn a_packet_that_cannot_be_fragmented_for_want_of_packets_is_dropped() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let mut all: Vec<Mbuf> = std::iter::from_fn(|| lab.pool.alloc()).collect();
+        // One to arrive in.
+        drop(all.pop());
+        let big = from_host().ipv4(HOST4, FAR4).udp(1, 2).payload(&[7; 1450]);
+        let outcome = send(&mut trial, Direction::Outbound, &big);
+        assert_eq!(outcome, Outcome { dropped: [("no-buffers".to_owned(), 1)].into(), ..Outcome::default() });
+        drop(all);
+        trial.check_for_leaks();
+    });
+}
+
+/// The kernel stands on the outside link, and has an address of its own there.
+fn with_kernel() -> String {
+    ROUTER.replace("mtu = 1400", "mtu = 1400\nhost = 'net_tap2'")
+}
+
+#[test]
+fn the_kernel_gets_what_is_for_the_router_itself_and_nothing_else() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(&with_kernel(), &["198.51.100.77"]);
+        introduce(&mut trial);
+        let multicast = [1, 0, 0x5e, 0, 0, 5];
+        for (what, frame) in [
+            ("TCP to an address of ours", from_peer().ipv4(PEER4, OUTSIDE4).tcp(1, 22)),
+            ("UDP", from_peer().ipv4(PEER4, OUTSIDE4).udp(1, 53)),
+            ("to the other link's address", from_peer().ipv4(PEER4, OWN4).tcp(1, 22)),
+            ("IPv6", from_peer().ipv6(PEER6, OUTSIDE6).tcp(1, 22)),
+            ("a fragment", from_peer().ipv4(PEER4, OUTSIDE4).udp(1, 2).payload(&[0; 16]).fragment(0, true)),
+            ("an error", from_peer().ipv4(PEER4, OUTSIDE4).icmp(3, 4, [0; 4]).payload(&[0x45; 28])),
+            ("a group", from_peer().ethernet(PEER.0, multicast).ipv4(PEER4, [224, 0, 0, 5]).protocol(89)),
+            ("everybody", from_peer().ethernet(PEER.0, [255; 6]).ipv4(PEER4, [255; 4]).udp(67, 68)),
+            ("the link's broadcast address", from_peer().ipv4(PEER4, [198, 51, 100, 255]).udp(1, 2)),
+            ("another protocol", from_peer().ethernet(PEER.0, multicast).ether_type(0x88cc)),
+            ("a function's address that none has taken", from_peer().ipv4(PEER4, [198, 51, 100, 77]).tcp(1, 22)),
+        ] {
+            let outcome = send(&mut trial, Direction::Inbound, &frame);
+            assert_eq!(outcome, Outcome { host: vec![frame.build()], ..Outcome::default() }, "{what}");
+        }
+        // It is not on the inside link.
+        let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, OWN4).tcp(1, 22));
+        assert_eq!(outcome.dropped, [("no-listener".to_owned(), 1)].into());
+        // Ping is answered here.
+        let outcome = send(&mut trial, Direction::Inbound, &from_peer().ipv4(PEER4, OUTSIDE4).icmp_echo_request(1, 2));
+        assert_eq!((outcome.outside.len(), outcome.host.len()), (1, 0));
+        // An answer of a neighbour's is for both of us.
+        let answer = from_peer().arp_reply(PEER4, OUTSIDE4).build();
+        let outcome = trial.send(Direction::Inbound, std::slice::from_ref(&answer));
+        assert_eq!((outcome.host, outcome.consumed), (vec![answer], 1));
+        // What the kernel sends leaves as it is.
+        let said = Frame::new().ethernet(Trial::OUTSIDE_MAC.0, PEER.0).ipv4(OUTSIDE4, PEER4).tcp(22, 1).build();
+        let outcome = trial.send_from_host(std::slice::from_ref(&said));
+        assert_eq!(outcome, Outcome { outside: vec![said], ..Outcome::default() });
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn the_kernel_is_in_its_interfaces_vlan() {
+    lab(|lab| {
+        let text = with_kernel().replace("host = ", "vlan = 7\nhost = ");
+        let mut trial = lab.trial(|_| Chain::new()).with_router(&text, &[]);
+        trial.advance(Duration::ZERO);
+        let frame = from_peer().ipv4(PEER4, OUTSIDE4).tcp(1, 22);
+        let outcome = send(&mut trial, Direction::Inbound, &frame.clone().vlan(7));
+        assert_eq!(outcome, Outcome { host: vec![frame.build()], ..Outcome::default() });
+        let outcome = trial.send_from_host(&[frame.build()]);
+        assert_eq!(outcome, Outcome { outside: vec![frame.vlan(7).build()], ..Outcome::default() });
+        trial.check_for_leaks();
     });
 }

@@ -192,7 +192,7 @@ fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "vlan",
             of("vlan = 20", "vlan = 4095"),
-            "FILE:32: [router] interfaces.guests.vlan: 4095 is not from 1 to 4094",
+            "FILE:36: [router] interfaces.guests.vlan: 4095 is not from 1 to 4094",
         ),
         ("same-vlan", of("vlan = 20\n", ""), "the interface \"guests\" already (give each a VLAN of its own)"),
         (
@@ -203,22 +203,22 @@ fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "via",
             of("198.51.100.254", "203.0.113.1"),
-            "FILE:38: [router] routes[0].via: 203.0.113.1 is on no interface's prefix (name the interface that it is on)",
+            "FILE:42: [router] routes[0].via: 203.0.113.1 is on no interface's prefix (name the interface that it is on)",
         ),
         (
             "own",
             of("198.51.100.254", "198.51.100.1"),
-            "FILE:38: [router] routes[0].via: 198.51.100.1 is this router's own address",
+            "FILE:42: [router] routes[0].via: 198.51.100.1 is this router's own address",
         ),
         (
             "family",
             of("198.51.100.254", "2001:db8:2::9"),
-            "FILE:38: [router] routes[0].via: 2001:db8:2::9 is of another IP version than 0.0.0.0/0",
+            "FILE:42: [router] routes[0].via: 2001:db8:2::9 is of another IP version than 0.0.0.0/0",
         ),
         (
             "interface",
             of("interface = \"wan\"", "interface = \"wann\""),
-            "FILE:43: [router] routes[1].interface: there is no interface \"wann\" (there are: guests, lan, wan)",
+            "FILE:47: [router] routes[1].interface: there is no interface \"wann\" (there are: guests, lan, wan)",
         ),
         (
             "both",
@@ -228,7 +228,7 @@ fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "twice",
             of("10.0.0.0/8", "0.0.0.0/0"),
-            "FILE:47: [router] routes[2].to: 0.0.0.0/0 stands in routes[0] already",
+            "FILE:51: [router] routes[2].to: 0.0.0.0/0 stands in routes[0] already",
         ),
     ];
     for (name, text, sentence) in cases {

@@ -10,6 +10,8 @@
 //! packet that it drops. Overlapping fragments end their datagram in both families (RFC 5722), and a
 //! first fragment has all headers in it (RFC 1858, RFC 7112).
 //!
+//! [`split_ipv4`] is for the other end: a packet that is longer than its next link takes.
+//!
 //! This module knows what fragments are, and nothing of flows, workers or policies.
 
 mod config;
@@ -99,7 +101,7 @@ impl Fragments {
         };
         for mut packet in arrived.drain() {
             packet.set_annotation(None);
-            match Piece::of_frame(packet.data(), side) {
+            match Piece::of_frame(packet.data(), side, packet.stripped_vlan()) {
                 None => go_on(packet),
                 Some(Err(reason)) => discard(packet, reason, counters),
                 Some(Ok(piece)) => table.take(&piece, packet, now, &mut |mut packet, outcome| match outcome {

@@ -82,9 +82,16 @@ impl Piece {
     /// The fragment that a frame carries. `None` if it carries none: another packet, a whole one
     /// (an atomic fragment is one, RFC 6946), or one whose lengths cannot be believed, which is for
     /// the functions to refuse as they refuse others of its kind. An error is a fragment that is
-    /// dropped for what it is, whatever comes with it.
-    pub(super) fn of_frame(frame: &[u8], direction: Direction) -> Option<Result<Self, DropReason>> {
-        let (ether_type, vlan, start) = behind_tags(frame)?;
+    /// dropped for what it is, whatever comes with it. `stripped` is a tag that has been taken off.
+    pub(super) fn of_frame(
+        frame: &[u8],
+        direction: Direction,
+        stripped: Option<u16>,
+    ) -> Option<Result<Self, DropReason>> {
+        let (ether_type, mut vlan, start) = behind_tags(frame)?;
+        if let (Some(tag), [outer, inner]) = (stripped, &mut vlan) {
+            (*inner, *outer) = (*outer, (tag & 0x0fff).to_be_bytes());
+        }
         let rest = frame.get(start..)?;
         let source = |version, address| Source { address, version, side: direction as u8, vlan };
         match ether_type {

@@ -202,8 +202,10 @@ impl<P> Table<P> {
     /// Forgets all datagrams and gives back what they hold.
     pub(super) fn clear(&mut self, mut to: impl FnMut(P)) {
         for bucket in 0..self.buckets.len() {
-            for way in (0..WAYS).filter(|way| self.buckets[bucket].tags[*way] != 0).collect::<Vec<_>>() {
-                self.remove(Place { bucket, way }, DropReason::FRAGMENT_EXPIRED, &mut |packet, _| to(packet));
+            for place in (0..WAYS).map(|way| Place { bucket, way }) {
+                if self.tag(place) != 0 {
+                    self.remove(place, DropReason::FRAGMENT_EXPIRED, &mut |packet, _| to(packet));
+                }
             }
         }
     }

@@ -40,7 +40,7 @@ fn part(of: &Frame, offset: u16, octets: usize, more: bool) -> Vec<u8> {
 }
 
 fn piece(frame: &[u8]) -> Piece {
-    Piece::of_frame(frame, IN).expect("a fragment").expect("one that is not dropped at once")
+    Piece::of_frame(frame, IN, None).expect("a fragment").expect("one that is not dropped at once")
 }
 
 fn at(milliseconds: u64) -> Instant {
@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn take(&mut self, frame: &[u8], number: usize) {
-        match Piece::of_frame(frame, IN).expect("a fragment") {
+        match Piece::of_frame(frame, IN, None).expect("a fragment") {
             Err(reason) => self.out.push((number, Outcome::Drop(reason))),
             Ok(piece) => {
                 self.table.take(&piece, number, self.now, &mut |number, outcome| self.out.push((number, outcome)));
@@ -116,11 +116,11 @@ fn only_fragments_are_looked_at_and_none_is_missed() {
     for (description, frame, may_be, is) in cases {
         let bytes = frame.build();
         assert_eq!(may_be_fragment(&bytes), may_be, "{description}");
-        assert_eq!(matches!(Piece::of_frame(&bytes, IN), Some(Ok(_))), is, "{description}");
+        assert_eq!(matches!(Piece::of_frame(&bytes, IN, None), Some(Ok(_))), is, "{description}");
         for cut in 0..bytes.len() {
             // Its lengths cannot be believed.
             let cut = &bytes[..cut];
-            assert!(!is || Piece::of_frame(cut, IN).is_none(), "{description}, cut to {}", cut.len());
+            assert!(!is || Piece::of_frame(cut, IN, None).is_none(), "{description}, cut to {}", cut.len());
         }
     }
 }
@@ -165,7 +165,7 @@ fn f11_a_fragment_that_cannot_be_right_is_dropped_for_what_it_is() {
         ("beyond, by its extension headers", octets(v6().extension(0, &[]).protocol(17), 65520, 8, false), length),
     ];
     for (description, frame, reason) in cases {
-        let found = Piece::of_frame(&frame, IN).expect(description);
+        let found = Piece::of_frame(&frame, IN, None).expect(description);
         assert_eq!(found.err(), reason, "{description}");
     }
     // RFC 7112: what the chain in a first fragment of IPv6 begins with, behind its fragment header.
@@ -177,7 +177,7 @@ fn f11_a_fragment_that_cannot_be_right_is_dropped_for_what_it_is() {
         ("a fragment of a fragment", 44, [17, 0, 0, 1, 0, 0, 0, 9], headers),
     ] {
         let frame = raw6(protocol).payload(&start).fragment(0, true).build();
-        assert_eq!(Piece::of_frame(&frame, IN).expect(description).err(), reason, "{description}");
+        assert_eq!(Piece::of_frame(&frame, IN, None).expect(description).err(), reason, "{description}");
     }
 }
 
@@ -261,7 +261,7 @@ fn n30_fragments_that_have_not_everything_in_common_are_never_joined() {
     ] {
         let mut bench = Bench::new();
         bench.take(&first, 0);
-        let piece = Piece::of_frame(&later, side).unwrap().unwrap();
+        let piece = Piece::of_frame(&later, side, None).unwrap().unwrap();
         bench.table.take(&piece, 1, bench.now, &mut |_, _| panic!("{description}"));
         assert_eq!((bench.out(), bench.table.held()), (vec![on(0)], 1), "{description}");
     }
@@ -280,7 +280,7 @@ fn n30_fragments_that_have_not_everything_in_common_are_never_joined() {
 #[test]
 fn f12_an_atomic_fragment_is_joined_with_nothing() {
     let atomic = v6().identification(1).udp(1000, 53).payload(&[0; 40]).fragment(0, false).build();
-    assert_eq!(Piece::of_frame(&atomic, IN), None);
+    assert_eq!(Piece::of_frame(&atomic, IN, None), None);
 }
 
 #[test]
@@ -573,7 +573,7 @@ fn a_packet_that_has_just_arrived_knows_nothing_of_another_life() {
         let counters = WorkerCounters::new(2, 0);
         let mut fragments = Fragments::new(&FragmentsConfig::default(), HashKey::from_seed(1));
         let (mut batch, whole) = (Batch::with_limit(64), v4().udp(1, 2).build());
-        let stale = Annotation { ports: Some(Ports::Both(3, 4)), next_hop: Some(5) };
+        let stale = Annotation { ports: Some(Ports::Both(3, 4)), next_hop: Some(crate::NextHop(5)) };
         let later = part(&v4(), 48, 8, false);
         for frame in [&whole, &later, &whole] {
             let mut packet = lab.pool.alloc().unwrap();
@@ -691,7 +691,7 @@ proptest! {
         if let Some(place) = bytes.get_mut(14) {
             *place = version;
         }
-        if Piece::of_frame(&bytes, IN).is_some() {
+        if Piece::of_frame(&bytes, IN, None).is_some() {
             prop_assert!(may_be_fragment(&bytes));
         }
     }

@@ -291,6 +291,27 @@ impl Headers<'_> {
         }
     }
 
+    /// Completes the checksum of TCP or UDP if it is that of the pseudo-header alone, not
+    /// complemented, as the kernel leaves it to devices, and says whether that was so. A checksum
+    /// that is right stays, whatever it looks like.
+    pub fn complete_partial_checksum(&mut self) -> bool {
+        let Some(pseudo_header) = self.transport_pseudo_header() else { return false };
+        let (protocol, found, length) = match &self.transport {
+            Transport::Udp(header) => (IpProtocol::UDP, header.checksum.get(), UdpHeader::LENGTH),
+            Transport::Tcp { header, options } => {
+                (IpProtocol::TCP, header.checksum.get(), TcpHeader::LENGTH + options.len())
+            }
+            _ => return false,
+        };
+        let Ok(length) = u32::try_from(length + self.payload.len()) else { return false };
+        let partial = found != 0 && !pseudo_header.sum(protocol, length).checksum() == found;
+        let wrong = partial && matches!(self.verify_checksums(), Err(ChecksumError::Udp | ChecksumError::Tcp));
+        if wrong {
+            self.fill_checksums();
+        }
+        wrong
+    }
+
     /// The pseudo-header, unless not all that the transport's checksum covers is here.
     fn transport_pseudo_header(&self) -> Option<PseudoHeader> {
         match self.network.fragment() {
@@ -599,6 +620,41 @@ mod tests {
             Frame::new().ipv6(A6, B6).extension(60, &[]).icmpv6_echo_request(1, 2),
         ]);
         (kind, bytes(0..80)).prop_map(|(frame, payload)| frame.payload(&payload))
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed_and_a_right_one_stays() {
+        use crate::testing::Frame;
+        let v4 = || Frame::new().ipv4([192, 0, 2, 1], [198, 51, 100, 1]);
+        let v6 = || Frame::new().ipv6([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1], [0x2001, 0xdb8, 0, 2, 0, 0, 0, 2]);
+        for (what, frame, place) in [
+            ("TCP", v4().tcp(1, 2).payload(b"hello"), 34 + 16),
+            ("TCP with options", v4().tcp(1, 2).tcp_options(&[1, 1, 1, 1]).payload(b"hi"), 34 + 16),
+            ("UDP", v4().udp(1, 2).payload(b"hello"), 34 + 6),
+            ("TCP in IPv6", v6().tcp(1, 2).payload(b"hello"), 54 + 16),
+            ("UDP in IPv6", v6().udp(1, 2).payload(b"hello"), 54 + 6),
+        ] {
+            let right = frame.build();
+            let mut frame = right.clone();
+            assert!(!Headers::parse(&mut frame).unwrap().complete_partial_checksum(), "{what}");
+            assert_eq!(frame, right, "{what}");
+            // The sum of the pseudo-header, word by word.
+            let v4 = frame[12] == 8;
+            let (addresses, protocol, start) = if v4 { (26..34, frame[23], 34) } else { (22..54, frame[20], 54) };
+            let mut sum: u32 =
+                frame[addresses].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+            sum += u32::from(protocol) + u32::try_from(frame.len() - start).unwrap();
+            let folded = (sum & 0xffff) + (sum >> 16);
+            let partial = u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+            frame[place..place + 2].copy_from_slice(&partial.to_be_bytes());
+            assert!(Headers::parse(&mut frame).unwrap().complete_partial_checksum(), "{what}");
+            assert_eq!(frame, right, "{what}");
+            // Another wrong one is not ours to mend.
+            frame[place] ^= 0x55;
+            let wrong = frame.clone();
+            assert!(!Headers::parse(&mut frame).unwrap().complete_partial_checksum(), "{what}");
+            assert_eq!(frame, wrong, "{what}");
+        }
     }
 
     proptest! {

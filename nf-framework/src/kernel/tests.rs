@@ -111,6 +111,11 @@ fn what_the_kernel_has_and_gets_is_followed() {
                 "link set tap1 up\naddress add 2001:db8::1/64 dev tap1 nodad\nroute add 2001:db8:7::/48 via 2001:db8::7",
                 &[ours, "2001:db8::1/64 at 1", net, "2001:db8::/64 at 1", "2001:db8:7::/48 via 2001:db8::7 at 1"],
             ),
+            (
+                "route replace 2001:db8:7::/48 via 2001:db8::8",
+                &[ours, "2001:db8::1/64 at 1", net, "2001:db8::/64 at 1", "2001:db8:7::/48 via 2001:db8::8 at 1"],
+            ),
+            ("route del 2001:db8:7::/48", &[ours, "2001:db8::1/64 at 1", net, "2001:db8::/64 at 1"]),
             // Of IPv4 the kernel says no word of routes that go with a link or an address.
             ("route add 198.51.100.0/24 dev tap1\nlink set tap1 down", &[ours, net]),
             ("address del 192.0.2.1/24 dev tap0", &[]),

@@ -438,7 +438,7 @@ mod tests {
         };
         let theirs = body(THEIRS, &mac2);
         let bad = Err(Malformed);
-        let cases: [(&str, Test, Result<Message, Malformed>); 34] = [
+        let cases: [(&str, Test, Result<Message, Malformed>); 35] = [
             ("7.1.1 a solicitation to the group", solicitation(THEIRS, group, &plain), ask(THEIRS, Some(THEM))),
             ("7.1.1 one to us", solicitation(THEIRS, OURS, &body(OURS, &[])), ask(THEIRS, None)),
             ("7.1.1 tagged", solicitation(THEIRS, OURS, &plain).vlan(7), ask(THEIRS, Some(THEM))),
@@ -457,6 +457,11 @@ mod tests {
             (
                 "4.6 an unknown option is skipped",
                 solicitation(THEIRS, group, &body(OURS, &[&[14, 1, 0, 0, 0, 0, 0, 0], &mac1[..]].concat())),
+                ask(THEIRS, Some(THEM)),
+            ),
+            (
+                "4.6 of two addresses the first counts",
+                solicitation(THEIRS, group, &body(OURS, &[&mac1[..], &option(1, US)].concat())),
                 ask(THEIRS, Some(THEM)),
             ),
             (

@@ -67,13 +67,13 @@ fn advertisement(from: u8, target: &str, flags: u8, option: Option<u8>) -> Vec<u
 }
 
 /// What a frame of ours says, read octet by octet.
-fn describe(frame: &[u8]) -> String {
+fn describe(frame: &[u8], us: u8) -> String {
     let station = |octets: &[u8]| match octets {
         [0xff, 0xff, ..] => "all".to_owned(),
         [0x33, 0x33, ..] => "group".to_owned(),
         octets => format!("{:x}", octets[5]),
     };
-    assert_eq!(frame[6..12], mac(US).octets(), "sent from another station");
+    assert_eq!(frame[6..12], mac(us).octets(), "sent from another station");
     let to = station(&frame[..6]);
     if frame[12..14] == [8, 6] {
         assert_eq!((frame.len(), &frame[22..28]), (60, &frame[6..12]));
@@ -101,6 +101,7 @@ fn describe(frame: &[u8]) -> String {
 /// The world around the owner: it writes down what comes out, and counts packets.
 struct Outside<'a> {
     pool: &'a Mempool,
+    us: u8,
     is_empty: bool,
     said: Vec<String>,
     dropped: BTreeMap<&'static str, u64>,
@@ -129,7 +130,7 @@ impl Outlet for Outside<'_> {
 
     fn send(&mut self, interface: u16, frame: Mbuf) {
         let at = if interface == 0 { String::new() } else { format!(" at {interface}") };
-        self.out(describe(frame.data()) + &at);
+        self.out(describe(frame.data(), self.us) + &at);
     }
 
     fn forward(&mut self, _: u16, mac: MacAddress, packet: Mbuf) {
@@ -223,6 +224,7 @@ fn world_of(config: NeighbourConfig, test: impl FnOnce(&mut World<'_>) + Send + 
     lab(move |lab| {
         let outside = Outside {
             pool: lab.pool,
+            us: US,
             is_empty: false,
             said: Vec::new(),
             dropped: BTreeMap::new(),
@@ -541,6 +543,8 @@ fn arp_is_answered_and_learned_from_by_its_rfcs() {
         world(move |world| {
             assert_eq!(world.receive(&frame), said, "{description}");
             assert_eq!(world.state(host), state, "{description}");
+            let others = world.neighbours.table().list().filter(|line| line.address != ip(host)).count();
+            assert_eq!(others, 0, "{description}");
         });
     }
     let known: Vec<Reaction> = vec![
@@ -562,6 +566,27 @@ fn arp_is_answered_and_learned_from_by_its_rfcs() {
             world.receive(&arp_reply(B, host, us));
             assert_eq!(world.receive(&frame), said, "{description}");
             assert_eq!(world.state(host), state, "{description}");
+        });
+    }
+}
+
+#[test]
+fn only_an_answer_to_us_confirms_a_neighbour() {
+    let (host4, host6) = ("192.0.2.2", "2001:db8::2");
+    let cases = [
+        ("to us", host4, arp_reply(B, host4, "192.0.2.1"), Reachable),
+        ("to another", host4, arp_reply(B, host4, "192.0.2.3"), Delay),
+        ("to us", host6, advertisement(B, host6, SOLICITED | OVERRIDE, Some(B)), Reachable),
+        ("to all", host6, advertisement(B, host6, OVERRIDE, Some(B)), Delay),
+    ];
+    for (description, host, frame, state) in cases {
+        world(move |world| {
+            world.resolve(host, 1);
+            assert_eq!(world.receive(&frame), ["forward 1 to bb"], "{description}");
+            assert_eq!(world.state(host), Some((state, Some(B))), "{description}");
+            let ours = advertisement(B, host6, SOLICITED | OVERRIDE, Some(US));
+            assert_eq!(world.receive(&ours), ["1 ignored"], "our station is not a neighbour's");
+            assert_eq!(world.state(host), Some((state, Some(B))), "{description}");
         });
     }
 }
@@ -609,6 +634,7 @@ fn neighbour_discovery_is_answered_and_learned_from_by_its_rfc() {
         ("4862 5.4.3: our own question comes back", duplicate_question(US, us), ignored, None),
         ("a sender of another network", solicitation(B, "2001:db8:9::2", us, Some(B)), ignored, None),
         ("what we have sent ourselves", solicitation(US, host, us, Some(US)), ignored, None),
+        ("who says that our station is its own", solicitation(B, host, us, Some(US)), ignored, None),
         ("7.2.5: an answer without a question is none", advertisement(B, host, 0x60, Some(B)), ignored, None),
         ("7.2.6: an unsolicited one adds nothing", advertisement(B, host, 0x20, Some(B)), ignored, None),
         ("7.1.1: what has come from beyond the link", far, &["1 invalid"], None),
@@ -839,8 +865,14 @@ fn a_full_table_gives_up_who_is_not_needed_and_nobody_else() {
         }
         assert_eq!((130..144).filter(|number| world.state(&host(*number)).is_some()).count(), 14);
         assert_eq!(world.counters().evicted, 6 + 14);
+        assert_eq!(world.resolve(&host(150), 1).len(), 1);
+        assert_eq!(world.pass(3000).last().unwrap(), "unreachable 1");
+        world.receive(&arp_request(151, &host(151), "192.0.2.1"));
+        let is_there = |number: u8| world.state(&host(number)).is_some();
+        assert_eq!((is_there(150), is_there(151)), (false, true), "who does not answer goes before who is not needed");
         // Asking us is answered also where there is no room to learn from it.
-        (130..144).for_each(|number| assert!(table.find(0, ip(&host(number))).is_some()));
+        let everyone: Vec<_> = table.list().collect();
+        everyone.iter().for_each(|line| assert!(table.find(line.interface, line.address).is_some()));
         assert_eq!(world.receive(&arp_request(B, "192.0.2.200", "192.0.2.1")), ["tell bb: 192.0.2.1"]);
         assert_eq!(world.state("192.0.2.200"), None);
     });
@@ -863,6 +895,8 @@ fn who_floods_a_link_with_questions_is_answered_at_a_bounded_rate_and_teaches_no
             assert_eq!(world.neighbours.table().list().count(), 10);
             world.pass(500);
             assert_eq!(flood(world, 150..160), (5, 5));
+            world.set_link(Some(usual_link()));
+            assert_eq!(flood(world, 150..160), (0, 10), "a link that is set again gives no new burst");
             // The other link does not suffer.
             let other = Link::new(mac(US), &[(ip("198.51.100.1"), 24)]);
             world.neighbours.set_link(1, Some(other), world.now, &mut world.outside);
@@ -883,16 +917,17 @@ fn a_link_that_changes_or_goes_takes_its_neighbours_along() {
     fn now_ours() -> Link {
         usual_link().with_services(&["192.0.2.2", "192.0.2.3"].map(|text| text.parse().unwrap()))
     }
-    // description, link, what waited for 192.0.2.3, whether 192.0.2.2 and 2001:db8::2 stay
-    type Row = (&'static str, fn() -> Option<Link>, &'static [&'static str], [bool; 2]);
+    // description, link, what waited for 192.0.2.3, whether 192.0.2.2 and 2001:db8::2 stay, how
+    // many addresses are announced
+    type Row = (&'static str, fn() -> Option<Link>, &'static [&'static str], [bool; 2], usize);
     let rows: [Row; 5] = [
-        ("the same", || Some(usual_link()), &[], [true, true]),
-        ("another IPv4 network", || Some(other_network()), &["unreachable 9"], [false, true]),
-        ("another MAC address", || Some(other_station()), &["unreachable 9"], [false, false]),
-        ("addresses that are ours now", || Some(now_ours()), &["unreachable 9"], [false, true]),
-        ("none", || None, &["unreachable 9"], [false, false]),
+        ("the same", || Some(usual_link()), &[], [true, true], 0),
+        ("another IPv4 network", || Some(other_network()), &["unreachable 9"], [false, true], 2),
+        ("another MAC address", || Some(other_station()), &["unreachable 9"], [false, false], 3),
+        ("addresses that are ours now", || Some(now_ours()), &["unreachable 9"], [false, true], 2),
+        ("none", || None, &["unreachable 9"], [false, false], 0),
     ];
-    for (description, link, said, stay) in rows {
+    for (description, link, said, stay, announced) in rows {
         world(move |world| {
             for family in FAMILIES {
                 world.resolve(family.host, 1);
@@ -901,6 +936,10 @@ fn a_link_that_changes_or_goes_takes_its_neighbours_along() {
             world.resolve("192.0.2.3", 9);
             assert_eq!(world.set_link(link()), said, "{description}");
             assert_eq!(FAMILIES.map(|family| world.state(family.host).is_some()), stay, "{description}");
+            world.outside.us = link().map_or(US, |link| link.mac().octets()[5]);
+            let said = world.pass(100);
+            let announces = said.iter().filter(|said| said.starts_with("announce")).count();
+            assert_eq!(announces, announced, "{description}: {said:?}");
             if link().is_none() {
                 assert_eq!(world.receive(&arp_request(B, "192.0.2.2", "192.0.2.1")), ["1 ignored"]);
             }

@@ -3,10 +3,12 @@
 use super::icmp::IcmpError;
 use super::tables::Way;
 use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
+use crate::annotation::Annotation;
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
+use crate::next_hop::NextHop;
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
@@ -56,6 +58,11 @@ impl Router {
             return Departure::Refused(DropReason::NOT_IP);
         };
         let found = &self.found[slot % Burst::CAPACITY];
+        if packet.is_annotated()
+            && let Some(chosen) = Annotation::of(packet).next_hop
+        {
+            return self.address_to(packet, chosen, cx);
+        }
         let known = arrived && found.destination == bits(destination);
         let target = if known { found.target } else { self.tables.find(destination) };
         let (interface, next_hop) = match target.way() {
@@ -72,7 +79,11 @@ impl Router {
             Way::None => return self.refused(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
             Way::Prohibited => return self.refused(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
             Way::Blackhole => return Departure::Refused(DropReason::BLACKHOLE),
-            Way::Own | Way::Function => return Departure::Refused(DropReason::NO_LISTENER),
+            // No function has taken it.
+            Way::Own | Way::Function => {
+                let host = self.host_of(self.came_in_by(packet, cx.direction()));
+                return host.map_or(Departure::Refused(DropReason::NO_LISTENER), Departure::By);
+            }
             Way::Martian => return Departure::Refused(DropReason::MARTIAN),
             Way::Multicast => return Departure::Refused(DropReason::MULTICAST),
             Way::Broadcast => return Departure::Refused(DropReason::BROADCAST),
@@ -87,6 +98,20 @@ impl Router {
         {
             *known = Some(hop);
         }
+        self.write(packet, hop, cx)
+    }
+
+    /// To the next hop that a function has chosen, on the interface that it is a neighbour on.
+    #[inline]
+    fn address_to(&mut self, packet: &mut Mbuf, chosen: NextHop, cx: &mut Context<'_>) -> Departure {
+        let Some(address) = self.chosen.address(chosen) else { return Departure::Refused(DropReason::NO_ROUTE) };
+        let Way::Connected(interface) = self.tables.find(address).way() else {
+            return Departure::Refused(DropReason::NO_ROUTE);
+        };
+        let Some(mac) = self.neighbours.find(interface, address) else {
+            return Departure::Unresolved(interface, address);
+        };
+        let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
         self.write(packet, hop, cx)
     }
 

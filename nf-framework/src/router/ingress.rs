@@ -4,6 +4,7 @@ use super::egress::of_v4;
 use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
 use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
+use crate::annotation::Annotation;
 use crate::batch::Batch;
 use crate::context::{Context, Direction, Position};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, checksum};
@@ -59,6 +60,7 @@ impl Router {
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             packet.set_marked(false);
+            forget_next_hop(packet);
             match self.look(packet, cx.direction()) {
                 Arrival::V4(destination) => v4.push(slot, destination),
                 Arrival::V6(destination) => v6.push(slot, destination),
@@ -199,7 +201,7 @@ impl Router {
         })
     }
 
-    fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
+    pub(super) fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
         self.tables.interface(interface?)?.host
     }
 
@@ -235,6 +237,14 @@ impl Router {
             }
             None => self.stage(packet, Entrance::arriving(cx.direction()), cx),
         }
+    }
+}
+
+/// Of a packet that was sent before: net_ring hands buffers round as they are.
+#[inline]
+fn forget_next_hop(packet: &mut Mbuf) {
+    if packet.is_annotated() {
+        Annotation { next_hop: None, ..Annotation::of(packet) }.write(packet);
     }
 }
 

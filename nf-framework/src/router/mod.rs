@@ -22,6 +22,7 @@ use crate::forwarding::Forwarding;
 use crate::function::Budget;
 use crate::headers::MacAddress;
 use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
+use crate::next_hop::NextHops;
 use crate::steering::{Entrance, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
@@ -51,6 +52,8 @@ pub(crate) struct Router {
     arrived: bool,
     /// By next hop.
     hops: Vec<Option<Hop>>,
+    /// Those that functions choose.
+    chosen: NextHops,
     /// The generation of the neighbours that `hops` is of.
     hops_of: u64,
     /// Whether the owner of the neighbours knows the interfaces.
@@ -79,6 +82,7 @@ impl Router {
         neighbours: Arc<NeighbourTable>,
         owner: Option<Neighbours>,
         to_owner: Option<Producer>,
+        chosen: NextHops,
         functions: usize,
         errors_per_second: u32,
     ) -> Self {
@@ -95,6 +99,7 @@ impl Router {
             found,
             arrived: false,
             hops,
+            chosen,
             linked: false,
             errors: TokenBucket::new(errors_per_second, errors_per_second.div_ceil(10)),
         }

@@ -48,7 +48,7 @@ pub(crate) struct Interface {
 
 /// Where packets are sent to: a router, on an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NextHop {
+pub(crate) struct Gateway {
     pub(crate) interface: u16,
     pub(crate) address: IpAddr,
 }
@@ -122,7 +122,7 @@ impl Target {
 #[derive(Debug)]
 pub(crate) struct Tables {
     pub(crate) interfaces: Vec<Interface>,
-    pub(crate) next_hops: Vec<NextHop>,
+    pub(crate) next_hops: Vec<Gateway>,
     v4: Trie,
     v6: Trie,
     /// By side: the interface of frames without a tag, and of each VLAN.
@@ -317,7 +317,7 @@ fn is_forwarded(prefix: Prefix) -> bool {
     !is_link_local(prefix.address()) && !prefix.address().is_multicast()
 }
 
-fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<NextHop>) -> Option<Way> {
+fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<Gateway>) -> Option<Way> {
     let interface = |place: u16| of_kernel.get(usize::from(place)).copied();
     match route.next_hop {
         KernelNextHop::Blackhole => Some(Way::Blackhole),
@@ -325,13 +325,13 @@ fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<NextHo
         KernelNextHop::Prohibited => Some(Way::Prohibited),
         KernelNextHop::Link { interface: place } => Some(Way::Connected(interface(place)?)),
         KernelNextHop::Gateway { interface: place, address } => {
-            by_next_hop(NextHop { interface: interface(place)?, address }, next_hops)
+            by_next_hop(Gateway { interface: interface(place)?, address }, next_hops)
         }
     }
 }
 
 /// By a next hop, which may be known; `None` if there are too many.
-fn by_next_hop(hop: NextHop, next_hops: &mut Vec<NextHop>) -> Option<Way> {
+fn by_next_hop(hop: Gateway, next_hops: &mut Vec<Gateway>) -> Option<Way> {
     let position = next_hops.iter().position(|known| *known == hop).unwrap_or(next_hops.len());
     let index = u16::try_from(position).ok()?;
     if position == next_hops.len() {
@@ -467,7 +467,7 @@ fn link_local(mac: MacAddress) -> InterfaceAddress {
 fn route_way(
     (index, route, earlier): (usize, &RouteConfig, &[RouteConfig]),
     interfaces: &[Interface],
-    next_hops: &mut Vec<NextHop>,
+    next_hops: &mut Vec<Gateway>,
 ) -> Result<Way, Invalid> {
     let invalid = |key: &str, message: String| Invalid::new(format!("routes[{index}].{key}"), message);
     let named = |name: &String| {
@@ -509,7 +509,7 @@ fn route_way(
                     return Err(invalid("via", message));
                 }
             };
-            let hop = NextHop { interface, address: via };
+            let hop = Gateway { interface, address: via };
             by_next_hop(hop, next_hops).ok_or_else(|| invalid("via", "more than 65536 next hops".to_owned()))
         }
         _ => Err(invalid(
@@ -530,4 +530,114 @@ pub(crate) fn source(interface: &Interface, v4: bool) -> Option<IpAddr> {
 pub(crate) fn any_source(interfaces: &[Interface], v4: bool) -> Option<IpAddr> {
     let sources = || interfaces.iter().filter_map(|interface| source(interface, v4));
     sources().find(|address| !is_link_local(*address)).or_else(|| sources().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lab;
+
+    const CONFIG: &str = "
+        routes = [
+            { to = '10.0.0.0/8', via = '192.0.2.9' },
+            { to = '10.9.0.0/16', interface = 'wan' },
+        ]
+        [interfaces.lan]
+        side = 'inside'
+        addresses = ['192.0.2.1/24']
+        [interfaces.wan]
+        side = 'outside'
+        addresses = ['198.51.100.1/24']
+        host = 'net_tap2'
+    ";
+
+    fn ways(kernel: KernelState, addresses: &[&str]) -> Vec<Way> {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        lab(move |lab| {
+            let config: RouterConfig = toml::from_str(CONFIG).unwrap();
+            let facts = PortFacts { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+            let tables = Tables::new(&config, &[facts; 2], &[], &kernel, &lab.pool.memory()).unwrap();
+            addresses.into_iter().map(|address| tables.find(address).way()).collect()
+        })
+    }
+
+    const LAN: Way = Way::Connected(0);
+    const WAN: Way = Way::Connected(1);
+
+    #[test]
+    fn the_longest_of_own_addresses_links_and_routes_counts() {
+        let addresses = ["192.0.2.1", "192.0.2.2", "198.51.100.255", "10.1.1.1", "10.9.1.1", "8.8.8.8", "127.0.0.1"];
+        let expected = [Way::Own, LAN, Way::Broadcast, Way::Via(0), WAN, Way::None, Way::Martian];
+        assert_eq!(ways(KernelState::default(), &addresses), expected);
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_the_routers_as_far_as_the_file_does_not_say_otherwise() {
+        let address =
+            |text: &str, prefix_length| KernelAddress { interface: 0, address: text.parse().unwrap(), prefix_length };
+        let route = |prefix: &str, metric, next_hop| KernelRoute { prefix: prefix.parse().unwrap(), metric, next_hop };
+        let gateway = |text: &str| KernelNextHop::Gateway { interface: 0, address: text.parse().unwrap() };
+        let link = KernelNextHop::Link { interface: 0 };
+        let state = KernelState {
+            addresses: vec![
+                address("203.0.113.1", 28),
+                address("2001:db8::1", 64),
+                address("fe80::7", 64),
+                // Of no interface, and of no host.
+                KernelAddress { interface: 7, ..address("9.9.9.9", 24) },
+                address("127.0.0.1", 8),
+            ],
+            routes: vec![
+                route("10.0.0.0/8", 0, gateway("203.0.113.2")),
+                route("172.16.0.0/12", 0, gateway("203.0.113.2")),
+                route("172.16.0.0/12", 1, KernelNextHop::Blackhole),
+                route("172.17.0.0/16", 0, KernelNextHop::Unreachable),
+                route("172.18.0.0/16", 0, KernelNextHop::Prohibited),
+                route("172.19.0.0/16", 0, KernelNextHop::Blackhole),
+                route("172.20.0.0/16", 0, link),
+                route("fe80::/64", 256, link),
+                route("ff00::/8", 256, link),
+                route("2001:db8:9::/48", 0, gateway("fe80::9")),
+            ],
+        };
+        let addresses = [
+            "203.0.113.1",
+            "203.0.113.2",
+            "203.0.113.15",
+            "2001:db8::1",
+            "2001:db8::2",
+            "fe80::7",
+            "fe80::8",
+            "ff02::1",
+            "9.9.9.9",
+            "127.0.0.1",
+            "10.1.1.1",
+            "172.16.0.1",
+            "172.17.0.1",
+            "172.18.0.1",
+            "172.19.0.1",
+            "172.20.0.1",
+            "2001:db8:9::1",
+        ];
+        let expected = [
+            Way::Own,
+            WAN,
+            Way::Broadcast,
+            Way::Own,
+            WAN,
+            Way::Own,
+            Way::LinkLocal,
+            Way::Multicast,
+            Way::None,
+            Way::Martian,
+            Way::Via(0),
+            Way::Via(1),
+            Way::None,
+            Way::Prohibited,
+            Way::Blackhole,
+            WAN,
+            Way::Via(2),
+        ];
+        assert_eq!(ways(state, &addresses), expected);
+    }
 }

@@ -30,6 +30,7 @@ use crate::forwarding::Wire;
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
+use crate::partial_checksums;
 use crate::report::Report;
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::verdict::{DropReason, PortIx};
@@ -212,6 +213,8 @@ impl<'eal> Runtime<'eal> {
         } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let sides = 1 + usize::from(config.ports.outside.is_some());
+        let come_by = |port: &Port| port.info().is_ok_and(|info| partial_checksums::come_by(&info.driver));
+        let partial_checksums: Vec<bool> = ports.iter().map(come_by).collect();
         let clock = Clock::new(eal);
         let in_force = RefCell::new(functions.iter().map(InForce::new).collect());
         let setup = |(index, lcore): (usize, &Lcore)| WorkerSetup {
@@ -264,12 +267,14 @@ impl<'eal> Runtime<'eal> {
             for ((lcore, setup), seat) in lcores.iter().copied().zip(setups.iter()).zip(seats) {
                 let functions = functions.clone();
                 let routing = routing.clone();
+                let partial_checksums = partial_checksums.clone();
                 let plan = Plan {
                     setup: setup.clone(),
                     functions,
                     forwarding,
                     routing,
                     fragments,
+                    partial_checksums,
                     sides,
                     burst,
                     clock,
@@ -326,6 +331,8 @@ struct Plan {
     forwarding: Option<ForwardingKind>,
     routing: Option<Arc<Routing>>,
     fragments: Option<FragmentsConfig>,
+    /// By port: whether its packets' checksums may be partial.
+    partial_checksums: Vec<bool>,
     /// How many of the ports are ends of the chain.
     sides: usize,
     burst: usize,
@@ -337,7 +344,19 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, routing, fragments, sides, burst, clock, seat, trusted } = plan;
+    let Plan {
+        mut setup,
+        functions,
+        forwarding,
+        routing,
+        fragments,
+        partial_checksums,
+        sides,
+        burst,
+        clock,
+        seat,
+        trusted,
+    } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {
@@ -359,7 +378,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     chain.forwarding = match (forwarding, &routing) {
         (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
         (Some(ForwardingKind::Router), Some(routing)) => {
-            Some(Box::new(routing.router(setup.index, to_first, chain.len())))
+            Some(Box::new(routing.router(setup.index, to_first, setup.next_hops(), chain.len())))
         }
         _ => None,
     };
@@ -370,7 +389,13 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let of_sides = [Direction::Outbound, Direction::Inbound].map(Role::Side).into_iter().take(sides);
     let hosts = (0..).map(PortIx).skip(sides).map(Role::Host);
     let ports = queues.into_iter().zip(to_sender).zip(of_sides.chain(hosts));
-    let ports = ports.map(|((queues, to_sender), role)| WorkerPort { queues, to_sender, role, refused: 0 });
+    let ports = ports.zip(partial_checksums).map(|(((queues, to_sender), role), partial_checksums)| WorkerPort {
+        queues,
+        to_sender,
+        role,
+        partial_checksums,
+        refused: 0,
+    });
     let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);

@@ -8,6 +8,7 @@ use crate::classifier::Prefix;
 use crate::headers::MacAddress;
 use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelState};
 use crate::neighbours::{NeighbourTable, Neighbours};
+use crate::next_hop::NextHops;
 use crate::router::{PortFacts, Router, RouterConfig, RouterError, Tables};
 use dpdk_rs::{HashKey, Memory, Port, Producer};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,10 +65,16 @@ impl Routing {
     }
 
     /// The router of a worker, around so many functions.
-    pub(super) fn router(&self, worker: usize, to_owner: Option<Producer>, functions: usize) -> Router {
+    pub(super) fn router(
+        &self,
+        worker: usize,
+        to_owner: Option<Producer>,
+        chosen: NextHops,
+        functions: usize,
+    ) -> Router {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| worker == 0);
         let (tables, neighbours) = (Arc::clone(&self.tables), Arc::clone(&self.neighbours));
-        Router::new(tables, neighbours, owner, to_owner, functions, self.config.icmp_errors_per_second)
+        Router::new(tables, neighbours, owner, to_owner, chosen, functions, self.config.icmp_errors_per_second)
     }
 }
 

@@ -143,6 +143,7 @@ impl Outcome {
     fn followed_by(mut self, later: Self) -> Self {
         self.inside.extend(later.inside);
         self.outside.extend(later.outside);
+        self.host.extend(later.host);
         for (reason, count) in later.dropped {
             *self.dropped.entry(reason).or_default() += count;
         }
@@ -156,7 +157,7 @@ fn differs(case: &Case, outcome: &Outcome) -> String {
     let mut text = format!("{:?} does not hold\n", case.name);
     for (title, what) in [("expected", &case.expected), ("found", outcome)] {
         let _ = writeln!(text, "{title}:");
-        for (port, frames) in [("inside", &what.inside), ("outside", &what.outside)] {
+        for (port, frames) in [("inside", &what.inside), ("outside", &what.outside), ("host", &what.host)] {
             for frame in frames {
                 let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
                 let _ = writeln!(text, "  leaves {port}: {hex}");

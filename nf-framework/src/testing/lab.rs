@@ -36,9 +36,10 @@ impl Lab<'_> {
 
     /// The same chain on several workers, for functions that need what `affinity` says (take what
     /// the function itself says): *every* packet that has an owner arrives at another worker and is
-    /// handed over to it, and one that has none arrives anywhere. What comes out must be what comes
-    /// out of one worker, but for the order of different flows. With [`Affinity::Any`] nothing is
-    /// handed over, and packets arrive at the workers in turn.
+    /// handed over to it, and one that has none arrives anywhere. (A fragment arrives where its
+    /// addresses say, and goes to the owner of its flow.) What comes out must be what comes out of
+    /// one worker ([with fragments](Trial::with_fragments)), but for the order of different flows.
+    /// With [`Affinity::Any`] nothing is handed over, and packets arrive at the workers in turn.
     ///
     /// # Panics
     ///

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 const INSIDE: PortIx = PortIx(0);
 const OUTSIDE: PortIx = PortIx(1);
+/// With two ways to the kernel.
+const PORTS: usize = 4;
 
 /// What became of the packets of one [`Trial::send`] or [`Trial::advance`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Outcome {
     pub inside: Vec<Vec<u8>>,
     /// Frames that left by the outside port, in order.
     pub outside: Vec<Vec<u8>>,
+    /// Frames that went to the kernel beside a router, by the `host` ports of its interfaces.
+    pub host: Vec<Vec<u8>>,
     /// Packets dropped, by the name of the reason.
     pub dropped: BTreeMap<String, u64>,
     /// Packets that functions consumed.
@@ -78,14 +82,15 @@ type Part = (Option<Arc<Steering>>, Links);
 /// What left, and what the ports take.
 #[derive(Debug)]
 struct Ports {
-    sent: [Vec<Vec<u8>>; 2],
+    /// By port.
+    sent: Vec<Vec<Vec<u8>>>,
     full: bool,
     longest: usize,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { sent: Default::default(), full: false, longest: usize::MAX }
+        Self { sent: vec![Vec::new(); PORTS], full: false, longest: usize::MAX }
     }
 }
 
@@ -118,7 +123,7 @@ impl Trial {
         let names = chains.first().map_or(Vec::new(), |(chain, _)| chain.names().map(str::to_owned).collect());
         let (mut lanes, mut counters, mut all_steering) = (Vec::new(), Vec::new(), None);
         for (worker, (mut chain, part)) in chains.into_iter().enumerate() {
-            let of_worker = Arc::new(WorkerCounters::new(2, chain.len()));
+            let of_worker = Arc::new(WorkerCounters::new(PORTS, chain.len()));
             chain.forwarding = Some(Box::new(Wire));
             let mut pipeline = Pipeline::new(chain, (INSIDE, OUTSIDE), pool.clone(), Arc::clone(&of_worker));
             let (steering, links) = part.unzip();
@@ -208,7 +213,15 @@ impl Trial {
             pipeline.outside = last;
             let (tables, neighbours, functions) = (Arc::clone(&tables), Arc::clone(&neighbours), pipeline.chain.len());
             let errors = config.icmp_errors_per_second;
-            let router = Router::new(tables, neighbours, owner.take(), to_first.take(), functions, errors);
+            let router = Router::new(
+                tables,
+                neighbours,
+                owner.take(),
+                to_first.take(),
+                self.registry.next_hops.clone(),
+                functions,
+                errors,
+            );
             pipeline.chain.forwarding = Some(Box::new(router));
         }
         self
@@ -260,6 +273,24 @@ impl Trial {
             lane.pipeline.arrive(&mut self.batch, direction, self.now, &mut self.wire);
         }
         self.take_over();
+        self.outcome()
+    }
+
+    /// Gives the router frames that the kernel sends by its first `host` port.
+    ///
+    /// # Panics
+    ///
+    /// As [`Trial::send`].
+    pub fn send_from_host(&mut self, frames: &[Vec<u8>]) -> Outcome {
+        let port = PortIx(OUTSIDE.0 + 1);
+        let Some(lane) = self.lanes.first_mut() else { return Outcome::default() };
+        for frame in frames {
+            let mut packet = self.pool.alloc().expect("the tests' pool is empty");
+            assert!(packet.set_contents(frame), "a frame of {} bytes does not fit into a packet", frame.len());
+            assert!(self.batch.push(packet).is_ok(), "more than {} frames at once", Burst::CAPACITY);
+        }
+        crate::counters::bump(&self.counters[0].ports[usize::from(port.0)].received, frames.len() as u64);
+        lane.pipeline.host_sent(&mut self.batch, port, &mut self.wire);
         self.outcome()
     }
 
@@ -367,12 +398,17 @@ impl Trial {
         }
         dropped.retain(|_, count| *count > 0);
         let before = std::mem::replace(&mut self.balance, after);
-        let [inside, outside] = std::mem::take(&mut self.wire.sent);
+        let sent = std::mem::replace(&mut self.wire.sent, vec![Vec::new(); PORTS]);
+        let mut sent = sent.into_iter();
+        let mut next = || sent.next().unwrap_or_default();
+        let (inside, outside) = (next(), next());
+        let host = sent.flatten().collect();
         let difference =
             |after: u64, before: u64| i64::try_from(i128::from(after) - i128::from(before)).unwrap_or(i64::MAX);
         Outcome {
             inside,
             outside,
+            host,
             dropped,
             consumed: after.consumed - before.consumed,
             held: difference(after.held, before.held),
