@@ -4,11 +4,12 @@
 use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, MacAddress, Network, Transport};
 use nf_framework::testing::{Frame, Outcome, Trial, lab};
 use nf_framework::{
-    Affinity, Annotation, Chain, Context, Direction, DropReason, Mbuf, NextHop, PacketFunction, Then, Verdict,
-    WorkerSetup,
+    Affinity, Annotation, Chain, Context, Direction, DropReason, Mbuf, NextHop, PacketFunction, Steering, Then, Tuple,
+    Verdict, WorkerSetup,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 const ROUTER: &str = r#"
@@ -587,6 +588,41 @@ fn a_packet_waits_for_its_neighbour_and_its_sender_hears_if_there_is_none() {
         assert_eq!((from, to), (OWN4.into(), HOST4.into()));
         assert_eq!((message_type, code), (3, 1));
         assert_eq!(quoted, frame[14..]);
+    });
+}
+
+/// Fails where a packet of a flow comes by that another worker owns.
+struct Owned(Option<Arc<Steering>>, usize);
+
+impl PacketFunction for Owned {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        if let (Some(steering), Some(tuple)) = (&self.0, Tuple::of_packet(packet)) {
+            assert_eq!(steering.owner(cx.direction(), &tuple), self.1, "{tuple:?}");
+        }
+        Verdict::Next
+    }
+}
+
+#[test]
+fn an_error_about_a_silent_neighbour_goes_back_through_the_functions_of_the_flow_s_owner() {
+    lab(|lab| {
+        let make = |worker: &mut WorkerSetup| Owned(worker.steering().cloned(), worker.index()).into();
+        let mut trial = lab.trial_at_wrong_workers(2, Affinity::Flow, make).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        for flow in 0..16 {
+            let silent = Ipv4Addr::new(198, 51, 100, 200 + flow);
+            let frame = from_host().ipv4(HOST4, silent).udp(flow.into(), 2);
+            assert_eq!(send(&mut trial, Direction::Outbound, &frame).held, 1);
+        }
+        let mut told = BTreeSet::new();
+        for _ in 0..8 {
+            let outcome = trial.advance(Duration::from_millis(500));
+            // The ports of the quoted packets.
+            told.extend(outcome.inside.iter().map(|frame| frame[62..64].to_vec()));
+        }
+        assert_eq!(told, (0..16).map(|flow| vec![0, flow]).collect());
+        assert!(trial.report().handed_over > 16, "some errors are others'");
+        trial.check_for_leaks();
     });
 }
 
