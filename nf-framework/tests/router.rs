@@ -251,6 +251,21 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
             ("to a link-local address", udp6("2001:db8:1::10", "fe80::99").build(), "link-local"),
             ("from a link-local address", udp6("fe80::99", "2001:db8:2::20").build(), "link-local"),
             ("a blackhole", udp(host, [10, 1, 2, 3]).build(), "blackhole"),
+            (
+                "an echo request from our own address",
+                from_host().ipv4(OWN4, OWN4).icmp_echo_request(1, 2).build(),
+                "martian",
+            ),
+            (
+                "an echo request from everybody on a link",
+                from_host().ipv4([198, 51, 100, 255], OWN4).icmp_echo_request(1, 2).build(),
+                "martian",
+            ),
+            (
+                "no route back to everybody on a link",
+                from_host().ipv4([192, 0, 2, 255], [8, 8, 8, 8]).udp(1, 2).build(),
+                "no-route",
+            ),
             ("TCP to the router", from_host().ipv4(HOST4, OWN4).tcp(1, 22).build(), "no-listener"),
         ] {
             let outcome = trial.send(Direction::Outbound, &[frame]);

@@ -11,7 +11,7 @@ use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Head
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
 
@@ -180,6 +180,9 @@ impl Router {
             return self.give_to_neighbours(slot, index, batch, cx);
         }
         let Some(packet) = batch.packet_mut(slot) else { return };
+        if !source(packet.data()).is_some_and(|source| self.tables.is_other_host(source)) {
+            return batch.decide(slot, Verdict::Drop(DropReason::MARTIAN));
+        }
         if icmp::reply_to_echo(packet.data_mut()) {
             let interface = came_in.and_then(|index| self.tables.interface(index));
             let sent = interface.filter(|interface| tag(packet, interface)).map(|interface| interface.port);
@@ -368,6 +371,15 @@ fn is_answer(frame: &[u8]) -> bool {
 
 fn is_discovery(message_type: &u8) -> bool {
     (Icmpv6Type::ROUTER_SOLICITATION.0..=Icmpv6Type::REDIRECT.0).contains(message_type)
+}
+
+/// Who sent an IP packet.
+fn source(frame: &[u8]) -> Option<IpAddr> {
+    let ip = frame.get(ETHERNET..)?;
+    match ip.first()? >> 4 {
+        4 => Some(Ipv4Addr::from(Ipv4Header::ref_from_prefix(ip).ok()?.0.source).into()),
+        _ => Some(Ipv6Addr::from(Ipv6Header::ref_from_prefix(ip).ok()?.0.source).into()),
+    }
 }
 
 fn is_udp(frame: &[u8]) -> bool {

@@ -200,7 +200,7 @@ impl Forwarding for Router {
 /// The error goes back from the end of the chain that the context is at.
 fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: &Mbuf, cx: &mut Context<'_>) {
     let Some(ip) = ip_packet(about.data()) else { return };
-    let Some(to) = icmp::who_is_told(ip) else { return };
+    let Some(to) = icmp::who_is_told(ip).filter(|to| tables.is_other_host(*to)) else { return };
     let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));
     let from = came_in
         .and_then(|interface| tables::source(interface, to.is_ipv4()))

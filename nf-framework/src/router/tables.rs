@@ -288,6 +288,14 @@ impl Tables {
     }
 }
 
+impl Tables {
+    /// Whether an address can be one other host's, as whoever is answered has to be: RFC 1122 section
+    /// 3.2.1.3. Broadcast addresses are known by their prefix alone.
+    pub(crate) fn is_other_host(&self, address: IpAddr) -> bool {
+        !matches!(self.find(address).way(), Way::Own | Way::Martian | Way::Multicast | Way::Broadcast)
+    }
+}
+
 impl fmt::Display for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: usize = self.interfaces.iter().map(|interface| interface.addresses.len()).sum();
