@@ -25,7 +25,6 @@ clean_up() {
     local status=$?
     trap '' INT TERM HUP
     set +e
-    ((status < 128)) || echo "${0##*/}: interrupted; everything is taken away again" >&2
     if ((status != 0 && status < 128)) && [[ -s $log ]]; then
         echo "$program_name's log:" >&2
         tail -n 40 "$log" | indent >&2
@@ -33,10 +32,16 @@ clean_up() {
     take_away
     rm -rf "$scratch"
 }
+
+# shellcheck disable=SC2317 # called by the traps
+interrupted() {
+    echo "${0##*/}: interrupted; everything is taken away again" >&2
+    exit "$1"
+}
 trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'exit 129' HUP
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
+trap 'interrupted 129' HUP
 
 # Ends all processes, then removes the namespaces.
 take_away() {
@@ -45,7 +50,7 @@ take_away() {
         end "$pid"
     done
     for namespace in "${namespaces[@]}"; do
-        ip netns delete "$namespace"
+        [[ ! -e /run/netns/$namespace ]] || ip netns delete "$namespace"
     done
     processes=() namespaces=()
 }
@@ -221,8 +226,8 @@ fetch() {
 
 # add_namespace NAME
 add_namespace() {
+    namespaces+=("$1") # first, so that it goes whenever a signal comes
     ip netns add "$1"
-    namespaces+=("$1")
     ip -n "$1" link set lo up
 }
 
