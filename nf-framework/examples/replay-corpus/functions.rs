@@ -64,7 +64,8 @@ const IDLE: Duration = Duration::from_secs(30);
 impl Flows {
     fn new(worker: &mut WorkerSetup) -> Self {
         // Few, so that it is full at times.
-        let table = FlowTable::with_capacity(&worker.memory(), 256, HashKey::from_seed(1)).expect("memory for 256 flows");
+        let table =
+            FlowTable::with_capacity(&worker.memory(), 256, HashKey::from_seed(1)).expect("memory for 256 flows");
         Self {
             table,
             steering: worker.steering().cloned(),
@@ -91,7 +92,9 @@ impl NetworkFunction for Flows {
                         *packets += 1;
                     }
                 }
-                None if self.table.insert(key, 1, Class::EMBRYONIC, cx.now(), deadline, drop).is_ok() => self.begun.add(1),
+                None if self.table.insert(key, 1, Class::EMBRYONIC, cx.now(), deadline, drop).is_ok() => {
+                    self.begun.add(1)
+                }
                 None => self.full.add(1),
             }
         }

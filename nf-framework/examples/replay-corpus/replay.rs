@@ -352,9 +352,11 @@ struct Random(u64);
 impl Random {
     fn new(seed: u64, name: &str) -> Self {
         // FNV-1a, so that a file is changed alike whatever others there are.
-        Self(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        }))
+        Self(
+            name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            }),
+        )
     }
 
     fn next(&mut self) -> u64 {
