@@ -25,12 +25,10 @@ struct Interface {
     mtu: usize,
 }
 
-const LAN: Interface =
-    Interface { outside: false, vlan: None, own: ["192.0.2.1/24", "2001:db8:1::1/64"], mtu: 1500 };
+const LAN: Interface = Interface { outside: false, vlan: None, own: ["192.0.2.1/24", "2001:db8:1::1/64"], mtu: 1500 };
 const LAN_10: Interface =
     Interface { outside: false, vlan: Some(10), own: ["192.0.3.1/24", "2001:db8:3::1/64"], mtu: 1500 };
-const WAN: Interface =
-    Interface { outside: true, vlan: None, own: ["198.51.100.1/24", "2001:db8:2::1/64"], mtu: 1400 };
+const WAN: Interface = Interface { outside: true, vlan: None, own: ["198.51.100.1/24", "2001:db8:2::1/64"], mtu: 1400 };
 const WAN_20: Interface = Interface { outside: true, vlan: Some(20), own: ["198.51.101.1/24", ""], mtu: 576 };
 const WAN_30: Interface = Interface { vlan: Some(30), ..WAN };
 
@@ -115,11 +113,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(
-        lab: &Lab<'_>,
-        setup: Setup,
-        mut functions: impl FnMut(&mut WorkerSetup) -> Chain,
-    ) -> Self {
+    pub(super) fn new(lab: &Lab<'_>, setup: Setup, mut functions: impl FnMut(&mut WorkerSetup) -> Chain) -> Self {
         let make = |worker: &mut WorkerSetup| if setup.functions { functions(worker) } else { Chain::new() };
         let trial = match setup.workers {
             1 => lab.trial(make),
@@ -160,7 +154,8 @@ impl Links {
     /// A frame comes in.
     pub(super) fn send(&mut self, outside: bool, frame: Vec<u8>) {
         let by_outside = outside && !self.setup.one_armed;
-        let from_outside = self.interface_of(by_outside, &frame).map_or(outside, |index| self.interfaces[index].outside);
+        let from_outside =
+            self.interface_of(by_outside, &frame).map_or(outside, |index| self.interfaces[index].outside);
         if let Some(ip) = ip_of(&frame).and_then(whole) {
             let to_group = frame[0] & 1 != 0;
             self.came.push(Came { ip: ip.to_vec(), outside: from_outside, to_group, answered: false });
@@ -358,9 +353,9 @@ impl Links {
     }
 
     fn way(&self, routes: &[(&str, &str)], destination: IpAddr) -> Option<usize> {
-        let near = |address| self.interfaces.iter().position(|interface| {
-            interface.own.iter().any(|own| contains(own, address))
-        });
+        let near = |address| {
+            self.interfaces.iter().position(|interface| interface.own.iter().any(|own| contains(own, address)))
+        };
         let route = || routes.iter().find(|(to, _)| contains(to, destination));
         near(destination).or_else(|| near(route()?.1.parse().expect("an address")))
     }
@@ -389,9 +384,10 @@ impl Links {
     fn complained(&mut self, left: &Left<'_>, quoted: &[u8]) {
         self.errors += 1;
         let functions = self.setup.functions;
-        let came = self.came.iter_mut().find(|came| {
-            !came.answered && came.ip.starts_with(quoted) && (!functions || came.outside == left.outside)
-        });
+        let came = self
+            .came
+            .iter_mut()
+            .find(|came| !came.answered && came.ip.starts_with(quoted) && (!functions || came.outside == left.outside));
         let came = came.expect("the quoted packet came, as it is quoted, from where the error goes");
         assert!(!came.to_group, "about what came to a group");
         came.answered = true;

@@ -26,14 +26,8 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const ALL: &[Target] = &[
-    headers::TARGET,
-    quoted::TARGET,
-    fragments::TARGET,
-    split::TARGET,
-    neighbours::TARGET,
-    router::TARGET,
-];
+pub(crate) const ALL: &[Target] =
+    &[headers::TARGET, quoted::TARGET, fragments::TARGET, split::TARGET, neighbours::TARGET, router::TARGET];
 
 const A4: [u8; 4] = [192, 0, 2, 1];
 const B4: [u8; 4] = [198, 51, 100, 1];

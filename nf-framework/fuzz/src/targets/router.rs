@@ -60,8 +60,7 @@ impl PacketFunction for Witness {
 /// The first byte is the setup; then [steps](step), 64 at most.
 fn run(bytes: &[u8]) {
     let Some((&setup, steps)) = bytes.split_first() else { return };
-    let setup =
-        Setup { workers: 1 + u16::from(setup & 1), one_armed: setup & 2 != 0, functions: setup & 4 != 0 };
+    let setup = Setup { workers: 1 + u16::from(setup & 1), one_armed: setup & 2 != 0, functions: setup & 4 != 0 };
     let steps = steps.to_vec();
     lab(move |lab| {
         let mut steps = &steps[..];

@@ -78,7 +78,9 @@ fn template(outside: bool, kind: u8, payload: &[u8]) -> Frame {
         16 => v4(other.here).icmp_echo_request(1, 2).payload(payload),
         17 => v6(other.here6).icmpv6_echo_request(1, 2).payload(payload),
         18 => v4(other.here).icmp(3, 1, [0; 4]).payload(&quoted(frame().ipv4(other.here, this.here).udp(53, 1000))),
-        19 => v6(other.here6).icmpv6(1, 3, [0; 4]).payload(&quoted(frame().ipv6(other.here6, this.here6).udp(53, 1000))),
+        19 => {
+            v6(other.here6).icmpv6(1, 3, [0; 4]).payload(&quoted(frame().ipv6(other.here6, this.here6).udp(53, 1000)))
+        }
         20 => v4(this.own).udp(1000, 33434).payload(payload),
         21 => v6(this.own6).udp(1000, 33434).payload(payload),
         22 => v4(other.far).time_to_live(1).udp(1000, 53).payload(payload),
