@@ -200,10 +200,7 @@ impl<'eal> Runtime<'eal> {
     /// Puts something around what forwards, made by `wrap` on every worker: where a benchmark
     /// writes the next headers into packets that leave. A router in it is not reloaded.
     #[must_use]
-    pub fn around(
-        mut self,
-        wrap: impl Fn(Box<dyn Forwarding>) -> Box<dyn Forwarding> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn around(mut self, wrap: impl Fn(Box<dyn Forwarding>) -> Box<dyn Forwarding> + Send + Sync + 'static) -> Self {
         self.around = Around(Some(Arc::new(wrap)));
         self
     }
@@ -365,7 +362,8 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
-    let Plan { mut setup, functions, forwarding, routing, fragments, sides, burst, clock, seat, trusted, around } = plan;
+    let Plan { mut setup, functions, forwarding, routing, fragments, sides, burst, clock, seat, trusted, around } =
+        plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
     for Loaded { function, policy, .. } in &functions {

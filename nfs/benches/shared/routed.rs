@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use dpdk_rs::Mbuf;
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
-use nf_framework::{Batch, Budget, Context, Direction, Forwarding, RouterConfig, Verdict};
+use nf_framework::{Batch, Budget, Context, Direction, DropReason, Forwarding, RouterConfig, Verdict};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -114,10 +114,7 @@ fn mac(side: u32, number: u32) -> [u8; 6] {
 fn hello(v4: bool, side: u32, number: u32) -> Vec<u8> {
     let mac = mac(side, number);
     if v4 {
-        return Frame::new()
-            .ethernet(mac, [0xff; 6])
-            .arp_request(neighbour_v4(side, number), own_v4(side))
-            .build();
+        return Frame::new().ethernet(mac, [0xff; 6]).arp_request(neighbour_v4(side, number), own_v4(side)).build();
     }
     let own = own_v6(side).octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1);
@@ -275,10 +272,15 @@ impl<K: Keep> Around<K> {
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             let to = packet.data().first_chunk::<6>().copied().unwrap_or_default();
-            if to != side.flow.router && to[0] & 1 == 0 {
-                side.answered += 1;
+            if to[0] & 1 == 1 {
+                // What the router itself has announced, from a pool that goes with it.
+                batch.decide(slot, Verdict::Drop(DropReason::POLICY));
+                continue;
             }
-            if self.ticked && let Some(hello) = side.flow.hellos.get(side.said) {
+            side.answered += usize::from(to != side.flow.router);
+            if self.ticked
+                && let Some(hello) = side.flow.hellos.get(side.said)
+            {
                 side.said += 1;
                 assert!(packet.set_contents(hello), "a packet has no room for a hello");
                 continue;
