@@ -1,11 +1,11 @@
 //! The second half: what the functions let pass is addressed to its next hop and sent.
 
 use super::icmp::IcmpError;
-use super::tables::Way;
+use super::tables::{Target, Way};
 use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
 use crate::annotation::Annotation;
 use crate::batch::Batch;
-use crate::context::Context;
+use crate::context::{Context, Direction};
 use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::next_hop::NextHop;
@@ -30,16 +30,17 @@ enum Departure {
 
 impl Router {
     pub(super) fn leave(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        let arrived = std::mem::take(&mut self.arrived);
         let generation = self.neighbours.generation();
         if generation != self.hops_of {
             self.hops.fill(None);
             self.hops_of = generation;
         }
-        let exit = cx.exit();
+        let (exit, direction) = (cx.exit(), cx.direction());
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            match self.address(slot, packet, arrived, cx) {
+            let usual = self.usual_hop(slot, packet, direction);
+            let departure = usual.map_or_else(|| self.address(slot, packet, cx), Departure::By);
+            match departure {
                 // Decided below, together.
                 Departure::By(port) if port == exit => {}
                 Departure::By(port) => batch.decide(slot, Verdict::Send(port)),
@@ -51,20 +52,55 @@ impl Router {
         batch.decide_all(Verdict::Send(exit));
     }
 
-    /// Finds a packet's next hop and writes the Ethernet header.
+    /// What nearly every packet needs: its next hop is known, and it leaves as it is but for its
+    /// addresses. [`address`](Self::address) knows what else there is.
     #[inline]
-    fn address(&mut self, slot: usize, packet: &mut Mbuf, arrived: bool, cx: &mut Context<'_>) -> Departure {
+    fn usual_hop(&self, slot: usize, packet: &mut Mbuf, direction: Direction) -> Option<PortIx> {
+        let target = self.found(slot, packet.data())?;
+        let Way::Via(index) = target.way() else { return None };
+        let hop = self.hops.get(usize::from(index))?.as_ref()?;
+        let usual = hop.leads == direction
+            && packet.is_marked()
+            && !packet.is_annotated()
+            && packet.len() <= hop.longest
+            && !hop.tagged;
+        if !usual {
+            return None;
+        }
+        *packet.data_mut().first_chunk_mut()? = hop.addresses;
+        Some(hop.port)
+    }
+
+    /// What the first half has found, if the packet has that destination still.
+    #[inline]
+    fn found(&self, slot: usize, frame: &[u8]) -> Option<Target> {
+        let (ethernet, ip) = EthernetHeader::ref_from_prefix(frame).ok()?;
+        match ethernet.ether_type {
+            EtherType::IPV4 => {
+                let found = &self.found.v4[slot % Burst::CAPACITY];
+                let destination = u32::from_be_bytes(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination);
+                (destination == found.destination).then_some(found.target)
+            }
+            EtherType::IPV6 => {
+                let found = &self.found.v6[slot % Burst::CAPACITY];
+                let destination = Ipv6Header::ref_from_prefix(ip).ok()?.0.destination;
+                (destination == found.destination).then_some(found.target)
+            }
+            _ => None,
+        }
+    }
+
+    /// Finds a packet's next hop and writes the Ethernet header.
+    fn address(&mut self, slot: usize, packet: &mut Mbuf, cx: &mut Context<'_>) -> Departure {
         let Some(destination) = destination(packet.data()) else {
             return Departure::Refused(DropReason::NOT_IP);
         };
-        let found = &self.found[slot % Burst::CAPACITY];
         if packet.is_annotated()
             && let Some(chosen) = Annotation::of(packet).next_hop
         {
             return self.address_to(packet, chosen, cx);
         }
-        let known = arrived && found.destination == bits(destination);
-        let target = if known { found.target } else { self.tables.find(destination) };
+        let target = self.found(slot, packet.data()).unwrap_or_else(|| self.tables.find(destination));
         let (interface, next_hop) = match target.way() {
             Way::Via(index) => {
                 if let Some(Some(hop)) = self.hops.get(usize::from(index)) {
@@ -116,11 +152,12 @@ impl Router {
     }
 
     fn hop(&self, interface: u16, mac: MacAddress) -> Option<Hop> {
-        let own = self.tables.interface(interface)?.mac;
+        let own = self.tables.interface(interface)?;
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac.octets());
-        addresses[6..].copy_from_slice(&own.octets());
-        Some(Hop { addresses, interface })
+        addresses[6..].copy_from_slice(&own.mac.octets());
+        let (leads, longest) = (own.enters.reversed(), ETHERNET + usize::from(own.mtu));
+        Some(Hop { addresses, interface, port: own.port, leads, longest, tagged: own.vlan.is_some() })
     }
 
     #[inline]
@@ -202,19 +239,5 @@ fn destination(frame: &[u8]) -> Option<IpAddr> {
         EtherType::IPV4 => Some(Ipv4Addr::from(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination).into()),
         EtherType::IPV6 => Some(Ipv6Addr::from(Ipv6Header::ref_from_prefix(ip).ok()?.0.destination).into()),
         _ => None,
-    }
-}
-
-/// An IPv4 address among those of IPv6, RFC 4291 section 2.5.5.2.
-#[inline]
-pub(super) fn of_v4(address: u32) -> u128 {
-    0xffff << 32 | u128::from(address)
-}
-
-#[inline]
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => of_v4(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
     }
 }

@@ -30,6 +30,7 @@ use crate::verdict::{DropReason, PortIx, Verdict};
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
 use icmp::IcmpError;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tables::{Interface, MOST_INTERFACES, Target};
 
@@ -46,10 +47,9 @@ pub(crate) struct Router {
     /// How many there are between its halves. Without any a packet may go back to the side that it
     /// came from.
     functions: usize,
-    /// By slot, what the first half has found for the second.
-    found: [Found; Burst::CAPACITY],
-    /// Whether the batch in hand is the one that it was found for.
-    arrived: bool,
+    /// By slot, what the first half has found for the second. It stays true until there are other
+    /// tables, whatever packet is in the slot.
+    found: FoundAll,
     /// By next hop.
     hops: Vec<Option<Hop>>,
     /// Those that functions choose.
@@ -61,11 +61,27 @@ pub(crate) struct Router {
     errors: TokenBucket,
 }
 
-/// Where a packet goes, as long as it has this destination.
+/// Where packets to a destination go.
 #[derive(Clone, Copy)]
-struct Found {
-    destination: u128,
+struct Found<A> {
+    destination: A,
     target: Target,
+}
+
+/// Of both families.
+struct FoundAll {
+    v4: [Found<u32>; Burst::CAPACITY],
+    v6: [Found<[u8; 16]>; Burst::CAPACITY],
+}
+
+impl FoundAll {
+    fn new(tables: &Tables) -> Self {
+        let of = |address: IpAddr| tables.find(address);
+        Self {
+            v4: [Found { destination: 0, target: of(Ipv4Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
+            v6: [Found { destination: [0; 16], target: of(Ipv6Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
+        }
+    }
 }
 
 /// A next hop whose MAC address is known.
@@ -74,6 +90,12 @@ struct Hop {
     /// Its address, and ours, as they stand in a frame.
     addresses: [u8; 12],
     interface: u16,
+    port: PortIx,
+    /// Of its interface: the way that packets leave there, octets in its longest frame, and whether
+    /// frames have a tag.
+    leads: Direction,
+    longest: usize,
+    tagged: bool,
 }
 
 impl Router {
@@ -86,7 +108,7 @@ impl Router {
         functions: usize,
         errors_per_second: u32,
     ) -> Self {
-        let found = [Found { destination: 0, target: Target::NONE }; Burst::CAPACITY];
+        let found = FoundAll::new(&tables);
         let hops = vec![None; tables.next_hops.len()];
         Self {
             hops_of: neighbours.generation(),
@@ -97,7 +119,6 @@ impl Router {
             staged: Burst::new(),
             functions,
             found,
-            arrived: false,
             hops,
             chosen,
             linked: false,
@@ -113,6 +134,7 @@ impl Router {
     /// Works by other tables from here on, between two batches.
     pub(crate) fn adopt(&mut self, tables: &Arc<Tables>) {
         self.tables = Arc::clone(tables);
+        self.found = FoundAll::new(tables);
         self.hops.clear();
         self.hops.resize(tables.next_hops.len(), None);
         self.linked = false;

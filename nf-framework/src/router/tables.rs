@@ -97,6 +97,9 @@ impl Target {
     ];
     const CONNECTED: u32 = 1 << 16;
     const VIA: u32 = 2 << 16;
+    const FORWARDED: u32 = Self::CONNECTED | Self::VIA;
+    /// By direction: set where packets that are forwarded leave at its end.
+    const LEADS: [u32; 2] = [4 << 16, 8 << 16];
 
     pub(crate) fn new(way: Way) -> Self {
         match way {
@@ -106,11 +109,22 @@ impl Target {
         }
     }
 
+    /// The same, for packets that leave by an interface that others enter this way.
+    fn leaving_where(self, enters: Direction) -> Self {
+        Self(self.0 | Self::LEADS[enters.reversed() as usize])
+    }
+
+    /// Whether packets there are forwarded to the end of this direction.
+    #[inline]
+    pub(crate) fn leads(self, direction: Direction) -> bool {
+        self.0 & Self::LEADS[direction as usize] != 0
+    }
+
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "the low half is the index")]
     pub(crate) fn way(self) -> Way {
         let index = self.0 as u16;
-        match self.0 & !0xffff {
+        match self.0 & Self::FORWARDED {
             Self::CONNECTED => Way::Connected(index),
             Self::VIA => Way::Via(index),
             _ => Self::KINDS.get(usize::from(index)).copied().unwrap_or(Way::None),
@@ -179,9 +193,10 @@ impl Tables {
         let interfaces = interfaces;
         let mut ways: BTreeMap<Prefix, Way> = BTreeMap::new();
         let mut next_hops = Vec::new();
+        let mut earlier = BTreeMap::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let way = route_way((index, route, &config.routes[..index]), &interfaces, &mut next_hops)
-                .map_err(RouterError::Invalid)?;
+            let way =
+                route_way((index, route, &mut earlier), &interfaces, &mut next_hops).map_err(RouterError::Invalid)?;
             ways.insert(route.to, way);
         }
         // What the file says comes first, and of what the kernel says, what comes first there.
@@ -207,9 +222,19 @@ impl Tables {
             ways.insert(Prefix::from(own.address), Way::Own);
         }
         ways.extend(of_functions.iter().map(|prefix| (*prefix, Way::Function)));
+        let target = |way: Way| {
+            let interface = match way {
+                Way::Connected(interface) => Some(interface),
+                Way::Via(hop) => next_hops.get(usize::from(hop)).map(|hop| hop.interface),
+                _ => None,
+            };
+            let enters =
+                interface.and_then(|index| interfaces.get(usize::from(index))).map(|interface| interface.enters);
+            enters.map_or(Target::new(way), |enters| Target::new(way).leaving_where(enters))
+        };
         let targets = |v4: bool| -> Vec<(Prefix, u32)> {
             let of_family = ways.iter().filter(|(prefix, _)| prefix.address().is_ipv4() == v4);
-            of_family.map(|(prefix, way)| (*prefix, Target::new(*way).0)).collect()
+            of_family.map(|(prefix, way)| (*prefix, target(*way).0)).collect()
         };
         let entrances = [Direction::Outbound, Direction::Inbound].map(|side| Entrance::new(side, &interfaces));
         let on_link = (0..).zip(&interfaces).map(|(index, _)| {
@@ -275,7 +300,7 @@ impl Tables {
 
     /// Writes beside each address where packets to it go.
     #[inline]
-    pub(crate) fn look_up_v6(&self, addresses: &[u128], targets: &mut [u32]) {
+    pub(crate) fn look_up_v6(&self, addresses: &[[u8; 16]], targets: &mut [u32]) {
         self.v6.look_up(addresses, targets);
     }
 
@@ -283,7 +308,7 @@ impl Tables {
     pub(crate) fn find(&self, address: IpAddr) -> Target {
         Target(match address {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),
-            IpAddr::V6(address) => self.v6.find(address.to_bits()),
+            IpAddr::V6(address) => self.v6.find(address.octets()),
         })
     }
 }
@@ -385,8 +410,9 @@ impl RouterConfig {
         self.neighbours.check().map_err(|wrong| Invalid::new(format!("neighbours.{}", wrong.key), wrong.message))?;
         let interfaces = interfaces(self, if one_port { &ports[..1] } else { &ports })?;
         let mut next_hops = Vec::new();
+        let mut earlier = BTreeMap::new();
         for (index, route) in self.routes.iter().enumerate() {
-            route_way((index, route, &self.routes[..index]), &interfaces, &mut next_hops)?;
+            route_way((index, route, &mut earlier), &interfaces, &mut next_hops)?;
         }
         Ok(())
     }
@@ -473,7 +499,7 @@ fn link_local(mac: MacAddress) -> InterfaceAddress {
 }
 
 fn route_way(
-    (index, route, earlier): (usize, &RouteConfig, &[RouteConfig]),
+    (index, route, earlier): (usize, &RouteConfig, &mut BTreeMap<Prefix, usize>),
     interfaces: &[Interface],
     next_hops: &mut Vec<Gateway>,
 ) -> Result<Way, Invalid> {
@@ -486,7 +512,7 @@ fn route_way(
         })
     };
     let interface = route.interface.as_ref().map(named).transpose()?;
-    if let Some(earlier) = earlier.iter().position(|earlier| earlier.to == route.to) {
+    if let Some(earlier) = earlier.insert(route.to, index) {
         return Err(invalid("to", format!("{} stands in routes[{earlier}] already", route.to)));
     }
     match (route.refuse, route.via, interface) {

@@ -26,6 +26,9 @@ mod plot;
 mod port_block;
 mod report;
 mod results;
+#[path = "../shared/routed.rs"]
+mod routed;
+mod router;
 mod scored;
 mod served;
 mod source;
@@ -104,6 +107,15 @@ const CHAIN: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const ROUTER: Built = Built {
+    about: router::ABOUT,
+    run: router::run,
+    notes: router::notes,
+    mebibytes: |_| router::MEBIBYTES,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -143,7 +155,7 @@ static SUITES: [(&str, Option<Built>); 13] = [
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
     ("custom", Some(CUSTOM)),
-    ("router", None),
+    ("router", Some(ROUTER)),
     ("nat", None),
     ("firewall", None),
     ("load-balancer", None),
