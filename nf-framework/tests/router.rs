@@ -751,6 +751,19 @@ fn a_next_hop_that_a_function_has_chosen_gets_the_packet_as_it_is() {
             trial.check_for_leaks();
         });
     }
+    // On a usual way, where all is known already.
+    lab(|lab| {
+        let make = |worker: &mut WorkerSetup| ToOne(worker.next_hops().at(PEER4.into()).unwrap()).into();
+        let mut trial = lab.trial(make).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        for (port, to) in [(81, NEXT), (80, PEER), (81, NEXT), (80, PEER)] {
+            let frame = from_host().ipv4(HOST4, FAR4).time_to_live(64).tcp(1000, port);
+            let outcome = send(&mut trial, Direction::Outbound, &frame);
+            let expected = frame.clone().ethernet(Trial::OUTSIDE_MAC.0, to.0).time_to_live(63).build();
+            assert_eq!(outcome, Outcome { outside: vec![expected], ..Outcome::default() });
+        }
+        trial.check_for_leaks();
+    });
     // One that is nobody's neighbour.
     lab(|lab| {
         let make = |worker: &mut WorkerSetup| ToOne(worker.next_hops().at(IpAddr::from([9, 9, 9, 9])).unwrap()).into();
@@ -827,6 +840,10 @@ fn the_kernel_gets_what_is_for_the_router_itself_and_nothing_else() {
             ("a group", from_peer().ethernet(PEER.0, multicast).ipv4(PEER4, [224, 0, 0, 5]).protocol(89)),
             ("everybody", from_peer().ethernet(PEER.0, [255; 6]).ipv4(PEER4, [255; 4]).udp(67, 68)),
             ("the link's broadcast address", from_peer().ipv4(PEER4, [198, 51, 100, 255]).udp(1, 2)),
+            (
+                "the same to all stations",
+                from_peer().ethernet(PEER.0, [255; 6]).ipv4(PEER4, [198, 51, 100, 255]).udp(1, 2),
+            ),
             ("another protocol", from_peer().ethernet(PEER.0, multicast).ether_type(0x88cc)),
             ("a function's address that none has taken", from_peer().ipv4(PEER4, [198, 51, 100, 77]).tcp(1, 22)),
         ] {

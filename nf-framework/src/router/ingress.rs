@@ -18,6 +18,8 @@ use zerocopy::FromBytes as _;
 enum Arrival {
     /// An IP packet, of IPv4 with its destination.
     V4(u32),
+    /// The same, but to a group of stations on the link.
+    ToStations(u32),
     V6,
     /// ARP, or a message of Neighbor Discovery to a group, which came in by this interface.
     Neighbours(u16),
@@ -74,6 +76,7 @@ impl Router {
             }
             match self.look(packet, direction) {
                 Arrival::V4(destination) => v4.push(slot, destination),
+                Arrival::ToStations(destination) => self.to_stations(slot, destination, batch, cx),
                 Arrival::V6 => with_v6 |= 1 << slot,
                 Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
                 Arrival::Group(reason) => self.give_to_host(slot, reason, batch, cx),
@@ -250,6 +253,18 @@ impl Router {
         self.tables.interface(interface?)?.host
     }
 
+    /// What was sent to a group of stations is for a group of hosts, or not for us: RFC 1812 section
+    /// 5.3.4.
+    #[cold]
+    fn to_stations(&mut self, slot: usize, destination: u32, batch: &mut Batch, cx: &mut Context<'_>) {
+        match self.tables.find(IpAddr::V4(destination.into())).way() {
+            Way::Broadcast => self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
+            Way::Multicast => self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
+            Way::Martian => batch.decide(slot, Verdict::Drop(DropReason::MARTIAN)),
+            _ => batch.decide(slot, Verdict::Drop(DropReason::OTHER_STATION)),
+        }
+    }
+
     /// Gives a packet to the kernel if it is on this link, or drops it.
     #[cold]
     fn give_to_host(&mut self, slot: usize, reason: DropReason, batch: &mut Batch, cx: &mut Context<'_>) {
@@ -314,11 +329,8 @@ fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     if !options.is_empty() && is_source_routed(options) {
         return Arrival::Refused(DropReason::SOURCE_ROUTED);
     }
-    // To all stations on the link, but not for all hosts: RFC 1812 section 5.3.4.
-    if !to_us && header.destination[0] < 224 {
-        return Arrival::Refused(DropReason::OTHER_STATION);
-    }
-    Arrival::V4(u32::from_be_bytes(header.destination))
+    let destination = u32::from_be_bytes(header.destination);
+    if to_us { Arrival::V4(destination) } else { Arrival::ToStations(destination) }
 }
 
 #[inline]
