@@ -268,7 +268,8 @@ serve() {
     launch ip netns exec "$1" python3 -m http.server --bind "$2" --directory "$scratch/www" "$3" \
         >>"$scratch/http.log" 2>&1
     http=$pid
-    wait_until 15 answers_or_ends "$1" "$(url "$2" "$3")" "$http" || fail "the HTTP server on $2 port $3 does not answer"
+    wait_until 15 answers_or_ends "$1" "$(url "$2" "$3")" "$http" ||
+        fail "the HTTP server on $2 port $3 does not answer"
     alive "$http" || {
         tail -n 1 "$scratch/http.log" | indent >&2
         fail "there is no HTTP server on $2 port $3"
