@@ -76,7 +76,7 @@ impl Router {
             }
             match self.look(packet, direction) {
                 Arrival::V4(destination) => v4.push(slot, destination),
-                Arrival::ToStations(destination) => self.to_stations(slot, destination, batch, cx),
+                Arrival::ToStations(destination) => self.judge_group(slot, destination, batch, cx),
                 Arrival::V6 => with_v6 |= 1 << slot,
                 Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
                 Arrival::Group(reason) => self.give_to_host(slot, reason, batch, cx),
@@ -256,7 +256,7 @@ impl Router {
     /// What was sent to a group of stations is for a group of hosts, or not for us: RFC 1812 section
     /// 5.3.4.
     #[cold]
-    fn to_stations(&mut self, slot: usize, destination: u32, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn judge_group(&mut self, slot: usize, destination: u32, batch: &mut Batch, cx: &mut Context<'_>) {
         match self.tables.find(IpAddr::V4(destination.into())).way() {
             Way::Broadcast => self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
             Way::Multicast => self.give_to_host(slot, DropReason::MULTICAST, batch, cx),

@@ -98,7 +98,7 @@ fn own_v6(side: u32) -> Ipv6Addr {
 
 /// A neighbour on a side, and its MAC address.
 fn neighbour_v4(side: u32, number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a00_0200 + number | side << 16)
+    Ipv4Addr::from_bits((0x0a00_0200 + number) | (side << 16))
 }
 
 fn neighbour_v6(side: u32, number: u32) -> Ipv6Addr {
