@@ -61,7 +61,6 @@ impl Router {
         let mut with_v6 = 0_u64;
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            packet.set_marked(false);
             if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac)) {
                 v4.push(slot, destination);
                 continue;
@@ -70,6 +69,7 @@ impl Router {
                 with_v6 |= 1 << slot;
                 continue;
             }
+            packet.set_marked(false);
             match self.look(packet, direction) {
                 Arrival::V4(destination) => v4.push(slot, destination),
                 Arrival::V6 => with_v6 |= 1 << slot,
@@ -139,6 +139,7 @@ impl Router {
     /// What becomes of a packet by its destination: whether it goes on.
     fn judge(&mut self, slot: usize, target: Target, batch: &mut Batch, cx: &mut Context<'_>) -> bool {
         let Some(packet) = batch.packet_mut(slot) else { return false };
+        packet.set_marked(false);
         let refused = match target.way() {
             Way::Connected(interface) => self.forward(packet, interface, cx),
             Way::Via(hop) => {
