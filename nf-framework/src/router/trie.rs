@@ -79,16 +79,24 @@ impl Trie {
     /// Writes the value of each address beside it.
     #[inline]
     pub(super) fn look_up<A: Address>(&self, addresses: &[A], values: &mut [u32]) {
-        // No address waits for another: the processor goes down for several at once.
-        for (address, value) in addresses.iter().zip(values) {
-            let mut found = self.root.get(address.bits(0, ROOT_BITS)).copied().unwrap_or(0);
-            let mut at = ROOT_BITS;
-            while found & BRANCH != 0 && at < A::BITS {
-                let place = (found & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
-                found = self.nodes.get(place).copied().unwrap_or(0);
-                at += NODE_BITS;
+        // Level after level for all of them, so that the processor waits for their lines at once.
+        let mut branches = 0;
+        for (address, value) in addresses.iter().zip(values.iter_mut()) {
+            *value = self.root.get(address.bits(0, ROOT_BITS)).copied().unwrap_or(0);
+            branches |= *value;
+        }
+        let mut at = ROOT_BITS;
+        while branches & BRANCH != 0 && at < A::BITS {
+            branches = 0;
+            for (address, value) in addresses.iter().zip(values.iter_mut()) {
+                // Nothing here is jumped over: where lengths differ that would be guessed wrong.
+                let leads_on = *value & BRANCH != 0;
+                let place = (*value & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
+                let below = self.nodes.get(if leads_on { place } else { 0 }).copied().unwrap_or(0);
+                *value = if leads_on { below } else { *value };
+                branches |= *value;
             }
-            *value = found;
+            at += NODE_BITS;
         }
     }
 
