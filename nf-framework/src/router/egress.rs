@@ -59,11 +59,8 @@ impl Router {
         let target = self.found(slot, packet.data())?;
         let Way::Via(index) = target.way() else { return None };
         let hop = self.hops.get(usize::from(index))?.as_ref()?;
-        let usual = hop.leads == direction
-            && packet.is_marked()
-            && !packet.is_annotated()
-            && packet.len() <= hop.longest
-            && !hop.tagged;
+        let usual =
+            hop.leads == Some(direction) && packet.is_marked() && !packet.is_annotated() && packet.len() <= hop.longest;
         if !usual {
             return None;
         }
@@ -74,7 +71,8 @@ impl Router {
     /// What the first half has found, if the packet has that destination still.
     #[inline]
     fn found(&self, slot: usize, frame: &[u8]) -> Option<Target> {
-        let (ethernet, ip) = EthernetHeader::ref_from_prefix(frame).ok()?;
+        let head = frame.first_chunk::<{ ETHERNET + Ipv4Header::LENGTH }>()?;
+        let (ethernet, ip) = EthernetHeader::ref_from_prefix(head).ok()?;
         match ethernet.ether_type {
             EtherType::IPV4 => {
                 let found = &self.found.v4[slot % Burst::CAPACITY];
@@ -83,7 +81,7 @@ impl Router {
             }
             EtherType::IPV6 => {
                 let found = &self.found.v6[slot % Burst::CAPACITY];
-                let destination = Ipv6Header::ref_from_prefix(ip).ok()?.0.destination;
+                let destination = Ipv6Header::ref_from_prefix(frame.get(ETHERNET..)?).ok()?.0.destination;
                 (destination == found.destination).then_some(found.target)
             }
             _ => None,
@@ -148,6 +146,8 @@ impl Router {
             return Departure::Unresolved(interface, address);
         };
         let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
+        // Done with: net_ring hands buffers round as they are.
+        packet.set_annotation(None);
         self.write(packet, hop, cx)
     }
 
@@ -156,8 +156,8 @@ impl Router {
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac.octets());
         addresses[6..].copy_from_slice(&own.mac.octets());
-        let (leads, longest) = (own.enters.reversed(), ETHERNET + usize::from(own.mtu));
-        Some(Hop { addresses, interface, port: own.port, leads, longest, tagged: own.vlan.is_some() })
+        let leads = own.vlan.is_none().then_some(own.enters.reversed());
+        Some(Hop { addresses, interface, port: own.port, longest: ETHERNET + usize::from(own.mtu), leads })
     }
 
     #[inline]

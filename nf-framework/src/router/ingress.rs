@@ -3,7 +3,6 @@
 use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
 use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
-use crate::annotation::Annotation;
 use crate::batch::Batch;
 use crate::context::{Context, Direction, Position};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, MacAddress, checksum};
@@ -64,8 +63,6 @@ impl Router {
         let mut with_v6 = 0_u64;
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            packet.set_marked(false);
-            forget_next_hop(packet);
             if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac)) {
                 v4.push(slot, destination);
                 continue;
@@ -144,6 +141,7 @@ impl Router {
     /// What becomes of a packet by its destination: whether it goes on.
     fn judge(&mut self, slot: usize, target: Target, batch: &mut Batch, cx: &mut Context<'_>) -> bool {
         let Some(packet) = batch.packet_mut(slot) else { return false };
+        packet.set_marked(false);
         let refused = match target.way() {
             Way::Connected(interface) => self.forward(packet, interface, cx),
             Way::Via(hop) => {
@@ -300,14 +298,6 @@ impl Router {
     }
 }
 
-/// Of a packet that was sent before: net_ring hands buffers round as they are.
-#[inline]
-fn forget_next_hop(packet: &mut Mbuf) {
-    if packet.is_annotated() {
-        Annotation { next_hop: None, ..Annotation::of(packet) }.write(packet);
-    }
-}
-
 #[inline]
 fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     let Ok((header, rest)) = Ipv4Header::ref_from_prefix(ip) else {
@@ -389,7 +379,7 @@ fn usual_v4(frame: &[u8], station: MacAddress) -> Option<u32> {
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     let usual = ethernet.destination == station
         && head[ETHERNET - 2..=ETHERNET] == [0x08, 0x00, 0x45]
-        && (Ipv4Header::LENGTH..=frame.len() - ETHERNET).contains(&length)
+        && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
         // As a sum with the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
         && sum.is_multiple_of(0xffff)
         && !matches!(header.source[0], 0 | 127 | 224..);

@@ -91,11 +91,10 @@ struct Hop {
     addresses: [u8; 12],
     interface: u16,
     port: PortIx,
-    /// Of its interface: the way that packets leave there, octets in its longest frame, and whether
-    /// frames have a tag.
-    leads: Direction,
+    /// Octets in the longest frame of its interface.
     longest: usize,
-    tagged: bool,
+    /// The way that packets leave there, unless they need a tag.
+    leads: Option<Direction>,
 }
 
 impl Router {

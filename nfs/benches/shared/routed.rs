@@ -227,6 +227,8 @@ pub(crate) struct Around<K> {
     inner: Box<dyn Forwarding>,
     sides: [Side; 2],
     keep: K,
+    /// Whether there are neighbours that say who they are.
+    speaks: bool,
     /// Whether the router knows its links, as it does from its first tick on.
     ticked: bool,
     /// Whether it knows its neighbours.
@@ -249,8 +251,8 @@ impl Side {
         number
     }
 
-    fn is_ready(&self, speaks: bool) -> bool {
-        self.fresh >= FRESH && (!speaks || self.answered >= self.flow.hellos.len())
+    fn is_ready(&self) -> bool {
+        self.fresh >= FRESH && self.answered >= self.flow.hellos.len()
     }
 }
 
@@ -258,10 +260,11 @@ impl<K: Keep> Around<K> {
     /// `speaks`: whether there are neighbours that say who they are, as a router needs them.
     pub(crate) fn new(inner: Box<dyn Forwarding>, flows: &[Flow; 2], speaks: bool, keep: K) -> Self {
         let side = |flow: &Flow| {
-            let said = if speaks { 0 } else { usize::MAX };
-            Side { flow: flow.clone(), next: 0, said, answered: 0, fresh: 0 }
+            // Without a router they have spoken.
+            let spoken = if speaks { 0 } else { flow.hellos.len() };
+            Side { flow: flow.clone(), next: 0, said: spoken, answered: spoken, fresh: 0 }
         };
-        Self { inner, sides: [side(&flows[0]), side(&flows[1])], keep, ticked: false, ready: false }
+        Self { inner, sides: [side(&flows[0]), side(&flows[1])], keep, speaks, ticked: false, ready: false }
     }
 
     /// Neighbours speak; everything else goes back to where it came from.
@@ -291,8 +294,7 @@ impl<K: Keep> Around<K> {
             batch.decide(slot, back);
         }
         self.inner.ingress(batch, cx);
-        let speaks = self.sides.each_ref().map(|side| side.said != usize::MAX);
-        self.ready = self.ticked && self.sides.iter().zip(speaks).all(|(side, speaks)| side.is_ready(speaks));
+        self.ready = self.ticked && self.sides.iter().all(Side::is_ready);
     }
 }
 
@@ -305,8 +307,10 @@ impl<K: Keep> Forwarding for Around<K> {
         if !self.ready {
             return self.introduce(batch, cx);
         }
-        // As drivers and functions do: else a base would wait for each of them when it is written.
-        batch.prefetch();
+        // As drivers do, and a router itself: else a base would wait for each of them when it is written.
+        if !self.speaks {
+            batch.prefetch();
+        }
         self.inner.ingress(batch, cx);
     }
 
