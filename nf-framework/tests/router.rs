@@ -606,6 +606,42 @@ fn a_packet_waits_for_its_neighbour_and_its_sender_hears_if_there_is_none() {
     });
 }
 
+#[test]
+fn a_packet_that_waited_is_held_to_what_its_link_takes() {
+    with_router(|trial| {
+        let silent = [198, 51, 100, 200];
+        let mac = MacAddress([2, 0, 0, 0, 0, 0x44]);
+        let long = |may: bool| {
+            let frame = from_host().ipv4(HOST4, silent).udp(1, 2).payload(&[7; 1440]);
+            if may { frame } else { frame.dont_fragment() }
+        };
+        let held = trial.send(Direction::Outbound, &[long(true).build(), long(false).build()]);
+        assert_eq!((held.held, held.outside.len(), held.inside.len()), (2, 1, 0));
+        let answer = Frame::new().ethernet(mac.0, Trial::OUTSIDE_MAC.0).arp_reply(silent, OUTSIDE4).build();
+        let outcome = trial.send(Direction::Inbound, &[answer]);
+        assert_eq!(outcome.dropped, [("too-big".to_owned(), 1)].into());
+        assert_eq!((outcome.held, outcome.outside.len(), outcome.inside.len()), (-2, 2, 1), "{outcome:?}");
+        assert!(outcome.outside.iter().all(|fragment| fragment.len() <= 14 + 1400 && fragment[..6] == mac.0));
+        let quoted = &outcome.inside[0];
+        assert_eq!((quoted[34..36].to_vec(), &quoted[40..42]), (vec![3, 4], &1400_u16.to_be_bytes()[..]));
+    });
+}
+
+#[test]
+fn a_translated_packet_that_waits_has_a_hop_less() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).then(Translate)).with_router(ROUTER, &["198.51.100.77"]);
+        trial.advance(Duration::ZERO);
+        let back = |hops| from_peer().ipv4(FAR4, [198, 51, 100, 77]).time_to_live(hops).udp(2, 1);
+        assert_eq!(send(&mut trial, Direction::Inbound, &back(9)).held, 1);
+        let answer = Frame::new().ethernet(HOST.0, Trial::INSIDE_MAC.0).arp_reply(HOST4, OWN4);
+        let outcome = send(&mut trial, Direction::Outbound, &answer);
+        let expected = Frame::new().ethernet(Trial::INSIDE_MAC.0, HOST.0).ipv4(FAR4, HOST4).time_to_live(8).udp(2, 1);
+        assert_eq!((outcome.held, outcome.inside), (-1, vec![expected.build()]));
+        trial.check_for_leaks();
+    });
+}
+
 /// Fails where a packet of a flow comes by that another worker owns.
 struct Owned(Option<Arc<Steering>>, usize);
 

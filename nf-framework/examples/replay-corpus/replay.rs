@@ -204,9 +204,9 @@ fn replay_file(
             (begun.load(Ordering::Relaxed), text.unwrap_or_default())
         })
     };
-    once(TOGETHER).or_else(|(number, said)| match once(1) {
-        Err((number, said)) => Err(format!("packet {number}: {said}")),
-        Ok(_) => Err(format!("packets from {number} on, {TOGETHER} at once: {said}")),
+    once(TOGETHER).map_err(|(number, said)| match once(1) {
+        Err((number, said)) => format!("packet {number}: {said}"),
+        Ok(_) => format!("packets from {number} on, {TOGETHER} at once: {said}"),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The second half: what the functions let pass is addressed to its next hop and sent.
 
 use super::icmp::IcmpError;
-use super::tables::{Target, Way};
+use super::tables::{Interface, Tables, Target, Way};
 use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
 use crate::annotation::Annotation;
 use crate::batch::Batch;
@@ -10,6 +10,7 @@ use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::next_hop::NextHop;
 use crate::steering::Entrance;
+use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
 use std::cell::RefCell;
@@ -123,10 +124,10 @@ impl Router {
             Way::Broadcast => return Departure::Refused(DropReason::BROADCAST),
             Way::LinkLocal => return Departure::Refused(DropReason::LINK_LOCAL),
         };
-        let Some(mac) = self.neighbours.find(interface, next_hop) else {
-            return Departure::Unresolved(interface, next_hop);
+        let hop = match self.hop_to(interface, next_hop, packet, cx) {
+            Ok(hop) => hop,
+            Err(departure) => return departure,
         };
-        let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
         if let Way::Via(index) = target.way()
             && let Some(known) = self.hops.get_mut(usize::from(index))
         {
@@ -142,13 +143,31 @@ impl Router {
         let Way::Connected(interface) = self.tables.find(address).way() else {
             return Departure::Refused(DropReason::NO_ROUTE);
         };
-        let Some(mac) = self.neighbours.find(interface, address) else {
-            return Departure::Unresolved(interface, address);
+        let hop = match self.hop_to(interface, address, packet, cx) {
+            Ok(hop) => hop,
+            Err(departure) => return departure,
         };
-        let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
         // Done with: net_ring hands buffers round as they are.
         packet.set_annotation(None);
         self.write(packet, hop, cx)
+    }
+
+    /// The hop to this neighbour if its MAC address is known; else what becomes of the packet.
+    fn hop_to(
+        &mut self,
+        interface: u16,
+        address: IpAddr,
+        packet: &mut Mbuf,
+        cx: &mut Context<'_>,
+    ) -> Result<Hop, Departure> {
+        let mac = self.neighbours.find(interface, address);
+        if let Some(hop) = mac.and_then(|mac| self.hop(interface, mac)) {
+            return Ok(hop);
+        }
+        let enters = self.tables.interface(interface).map(|interface| interface.enters);
+        let enters = enters.ok_or(Departure::Refused(DropReason::NO_SUCH_PORT))?;
+        // What waits is ready to leave.
+        Err(self.held_back(packet, enters, cx).unwrap_or(Departure::Unresolved(interface, address)))
     }
 
     fn hop(&self, interface: u16, mac: MacAddress) -> Option<Hop> {
@@ -162,28 +181,38 @@ impl Router {
 
     #[inline]
     fn write(&mut self, packet: &mut Mbuf, hop: Hop, cx: &mut Context<'_>) -> Departure {
+        let Some(enters) = self.tables.interface(hop.interface).map(|interface| interface.enters) else {
+            return Departure::Refused(DropReason::NO_SUCH_PORT);
+        };
+        if let Some(departure) = self.held_back(packet, enters, cx) {
+            return departure;
+        }
         let Some(interface) = self.tables.interface(hop.interface) else {
             return Departure::Refused(DropReason::NO_SUCH_PORT);
         };
-        if interface.enters == cx.direction() && self.functions > 0 {
-            return Departure::Refused(DropReason::SAME_SIDE);
-        }
-        // What was for a function, and now is for somebody else, has not been counted down yet.
-        if !packet.is_marked() && !ingress::count_down(packet) {
-            return self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
-        }
         if let Some(addresses) = packet.data_mut().first_chunk_mut() {
             *addresses = hop.addresses;
         }
-        if packet.len() > ETHERNET + usize::from(interface.mtu)
-            && ip_packet(packet.data()).is_none_or(|ip| ip.len() > usize::from(interface.mtu))
-        {
+        if is_too_long(packet, interface) {
             return Departure::TooLong(hop.interface);
         }
         if !tag(packet, interface) {
             return Departure::Refused(DropReason::NO_HEADROOM);
         }
         Departure::By(interface.port)
+    }
+
+    /// Why a packet may not leave by an interface of this side, whether its neighbour is known or not.
+    #[inline]
+    fn held_back(&mut self, packet: &mut Mbuf, enters: Direction, cx: &mut Context<'_>) -> Option<Departure> {
+        if enters == cx.direction() && self.functions > 0 {
+            return Some(Departure::Refused(DropReason::SAME_SIDE));
+        }
+        // What was for a function, and now is for somebody else, has not been counted down yet.
+        if !packet.is_marked() && !ingress::count_down(packet) {
+            return Some(self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx));
+        }
+        None
     }
 
     #[cold]
@@ -207,26 +236,36 @@ impl Router {
         }
     }
 
-    /// A packet that is longer than its next link takes leaves in fragments (RFC 791 section 3.2), or
-    /// its sender is told: RFC 1812 section 5.2.6, RFC 8200 section 5.
     #[cold]
     fn too_long(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
-        let Some(mtu) = self.tables.interface(interface).map(|interface| interface.mtu) else { return };
-        let Some(packet) = batch.packet(slot) else { return };
-        let here = RefCell::new(&mut *cx);
-        let allocate = || here.borrow_mut().allocate();
-        let leave = |fragment| send(&self.tables, interface, fragment, &mut here.borrow_mut());
-        match split_ipv4(packet, mtu.into(), allocate, leave) {
-            Ok(_) => {
-                if let Some(packet) = batch.take(slot) {
-                    cx.consume(packet);
-                }
-            }
-            Err(SplitError::NoPacket) => batch.decide(slot, Verdict::Drop(DropReason::NO_BUFFERS)),
-            Err(_) => {
-                complain(&self.tables, &mut self.errors, IcmpError::TooBig(mtu), packet, cx);
-                batch.decide(slot, Verdict::Drop(DropReason::TOO_BIG));
-            }
+        if let Some(packet) = batch.take(slot) {
+            shorten(&self.tables, &mut self.errors, interface, packet, cx);
+        }
+    }
+}
+
+/// Whether a packet without a tag is longer than this interface takes.
+#[inline]
+pub(super) fn is_too_long(packet: &Mbuf, interface: &Interface) -> bool {
+    let mtu = usize::from(interface.mtu);
+    packet.len() > ETHERNET + mtu && ip_packet(packet.data()).is_none_or(|ip| ip.len() > mtu)
+}
+
+/// A packet that is longer than its next link takes leaves in fragments (RFC 791 section 3.2), or
+/// its sender is told: RFC 1812 section 5.2.6, RFC 8200 section 5. It is addressed, and the error goes
+/// back from the end of the chain that the context is at.
+#[cold]
+pub(super) fn shorten(tables: &Tables, errors: &mut TokenBucket, interface: u16, packet: Mbuf, cx: &mut Context<'_>) {
+    let mtu = tables.interface(interface).map_or(0, |interface| interface.mtu);
+    let here = RefCell::new(&mut *cx);
+    let allocate = || here.borrow_mut().allocate();
+    let leave = |fragment| send(tables, interface, fragment, &mut here.borrow_mut());
+    match split_ipv4(&packet, mtu.into(), allocate, leave) {
+        Ok(_) => cx.consume(packet),
+        Err(SplitError::NoPacket) => cx.drop_held(packet, DropReason::NO_BUFFERS),
+        Err(_) => {
+            complain(tables, errors, IcmpError::TooBig(mtu), &packet, cx);
+            cx.drop_held(packet, DropReason::TOO_BIG);
         }
     }
 }

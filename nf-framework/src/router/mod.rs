@@ -293,11 +293,15 @@ impl Outlet for Out<'_, '_> {
     }
 
     fn forward(&mut self, interface: u16, mac: MacAddress, mut packet: Mbuf) {
-        let Some(own) = self.tables.interface(interface).map(|interface| interface.mac) else {
+        let Some(by) = self.tables.interface(interface) else {
             return self.cx.drop_held(packet, DropReason::NO_SUCH_PORT);
         };
         if let Some([destination, source]) = packet.data_mut().as_chunks_mut().0.first_chunk_mut() {
-            (*destination, *source) = (mac.octets(), own.octets());
+            (*destination, *source) = (mac.octets(), by.mac.octets());
+        }
+        if egress::is_too_long(&packet, by) {
+            self.cx.position = Position::exit(by.enters.reversed(), self.functions);
+            return egress::shorten(self.tables, self.errors, interface, packet, self.cx);
         }
         send(self.tables, interface, packet, self.cx);
     }

@@ -175,8 +175,9 @@ impl Links {
 
     /// Whether everything has come to an end when nothing has come for long.
     pub(super) fn finish(mut self) {
-        for _ in 0..4 {
-            self.pass(Duration::from_secs(2));
+        // A neighbour is asked three times, and so is the one that is told that it was in vain.
+        for _ in 0..12 {
+            self.pass(Duration::from_millis(1010));
         }
         assert_eq!(self.held, 0, "nothing waits for ever");
         self.trial.check_for_leaks();
@@ -326,14 +327,14 @@ impl Links {
     fn passed_on(&mut self, left: &Left<'_>, parts: impl Fn(&[u8]) -> (u8, Vec<u8>)) -> bool {
         let (hops, rest) = parts(left.ip);
         let like_this = |came: &Came| {
-            came.ip.len() == left.ip.len() && came.ip[0] == left.ip[0] && !came.answered && {
+            came.ip.len() == left.ip.len() && came.ip[0] == left.ip[0] && !came.answered && !came.to_group && {
                 let (before, same) = parts(&came.ip);
                 before == hops.wrapping_add(1) && same == rest
             }
         };
         let across = |came: &Came| !self.setup.functions || came.outside != left.outside;
         let Some(came) = self.came.iter().position(|came| like_this(came) && across(came)) else { return false };
-        assert!(hops > 0 && !self.came[came].to_group);
+        assert!(hops > 0);
         self.came[came].answered = true;
         self.went_its_way(left, address(left.ip));
         true
@@ -384,13 +385,12 @@ impl Links {
     fn complained(&mut self, left: &Left<'_>, quoted: &[u8]) {
         self.errors += 1;
         let functions = self.setup.functions;
-        let came = self
-            .came
-            .iter_mut()
-            .find(|came| !came.answered && came.ip.starts_with(quoted) && (!functions || came.outside == left.outside));
-        let came = came.expect("the quoted packet came, as it is quoted, from where the error goes");
-        assert!(!came.to_group, "about what came to a group");
-        came.answered = true;
+        let came = self.came.iter_mut().find(|came| {
+            // Not about what came to a group.
+            let may = !came.answered && !came.to_group && (!functions || came.outside == left.outside);
+            may && came.ip.starts_with(quoted)
+        });
+        came.expect("the quoted packet came, as it is quoted, from where the error goes").answered = true;
     }
 
     fn is_own(&self, address: IpAddr) -> bool {
