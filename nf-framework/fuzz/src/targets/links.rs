@@ -410,7 +410,7 @@ impl Links {
     fn is_own(&self, address: IpAddr) -> bool {
         let own = |own: &&str| own.split('/').next().is_some_and(|own| own.parse() == Ok(address));
         address == IpAddr::from([198, 51, 100, 77])
-            || self.interfaces.iter().any(|interface| interface.own.iter().any(|text| own(text)))
+            || self.interfaces.iter().any(|interface| interface.own.iter().any(&own))
     }
 }
 
