@@ -89,12 +89,11 @@ impl Trie {
         while branches & BRANCH != 0 && at < A::BITS {
             branches = 0;
             for (address, value) in addresses.iter().zip(values.iter_mut()) {
-                // Nothing here is jumped over: where lengths differ that would be guessed wrong.
-                let leads_on = *value & BRANCH != 0;
-                let place = (*value & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
-                let below = self.nodes.get(if leads_on { place } else { 0 }).copied().unwrap_or(0);
-                *value = if leads_on { below } else { *value };
-                branches |= *value;
+                if *value & BRANCH != 0 {
+                    let place = (*value & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
+                    *value = self.nodes.get(place).copied().unwrap_or(0);
+                    branches |= *value;
+                }
             }
             at += NODE_BITS;
         }

@@ -47,7 +47,56 @@ struct Destination {
     complement: [u8; 2],
 }
 
+/// What a flood consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Flood {
+    /// Requests of ARP for the router's inside address, each from somebody else.
+    Arp,
+    /// Packets to neighbours outside, of which there are none, each to another.
+    ToNobody,
+}
+
+impl Destination {
+    fn new(part: u32) -> Self {
+        let sum = (part >> 16) + (part & 0xffff);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let [.., high, low] = (!sum).to_be_bytes();
+        Self { part: part.to_be_bytes(), complement: [high, low] }
+    }
+}
+
 impl Flow {
+    /// What floods the inside port of a router with this MAC address.
+    pub(crate) fn flood(of: Flood, router: [u8; 6]) -> Self {
+        let (built, place, complements) = match of {
+            Flood::Arp => {
+                let arp = Frame::new().ethernet(mac(0, 0), [0xff; 6]).arp_request(neighbour_v4(0, 0), own_v4(0));
+                // In the sender's MAC address too, of the frame and of the message.
+                (arp.pad_to(FRAME).build(), 28, [10, 26])
+            }
+            Flood::ToNobody => {
+                let udp = Frame::new().ethernet(mac(0, 0), router).ipv4(neighbour_v4(0, 0), [0; 4]).identification(0);
+                (udp.udp(1000, 443).payload(&[0; FRAME - 42]).build(), 30, [18, 42])
+            }
+        };
+        let mut frame = [0; FRAME];
+        frame.copy_from_slice(&built);
+        let side = u32::from(matches!(of, Flood::ToNobody));
+        // Most of the addresses of the interface's prefix.
+        let numbers = (0..0xf000_u32).map(|number| neighbour_v4(side, number).to_bits());
+        let destinations = numbers.map(Destination::new).collect();
+        Self { frame, place, complements, destinations, hellos: Arc::new([]), router }
+    }
+
+    pub(crate) fn router(&self) -> [u8; 6] {
+        self.router
+    }
+
+    /// What one of the neighbours on this side says first.
+    pub(crate) fn hello(&self, number: usize) -> Option<&[u8]> {
+        self.hellos.get(number).map(Vec::as_slice)
+    }
+
     /// Writes the headers of a packet.
     #[inline]
     pub(crate) fn write(&self, number: usize, to: &mut [u8]) {
@@ -188,13 +237,7 @@ impl Routed {
             };
             let mut frame = [0; FRAME];
             frame.copy_from_slice(&built);
-            let destination = |part: &u32| {
-                let sum = (part >> 16) + (part & 0xffff);
-                let sum = (sum & 0xffff) + (sum >> 16);
-                let [.., high, low] = (!sum).to_be_bytes();
-                Destination { part: part.to_be_bytes(), complement: [high, low] }
-            };
-            let destinations = parts[1 - side as usize].iter().map(destination).collect();
+            let destinations = parts[1 - side as usize].iter().copied().map(Destination::new).collect();
             let hellos = (0..neighbours).map(|number| hello(v4, side, number)).collect();
             Flow { frame, place, complements, destinations, hellos, router: router[side as usize] }
         };
