@@ -11,10 +11,13 @@ pub struct PortIx(pub u16);
 pub enum Verdict {
     /// Nothing: the next function sees it.
     Next,
-    /// It leaves by this port; no other function sees it.
+    /// It leaves by this port as it is; no other function sees it. Behind a router its MAC addresses
+    /// are still those that it came with: to choose who gets a packet, see
+    /// [`NextHop`](crate::NextHop).
     Send(PortIx),
     /// It comes in again from the chain's other end (hairpin); no other function of this
-    /// pass sees it.
+    /// pass sees it. With a router it is also the way to answer a packet: exchange its addresses and
+    /// turn it, and it is routed like any other.
     Turn,
     /// It is freed and counted under this reason.
     Drop(DropReason),

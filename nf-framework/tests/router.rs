@@ -220,6 +220,20 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
             ("from loopback", udp([127, 0, 0, 1], PEER4.octets()).build(), "martian"),
             ("from a group", udp([224, 0, 0, 1], PEER4.octets()).build(), "martian"),
             ("from everybody", udp([255; 4], PEER4.octets()).build(), "martian"),
+            ("from an automatic address", udp([169, 254, 1, 1], PEER4.octets()).build(), "link-local"),
+            ("to an automatic address", udp(host, [169, 254, 169, 254]).build(), "link-local"),
+            ("from a mapped address", udp6("::ffff:127.0.0.1", "2001:db8:2::20").build(), "martian"),
+            ("to a mapped address", udp6("2001:db8:1::10", "::ffff:10.0.0.1").build(), "martian"),
+            (
+                "from a group of stations",
+                udp(host, PEER4.octets()).ethernet([3, 0, 0, 0, 0, 1], Trial::INSIDE_MAC.0).build(),
+                "malformed",
+            ),
+            (
+                "IPv6 from a group of stations",
+                udp6("2001:db8:1::10", "2001:db8:2::20").ethernet([3, 0, 0, 0, 0, 1], Trial::INSIDE_MAC.0).build(),
+                "malformed",
+            ),
             ("to loopback", udp(host, [127, 0, 0, 1]).build(), "martian"),
             ("to a reserved address", udp(host, [240, 0, 0, 1]).build(), "martian"),
             ("to this network", udp(host, [0, 1, 2, 3]).build(), "martian"),
@@ -916,5 +930,102 @@ fn the_kernel_is_in_its_interfaces_vlan() {
         let outcome = trial.send_from_host(&[frame.build()]);
         assert_eq!(outcome, Outcome { outside: vec![frame.vlan(7).build()], ..Outcome::default() });
         trial.check_for_leaks();
+    });
+}
+
+/// A later fragment must not become the first one of anything, by being split.
+#[test]
+fn no_packet_ends_behind_the_longest_there_can_be() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let late = |octets: usize| {
+            from_host().ipv4(HOST4, FAR4).protocol(6).payload(&vec![7; octets]).fragment(8020 * 8, false)
+        };
+        let outcome = send(&mut trial, Direction::Outbound, &late(1376 + 20));
+        assert_eq!(outcome.dropped, [("malformed".to_owned(), 1)].into());
+        let outcome = send(&mut trial, Direction::Outbound, &late(1375));
+        assert_eq!((outcome.outside.len(), outcome.dropped.len()), (1, 0));
+        trial.check_for_leaks();
+    });
+}
+
+/// Redirects packets to some ports to hosts, as a load balancer would.
+struct Redirect;
+
+impl PacketFunction for Redirect {
+    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
+        let to = match headers.transport.ports() {
+            Some((_, 7)) => [192, 0, 2, 200],
+            Some((_, 8)) => HOST4.octets(),
+            _ => return Verdict::Next,
+        };
+        if let Network::Ipv4 { header, .. } = &mut headers.network {
+            header.destination = to;
+        }
+        headers.fill_checksums();
+        Verdict::Next
+    }
+}
+
+#[test]
+fn one_packet_whose_neighbour_is_silent_does_not_turn_the_others_of_its_batch_round() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Redirect.into()).with_router(ROUTER, &["203.0.113.80"]);
+        introduce(&mut trial);
+        // Somebody inside whom nobody finds.
+        let from_outside = from_peer().ipv4(PEER4, [192, 0, 2, 200]).udp(1, 2);
+        send(&mut trial, Direction::Inbound, &from_outside);
+        trial.advance(Duration::from_millis(3500));
+        let frame = |port| from_host().ipv4(HOST4, [203, 0, 113, 80]).udp(1, port).build();
+        let good = from_host().ipv4(HOST4, FAR4).udp(1, 2).build();
+        // To him, back to our own side, and out.
+        let outcome = trial.send(Direction::Outbound, &[good.clone(), frame(7), frame(8), good]);
+        assert_eq!(outcome.outside.len(), 2, "{outcome:?}");
+        assert_eq!(outcome.inside.len(), 0, "{outcome:?}");
+        assert_eq!(outcome.dropped, [("same-side".to_owned(), 2)].into());
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn a_neighbours_probe_for_a_functions_address_is_answered() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(ROUTER, &["2001:db8:2::77"]);
+        introduce(&mut trial);
+        let service: Ipv6Addr = "2001:db8:2::77".parse().unwrap();
+        let probe = from_peer().ipv6(PEER6, service).hop_limit(255).icmpv6(135, 0, [0; 4]).payload(&service.octets());
+        let mut answer = only(&send(&mut trial, Direction::Inbound, &probe));
+        let headers = Headers::parse(&mut answer).unwrap();
+        let Transport::Icmpv6(icmp) = headers.transport else { panic!("{headers:?}") };
+        assert_eq!(icmp.message_type, Icmpv6Type::NEIGHBOR_ADVERTISEMENT);
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn without_an_address_the_kernel_gets_what_dhcp_servers_say_and_nothing_else() {
+    lab(|lab| {
+        let text = with_kernel()
+            .replace("\"198.51.100.1/24\", ", "")
+            .replace("203.0.113.0/24\"\nvia = \"198.51.100.9", "203.0.113.0/24\"\nvia = \"192.0.2.9");
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(&text, &[]);
+        trial.advance(Duration::ZERO);
+        let offer = from_peer().ipv4(PEER4, [198, 51, 100, 1]).udp(67, 68);
+        let outcome = send(&mut trial, Direction::Inbound, &offer);
+        assert_eq!(outcome, Outcome { host: vec![offer.build()], ..Outcome::default() });
+        for other in [
+            from_peer().ipv4(PEER4, [198, 51, 100, 1]).udp(67, 69),
+            from_peer().ipv4(PEER4, [198, 51, 100, 1]).tcp(67, 68),
+            from_peer().ipv6(PEER6, "2001:db8:ff::1".parse::<Ipv6Addr>().unwrap()).udp(67, 68),
+        ] {
+            let outcome = send(&mut trial, Direction::Inbound, &other);
+            // The error about it finds no way back, either.
+            assert_eq!(
+                (outcome.host.len(), outcome.dropped.keys().collect::<Vec<_>>()),
+                (0, vec![&"no-route".to_owned()])
+            );
+        }
     });
 }

@@ -179,8 +179,10 @@ impl Neighbours {
             self.announcing = true;
         }
         let link = self.interfaces[index].as_ref().map(|interface| &interface.link);
-        let mac = |link: Option<&Link>| link.map(Link::mac);
-        let other_station = mac(link) != mac(before.as_ref());
+        let other_station = match (link, &before) {
+            (Some(link), Some(before)) => link.is_elsewhere(before),
+            (link, before) => link.is_some() != before.is_some(),
+        };
         for slot in 0..self.entries.len() {
             let Some(entry) = self.entries[slot].filter(|entry| entry.interface == interface) else { continue };
             let link = self.interfaces[index].as_ref().map(|interface| &interface.link);

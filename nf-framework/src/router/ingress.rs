@@ -126,6 +126,10 @@ impl Router {
             return Arrival::Refused(DropReason::MALFORMED);
         };
         let to_us = ethernet.destination == interface.mac;
+        // Who would be answered?
+        if ethernet.source.is_multicast() {
+            return Arrival::Refused(DropReason::MALFORMED);
+        }
         if !to_us && !ethernet.destination.is_multicast() {
             return Arrival::Refused(DropReason::OTHER_STATION);
         }
@@ -147,6 +151,10 @@ impl Router {
             Way::Via(hop) => {
                 let interface = self.tables.next_hops.get(usize::from(hop)).map_or(u16::MAX, |hop| hop.interface);
                 self.forward(packet, interface, cx)
+            }
+            Way::Function if discovery(packet.data()) == Some(true) => {
+                self.for_us(slot, batch, cx);
+                return false;
             }
             // Its hops count when it turns out to go on.
             Way::Function => None,
@@ -238,9 +246,21 @@ impl Router {
         self.give_to_host(slot, DropReason::NO_LISTENER, batch, cx);
     }
 
-    /// Whether a packet came in where the kernel still looks for an address (RFC 2131 section 4.1).
+    /// Whether a packet is for a DHCP client, where the kernel still looks for an address (RFC 2131
+    /// section 4.1).
     #[cold]
     fn is_unnumbered(&self, packet: &Mbuf, direction: Direction) -> bool {
+        const CLIENT: [u8; 2] = 68_u16.to_be_bytes();
+        let ip = super::ip_packet(packet.data()).unwrap_or_default();
+        let is_dhcp = Ipv4Header::ref_from_prefix(ip).is_ok_and(|(header, _)| {
+            header.version() == 4
+                && header.protocol == IpProtocol::UDP
+                && !header.is_fragment()
+                && ip.get(header.header_length() + 2..).is_some_and(|ports| ports.starts_with(&CLIENT))
+        });
+        if !is_dhcp {
+            return false;
+        }
         let interface = self.came_in_by(packet, direction).and_then(|index| self.tables.interface(index));
         interface.is_some_and(|interface| {
             interface.host.is_some() && !interface.addresses.iter().any(|own| own.address.is_ipv4())
@@ -298,6 +318,9 @@ impl Router {
     }
 }
 
+/// RFC 3927 section 2.7: never forwarded.
+const LINK_LOCAL_V4: [u8; 2] = [169, 254];
+
 #[inline]
 fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     let Ok((header, rest)) = Ipv4Header::ref_from_prefix(ip) else {
@@ -311,6 +334,13 @@ fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     let options = if options == 0 { &[] } else { rest.get(..options).unwrap_or(&[]) };
     if !checksum::ipv4_header_is_valid(header, options) {
         return Arrival::Refused(DropReason::BAD_CHECKSUM);
+    }
+    // No packet is so long (RFC 791 section 3.1).
+    if usize::from(header.fragment_offset()) + length - header.header_length() > usize::from(u16::MAX) {
+        return Arrival::Refused(DropReason::MALFORMED);
+    }
+    if header.source.starts_with(&LINK_LOCAL_V4) {
+        return Arrival::Refused(DropReason::LINK_LOCAL);
     }
     // As sources: this network, loopback, groups and what is reserved (RFC 1812 section 5.3.7).
     if matches!(header.source[0], 0 | 127 | 224..) {
@@ -336,7 +366,8 @@ fn look_v6(ip: &[u8], to_us: bool, interface: u16) -> Arrival {
         return if discovery { Arrival::Neighbours(interface) } else { Arrival::Group(DropReason::MULTICAST) };
     }
     let source = Ipv6Addr::from(header.source);
-    if source.is_multicast() || source.is_loopback() || source.is_unspecified() {
+    let is_nobody = source.is_loopback() || source.is_unspecified() || source.to_ipv4_mapped().is_some();
+    if source.is_multicast() || is_nobody {
         return Arrival::Refused(DropReason::MARTIAN);
     }
     if !to_us {
@@ -382,6 +413,9 @@ fn usual_v4(frame: &[u8], station: MacAddress) -> Option<u32> {
         && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
         // As a sum with the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
         && sum.is_multiple_of(0xffff)
+        && !header.is_fragment()
+        && !header.source.starts_with(&LINK_LOCAL_V4)
+        && ethernet.source.octets()[0] & 1 == 0
         && !matches!(header.source[0], 0 | 127 | 224..);
     usual.then(|| u32::from_be_bytes(header.destination))
 }
@@ -392,7 +426,8 @@ fn is_usual_v6(frame: &[u8], station: MacAddress) -> bool {
     let Ok((ethernet, ip)) = EthernetHeader::ref_from_prefix(frame) else { return false };
     let Ok((header, rest)) = Ipv6Header::ref_from_prefix(ip) else { return false };
     // Neither unspecified nor loopback nor a group.
-    let source = u128::from_be_bytes(header.source) > 1 && header.source[0] != 0xff;
+    let from = u128::from_be_bytes(header.source);
+    let source = from > 1 && from >> 32 != 0xffff && header.source[0] != 0xff && ethernet.source.octets()[0] & 1 == 0;
     ethernet.destination == station
         && ethernet.ether_type == EtherType::IPV6
         && header.version() == 6
@@ -453,13 +488,13 @@ fn discovery(frame: &[u8]) -> Option<bool> {
     Some(header.next_header == IpProtocol::ICMPV6 && rest.first().is_some_and(is_discovery))
 }
 
-/// Whether neighbours say in a frame where they are, or a router that it is there.
+/// Whether neighbours say in a frame where they are.
 fn is_answer(frame: &[u8]) -> bool {
     if let Some([0x08, 0x06, _, _, _, _, _, _, operation @ ..]) = frame.get(12..) {
         return operation.starts_with(&[0, 2]);
     }
     let message_type = frame.get(ETHERNET + Ipv6Header::LENGTH).copied().map(Icmpv6Type);
-    matches!(message_type, Some(Icmpv6Type::ROUTER_ADVERTISEMENT | Icmpv6Type::NEIGHBOR_ADVERTISEMENT))
+    message_type == Some(Icmpv6Type::NEIGHBOR_ADVERTISEMENT)
 }
 
 fn is_discovery(message_type: &u8) -> bool {

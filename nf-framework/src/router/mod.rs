@@ -300,8 +300,10 @@ impl Outlet for Out<'_, '_> {
             (*destination, *source) = (mac.octets(), by.mac.octets());
         }
         if egress::is_too_long(&packet, by) {
-            self.cx.position = Position::exit(by.enters.reversed(), self.functions);
-            return egress::shorten(self.tables, self.errors, interface, packet, self.cx);
+            let here = std::mem::replace(&mut self.cx.position, Position::exit(by.enters.reversed(), self.functions));
+            egress::shorten(self.tables, self.errors, interface, packet, self.cx);
+            self.cx.position = here;
+            return;
         }
         send(self.tables, interface, packet, self.cx);
     }
@@ -310,8 +312,9 @@ impl Outlet for Out<'_, '_> {
         let direction = self.tables.interface(interface).map(|interface| interface.enters.reversed());
         if let Some(direction) = direction {
             // Back from the end where it was about to leave.
-            self.cx.position = Position::exit(direction, self.functions);
+            let here = std::mem::replace(&mut self.cx.position, Position::exit(direction, self.functions));
             complain(self.tables, self.errors, IcmpError::HostUnreachable, &packet, self.cx);
+            self.cx.position = here;
         }
         self.cx.drop_held(packet, DropReason::NEIGHBOUR_UNREACHABLE);
     }

@@ -184,7 +184,16 @@ impl Tables {
         let of_kernel = with_host(&interfaces);
         for known in &kernel.addresses {
             let index = of_kernel.get(usize::from(known.interface)).copied().unwrap_or(u16::MAX);
-            if let (Some(interface), Some(own)) = (interfaces.get_mut(usize::from(index)), own_address(known))
+            let Some(own) = own_address(known) else { continue };
+            let others = (0..).zip(&interfaces).filter(|(other, _)| *other != index);
+            let mut theirs = others.flat_map(|(_, other)| other.addresses.iter().map(move |theirs| (other, theirs)));
+            if !is_link_local(own.address)
+                && let Some((other, theirs)) = theirs.find(|(_, theirs)| overlap(theirs.prefix, own.prefix))
+            {
+                log::warn!("the kernel's address {own} is left out: it overlaps with {theirs} of {}", other.name);
+                continue;
+            }
+            if let Some(interface) = interfaces.get_mut(usize::from(index))
                 && !interface.addresses.iter().any(|earlier| earlier.address == own.address)
             {
                 interface.addresses.push(own);
@@ -199,16 +208,17 @@ impl Tables {
                 route_way((index, route, &mut earlier), &interfaces, &mut next_hops).map_err(RouterError::Invalid)?;
             ways.insert(route.to, way);
         }
-        // What the file says comes first, and of what the kernel says, what comes first there.
-        for route in kernel.routes.iter().filter(|route| is_forwarded(route.prefix)) {
-            if let Some(way) = kernel_way(route, &of_kernel, &mut next_hops) {
-                ways.entry(route.prefix).or_insert(way);
-            }
-        }
         for (index, interface) in (0..).zip(&interfaces) {
             // A link-local prefix is on every link: the special ones below say what becomes of it.
             for own in interface.addresses.iter().filter(|own| !is_link_local(own.address)) {
                 ways.entry(own.prefix).or_insert(Way::Connected(index));
+            }
+        }
+        // After the file and the links, which no routing daemon takes away: one that announces a network
+        // often has a blackhole for it.
+        for route in kernel.routes.iter().filter(|route| is_forwarded(route.prefix)) {
+            if let Some(way) = kernel_way(route, &of_kernel, &mut next_hops) {
+                ways.entry(route.prefix).or_insert(way);
             }
         }
         ways.extend(SPECIAL.iter().filter_map(|(prefix, way)| Some((prefix.parse().ok()?, *way))));
@@ -239,7 +249,10 @@ impl Tables {
         let entrances = [Direction::Outbound, Direction::Inbound].map(|side| Entrance::new(side, &interfaces));
         let on_link = (0..).zip(&interfaces).map(|(index, _)| {
             let is_on = |(_, way): &(&Prefix, &Way)| **way == Way::Connected(index);
-            ways.iter().filter(is_on).map(|(prefix, _)| *prefix).collect()
+            let prefixes = ways.iter().filter(is_on).map(|(prefix, _)| *prefix);
+            // A gateway may be outside all of them.
+            let gateways = next_hops.iter().filter(|hop| hop.interface == index);
+            prefixes.chain(gateways.map(|hop| Prefix::from(hop.address))).collect()
         });
         let on_link = on_link.collect();
         let services = |interface: &Interface| {
@@ -283,6 +296,7 @@ impl Tables {
         let services = self.services.get(usize::from(index)).map_or(&[][..], Vec::as_slice);
         Some(
             Link::new(interface.mac, &addresses)
+                .at((interface.port.0, interface.vlan))
                 .with_services(services)
                 .with_on_link(&self.on_link[usize::from(index)]),
         )
@@ -374,14 +388,16 @@ fn by_next_hop(hop: Gateway, next_hops: &mut Vec<Gateway>) -> Option<Way> {
 }
 
 /// What is never forwarded: RFC 6890 where it says that a router must not.
-const SPECIAL: [(&str, Way); 9] = [
+const SPECIAL: [(&str, Way); 11] = [
     ("0.0.0.0/8", Way::Martian),
     ("127.0.0.0/8", Way::Martian),
+    ("169.254.0.0/16", Way::LinkLocal),
     ("224.0.0.0/4", Way::Multicast),
     ("240.0.0.0/4", Way::Martian),
     ("255.255.255.255/32", Way::Broadcast),
     ("::/128", Way::Martian),
     ("::1/128", Way::Martian),
+    ("::ffff:0:0/96", Way::Martian),
     ("fe80::/10", Way::LinkLocal),
     ("ff00::/8", Way::Multicast),
 ];
@@ -512,6 +528,14 @@ fn route_way(
         })
     };
     let interface = route.interface.as_ref().map(named).transpose()?;
+    let special = || SPECIAL.iter().filter_map(|(prefix, _)| prefix.parse::<Prefix>().ok());
+    if route.to.length() > 0 && special().any(|special| special.contains(route.to.address())) {
+        return Err(invalid("to", format!("{} is never forwarded, whatever a route says", route.to)));
+    }
+    let on_link = |interface: &&Interface| interface.addresses.iter().any(|own| own.prefix == route.to);
+    if let Some(other) = interfaces.iter().find(on_link) {
+        return Err(invalid("to", format!("{} is the link of the interface {:?}", route.to, other.name)));
+    }
     if let Some(earlier) = earlier.insert(route.to, index) {
         return Err(invalid("to", format!("{} stands in routes[{earlier}] already", route.to)));
     }
@@ -525,6 +549,26 @@ fn route_way(
         (None, Some(via), interface) => {
             if via.is_ipv4() != route.to.address().is_ipv4() {
                 return Err(invalid("via", format!("{via} is of another IP version than {}", route.to)));
+            }
+            if interfaces
+                .iter()
+                .flat_map(|interface| &interface.addresses)
+                .any(|own| own.broadcast().is_some_and(|broadcast| via == broadcast || via == own.prefix.address()))
+            {
+                return Err(invalid(
+                    "via",
+                    format!("{via} is the first or the last address of a link, which no host has"),
+                ));
+            }
+            if interfaces
+                .iter()
+                .flat_map(|interface| &interface.addresses)
+                .any(|own| own.broadcast().is_some_and(|broadcast| via == broadcast || via == own.prefix.address()))
+            {
+                return Err(invalid(
+                    "via",
+                    format!("{via} is the first or the last address of a link, which no host has"),
+                ));
             }
             if !is_host(via) {
                 return Err(invalid("via", format!("{via} is not an address that a host can have")));

@@ -173,8 +173,9 @@ impl Trial {
         self
     }
 
-    /// With a router around the chain, which has the table `[router]` of a configuration file in
-    /// this text, and takes packets for `addresses` on behalf of functions. Its interfaces have the
+    /// With a router around the chain. The text is what stands in the table `[router]` of a
+    /// configuration file, without that name: `[interfaces.lan]`, `[[routes]]`. It takes packets for
+    /// `addresses` on behalf of functions, which are not asked for theirs here. Its interfaces have the
     /// MAC addresses [`Trial::INSIDE_MAC`] and [`Trial::OUTSIDE_MAC`], and an MTU of 1500 unless the
     /// text says so. It knows its interfaces, and announces its addresses, from the first
     /// [`Trial::advance`] on.
