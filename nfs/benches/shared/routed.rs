@@ -138,7 +138,7 @@ pub(crate) struct Routed {
 const SIDES: [(u32, &str, Direction); 2] = [(0, "inside", Direction::Outbound), (1, "outside", Direction::Inbound)];
 
 fn own_v4(side: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a00_0001 | side << 16)
+    Ipv4Addr::from_bits(0x0a00_0001 | (side << 16))
 }
 
 fn own_v6(side: u32) -> Ipv6Addr {
@@ -147,7 +147,7 @@ fn own_v6(side: u32) -> Ipv6Addr {
 
 /// A neighbour on a side, and its MAC address.
 fn neighbour_v4(side: u32, number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a00_0200 + number | side << 16)
+    Ipv4Addr::from_bits((0x0a00_0200 + number) | (side << 16))
 }
 
 fn neighbour_v6(side: u32, number: u32) -> Ipv6Addr {
