@@ -138,7 +138,7 @@ pub(crate) struct Routed {
 const SIDES: [(u32, &str, Direction); 2] = [(0, "inside", Direction::Outbound), (1, "outside", Direction::Inbound)];
 
 fn own_v4(side: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x0a00_0001 | side << 16)
+    Ipv4Addr::from_bits(0x0a00_0001 | (side << 16))
 }
 
 fn own_v6(side: u32) -> Ipv6Addr {
