@@ -148,6 +148,8 @@ built_in! {
     NO_LISTENER = "no-listener": "for the router itself, where nobody takes it";
     /// The router: there is no room in its buffer for a VLAN tag.
     NO_HEADROOM = "no-headroom": "no room in its buffer for a VLAN tag";
+    /// The router: it says that a neighbour has our own MAC address.
+    OWN_MAC = "own-mac": "a neighbour has our own MAC address: the host on a net_tap interface needs another one";
     /// The router: there was no packet for another fragment of it.
     NO_BUFFERS = "no-buffers": "no packet left in the pool for another fragment of it";
     /// The router: its neighbour does not answer, or cannot be one.

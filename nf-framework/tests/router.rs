@@ -206,6 +206,11 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
                 udp(host, PEER4.octets()).ethernet(HOST.0, MacAddress::BROADCAST.0).build(),
                 "other-station",
             ),
+            (
+                "a host with the router's own MAC address",
+                Frame::new().ethernet(Trial::INSIDE_MAC.0, MacAddress::BROADCAST.0).arp_request(HOST4, OWN4).build(),
+                "own-mac",
+            ),
             ("a VLAN that nobody has", udp(host, PEER4.octets()).vlan(7).build(), "unknown-vlan"),
             ("another protocol", from_host().ether_type(0x88cc).build(), "not-ip"),
             ("no frame at all", vec![2; 9], "malformed"),

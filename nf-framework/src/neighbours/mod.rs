@@ -329,7 +329,10 @@ impl Neighbours {
         let (our_mac, asks_us) = (link.mac(), link.own_index(target.into()).is_some());
         // A probe (RFC 5227 section 2.1.1) says nothing of its sender, but is to be answered.
         let is_probe = sender.is_unspecified();
-        if mac == our_mac || !is_probe && !link.can_be_neighbour(sender.into()) {
+        if mac == our_mac {
+            return Some(Outcome::Drop(DropReason::OWN_MAC));
+        }
+        if !is_probe && !link.can_be_neighbour(sender.into()) {
             return None;
         }
         let known = self.table.slot(Key::new(interface, sender.into()));
@@ -372,7 +375,10 @@ impl Neighbours {
             }
         }
         // What we ask ourselves comes back on some links.
-        if station == our_mac || mac == Some(our_mac) || link.own_index(target.into()).is_none() {
+        if station == our_mac || mac == Some(our_mac) {
+            return Some(Outcome::Drop(DropReason::OWN_MAC));
+        }
+        if link.own_index(target.into()).is_none() {
             return None;
         }
         if !self.may_answer(interface, now) {
