@@ -378,9 +378,7 @@ impl Neighbours {
         if station == our_mac || mac == Some(our_mac) {
             return Some(Outcome::Drop(DropReason::OWN_MAC));
         }
-        if link.own_index(target.into()).is_none() {
-            return None;
-        }
+        link.own_index(target.into())?;
         if !self.may_answer(interface, now) {
             return Some(Outcome::Drop(DropReason::NEIGHBOUR_FLOOD));
         }

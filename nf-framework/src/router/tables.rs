@@ -529,7 +529,8 @@ fn route_way(
     };
     let interface = route.interface.as_ref().map(named).transpose()?;
     let special = || SPECIAL.iter().filter_map(|(prefix, _)| prefix.parse::<Prefix>().ok());
-    if route.to.length() > 0 && special().any(|special| special.contains(route.to.address())) {
+    let is_part = |special: Prefix| special.length() <= route.to.length() && special.contains(route.to.address());
+    if special().any(is_part) {
         return Err(invalid("to", format!("{} is never forwarded, whatever a route says", route.to)));
     }
     let on_link = |interface: &&Interface| interface.addresses.iter().any(|own| own.prefix == route.to);
@@ -619,6 +620,8 @@ mod tests {
         routes = [
             { to = '10.0.0.0/8', via = '192.0.2.9' },
             { to = '10.9.0.0/16', interface = 'wan' },
+            { to = '0.0.0.0/1', via = '192.0.2.9' },
+            { to = '::/1', refuse = 'prohibited' },
         ]
         [interfaces.lan]
         side = 'inside'
@@ -644,8 +647,19 @@ mod tests {
 
     #[test]
     fn the_longest_of_own_addresses_links_and_routes_counts() {
-        let addresses = ["192.0.2.1", "192.0.2.2", "198.51.100.255", "10.1.1.1", "10.9.1.1", "8.8.8.8", "127.0.0.1"];
-        let expected = [Way::Own, LAN, Way::Broadcast, Way::Via(0), WAN, Way::None, Way::Martian];
+        let addresses = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "198.51.100.255",
+            "10.1.1.1",
+            "10.9.1.1",
+            "8.8.8.8",
+            "192.1.1.1",
+            "127.0.0.1",
+            "2001:db8::1",
+        ];
+        let expected =
+            [Way::Own, LAN, Way::Broadcast, Way::Via(0), WAN, Way::Via(0), Way::None, Way::Martian, Way::Prohibited];
         assert_eq!(ways(KernelState::default(), &addresses), expected);
     }
 
@@ -706,7 +720,7 @@ mod tests {
             Way::Own,
             Way::LinkLocal,
             Way::Multicast,
-            Way::None,
+            Way::Via(0),
             Way::Martian,
             Way::Via(0),
             Way::Via(1),
