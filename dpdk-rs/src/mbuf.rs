@@ -305,18 +305,17 @@ impl Mbuf {
         (raw.ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0).then_some(raw.vlan_tci)
     }
 
-    /// Takes the outer VLAN tag out of the packet, as a device does that strips tags, so that
-    /// [`stripped_vlan`](Self::stripped_vlan) says what it was, or that there was none. Nothing
-    /// changes if the device has done so already.
+    /// Takes the outer tag out of the packet if it is one of IEEE 802.1Q (0x8100), as a device does
+    /// that strips tags, so that [`stripped_vlan`](Self::stripped_vlan) says what it was, or that there
+    /// was none. Nothing changes if the device has done so already.
     #[inline]
     pub fn strip_vlan(&mut self, stripped_by_device: bool) {
-        const TAG: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
         if stripped_by_device && self.raw().ol_flags & sys::RTE_MBUF_F_RX_VLAN_STRIPPED != 0 {
             return;
         }
         let frame = self.data_mut();
         let tag = match frame.get(12..16) {
-            Some(&[high, low, first, second]) if TAG.contains(&[high, low]) => {
+            Some(&[high, low, first, second]) if [high, low] == [0x81, 0x00] => {
                 frame.copy_within(..12, 4);
                 Some(u16::from_be_bytes([first, second]))
             }

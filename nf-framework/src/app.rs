@@ -55,7 +55,7 @@ with 3 if it is valid and does not fit.
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
 drains it, and the second one stops it. SIGHUP reads the configuration file again: what has
-changed in the functions' tables is put in force for all packets at once, or, if anything
+changed in the functions' tables and in [router] is put in force for all packets at once, or, if anything
 is wrong with it, nothing is, and the log says why.";
 
 /// A program made of functions.

@@ -11,10 +11,13 @@ pub struct PortIx(pub u16);
 pub enum Verdict {
     /// Nothing: the next function sees it.
     Next,
-    /// It leaves by this port; no other function sees it.
+    /// It leaves by this port as it is; no other function sees it. Behind a router its MAC addresses
+    /// are still those that it came with: to choose who gets a packet, see
+    /// [`NextHop`](crate::NextHop).
     Send(PortIx),
     /// It comes in again from the chain's other end (hairpin); no other function of this
-    /// pass sees it.
+    /// pass sees it. With a router it is also the way to answer a packet: exchange its addresses and
+    /// turn it, and it is routed like any other.
     Turn,
     /// It is freed and counted under this reason.
     Drop(DropReason),
@@ -145,6 +148,8 @@ built_in! {
     NO_LISTENER = "no-listener": "for the router itself, where nobody takes it";
     /// The router: there is no room in its buffer for a VLAN tag.
     NO_HEADROOM = "no-headroom": "no room in its buffer for a VLAN tag";
+    /// The router: it says that a neighbour has our own MAC address.
+    OWN_MAC = "own-mac": "a neighbour has our own MAC address: the host on a net_tap interface needs another one";
     /// The router: there was no packet for another fragment of it.
     NO_BUFFERS = "no-buffers": "no packet left in the pool for another fragment of it";
     /// The router: its neighbour does not answer, or cannot be one.

@@ -244,6 +244,11 @@ impl Pipeline {
         for _ in 0..PENDING_PASSES {
             let to_batch = |packet| refuse(batch.push(packet), DropReason::PENDING_FULL, &self.counters);
             let Some(position) = self.pending.pop(Burst::CAPACITY, to_batch) else { break };
+            if let Some(sorter) = &mut self.sorter
+                && position == Position::entrance(position.direction, self.chain.len())
+            {
+                sorter.sort_made(batch, position.direction, &self.counters);
+            }
             self.pass(batch, position, false, now, out);
         }
         self.counters.pending.store(self.pending.len() as u64, Ordering::Relaxed);

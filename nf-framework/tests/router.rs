@@ -4,11 +4,12 @@
 use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, MacAddress, Network, Transport};
 use nf_framework::testing::{Frame, Outcome, Trial, lab};
 use nf_framework::{
-    Affinity, Annotation, Chain, Context, Direction, DropReason, Mbuf, NextHop, PacketFunction, Then, Verdict,
-    WorkerSetup,
+    Affinity, Annotation, Chain, Context, Direction, DropReason, Mbuf, NextHop, PacketFunction, Steering, Then, Tuple,
+    Verdict, WorkerSetup,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 const ROUTER: &str = r#"
@@ -205,6 +206,11 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
                 udp(host, PEER4.octets()).ethernet(HOST.0, MacAddress::BROADCAST.0).build(),
                 "other-station",
             ),
+            (
+                "a host with the router's own MAC address",
+                Frame::new().ethernet(Trial::INSIDE_MAC.0, MacAddress::BROADCAST.0).arp_request(HOST4, OWN4).build(),
+                "own-mac",
+            ),
             ("a VLAN that nobody has", udp(host, PEER4.octets()).vlan(7).build(), "unknown-vlan"),
             ("another protocol", from_host().ether_type(0x88cc).build(), "not-ip"),
             ("no frame at all", vec![2; 9], "malformed"),
@@ -219,6 +225,20 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
             ("from loopback", udp([127, 0, 0, 1], PEER4.octets()).build(), "martian"),
             ("from a group", udp([224, 0, 0, 1], PEER4.octets()).build(), "martian"),
             ("from everybody", udp([255; 4], PEER4.octets()).build(), "martian"),
+            ("from an automatic address", udp([169, 254, 1, 1], PEER4.octets()).build(), "link-local"),
+            ("to an automatic address", udp(host, [169, 254, 169, 254]).build(), "link-local"),
+            ("from a mapped address", udp6("::ffff:127.0.0.1", "2001:db8:2::20").build(), "martian"),
+            ("to a mapped address", udp6("2001:db8:1::10", "::ffff:10.0.0.1").build(), "martian"),
+            (
+                "from a group of stations",
+                udp(host, PEER4.octets()).ethernet([3, 0, 0, 0, 0, 1], Trial::INSIDE_MAC.0).build(),
+                "malformed",
+            ),
+            (
+                "IPv6 from a group of stations",
+                udp6("2001:db8:1::10", "2001:db8:2::20").ethernet([3, 0, 0, 0, 0, 1], Trial::INSIDE_MAC.0).build(),
+                "malformed",
+            ),
             ("to loopback", udp(host, [127, 0, 0, 1]).build(), "martian"),
             ("to a reserved address", udp(host, [240, 0, 0, 1]).build(), "martian"),
             ("to this network", udp(host, [0, 1, 2, 3]).build(), "martian"),
@@ -250,6 +270,21 @@ fn what_may_not_be_forwarded_is_dropped_under_a_name() {
             ("to a link-local address", udp6("2001:db8:1::10", "fe80::99").build(), "link-local"),
             ("from a link-local address", udp6("fe80::99", "2001:db8:2::20").build(), "link-local"),
             ("a blackhole", udp(host, [10, 1, 2, 3]).build(), "blackhole"),
+            (
+                "an echo request from our own address",
+                from_host().ipv4(OWN4, OWN4).icmp_echo_request(1, 2).build(),
+                "martian",
+            ),
+            (
+                "an echo request from everybody on a link",
+                from_host().ipv4([198, 51, 100, 255], OWN4).icmp_echo_request(1, 2).build(),
+                "martian",
+            ),
+            (
+                "no route back to everybody on a link",
+                from_host().ipv4([192, 0, 2, 255], [8, 8, 8, 8]).udp(1, 2).build(),
+                "no-route",
+            ),
             ("TCP to the router", from_host().ipv4(HOST4, OWN4).tcp(1, 22).build(), "no-listener"),
         ] {
             let outcome = trial.send(Direction::Outbound, &[frame]);
@@ -590,6 +625,77 @@ fn a_packet_waits_for_its_neighbour_and_its_sender_hears_if_there_is_none() {
     });
 }
 
+#[test]
+fn a_packet_that_waited_is_held_to_what_its_link_takes() {
+    with_router(|trial| {
+        let silent = [198, 51, 100, 200];
+        let mac = MacAddress([2, 0, 0, 0, 0, 0x44]);
+        let long = |may: bool| {
+            let frame = from_host().ipv4(HOST4, silent).udp(1, 2).payload(&[7; 1440]);
+            if may { frame } else { frame.dont_fragment() }
+        };
+        let held = trial.send(Direction::Outbound, &[long(true).build(), long(false).build()]);
+        assert_eq!((held.held, held.outside.len(), held.inside.len()), (2, 1, 0));
+        let answer = Frame::new().ethernet(mac.0, Trial::OUTSIDE_MAC.0).arp_reply(silent, OUTSIDE4).build();
+        let outcome = trial.send(Direction::Inbound, &[answer]);
+        assert_eq!(outcome.dropped, [("too-big".to_owned(), 1)].into());
+        assert_eq!((outcome.held, outcome.outside.len(), outcome.inside.len()), (-2, 2, 1), "{outcome:?}");
+        assert!(outcome.outside.iter().all(|fragment| fragment.len() <= 14 + 1400 && fragment[..6] == mac.0));
+        let quoted = &outcome.inside[0];
+        assert_eq!((quoted[34..36].to_vec(), &quoted[40..42]), (vec![3, 4], &1400_u16.to_be_bytes()[..]));
+    });
+}
+
+#[test]
+fn a_translated_packet_that_waits_has_a_hop_less() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).then(Translate)).with_router(ROUTER, &["198.51.100.77"]);
+        trial.advance(Duration::ZERO);
+        let back = |hops| from_peer().ipv4(FAR4, [198, 51, 100, 77]).time_to_live(hops).udp(2, 1);
+        assert_eq!(send(&mut trial, Direction::Inbound, &back(9)).held, 1);
+        let answer = Frame::new().ethernet(HOST.0, Trial::INSIDE_MAC.0).arp_reply(HOST4, OWN4);
+        let outcome = send(&mut trial, Direction::Outbound, &answer);
+        let expected = Frame::new().ethernet(Trial::INSIDE_MAC.0, HOST.0).ipv4(FAR4, HOST4).time_to_live(8).udp(2, 1);
+        assert_eq!((outcome.held, outcome.inside), (-1, vec![expected.build()]));
+        trial.check_for_leaks();
+    });
+}
+
+/// Fails where a packet of a flow comes by that another worker owns.
+struct Owned(Option<Arc<Steering>>, usize);
+
+impl PacketFunction for Owned {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        if let (Some(steering), Some(tuple)) = (&self.0, Tuple::of_packet(packet)) {
+            assert_eq!(steering.owner(cx.direction(), &tuple), self.1, "{tuple:?}");
+        }
+        Verdict::Next
+    }
+}
+
+#[test]
+fn an_error_about_a_silent_neighbour_goes_back_through_the_functions_of_the_flow_s_owner() {
+    lab(|lab| {
+        let make = |worker: &mut WorkerSetup| Owned(worker.steering().cloned(), worker.index()).into();
+        let mut trial = lab.trial_at_wrong_workers(2, Affinity::Flow, make).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        for flow in 0..16 {
+            let silent = Ipv4Addr::new(198, 51, 100, 200 + flow);
+            let frame = from_host().ipv4(HOST4, silent).udp(flow.into(), 2);
+            assert_eq!(send(&mut trial, Direction::Outbound, &frame).held, 1);
+        }
+        let mut told = BTreeSet::new();
+        for _ in 0..8 {
+            let outcome = trial.advance(Duration::from_millis(500));
+            // The ports of the quoted packets.
+            told.extend(outcome.inside.iter().map(|frame| frame[62..64].to_vec()));
+        }
+        assert_eq!(told, (0..16).map(|flow| vec![0, flow]).collect());
+        assert!(trial.report().handed_over > 16, "some errors are others'");
+        trial.check_for_leaks();
+    });
+}
+
 const ONE_ARMED: &str = r#"
 [interfaces.lan]
 side = "inside"
@@ -700,6 +806,19 @@ fn a_next_hop_that_a_function_has_chosen_gets_the_packet_as_it_is() {
             trial.check_for_leaks();
         });
     }
+    // On a usual way, where all is known already.
+    lab(|lab| {
+        let make = |worker: &mut WorkerSetup| ToOne(worker.next_hops().at(PEER4.into()).unwrap()).into();
+        let mut trial = lab.trial(make).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        for (port, to) in [(81, NEXT), (80, PEER), (81, NEXT), (80, PEER)] {
+            let frame = from_host().ipv4(HOST4, FAR4).time_to_live(64).tcp(1000, port);
+            let outcome = send(&mut trial, Direction::Outbound, &frame);
+            let expected = frame.clone().ethernet(Trial::OUTSIDE_MAC.0, to.0).time_to_live(63).build();
+            assert_eq!(outcome, Outcome { outside: vec![expected], ..Outcome::default() });
+        }
+        trial.check_for_leaks();
+    });
     // One that is nobody's neighbour.
     lab(|lab| {
         let make = |worker: &mut WorkerSetup| ToOne(worker.next_hops().at(IpAddr::from([9, 9, 9, 9])).unwrap()).into();
@@ -776,6 +895,10 @@ fn the_kernel_gets_what_is_for_the_router_itself_and_nothing_else() {
             ("a group", from_peer().ethernet(PEER.0, multicast).ipv4(PEER4, [224, 0, 0, 5]).protocol(89)),
             ("everybody", from_peer().ethernet(PEER.0, [255; 6]).ipv4(PEER4, [255; 4]).udp(67, 68)),
             ("the link's broadcast address", from_peer().ipv4(PEER4, [198, 51, 100, 255]).udp(1, 2)),
+            (
+                "the same to all stations",
+                from_peer().ethernet(PEER.0, [255; 6]).ipv4(PEER4, [198, 51, 100, 255]).udp(1, 2),
+            ),
             ("another protocol", from_peer().ethernet(PEER.0, multicast).ether_type(0x88cc)),
             ("a function's address that none has taken", from_peer().ipv4(PEER4, [198, 51, 100, 77]).tcp(1, 22)),
         ] {
@@ -812,5 +935,102 @@ fn the_kernel_is_in_its_interfaces_vlan() {
         let outcome = trial.send_from_host(&[frame.build()]);
         assert_eq!(outcome, Outcome { outside: vec![frame.vlan(7).build()], ..Outcome::default() });
         trial.check_for_leaks();
+    });
+}
+
+/// A later fragment must not become the first one of anything, by being split.
+#[test]
+fn no_packet_ends_behind_the_longest_there_can_be() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Chain::new()).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let late = |octets: usize| {
+            from_host().ipv4(HOST4, FAR4).protocol(6).payload(&vec![7; octets]).fragment(8020 * 8, false)
+        };
+        let outcome = send(&mut trial, Direction::Outbound, &late(1376 + 20));
+        assert_eq!(outcome.dropped, [("malformed".to_owned(), 1)].into());
+        let outcome = send(&mut trial, Direction::Outbound, &late(1375));
+        assert_eq!((outcome.outside.len(), outcome.dropped.len()), (1, 0));
+        trial.check_for_leaks();
+    });
+}
+
+/// Redirects packets to some ports to hosts, as a load balancer would.
+struct Redirect;
+
+impl PacketFunction for Redirect {
+    fn packet(&mut self, packet: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
+        let to = match headers.transport.ports() {
+            Some((_, 7)) => [192, 0, 2, 200],
+            Some((_, 8)) => HOST4.octets(),
+            _ => return Verdict::Next,
+        };
+        if let Network::Ipv4 { header, .. } = &mut headers.network {
+            header.destination = to;
+        }
+        headers.fill_checksums();
+        Verdict::Next
+    }
+}
+
+#[test]
+fn one_packet_whose_neighbour_is_silent_does_not_turn_the_others_of_its_batch_round() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Redirect.into()).with_router(ROUTER, &["203.0.113.80"]);
+        introduce(&mut trial);
+        // Somebody inside whom nobody finds.
+        let from_outside = from_peer().ipv4(PEER4, [192, 0, 2, 200]).udp(1, 2);
+        send(&mut trial, Direction::Inbound, &from_outside);
+        trial.advance(Duration::from_millis(3500));
+        let frame = |port| from_host().ipv4(HOST4, [203, 0, 113, 80]).udp(1, port).build();
+        let good = from_host().ipv4(HOST4, FAR4).udp(1, 2).build();
+        // To him, back to our own side, and out.
+        let outcome = trial.send(Direction::Outbound, &[good.clone(), frame(7), frame(8), good]);
+        assert_eq!(outcome.outside.len(), 2, "{outcome:?}");
+        assert_eq!(outcome.inside.len(), 0, "{outcome:?}");
+        assert_eq!(outcome.dropped, [("same-side".to_owned(), 2)].into());
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn a_neighbours_probe_for_a_functions_address_is_answered() {
+    lab(|lab| {
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(ROUTER, &["2001:db8:2::77"]);
+        introduce(&mut trial);
+        let service: Ipv6Addr = "2001:db8:2::77".parse().unwrap();
+        let probe = from_peer().ipv6(PEER6, service).hop_limit(255).icmpv6(135, 0, [0; 4]).payload(&service.octets());
+        let mut answer = only(&send(&mut trial, Direction::Inbound, &probe));
+        let headers = Headers::parse(&mut answer).unwrap();
+        let Transport::Icmpv6(icmp) = headers.transport else { panic!("{headers:?}") };
+        assert_eq!(icmp.message_type, Icmpv6Type::NEIGHBOR_ADVERTISEMENT);
+        trial.check_for_leaks();
+    });
+}
+
+#[test]
+fn without_an_address_the_kernel_gets_what_dhcp_servers_say_and_nothing_else() {
+    lab(|lab| {
+        let text = with_kernel()
+            .replace("\"198.51.100.1/24\", ", "")
+            .replace("203.0.113.0/24\"\nvia = \"198.51.100.9", "203.0.113.0/24\"\nvia = \"192.0.2.9");
+        let mut trial = lab.trial(|_| Seen(0).into()).with_router(&text, &[]);
+        trial.advance(Duration::ZERO);
+        let offer = from_peer().ipv4(PEER4, [198, 51, 100, 1]).udp(67, 68);
+        let outcome = send(&mut trial, Direction::Inbound, &offer);
+        assert_eq!(outcome, Outcome { host: vec![offer.build()], ..Outcome::default() });
+        for other in [
+            from_peer().ipv4(PEER4, [198, 51, 100, 1]).udp(67, 69),
+            from_peer().ipv4(PEER4, [198, 51, 100, 1]).tcp(67, 68),
+            from_peer().ipv6(PEER6, "2001:db8:ff::1".parse::<Ipv6Addr>().unwrap()).udp(67, 68),
+        ] {
+            let outcome = send(&mut trial, Direction::Inbound, &other);
+            // The error about it finds no way back, either.
+            assert_eq!(
+                (outcome.host.len(), outcome.dropped.keys().collect::<Vec<_>>()),
+                (0, vec![&"no-route".to_owned()])
+            );
+        }
     });
 }

@@ -8,6 +8,9 @@
 
 #[path = "shared/port_block.rs"]
 mod port_block;
+#[path = "shared/routed.rs"]
+#[allow(dead_code, reason = "floods are for the other program")]
+mod routed;
 
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePair, RssTableSize};
@@ -20,11 +23,12 @@ use nf_framework::{
 };
 use nfs::{monitor, rate_limit};
 use port_block::PortBlock;
+use routed::{Around, Destinations, Routed};
 use std::array;
 use std::hint::black_box;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Packets that are counted, unless told otherwise.
 const PACKETS: u64 = 1 << 16;
@@ -55,8 +59,13 @@ type Run = fn(&Eal, u64) -> anyhow::Result<()>;
 /// The empty worker, which functions are put into.
 const EMPTY: &str = "worker";
 
+/// The one that the router stands in, with packets of either family.
+const ROUTED: &str = "worker-ipv4";
+const ROUTED_V6: &str = "worker-ipv6";
+const ROUTES: u32 = 1024;
+
 /// Every case, in the order of the table.
-const CASES: [Case; 14] = [
+const CASES: [Case; 19] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -88,6 +97,21 @@ const CASES: [Case; 14] = [
     function("port-block", "what the example adds to the worker", |eal, packets| {
         worker(eal, RING, &[Loaded::new(Made("port-block", Affinity::Any, PortBlock::new), ())], packets)
     }),
+    case(ROUTED, "the worker with packets to be routed, and Wire", |eal, packets| {
+        routed(eal, ForwardingKind::Wire, Destinations::V4(ROUTES), packets)
+    }),
+    case(ROUTED_V6, "the same with IPv6", |eal, packets| {
+        routed(eal, ForwardingKind::Wire, Destinations::V6(ROUTES), packets)
+    }),
+    router("router-ipv4", ROUTED, "what the router adds, 1k routes", |eal, packets| {
+        routed(eal, ForwardingKind::Router, Destinations::V4(ROUTES), packets)
+    }),
+    router("router-ipv6", ROUTED_V6, "what the router adds, 1k routes", |eal, packets| {
+        routed(eal, ForwardingKind::Router, Destinations::V6(ROUTES), packets)
+    }),
+    router("router-neighbours", ROUTED, "what the router adds, 1k neighbours", |eal, packets| {
+        routed(eal, ForwardingKind::Router, Destinations::Neighbours(1024), packets)
+    }),
 ];
 
 const fn case(name: &'static str, help: &'static str, run: Run) -> Case {
@@ -96,6 +120,10 @@ const fn case(name: &'static str, help: &'static str, run: Run) -> Case {
 
 const fn function(name: &'static str, help: &'static str, run: Run) -> Case {
     Case { name, help, above: Some(EMPTY), run }
+}
+
+const fn router(name: &'static str, above: &'static str, help: &'static str, run: Run) -> Case {
+    Case { name, help, above: Some(above), run }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -237,10 +265,50 @@ fn steering(packets: u64) -> anyhow::Result<()> {
 /// A whole worker as a program runs it: two ports, these functions, and `Wire`. Packets that
 /// net_ring sends come back; net_null takes each from the pool and frees it.
 fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> anyhow::Result<()> {
-    let pool = Mempool::new(eal, "circulating", MempoolConfig { size: 1023, ..MempoolConfig::default() })?;
+    let pool = circulating(eal)?;
     if ports == RING {
         fill_rings(eal, &pool)?;
     }
+    let (meter, all_counted) = meter(packets);
+    let config = config(ports, ForwardingKind::Wire);
+    let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
+    let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
+    ensure!(finished, "the worker ended early");
+    let (balance, batches) = (report.balance, report.counter("meter", "batches").unwrap_or(0));
+    ensure!(balance.sent == balance.received, "not every packet was sent: {balance:?}");
+    ensure!(balance.received == batches * BURST as u64, "not every burst was full: {balance:?}");
+    drain_rings(eal, &pool)
+}
+
+/// A worker whose packets a router can forward.
+fn routed(eal: &Eal, forwarding: ForwardingKind, to: Destinations, packets: u64) -> anyhow::Result<()> {
+    let pool = circulating(eal)?;
+    fill_rings(eal, &pool)?;
+    let mut macs = [[0; 6]; 2];
+    for (mac, (port, queues)) in macs.iter_mut().zip(ring_queues(eal, &pool)?) {
+        *mac = port.info()?.mac_address;
+        port.stop(vec![queues])?;
+    }
+    let Routed { config: router, flows } = Routed::new(to, macs)?;
+    let speaks = forwarding == ForwardingKind::Router;
+    let (meter, all_counted) = meter(packets);
+    let config = RuntimeConfig { router: speaks.then_some(router), ..config(RING, forwarding) };
+    let runtime = Runtime::new(eal, &config, vec![meter])?;
+    let runtime = runtime.around(move |inner| Box::new(Around::new(inner, &flows, speaks, ())));
+    let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
+    ensure!(finished, "the worker ended early");
+    let batches = report.counter("meter", "batches").unwrap_or(0);
+    let seen = report.functions.iter().find(|function| function.name == "meter").map_or(0, |meter| meter.seen);
+    // Until its neighbours had spoken, and behind announcements, it had fewer.
+    ensure!(seen + 64 * BURST as u64 >= batches * BURST as u64, "not every burst was full: {report}");
+    drain_rings(eal, &pool)
+}
+
+fn circulating(eal: &Eal) -> anyhow::Result<Mempool> {
+    Ok(Mempool::new(eal, "circulating", MempoolConfig { size: 1023, ..MempoolConfig::default() })?)
+}
+
+fn meter(packets: u64) -> (Loaded, Receiver<()>) {
     let (counted, all_counted) = sync_channel(1);
     let meter = move |worker: &mut WorkerSetup| {
         Ok(Meter {
@@ -250,24 +318,20 @@ fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> an
             counted: counted.clone(),
         })
     };
-    let meter = Loaded::new(Made("meter", Affinity::Any, meter), ());
+    (Loaded::new(Made("meter", Affinity::Any, meter), ()), all_counted)
+}
+
+fn config(ports: [&str; 2], forwarding: ForwardingKind) -> RuntimeConfig {
     let [inside, outside] = ports.map(str::to_owned);
-    let config = RuntimeConfig {
+    RuntimeConfig {
         chain: None,
-        forwarding: Some(ForwardingKind::Wire),
+        forwarding: Some(forwarding),
         ports: PortsConfig { outside: Some(outside), descriptors: 256, ..PortsConfig::new(inside) },
         burst: BURST,
         packets: Some(2047),
         fragments: FragmentsConfig::default(),
         router: None,
-    };
-    let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
-    let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
-    ensure!(finished, "the worker ended early");
-    let (balance, batches) = (report.balance, report.counter("meter", "batches").unwrap_or(0));
-    ensure!(balance.sent == balance.received, "not every packet was sent: {balance:?}");
-    ensure!(balance.received == batches * BURST as u64, "not every burst was full: {balance:?}");
-    drain_rings(eal, &pool)
+    }
 }
 
 fn ring_queues(eal: &Eal, pool: &Mempool) -> anyhow::Result<Vec<(dpdk_rs::Port, QueuePair)>> {

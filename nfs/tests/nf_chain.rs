@@ -173,52 +173,63 @@ fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
             "forwarding = \"router\"\nchain = []\n[ports]\ninside = \"net_null0\"\n".to_owned(),
             "FILE:1: forwarding: a router needs a table [router] with its interfaces",
         ),
-        ("wire", of("\"router\"", "\"wire\""), "FILE:20: [router]: this table is for forwarding = \"router\""),
+        ("wire", of("\"router\"", "\"wire\""), "FILE:30: [router]: this table is for forwarding = \"router\""),
         (
             "no-length",
             of("198.51.100.1/24", "198.51.100.1"),
-            "FILE:26: [router] interfaces.wan.addresses[0]: \"198.51.100.1\" has no prefix length: write 198.51.100.1/24 or the like",
+            "FILE:36: [router] interfaces.wan.addresses[0]: \"198.51.100.1\" has no prefix length: write 198.51.100.1/24 or the like",
         ),
         (
             "no-host",
             of("198.51.100.1/24", "198.51.100.255/24"),
-            "FILE:26: [router] interfaces.wan.addresses[0]: 198.51.100.255 is the first or the last address of 198.51.100.0/24, which no host has",
+            "FILE:36: [router] interfaces.wan.addresses[0]: 198.51.100.255 is the first or the last address of 198.51.100.0/24, which no host has",
         ),
         (
             "overlap",
             of("198.51.100.1/24", "192.0.2.9/25"),
-            "FILE:26: [router] interfaces.wan.addresses[0]: 192.0.2.9/25 overlaps with 192.0.2.1/24 of \"lan\": each link has prefixes of its own",
+            "FILE:36: [router] interfaces.wan.addresses[0]: 192.0.2.9/25 overlaps with 192.0.2.1/24 of \"lan\": each link has prefixes of its own",
         ),
         (
             "vlan",
             of("vlan = 20", "vlan = 4095"),
-            "FILE:36: [router] interfaces.guests.vlan: 4095 is not from 1 to 4094",
+            "FILE:46: [router] interfaces.guests.vlan: 4095 is not from 1 to 4094",
         ),
         ("same-vlan", of("vlan = 20\n", ""), "the interface \"guests\" already (give each a VLAN of its own)"),
         (
             "mtu",
             of("mtu = 1400", "mtu = 1279"),
-            "FILE:27: [router] interfaces.wan.mtu: 1279 is not from 1280 to 65535, the port's",
+            "FILE:37: [router] interfaces.wan.mtu: 1279 is not from 1280 to 65535, the port's",
         ),
         (
             "via",
             of("198.51.100.254", "203.0.113.1"),
-            "FILE:42: [router] routes[0].via: 203.0.113.1 is on no interface's prefix (name the interface that it is on)",
+            "FILE:52: [router] routes[0].via: 203.0.113.1 is on no interface's prefix (name the interface that it is on)",
         ),
         (
             "own",
             of("198.51.100.254", "198.51.100.1"),
-            "FILE:42: [router] routes[0].via: 198.51.100.1 is this router's own address",
+            "FILE:52: [router] routes[0].via: 198.51.100.1 is this router's own address",
+        ),
+        (
+            "special",
+            of("10.0.0.0/8", "127.1.0.0/16"),
+            "routes[2].to: 127.1.0.0/16 is never forwarded, whatever a route says",
+        ),
+        ("link", of("10.0.0.0/8", "192.0.2.0/24"), "routes[2].to: 192.0.2.0/24 is the link of the interface \"lan\""),
+        (
+            "via-broadcast",
+            of("198.51.100.254", "198.51.100.255"),
+            "routes[0].via: 198.51.100.255 is the first or the last address of a link, which no host has",
         ),
         (
             "family",
             of("198.51.100.254", "2001:db8:2::9"),
-            "FILE:42: [router] routes[0].via: 2001:db8:2::9 is of another IP version than 0.0.0.0/0",
+            "FILE:52: [router] routes[0].via: 2001:db8:2::9 is of another IP version than 0.0.0.0/0",
         ),
         (
             "interface",
             of("interface = \"wan\"", "interface = \"wann\""),
-            "FILE:47: [router] routes[1].interface: there is no interface \"wann\" (there are: guests, lan, wan)",
+            "FILE:57: [router] routes[1].interface: there is no interface \"wann\" (there are: guests, lan, wan)",
         ),
         (
             "both",
@@ -228,7 +239,7 @@ fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "twice",
             of("10.0.0.0/8", "0.0.0.0/0"),
-            "FILE:51: [router] routes[2].to: 0.0.0.0/0 stands in routes[0] already",
+            "FILE:61: [router] routes[2].to: 0.0.0.0/0 stands in routes[0] already",
         ),
     ];
     for (name, text, sentence) in cases {

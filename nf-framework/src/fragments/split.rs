@@ -63,6 +63,9 @@ pub fn split_ipv4(
     Ok(count)
 }
 
+/// Octets behind the header of the longest packet that fragments can make.
+const LONGEST: usize = u16::MAX as usize;
+
 /// The parts of a packet that are still to come.
 #[derive(Clone, Copy, Debug)]
 struct Split<'a> {
@@ -108,7 +111,9 @@ impl<'a> Split<'a> {
         let sound = ether_type == EtherType::IPV4
             && fixed.version() == 4
             && (Ipv4Header::LENGTH..=total).contains(&length)
-            && total <= rest.len();
+            && total <= rest.len()
+            // Else its parts would come to stand before it (RFC 791 section 3.1).
+            && usize::from(fixed.fragment_offset()) + total - length <= LONGEST;
         let options = rest.get(Ipv4Header::LENGTH..length).filter(|_| sound).ok_or(SplitError::NotIpv4)?;
         if fixed.dont_fragment() {
             return Err(SplitError::DontFragment);

@@ -14,6 +14,8 @@ const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     mac: MacAddress,
+    /// Which port and VLAN it is: on another one there are other neighbours.
+    place: (u16, Option<u16>),
     /// The interface's own addresses, for what it asks; those of functions are not used for that.
     addresses: Vec<(IpAddr, Prefix)>,
     /// Who else can be reached without a gateway.
@@ -80,9 +82,15 @@ impl Link {
             addresses.extend(prefix(address, 64).map(|prefix| (address, prefix)));
         }
         let own = addresses.iter().map(|(address, _)| Own::new((*address).into())).collect();
-        let mut link = Self { mac, addresses, on_link: Vec::new(), own };
+        let mut link = Self { mac, place: (0, None), addresses, on_link: Vec::new(), own };
         link.sort();
         link
+    }
+
+    /// The port and the VLAN that it is.
+    #[must_use]
+    pub(crate) fn at(self, place: (u16, Option<u16>)) -> Self {
+        Self { place, ..self }
     }
 
     /// The link-local address that is made of a MAC address, RFC 4291 appendix A.
@@ -115,6 +123,12 @@ impl Link {
         // Of two that overlap the larger has the lower first address or the shorter length, so it
         // comes first.
         self.own.dedup_by(|later, earlier| earlier.prefix.contains(later.prefix.address()));
+    }
+
+    /// Whether it is another station than this one, or elsewhere.
+    #[must_use]
+    pub(crate) fn is_elsewhere(&self, other: &Self) -> bool {
+        (self.mac, self.place) != (other.mac, other.place)
     }
 
     /// Its MAC address.

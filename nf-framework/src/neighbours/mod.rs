@@ -179,8 +179,10 @@ impl Neighbours {
             self.announcing = true;
         }
         let link = self.interfaces[index].as_ref().map(|interface| &interface.link);
-        let mac = |link: Option<&Link>| link.map(Link::mac);
-        let other_station = mac(link) != mac(before.as_ref());
+        let other_station = match (link, &before) {
+            (Some(link), Some(before)) => link.is_elsewhere(before),
+            (link, before) => link.is_some() != before.is_some(),
+        };
         for slot in 0..self.entries.len() {
             let Some(entry) = self.entries[slot].filter(|entry| entry.interface == interface) else { continue };
             let link = self.interfaces[index].as_ref().map(|interface| &interface.link);
@@ -327,7 +329,10 @@ impl Neighbours {
         let (our_mac, asks_us) = (link.mac(), link.own_index(target.into()).is_some());
         // A probe (RFC 5227 section 2.1.1) says nothing of its sender, but is to be answered.
         let is_probe = sender.is_unspecified();
-        if mac == our_mac || !is_probe && !link.can_be_neighbour(sender.into()) {
+        if mac == our_mac {
+            return Some(Outcome::Drop(DropReason::OWN_MAC));
+        }
+        if !is_probe && !link.can_be_neighbour(sender.into()) {
             return None;
         }
         let known = self.table.slot(Key::new(interface, sender.into()));
@@ -370,9 +375,10 @@ impl Neighbours {
             }
         }
         // What we ask ourselves comes back on some links.
-        if station == our_mac || mac == Some(our_mac) || link.own_index(target.into()).is_none() {
-            return None;
+        if station == our_mac || mac == Some(our_mac) {
+            return Some(Outcome::Drop(DropReason::OWN_MAC));
         }
+        link.own_index(target.into())?;
         if !self.may_answer(interface, now) {
             return Some(Outcome::Drop(DropReason::NEIGHBOUR_FLOOD));
         }

@@ -153,6 +153,7 @@ impl Outlet for Outside<'_> {
             DropReason::NEIGHBOUR_QUEUE_FULL => "queue-full",
             DropReason::NEIGHBOUR_LIMIT => "limit",
             DropReason::NEIGHBOUR_FLOOD => "flood",
+            DropReason::OWN_MAC => "own-mac",
             DropReason::STOPPED => "stopped",
             other => panic!("{other:?}"),
         };
@@ -512,6 +513,7 @@ fn arp_is_answered_and_learned_from_by_its_rfcs() {
     let (us, host) = ("192.0.2.1", "192.0.2.2");
     let tell: &[&str] = &["tell bb: 192.0.2.1"];
     let ignored: &[&str] = &["1 ignored"];
+    let own_mac: &[&str] = &["1 own-mac"];
     let from_elsewhere = Test::new().ethernet(mac(C), mac(US)).arp_request(v4(host), v4(us)).build();
     // Its sender is B; the frame has come from C.
     let mut for_another = from_elsewhere;
@@ -534,7 +536,7 @@ fn arp_is_answered_and_learned_from_by_its_rfcs() {
         ("a sender of another network", arp_request(B, "198.51.100.2", us), ignored, None),
         ("a sender that is the broadcast address", arp_request(B, "192.0.2.255", us), ignored, None),
         ("a sender that is multicast", arp_request(B, "224.0.0.1", us), ignored, None),
-        ("what we have sent ourselves", arp_request(US, host, us), ignored, None),
+        ("what we have sent ourselves", arp_request(US, host, us), own_mac, None),
         ("a sender that is no station", arp_request(1, host, us).of_group(), &["1 invalid"], None),
         ("a frame that ends early", arp_request(B, host, us)[..40].to_vec(), &["1 invalid"], None),
         ("no ARP at all", Test::new().ethernet(mac(B), mac(US)).build(), ignored, None),
@@ -558,7 +560,7 @@ fn arp_is_answered_and_learned_from_by_its_rfcs() {
         ("826: also from what is for others", arp_request(C, host, "192.0.2.3"), &[], Some((Stale, Some(C)))),
         ("5227 2.3: also from an announcement", arp_request(C, host, host), &[], Some((Stale, Some(C)))),
         ("an answer that was not asked for confirms nothing", arp_reply(C, host, us), &[], Some((Stale, Some(C)))),
-        ("our own address is not a neighbour's", arp_reply(US, host, us), ignored, Some((Reachable, Some(B)))),
+        ("our own address is not a neighbour's", arp_reply(US, host, us), own_mac, Some((Reachable, Some(B)))),
     ];
     for (description, frame, said, state) in known {
         world(move |world| {
@@ -608,6 +610,7 @@ fn neighbour_discovery_is_answered_and_learned_from_by_its_rfc() {
     let (us, host) = ("2001:db8::1", "2001:db8::2");
     let tell: &[&str] = &["tell bb: 2001:db8::1"];
     let ignored: &[&str] = &["1 ignored"];
+    let own_mac: &[&str] = &["1 own-mac"];
     let router = |kind: u8, option: u8| {
         let frame = Test::new().ethernet(mac(B), mac(US)).ipv6(v6("fe80::2"), v6("ff02::2"));
         discovery(kind, 0, us, Some((option, B)), frame)
@@ -631,10 +634,10 @@ fn neighbour_discovery_is_answered_and_learned_from_by_its_rfc() {
             None,
         ),
         ("4862 5.4.3: who wants another is not", duplicate_question(B, host), ignored, None),
-        ("4862 5.4.3: our own question comes back", duplicate_question(US, us), ignored, None),
+        ("4862 5.4.3: our own question comes back", duplicate_question(US, us), own_mac, None),
         ("a sender of another network", solicitation(B, "2001:db8:9::2", us, Some(B)), ignored, None),
-        ("what we have sent ourselves", solicitation(US, host, us, Some(US)), ignored, None),
-        ("who says that our station is its own", solicitation(B, host, us, Some(US)), ignored, None),
+        ("what we have sent ourselves", solicitation(US, host, us, Some(US)), own_mac, None),
+        ("who says that our station is its own", solicitation(B, host, us, Some(US)), own_mac, None),
         ("7.2.5: an answer without a question is none", advertisement(B, host, 0x60, Some(B)), ignored, None),
         ("7.2.6: an unsolicited one adds nothing", advertisement(B, host, 0x20, Some(B)), ignored, None),
         ("7.1.1: what has come from beyond the link", far, &["1 invalid"], None),

@@ -1,15 +1,16 @@
 //! The second half: what the functions let pass is addressed to its next hop and sent.
 
 use super::icmp::IcmpError;
-use super::tables::Way;
+use super::tables::{Interface, Tables, Target, Way};
 use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
 use crate::annotation::Annotation;
 use crate::batch::Batch;
-use crate::context::Context;
+use crate::context::{Context, Direction};
 use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::next_hop::NextHop;
 use crate::steering::Entrance;
+use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
 use std::cell::RefCell;
@@ -30,16 +31,17 @@ enum Departure {
 
 impl Router {
     pub(super) fn leave(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        let arrived = std::mem::take(&mut self.arrived);
         let generation = self.neighbours.generation();
         if generation != self.hops_of {
             self.hops.fill(None);
             self.hops_of = generation;
         }
-        let exit = cx.exit();
+        let (exit, direction) = (cx.exit(), cx.direction());
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            match self.address(slot, packet, arrived, cx) {
+            let usual = self.usual_hop(slot, packet, direction);
+            let departure = usual.map_or_else(|| self.address(slot, packet, cx), Departure::By);
+            match departure {
                 // Decided below, together.
                 Departure::By(port) if port == exit => {}
                 Departure::By(port) => batch.decide(slot, Verdict::Send(port)),
@@ -51,20 +53,53 @@ impl Router {
         batch.decide_all(Verdict::Send(exit));
     }
 
-    /// Finds a packet's next hop and writes the Ethernet header.
+    /// What nearly every packet needs: its next hop is known, and it leaves as it is but for its
+    /// addresses. [`address`](Self::address) knows what else there is.
     #[inline]
-    fn address(&mut self, slot: usize, packet: &mut Mbuf, arrived: bool, cx: &mut Context<'_>) -> Departure {
+    fn usual_hop(&self, slot: usize, packet: &mut Mbuf, direction: Direction) -> Option<PortIx> {
+        let target = self.found(slot, packet.data())?;
+        let Way::Via(index) = target.way() else { return None };
+        let hop = self.hops.get(usize::from(index))?.as_ref()?;
+        let usual =
+            hop.leads == Some(direction) && packet.is_marked() && !packet.is_annotated() && packet.len() <= hop.longest;
+        if !usual {
+            return None;
+        }
+        *packet.data_mut().first_chunk_mut()? = hop.addresses;
+        Some(hop.port)
+    }
+
+    /// What the first half has found, if the packet has that destination still.
+    #[inline]
+    fn found(&self, slot: usize, frame: &[u8]) -> Option<Target> {
+        let head = frame.first_chunk::<{ ETHERNET + Ipv4Header::LENGTH }>()?;
+        let (ethernet, ip) = EthernetHeader::ref_from_prefix(head).ok()?;
+        match ethernet.ether_type {
+            EtherType::IPV4 => {
+                let found = &self.found.v4[slot % Burst::CAPACITY];
+                let destination = u32::from_be_bytes(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination);
+                (destination == found.destination).then_some(found.target)
+            }
+            EtherType::IPV6 => {
+                let found = &self.found.v6[slot % Burst::CAPACITY];
+                let destination = Ipv6Header::ref_from_prefix(frame.get(ETHERNET..)?).ok()?.0.destination;
+                (destination == found.destination).then_some(found.target)
+            }
+            _ => None,
+        }
+    }
+
+    /// Finds a packet's next hop and writes the Ethernet header.
+    fn address(&mut self, slot: usize, packet: &mut Mbuf, cx: &mut Context<'_>) -> Departure {
         let Some(destination) = destination(packet.data()) else {
             return Departure::Refused(DropReason::NOT_IP);
         };
-        let found = &self.found[slot % Burst::CAPACITY];
         if packet.is_annotated()
             && let Some(chosen) = Annotation::of(packet).next_hop
         {
             return self.address_to(packet, chosen, cx);
         }
-        let known = arrived && found.destination == bits(destination);
-        let target = if known { found.target } else { self.tables.find(destination) };
+        let target = self.found(slot, packet.data()).unwrap_or_else(|| self.tables.find(destination));
         let (interface, next_hop) = match target.way() {
             Way::Via(index) => {
                 if let Some(Some(hop)) = self.hops.get(usize::from(index)) {
@@ -89,10 +124,10 @@ impl Router {
             Way::Broadcast => return Departure::Refused(DropReason::BROADCAST),
             Way::LinkLocal => return Departure::Refused(DropReason::LINK_LOCAL),
         };
-        let Some(mac) = self.neighbours.find(interface, next_hop) else {
-            return Departure::Unresolved(interface, next_hop);
+        let hop = match self.hop_to(interface, next_hop, packet, cx) {
+            Ok(hop) => hop,
+            Err(departure) => return departure,
         };
-        let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
         if let Way::Via(index) = target.way()
             && let Some(known) = self.hops.get_mut(usize::from(index))
         {
@@ -108,45 +143,76 @@ impl Router {
         let Way::Connected(interface) = self.tables.find(address).way() else {
             return Departure::Refused(DropReason::NO_ROUTE);
         };
-        let Some(mac) = self.neighbours.find(interface, address) else {
-            return Departure::Unresolved(interface, address);
+        let hop = match self.hop_to(interface, address, packet, cx) {
+            Ok(hop) => hop,
+            Err(departure) => return departure,
         };
-        let Some(hop) = self.hop(interface, mac) else { return Departure::Refused(DropReason::NO_SUCH_PORT) };
+        // Done with: net_ring hands buffers round as they are.
+        packet.set_annotation(None);
         self.write(packet, hop, cx)
     }
 
+    /// The hop to this neighbour if its MAC address is known; else what becomes of the packet.
+    fn hop_to(
+        &mut self,
+        interface: u16,
+        address: IpAddr,
+        packet: &mut Mbuf,
+        cx: &mut Context<'_>,
+    ) -> Result<Hop, Departure> {
+        let mac = self.neighbours.find(interface, address);
+        if let Some(hop) = mac.and_then(|mac| self.hop(interface, mac)) {
+            return Ok(hop);
+        }
+        let enters = self.tables.interface(interface).map(|interface| interface.enters);
+        let enters = enters.ok_or(Departure::Refused(DropReason::NO_SUCH_PORT))?;
+        // What waits is ready to leave.
+        Err(self.held_back(packet, enters, cx).unwrap_or(Departure::Unresolved(interface, address)))
+    }
+
     fn hop(&self, interface: u16, mac: MacAddress) -> Option<Hop> {
-        let own = self.tables.interface(interface)?.mac;
+        let own = self.tables.interface(interface)?;
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac.octets());
-        addresses[6..].copy_from_slice(&own.octets());
-        Some(Hop { addresses, interface })
+        addresses[6..].copy_from_slice(&own.mac.octets());
+        let leads = own.vlan.is_none().then_some(own.enters.reversed());
+        Some(Hop { addresses, interface, port: own.port, longest: ETHERNET + usize::from(own.mtu), leads })
     }
 
     #[inline]
     fn write(&mut self, packet: &mut Mbuf, hop: Hop, cx: &mut Context<'_>) -> Departure {
+        let Some(enters) = self.tables.interface(hop.interface).map(|interface| interface.enters) else {
+            return Departure::Refused(DropReason::NO_SUCH_PORT);
+        };
+        if let Some(departure) = self.held_back(packet, enters, cx) {
+            return departure;
+        }
         let Some(interface) = self.tables.interface(hop.interface) else {
             return Departure::Refused(DropReason::NO_SUCH_PORT);
         };
-        if interface.enters == cx.direction() && self.functions > 0 {
-            return Departure::Refused(DropReason::SAME_SIDE);
-        }
-        // What was for a function, and now is for somebody else, has not been counted down yet.
-        if !packet.is_marked() && !ingress::count_down(packet) {
-            return self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx);
-        }
         if let Some(addresses) = packet.data_mut().first_chunk_mut() {
             *addresses = hop.addresses;
         }
-        if packet.len() > ETHERNET + usize::from(interface.mtu)
-            && ip_packet(packet.data()).is_none_or(|ip| ip.len() > usize::from(interface.mtu))
-        {
+        if is_too_long(packet, interface) {
             return Departure::TooLong(hop.interface);
         }
         if !tag(packet, interface) {
             return Departure::Refused(DropReason::NO_HEADROOM);
         }
         Departure::By(interface.port)
+    }
+
+    /// Why a packet may not leave by an interface of this side, whether its neighbour is known or not.
+    #[inline]
+    fn held_back(&mut self, packet: &mut Mbuf, enters: Direction, cx: &mut Context<'_>) -> Option<Departure> {
+        if enters == cx.direction() && self.functions > 0 {
+            return Some(Departure::Refused(DropReason::SAME_SIDE));
+        }
+        // What was for a function, and now is for somebody else, has not been counted down yet.
+        if !packet.is_marked() && !ingress::count_down(packet) {
+            return Some(self.refused(packet, IcmpError::TimeExceeded, DropReason::TTL_EXPIRED, cx));
+        }
+        None
     }
 
     #[cold]
@@ -170,26 +236,36 @@ impl Router {
         }
     }
 
-    /// A packet that is longer than its next link takes leaves in fragments (RFC 791 section 3.2), or
-    /// its sender is told: RFC 1812 section 5.2.6, RFC 8200 section 5.
     #[cold]
     fn too_long(&mut self, slot: usize, interface: u16, batch: &mut Batch, cx: &mut Context<'_>) {
-        let Some(mtu) = self.tables.interface(interface).map(|interface| interface.mtu) else { return };
-        let Some(packet) = batch.packet(slot) else { return };
-        let here = RefCell::new(&mut *cx);
-        let allocate = || here.borrow_mut().allocate();
-        let leave = |fragment| send(&self.tables, interface, fragment, &mut here.borrow_mut());
-        match split_ipv4(packet, mtu.into(), allocate, leave) {
-            Ok(_) => {
-                if let Some(packet) = batch.take(slot) {
-                    cx.consume(packet);
-                }
-            }
-            Err(SplitError::NoPacket) => batch.decide(slot, Verdict::Drop(DropReason::NO_BUFFERS)),
-            Err(_) => {
-                complain(&self.tables, &mut self.errors, IcmpError::TooBig(mtu), packet, cx);
-                batch.decide(slot, Verdict::Drop(DropReason::TOO_BIG));
-            }
+        if let Some(packet) = batch.take(slot) {
+            shorten(&self.tables, &mut self.errors, interface, packet, cx);
+        }
+    }
+}
+
+/// Whether a packet without a tag is longer than this interface takes.
+#[inline]
+pub(super) fn is_too_long(packet: &Mbuf, interface: &Interface) -> bool {
+    let mtu = usize::from(interface.mtu);
+    packet.len() > ETHERNET + mtu && ip_packet(packet.data()).is_none_or(|ip| ip.len() > mtu)
+}
+
+/// A packet that is longer than its next link takes leaves in fragments (RFC 791 section 3.2), or
+/// its sender is told: RFC 1812 section 5.2.6, RFC 8200 section 5. It is addressed, and the error goes
+/// back from the end of the chain that the context is at.
+#[cold]
+pub(super) fn shorten(tables: &Tables, errors: &mut TokenBucket, interface: u16, packet: Mbuf, cx: &mut Context<'_>) {
+    let mtu = tables.interface(interface).map_or(0, |interface| interface.mtu);
+    let here = RefCell::new(&mut *cx);
+    let allocate = || here.borrow_mut().allocate();
+    let leave = |fragment| send(tables, interface, fragment, &mut here.borrow_mut());
+    match split_ipv4(&packet, mtu.into(), allocate, leave) {
+        Ok(_) => cx.consume(packet),
+        Err(SplitError::NoPacket) => cx.drop_held(packet, DropReason::NO_BUFFERS),
+        Err(_) => {
+            complain(tables, errors, IcmpError::TooBig(mtu), &packet, cx);
+            cx.drop_held(packet, DropReason::TOO_BIG);
         }
     }
 }
@@ -202,19 +278,5 @@ fn destination(frame: &[u8]) -> Option<IpAddr> {
         EtherType::IPV4 => Some(Ipv4Addr::from(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination).into()),
         EtherType::IPV6 => Some(Ipv6Addr::from(Ipv6Header::ref_from_prefix(ip).ok()?.0.destination).into()),
         _ => None,
-    }
-}
-
-/// An IPv4 address among those of IPv6, RFC 4291 section 2.5.5.2.
-#[inline]
-pub(super) fn of_v4(address: u32) -> u128 {
-    0xffff << 32 | u128::from(address)
-}
-
-#[inline]
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => of_v4(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
     }
 }

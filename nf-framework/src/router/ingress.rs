@@ -1,25 +1,25 @@
 //! The first half: is it for us, is it sound, has it hops left, and where does it go?
 
-use super::egress::of_v4;
 use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
 use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
-use crate::annotation::Annotation;
 use crate::batch::Batch;
 use crate::context::{Context, Direction, Position};
-use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, checksum};
+use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, MacAddress, checksum};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Mbuf};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
 
 /// What a look at a frame says.
 enum Arrival {
-    /// An IP packet for this destination.
+    /// An IP packet, of IPv4 with its destination.
     V4(u32),
-    V6(u128),
+    /// The same, but to a group of stations on the link.
+    ToStations(u32),
+    V6,
     /// ARP, or a message of Neighbor Discovery to a group, which came in by this interface.
     Neighbours(u16),
     Refused(DropReason),
@@ -54,16 +54,27 @@ impl<A: Copy + Default> Wanted<A> {
 
 impl Router {
     pub(super) fn arrive(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        self.arrived = true;
         batch.prefetch();
-        let (mut v4, mut v6) = (Wanted::<u32>::new(), Wanted::<u128>::new());
+        let direction = cx.direction();
+        // Without VLANs a whole batch has come in by one interface.
+        let untagged = if self.tables.tagged { None } else { self.tables.entrance(direction, None) };
+        let mac = untagged.and_then(|index| self.tables.interface(index)).map(|interface| interface.mac);
+        let mut v4 = Wanted::<u32>::new();
+        let mut with_v6 = 0_u64;
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            packet.set_marked(false);
-            forget_next_hop(packet);
-            match self.look(packet, cx.direction()) {
+            if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac)) {
+                v4.push(slot, destination);
+                continue;
+            }
+            if mac.is_some_and(|mac| is_usual_v6(packet.data(), mac)) {
+                with_v6 |= 1 << slot;
+                continue;
+            }
+            match self.look(packet, direction) {
                 Arrival::V4(destination) => v4.push(slot, destination),
-                Arrival::V6(destination) => v6.push(slot, destination),
+                Arrival::ToStations(destination) => self.judge_group(slot, destination, batch, cx),
+                Arrival::V6 => with_v6 |= 1 << slot,
                 Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
                 Arrival::Group(reason) => self.give_to_host(slot, reason, batch, cx),
                 Arrival::Neighbours(interface) => self.give_to_neighbours(slot, interface, batch, cx),
@@ -71,18 +82,40 @@ impl Router {
         }
         self.tables.look_up_v4(&v4.destinations[..v4.count], &mut v4.targets[..v4.count]);
         for ((slot, destination), target) in v4.slots.iter().zip(&v4.destinations).zip(&v4.targets).take(v4.count) {
-            self.judge(usize::from(*slot), of_v4(*destination), Target::from(*target), batch, cx);
+            let (slot, target) = (usize::from(*slot), Target::from(*target));
+            let goes_on = target.leads(direction) && batch.packet_mut(slot).is_some_and(count_down_v4);
+            if goes_on || self.judge(slot, target, batch, cx) {
+                self.found.v4[slot % Burst::CAPACITY] = Found { destination: *destination, target };
+            }
         }
-        if v6.count > 0 {
-            self.tables.look_up_v6(&v6.destinations[..v6.count], &mut v6.targets[..v6.count]);
-            for ((slot, destination), target) in v6.slots.iter().zip(&v6.destinations).zip(&v6.targets).take(v6.count) {
-                self.judge(usize::from(*slot), *destination, Target::from(*target), batch, cx);
+        if with_v6 != 0 {
+            self.arrive_v6(with_v6, batch, cx);
+        }
+    }
+
+    /// The same for packets of IPv6, in these slots, that were looked at.
+    #[inline(never)]
+    fn arrive_v6(&mut self, slots: u64, batch: &mut Batch, cx: &mut Context<'_>) {
+        let direction = cx.direction();
+        let mut v6 = Wanted::<[u8; 16]>::new();
+        for slot in batch.undecided().filter(|slot| slots & 1 << slot != 0) {
+            let header = batch.packet(slot).and_then(|packet| packet.data().get(ETHERNET..));
+            if let Some(Ok((header, _))) = header.map(Ipv6Header::ref_from_prefix) {
+                v6.push(slot, header.destination);
+            }
+        }
+        self.tables.look_up_v6(&v6.destinations[..v6.count], &mut v6.targets[..v6.count]);
+        for ((slot, destination), target) in v6.slots.iter().zip(&v6.destinations).zip(&v6.targets).take(v6.count) {
+            let (slot, target) = (usize::from(*slot), Target::from(*target));
+            let goes_on = |packet: &mut Mbuf| !is_from_link_local(packet.data()) && count_down_v6(packet);
+            let goes_on = target.leads(direction) && batch.packet_mut(slot).is_some_and(goes_on);
+            if goes_on || self.judge(slot, target, batch, cx) {
+                self.found.v6[slot % Burst::CAPACITY] = Found { destination: *destination, target };
             }
         }
     }
 
     /// RFC 1812 section 5.2 and RFC 8200 section 3, up to where the destination is known.
-    #[inline]
     fn look(&self, packet: &Mbuf, direction: Direction) -> Arrival {
         let frame = packet.data();
         let came_in = self.tables.entrance(direction, vlan(packet, &self.tables));
@@ -93,6 +126,10 @@ impl Router {
             return Arrival::Refused(DropReason::MALFORMED);
         };
         let to_us = ethernet.destination == interface.mac;
+        // Who would be answered?
+        if ethernet.source.is_multicast() {
+            return Arrival::Refused(DropReason::MALFORMED);
+        }
         if !to_us && !ethernet.destination.is_multicast() {
             return Arrival::Refused(DropReason::OTHER_STATION);
         }
@@ -105,34 +142,48 @@ impl Router {
         }
     }
 
-    /// What becomes of a packet by its destination.
-    #[inline]
-    fn judge(&mut self, slot: usize, destination: u128, target: Target, batch: &mut Batch, cx: &mut Context<'_>) {
-        let Some(packet) = batch.packet_mut(slot) else { return };
+    /// What becomes of a packet by its destination: whether it goes on.
+    fn judge(&mut self, slot: usize, target: Target, batch: &mut Batch, cx: &mut Context<'_>) -> bool {
+        let Some(packet) = batch.packet_mut(slot) else { return false };
+        packet.set_marked(false);
         let refused = match target.way() {
             Way::Connected(interface) => self.forward(packet, interface, cx),
             Way::Via(hop) => {
                 let interface = self.tables.next_hops.get(usize::from(hop)).map_or(u16::MAX, |hop| hop.interface);
                 self.forward(packet, interface, cx)
             }
+            Way::Function if discovery(packet.data()) == Some(true) => {
+                self.for_us(slot, batch, cx);
+                return false;
+            }
             // Its hops count when it turns out to go on.
             Way::Function => None,
-            Way::Own => return self.for_us(slot, batch, cx),
+            Way::Own => {
+                self.for_us(slot, batch, cx);
+                return false;
+            }
             Way::None if self.is_unnumbered(packet, cx.direction()) => {
-                return self.give_to_host(slot, DropReason::NO_ROUTE, batch, cx);
+                self.give_to_host(slot, DropReason::NO_ROUTE, batch, cx);
+                return false;
             }
             Way::None => self.refuse(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
             Way::Prohibited => self.refuse(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
             Way::Blackhole => Some(DropReason::BLACKHOLE),
             Way::Martian => Some(DropReason::MARTIAN),
-            Way::Multicast => return self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
-            Way::Broadcast => return self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
+            Way::Multicast => {
+                self.give_to_host(slot, DropReason::MULTICAST, batch, cx);
+                return false;
+            }
+            Way::Broadcast => {
+                self.give_to_host(slot, DropReason::BROADCAST, batch, cx);
+                return false;
+            }
             Way::LinkLocal => Some(DropReason::LINK_LOCAL),
         };
-        match refused {
-            None => self.found[slot % Burst::CAPACITY] = Found { destination, target },
-            Some(reason) => batch.decide(slot, Verdict::Drop(reason)),
+        if let Some(reason) = refused {
+            batch.decide(slot, Verdict::Drop(reason));
         }
+        refused.is_none()
     }
 
     /// Takes a hop off a packet that leaves by this interface; the reason if it may not.
@@ -180,6 +231,9 @@ impl Router {
             return self.give_to_neighbours(slot, index, batch, cx);
         }
         let Some(packet) = batch.packet_mut(slot) else { return };
+        if !source(packet.data()).is_some_and(|source| self.tables.is_other_host(source)) {
+            return batch.decide(slot, Verdict::Drop(DropReason::MARTIAN));
+        }
         if icmp::reply_to_echo(packet.data_mut()) {
             let interface = came_in.and_then(|index| self.tables.interface(index));
             let sent = interface.filter(|interface| tag(packet, interface)).map(|interface| interface.port);
@@ -192,9 +246,21 @@ impl Router {
         self.give_to_host(slot, DropReason::NO_LISTENER, batch, cx);
     }
 
-    /// Whether a packet came in where the kernel still looks for an address (RFC 2131 section 4.1).
+    /// Whether a packet is for a DHCP client, where the kernel still looks for an address (RFC 2131
+    /// section 4.1).
     #[cold]
     fn is_unnumbered(&self, packet: &Mbuf, direction: Direction) -> bool {
+        const CLIENT: [u8; 2] = 68_u16.to_be_bytes();
+        let ip = super::ip_packet(packet.data()).unwrap_or_default();
+        let is_dhcp = Ipv4Header::ref_from_prefix(ip).is_ok_and(|(header, _)| {
+            header.version() == 4
+                && header.protocol == IpProtocol::UDP
+                && !header.is_fragment()
+                && ip.get(header.header_length() + 2..).is_some_and(|ports| ports.starts_with(&CLIENT))
+        });
+        if !is_dhcp {
+            return false;
+        }
         let interface = self.came_in_by(packet, direction).and_then(|index| self.tables.interface(index));
         interface.is_some_and(|interface| {
             interface.host.is_some() && !interface.addresses.iter().any(|own| own.address.is_ipv4())
@@ -203,6 +269,18 @@ impl Router {
 
     pub(super) fn host_of(&self, interface: Option<u16>) -> Option<PortIx> {
         self.tables.interface(interface?)?.host
+    }
+
+    /// What was sent to a group of stations is for a group of hosts, or not for us: RFC 1812 section
+    /// 5.3.4.
+    #[cold]
+    fn judge_group(&mut self, slot: usize, destination: u32, batch: &mut Batch, cx: &mut Context<'_>) {
+        match self.tables.find(IpAddr::V4(destination.into())).way() {
+            Way::Broadcast => self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
+            Way::Multicast => self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
+            Way::Martian => batch.decide(slot, Verdict::Drop(DropReason::MARTIAN)),
+            _ => batch.decide(slot, Verdict::Drop(DropReason::OTHER_STATION)),
+        }
     }
 
     /// Gives a packet to the kernel if it is on this link, or drops it.
@@ -240,13 +318,8 @@ impl Router {
     }
 }
 
-/// Of a packet that was sent before: net_ring hands buffers round as they are.
-#[inline]
-fn forget_next_hop(packet: &mut Mbuf) {
-    if packet.is_annotated() {
-        Annotation { next_hop: None, ..Annotation::of(packet) }.write(packet);
-    }
-}
+/// RFC 3927 section 2.7: never forwarded.
+const LINK_LOCAL_V4: [u8; 2] = [169, 254];
 
 #[inline]
 fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
@@ -262,6 +335,13 @@ fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     if !checksum::ipv4_header_is_valid(header, options) {
         return Arrival::Refused(DropReason::BAD_CHECKSUM);
     }
+    // No packet is so long (RFC 791 section 3.1).
+    if usize::from(header.fragment_offset()) + length - header.header_length() > usize::from(u16::MAX) {
+        return Arrival::Refused(DropReason::MALFORMED);
+    }
+    if header.source.starts_with(&LINK_LOCAL_V4) {
+        return Arrival::Refused(DropReason::LINK_LOCAL);
+    }
     // As sources: this network, loopback, groups and what is reserved (RFC 1812 section 5.3.7).
     if matches!(header.source[0], 0 | 127 | 224..) {
         return Arrival::Refused(DropReason::MARTIAN);
@@ -269,11 +349,8 @@ fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     if !options.is_empty() && is_source_routed(options) {
         return Arrival::Refused(DropReason::SOURCE_ROUTED);
     }
-    // To all stations on the link, but not for all hosts: RFC 1812 section 5.3.4.
-    if !to_us && header.destination[0] < 224 {
-        return Arrival::Refused(DropReason::OTHER_STATION);
-    }
-    Arrival::V4(u32::from_be_bytes(header.destination))
+    let destination = u32::from_be_bytes(header.destination);
+    if to_us { Arrival::V4(destination) } else { Arrival::ToStations(destination) }
 }
 
 #[inline]
@@ -289,13 +366,14 @@ fn look_v6(ip: &[u8], to_us: bool, interface: u16) -> Arrival {
         return if discovery { Arrival::Neighbours(interface) } else { Arrival::Group(DropReason::MULTICAST) };
     }
     let source = Ipv6Addr::from(header.source);
-    if source.is_multicast() || source.is_loopback() || source.is_unspecified() {
+    let is_nobody = source.is_loopback() || source.is_unspecified() || source.to_ipv4_mapped().is_some();
+    if source.is_multicast() || is_nobody {
         return Arrival::Refused(DropReason::MARTIAN);
     }
     if !to_us {
         return Arrival::Refused(DropReason::OTHER_STATION);
     }
-    Arrival::V6(u128::from_be_bytes(header.destination))
+    Arrival::V6
 }
 
 /// Whether there is a loose or strict source route (RFC 791 section 3.1), which RFC 7126 section
@@ -319,27 +397,80 @@ fn is_source_routed(mut options: &[u8]) -> bool {
     }
 }
 
+/// The destination of what nearly every packet is: for this station, of IPv4 and sound, without
+/// options, from a host. [`look_v4`] knows what else there is.
+#[inline]
+fn usual_v4(frame: &[u8], station: MacAddress) -> Option<u32> {
+    const END: usize = ETHERNET + Ipv4Header::LENGTH;
+    let head = frame.first_chunk::<END>()?;
+    let (ethernet, header) = EthernetHeader::ref_from_prefix(head).ok()?;
+    let (header, _) = Ipv4Header::ref_from_prefix(header).ok()?;
+    let length = usize::from(header.total_length.get());
+    let (words, _) = head[ETHERNET..].as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let usual = ethernet.destination == station
+        && head[ETHERNET - 2..=ETHERNET] == [0x08, 0x00, 0x45]
+        && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
+        // As a sum with the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
+        && sum.is_multiple_of(0xffff)
+        && !header.is_fragment()
+        && !header.source.starts_with(&LINK_LOCAL_V4)
+        && ethernet.source.octets()[0] & 1 == 0
+        && !matches!(header.source[0], 0 | 127 | 224..);
+    usual.then(|| u32::from_be_bytes(header.destination))
+}
+
+/// Whether a packet is what nearly every one of IPv6 is. [`look_v6`] knows what else there is.
+#[inline]
+fn is_usual_v6(frame: &[u8], station: MacAddress) -> bool {
+    let Ok((ethernet, ip)) = EthernetHeader::ref_from_prefix(frame) else { return false };
+    let Ok((header, rest)) = Ipv6Header::ref_from_prefix(ip) else { return false };
+    // Neither unspecified nor loopback nor a group.
+    let from = u128::from_be_bytes(header.source);
+    let source = from > 1 && from >> 32 != 0xffff && header.source[0] != 0xff && ethernet.source.octets()[0] & 1 == 0;
+    ethernet.destination == station
+        && ethernet.ether_type == EtherType::IPV6
+        && header.version() == 6
+        && usize::from(header.payload_length.get()) <= rest.len()
+        && header.destination[0] != 0xff
+        && source
+}
+
 /// Takes a hop off a packet and marks it, or says that there is none left.
 #[inline]
 pub(super) fn count_down(packet: &mut Mbuf) -> bool {
-    let Some(ip) = packet.data_mut().get_mut(ETHERNET..) else { return false };
-    if ip.first().is_some_and(|first| first >> 4 == 4) {
-        let Ok((header, _)) = Ipv4Header::mut_from_prefix(ip) else { return false };
-        if header.time_to_live <= 1 {
-            return false;
-        }
-        header.time_to_live -= 1;
-        // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger.
-        let sum = u32::from(header.header_checksum.get()) + 0x0100;
-        #[allow(clippy::cast_possible_truncation, reason = "the carry has been added")]
-        header.header_checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
-    } else {
-        let Ok((header, _)) = Ipv6Header::mut_from_prefix(ip) else { return false };
-        if header.hop_limit <= 1 {
-            return false;
-        }
-        header.hop_limit -= 1;
+    match packet.data().get(ETHERNET).map(|first| first >> 4) {
+        Some(4) => count_down_v4(packet),
+        _ => count_down_v6(packet),
     }
+}
+
+#[inline]
+fn count_down_v4(packet: &mut Mbuf) -> bool {
+    let Some(Ok((header, _))) = packet.data_mut().get_mut(ETHERNET..).map(Ipv4Header::mut_from_prefix) else {
+        return false;
+    };
+    if header.time_to_live <= 1 {
+        return false;
+    }
+    header.time_to_live -= 1;
+    // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger.
+    let sum = u32::from(header.header_checksum.get()) + 0x0100;
+    #[allow(clippy::cast_possible_truncation, reason = "the carry has been added")]
+    header.header_checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
+    packet.set_marked(true);
+    true
+}
+
+#[inline]
+fn count_down_v6(packet: &mut Mbuf) -> bool {
+    let Some(Ok((header, _))) = packet.data_mut().get_mut(ETHERNET..).map(Ipv6Header::mut_from_prefix) else {
+        return false;
+    };
+    if header.hop_limit <= 1 {
+        return false;
+    }
+    header.hop_limit -= 1;
     packet.set_marked(true);
     true
 }
@@ -357,17 +488,26 @@ fn discovery(frame: &[u8]) -> Option<bool> {
     Some(header.next_header == IpProtocol::ICMPV6 && rest.first().is_some_and(is_discovery))
 }
 
-/// Whether neighbours say in a frame where they are, or a router that it is there.
+/// Whether neighbours say in a frame where they are.
 fn is_answer(frame: &[u8]) -> bool {
     if let Some([0x08, 0x06, _, _, _, _, _, _, operation @ ..]) = frame.get(12..) {
         return operation.starts_with(&[0, 2]);
     }
     let message_type = frame.get(ETHERNET + Ipv6Header::LENGTH).copied().map(Icmpv6Type);
-    matches!(message_type, Some(Icmpv6Type::ROUTER_ADVERTISEMENT | Icmpv6Type::NEIGHBOR_ADVERTISEMENT))
+    message_type == Some(Icmpv6Type::NEIGHBOR_ADVERTISEMENT)
 }
 
 fn is_discovery(message_type: &u8) -> bool {
     (Icmpv6Type::ROUTER_SOLICITATION.0..=Icmpv6Type::REDIRECT.0).contains(message_type)
+}
+
+/// Who sent an IP packet.
+fn source(frame: &[u8]) -> Option<IpAddr> {
+    let ip = frame.get(ETHERNET..)?;
+    match ip.first()? >> 4 {
+        4 => Some(Ipv4Addr::from(Ipv4Header::ref_from_prefix(ip).ok()?.0.source).into()),
+        _ => Some(Ipv6Addr::from(Ipv6Header::ref_from_prefix(ip).ok()?.0.source).into()),
+    }
 }
 
 fn is_udp(frame: &[u8]) -> bool {

@@ -30,6 +30,7 @@ use crate::verdict::{DropReason, PortIx, Verdict};
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
 use icmp::IcmpError;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tables::{Interface, MOST_INTERFACES, Target};
 
@@ -46,10 +47,9 @@ pub(crate) struct Router {
     /// How many there are between its halves. Without any a packet may go back to the side that it
     /// came from.
     functions: usize,
-    /// By slot, what the first half has found for the second.
-    found: [Found; Burst::CAPACITY],
-    /// Whether the batch in hand is the one that it was found for.
-    arrived: bool,
+    /// By slot, what the first half has found for the second. It stays true until there are other
+    /// tables, whatever packet is in the slot.
+    found: FoundAll,
     /// By next hop.
     hops: Vec<Option<Hop>>,
     /// Those that functions choose.
@@ -61,11 +61,27 @@ pub(crate) struct Router {
     errors: TokenBucket,
 }
 
-/// Where a packet goes, as long as it has this destination.
+/// Where packets to a destination go.
 #[derive(Clone, Copy)]
-struct Found {
-    destination: u128,
+struct Found<A> {
+    destination: A,
     target: Target,
+}
+
+/// Of both families.
+struct FoundAll {
+    v4: [Found<u32>; Burst::CAPACITY],
+    v6: [Found<[u8; 16]>; Burst::CAPACITY],
+}
+
+impl FoundAll {
+    fn new(tables: &Tables) -> Self {
+        let of = |address: IpAddr| tables.find(address);
+        Self {
+            v4: [Found { destination: 0, target: of(Ipv4Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
+            v6: [Found { destination: [0; 16], target: of(Ipv6Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
+        }
+    }
 }
 
 /// A next hop whose MAC address is known.
@@ -74,6 +90,11 @@ struct Hop {
     /// Its address, and ours, as they stand in a frame.
     addresses: [u8; 12],
     interface: u16,
+    port: PortIx,
+    /// Octets in the longest frame of its interface.
+    longest: usize,
+    /// The way that packets leave there, unless they need a tag.
+    leads: Option<Direction>,
 }
 
 impl Router {
@@ -86,7 +107,7 @@ impl Router {
         functions: usize,
         errors_per_second: u32,
     ) -> Self {
-        let found = [Found { destination: 0, target: Target::NONE }; Burst::CAPACITY];
+        let found = FoundAll::new(&tables);
         let hops = vec![None; tables.next_hops.len()];
         Self {
             hops_of: neighbours.generation(),
@@ -97,7 +118,6 @@ impl Router {
             staged: Burst::new(),
             functions,
             found,
-            arrived: false,
             hops,
             chosen,
             linked: false,
@@ -113,6 +133,7 @@ impl Router {
     /// Works by other tables from here on, between two batches.
     pub(crate) fn adopt(&mut self, tables: &Arc<Tables>) {
         self.tables = Arc::clone(tables);
+        self.found = FoundAll::new(tables);
         self.hops.clear();
         self.hops.resize(tables.next_hops.len(), None);
         self.linked = false;
@@ -200,7 +221,7 @@ impl Forwarding for Router {
 /// The error goes back from the end of the chain that the context is at.
 fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: &Mbuf, cx: &mut Context<'_>) {
     let Some(ip) = ip_packet(about.data()) else { return };
-    let Some(to) = icmp::who_is_told(ip) else { return };
+    let Some(to) = icmp::who_is_told(ip).filter(|to| tables.is_other_host(*to)) else { return };
     let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));
     let from = came_in
         .and_then(|interface| tables::source(interface, to.is_ipv4()))
@@ -272,11 +293,17 @@ impl Outlet for Out<'_, '_> {
     }
 
     fn forward(&mut self, interface: u16, mac: MacAddress, mut packet: Mbuf) {
-        let Some(own) = self.tables.interface(interface).map(|interface| interface.mac) else {
+        let Some(by) = self.tables.interface(interface) else {
             return self.cx.drop_held(packet, DropReason::NO_SUCH_PORT);
         };
         if let Some([destination, source]) = packet.data_mut().as_chunks_mut().0.first_chunk_mut() {
-            (*destination, *source) = (mac.octets(), own.octets());
+            (*destination, *source) = (mac.octets(), by.mac.octets());
+        }
+        if egress::is_too_long(&packet, by) {
+            let here = std::mem::replace(&mut self.cx.position, Position::exit(by.enters.reversed(), self.functions));
+            egress::shorten(self.tables, self.errors, interface, packet, self.cx);
+            self.cx.position = here;
+            return;
         }
         send(self.tables, interface, packet, self.cx);
     }
@@ -285,8 +312,9 @@ impl Outlet for Out<'_, '_> {
         let direction = self.tables.interface(interface).map(|interface| interface.enters.reversed());
         if let Some(direction) = direction {
             // Back from the end where it was about to leave.
-            self.cx.position = Position::exit(direction, self.functions);
+            let here = std::mem::replace(&mut self.cx.position, Position::exit(direction, self.functions));
             complain(self.tables, self.errors, IcmpError::HostUnreachable, &packet, self.cx);
+            self.cx.position = here;
         }
         self.cx.drop_held(packet, DropReason::NEIGHBOUR_UNREACHABLE);
     }

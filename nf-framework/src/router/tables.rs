@@ -97,6 +97,9 @@ impl Target {
     ];
     const CONNECTED: u32 = 1 << 16;
     const VIA: u32 = 2 << 16;
+    const FORWARDED: u32 = Self::CONNECTED | Self::VIA;
+    /// By direction: set where packets that are forwarded leave at its end.
+    const LEADS: [u32; 2] = [4 << 16, 8 << 16];
 
     pub(crate) fn new(way: Way) -> Self {
         match way {
@@ -106,11 +109,22 @@ impl Target {
         }
     }
 
+    /// The same, for packets that leave by an interface that others enter this way.
+    fn leaving_where(self, enters: Direction) -> Self {
+        Self(self.0 | Self::LEADS[enters.reversed() as usize])
+    }
+
+    /// Whether packets there are forwarded to the end of this direction.
+    #[inline]
+    pub(crate) fn leads(self, direction: Direction) -> bool {
+        self.0 & Self::LEADS[direction as usize] != 0
+    }
+
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "the low half is the index")]
     pub(crate) fn way(self) -> Way {
         let index = self.0 as u16;
-        match self.0 & !0xffff {
+        match self.0 & Self::FORWARDED {
             Self::CONNECTED => Way::Connected(index),
             Self::VIA => Way::Via(index),
             _ => Self::KINDS.get(usize::from(index)).copied().unwrap_or(Way::None),
@@ -170,7 +184,16 @@ impl Tables {
         let of_kernel = with_host(&interfaces);
         for known in &kernel.addresses {
             let index = of_kernel.get(usize::from(known.interface)).copied().unwrap_or(u16::MAX);
-            if let (Some(interface), Some(own)) = (interfaces.get_mut(usize::from(index)), own_address(known))
+            let Some(own) = own_address(known) else { continue };
+            let others = (0..).zip(&interfaces).filter(|(other, _)| *other != index);
+            let mut theirs = others.flat_map(|(_, other)| other.addresses.iter().map(move |theirs| (other, theirs)));
+            if !is_link_local(own.address)
+                && let Some((other, theirs)) = theirs.find(|(_, theirs)| overlap(theirs.prefix, own.prefix))
+            {
+                log::warn!("the kernel's address {own} is left out: it overlaps with {theirs} of {}", other.name);
+                continue;
+            }
+            if let Some(interface) = interfaces.get_mut(usize::from(index))
                 && !interface.addresses.iter().any(|earlier| earlier.address == own.address)
             {
                 interface.addresses.push(own);
@@ -179,21 +202,23 @@ impl Tables {
         let interfaces = interfaces;
         let mut ways: BTreeMap<Prefix, Way> = BTreeMap::new();
         let mut next_hops = Vec::new();
+        let mut earlier = BTreeMap::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let way = route_way((index, route, &config.routes[..index]), &interfaces, &mut next_hops)
-                .map_err(RouterError::Invalid)?;
+            let way =
+                route_way((index, route, &mut earlier), &interfaces, &mut next_hops).map_err(RouterError::Invalid)?;
             ways.insert(route.to, way);
-        }
-        // What the file says comes first, and of what the kernel says, what comes first there.
-        for route in kernel.routes.iter().filter(|route| is_forwarded(route.prefix)) {
-            if let Some(way) = kernel_way(route, &of_kernel, &mut next_hops) {
-                ways.entry(route.prefix).or_insert(way);
-            }
         }
         for (index, interface) in (0..).zip(&interfaces) {
             // A link-local prefix is on every link: the special ones below say what becomes of it.
             for own in interface.addresses.iter().filter(|own| !is_link_local(own.address)) {
                 ways.entry(own.prefix).or_insert(Way::Connected(index));
+            }
+        }
+        // After the file and the links, which no routing daemon takes away: one that announces a network
+        // often has a blackhole for it.
+        for route in kernel.routes.iter().filter(|route| is_forwarded(route.prefix)) {
+            if let Some(way) = kernel_way(route, &of_kernel, &mut next_hops) {
+                ways.entry(route.prefix).or_insert(way);
             }
         }
         ways.extend(SPECIAL.iter().filter_map(|(prefix, way)| Some((prefix.parse().ok()?, *way))));
@@ -207,14 +232,27 @@ impl Tables {
             ways.insert(Prefix::from(own.address), Way::Own);
         }
         ways.extend(of_functions.iter().map(|prefix| (*prefix, Way::Function)));
+        let target = |way: Way| {
+            let interface = match way {
+                Way::Connected(interface) => Some(interface),
+                Way::Via(hop) => next_hops.get(usize::from(hop)).map(|hop| hop.interface),
+                _ => None,
+            };
+            let enters =
+                interface.and_then(|index| interfaces.get(usize::from(index))).map(|interface| interface.enters);
+            enters.map_or(Target::new(way), |enters| Target::new(way).leaving_where(enters))
+        };
         let targets = |v4: bool| -> Vec<(Prefix, u32)> {
             let of_family = ways.iter().filter(|(prefix, _)| prefix.address().is_ipv4() == v4);
-            of_family.map(|(prefix, way)| (*prefix, Target::new(*way).0)).collect()
+            of_family.map(|(prefix, way)| (*prefix, target(*way).0)).collect()
         };
         let entrances = [Direction::Outbound, Direction::Inbound].map(|side| Entrance::new(side, &interfaces));
         let on_link = (0..).zip(&interfaces).map(|(index, _)| {
             let is_on = |(_, way): &(&Prefix, &Way)| **way == Way::Connected(index);
-            ways.iter().filter(is_on).map(|(prefix, _)| *prefix).collect()
+            let prefixes = ways.iter().filter(is_on).map(|(prefix, _)| *prefix);
+            // A gateway may be outside all of them.
+            let gateways = next_hops.iter().filter(|hop| hop.interface == index);
+            prefixes.chain(gateways.map(|hop| Prefix::from(hop.address))).collect()
         });
         let on_link = on_link.collect();
         let services = |interface: &Interface| {
@@ -258,6 +296,7 @@ impl Tables {
         let services = self.services.get(usize::from(index)).map_or(&[][..], Vec::as_slice);
         Some(
             Link::new(interface.mac, &addresses)
+                .at((interface.port.0, interface.vlan))
                 .with_services(services)
                 .with_on_link(&self.on_link[usize::from(index)]),
         )
@@ -275,7 +314,7 @@ impl Tables {
 
     /// Writes beside each address where packets to it go.
     #[inline]
-    pub(crate) fn look_up_v6(&self, addresses: &[u128], targets: &mut [u32]) {
+    pub(crate) fn look_up_v6(&self, addresses: &[[u8; 16]], targets: &mut [u32]) {
         self.v6.look_up(addresses, targets);
     }
 
@@ -283,8 +322,16 @@ impl Tables {
     pub(crate) fn find(&self, address: IpAddr) -> Target {
         Target(match address {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),
-            IpAddr::V6(address) => self.v6.find(address.to_bits()),
+            IpAddr::V6(address) => self.v6.find(address.octets()),
         })
+    }
+}
+
+impl Tables {
+    /// Whether an address can be one other host's, as whoever is answered has to be: RFC 1122 section
+    /// 3.2.1.3. Broadcast addresses are known by their prefix alone.
+    pub(crate) fn is_other_host(&self, address: IpAddr) -> bool {
+        !matches!(self.find(address).way(), Way::Own | Way::Martian | Way::Multicast | Way::Broadcast)
     }
 }
 
@@ -341,14 +388,16 @@ fn by_next_hop(hop: Gateway, next_hops: &mut Vec<Gateway>) -> Option<Way> {
 }
 
 /// What is never forwarded: RFC 6890 where it says that a router must not.
-const SPECIAL: [(&str, Way); 9] = [
+const SPECIAL: [(&str, Way); 11] = [
     ("0.0.0.0/8", Way::Martian),
     ("127.0.0.0/8", Way::Martian),
+    ("169.254.0.0/16", Way::LinkLocal),
     ("224.0.0.0/4", Way::Multicast),
     ("240.0.0.0/4", Way::Martian),
     ("255.255.255.255/32", Way::Broadcast),
     ("::/128", Way::Martian),
     ("::1/128", Way::Martian),
+    ("::ffff:0:0/96", Way::Martian),
     ("fe80::/10", Way::LinkLocal),
     ("ff00::/8", Way::Multicast),
 ];
@@ -377,8 +426,9 @@ impl RouterConfig {
         self.neighbours.check().map_err(|wrong| Invalid::new(format!("neighbours.{}", wrong.key), wrong.message))?;
         let interfaces = interfaces(self, if one_port { &ports[..1] } else { &ports })?;
         let mut next_hops = Vec::new();
+        let mut earlier = BTreeMap::new();
         for (index, route) in self.routes.iter().enumerate() {
-            route_way((index, route, &self.routes[..index]), &interfaces, &mut next_hops)?;
+            route_way((index, route, &mut earlier), &interfaces, &mut next_hops)?;
         }
         Ok(())
     }
@@ -465,7 +515,7 @@ fn link_local(mac: MacAddress) -> InterfaceAddress {
 }
 
 fn route_way(
-    (index, route, earlier): (usize, &RouteConfig, &[RouteConfig]),
+    (index, route, earlier): (usize, &RouteConfig, &mut BTreeMap<Prefix, usize>),
     interfaces: &[Interface],
     next_hops: &mut Vec<Gateway>,
 ) -> Result<Way, Invalid> {
@@ -478,7 +528,16 @@ fn route_way(
         })
     };
     let interface = route.interface.as_ref().map(named).transpose()?;
-    if let Some(earlier) = earlier.iter().position(|earlier| earlier.to == route.to) {
+    let special = || SPECIAL.iter().filter_map(|(prefix, _)| prefix.parse::<Prefix>().ok());
+    let is_part = |special: Prefix| special.length() <= route.to.length() && special.contains(route.to.address());
+    if special().any(is_part) {
+        return Err(invalid("to", format!("{} is never forwarded, whatever a route says", route.to)));
+    }
+    let on_link = |interface: &&Interface| interface.addresses.iter().any(|own| own.prefix == route.to);
+    if let Some(other) = interfaces.iter().find(on_link) {
+        return Err(invalid("to", format!("{} is the link of the interface {:?}", route.to, other.name)));
+    }
+    if let Some(earlier) = earlier.insert(route.to, index) {
         return Err(invalid("to", format!("{} stands in routes[{earlier}] already", route.to)));
     }
     match (route.refuse, route.via, interface) {
@@ -491,6 +550,26 @@ fn route_way(
         (None, Some(via), interface) => {
             if via.is_ipv4() != route.to.address().is_ipv4() {
                 return Err(invalid("via", format!("{via} is of another IP version than {}", route.to)));
+            }
+            if interfaces
+                .iter()
+                .flat_map(|interface| &interface.addresses)
+                .any(|own| own.broadcast().is_some_and(|broadcast| via == broadcast || via == own.prefix.address()))
+            {
+                return Err(invalid(
+                    "via",
+                    format!("{via} is the first or the last address of a link, which no host has"),
+                ));
+            }
+            if interfaces
+                .iter()
+                .flat_map(|interface| &interface.addresses)
+                .any(|own| own.broadcast().is_some_and(|broadcast| via == broadcast || via == own.prefix.address()))
+            {
+                return Err(invalid(
+                    "via",
+                    format!("{via} is the first or the last address of a link, which no host has"),
+                ));
             }
             if !is_host(via) {
                 return Err(invalid("via", format!("{via} is not an address that a host can have")));
@@ -541,6 +620,8 @@ mod tests {
         routes = [
             { to = '10.0.0.0/8', via = '192.0.2.9' },
             { to = '10.9.0.0/16', interface = 'wan' },
+            { to = '0.0.0.0/1', via = '192.0.2.9' },
+            { to = '::/1', refuse = 'prohibited' },
         ]
         [interfaces.lan]
         side = 'inside'
@@ -566,8 +647,19 @@ mod tests {
 
     #[test]
     fn the_longest_of_own_addresses_links_and_routes_counts() {
-        let addresses = ["192.0.2.1", "192.0.2.2", "198.51.100.255", "10.1.1.1", "10.9.1.1", "8.8.8.8", "127.0.0.1"];
-        let expected = [Way::Own, LAN, Way::Broadcast, Way::Via(0), WAN, Way::None, Way::Martian];
+        let addresses = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "198.51.100.255",
+            "10.1.1.1",
+            "10.9.1.1",
+            "8.8.8.8",
+            "192.1.1.1",
+            "127.0.0.1",
+            "2001:db8::1",
+        ];
+        let expected =
+            [Way::Own, LAN, Way::Broadcast, Way::Via(0), WAN, Way::Via(0), Way::None, Way::Martian, Way::Prohibited];
         assert_eq!(ways(KernelState::default(), &addresses), expected);
     }
 
@@ -628,7 +720,7 @@ mod tests {
             Way::Own,
             Way::LinkLocal,
             Way::Multicast,
-            Way::None,
+            Way::Via(0),
             Way::Martian,
             Way::Via(0),
             Way::Via(1),

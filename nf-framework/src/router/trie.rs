@@ -20,7 +20,7 @@ const BRANCH: u32 = 1 << 31;
 pub(super) trait Address: Copy {
     const BITS: u32;
 
-    /// So many bits from this place on, as a number.
+    /// So many bits, [`ROOT_BITS`] or [`NODE_BITS`], from the beginning of an octet on, as a number.
     fn bits(self, from: u32, count: u32) -> usize;
 }
 
@@ -33,13 +33,14 @@ impl Address for u32 {
     }
 }
 
-impl Address for u128 {
-    const BITS: u32 = Self::BITS;
+/// By octets, as levels are: shifts of 128 bits cost more.
+impl Address for [u8; 16] {
+    const BITS: u32 = 128;
 
     #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "count is at most 16")]
     fn bits(self, from: u32, count: u32) -> usize {
-        (self << from >> (Self::BITS - count)) as usize
+        let octet = |at: u32| usize::from(self[at as usize % 16]);
+        if count == NODE_BITS { octet(from / 8) } else { octet(from / 8) << 8 | octet(from / 8 + 1) }
     }
 }
 
@@ -63,7 +64,7 @@ impl Trie {
         for (prefix, value) in by_length {
             match prefix.address() {
                 IpAddr::V4(address) => entries.insert(address.to_bits(), prefix.length().into(), *value),
-                IpAddr::V6(address) => entries.insert(address.to_bits(), prefix.length().into(), *value),
+                IpAddr::V6(address) => entries.insert(address.octets(), prefix.length().into(), *value),
             }
         }
         let of = |entries: &[u32]| memory.slice(entries.len(), |at| entries.get(at).copied().unwrap_or(otherwise));
@@ -159,7 +160,7 @@ mod tests {
             let trie = Trie::new(&lab.pool.memory(), 0, &prefixes).unwrap();
             let find = |address: &IpAddr| match address {
                 IpAddr::V4(address) => trie.find(address.to_bits()),
-                IpAddr::V6(address) => trie.find(address.to_bits()),
+                IpAddr::V6(address) => trie.find(address.octets()),
             };
             addresses.iter().map(find).collect()
         })
@@ -239,6 +240,7 @@ mod tests {
             };
             let expected4: Vec<u32> = asked4.iter().map(|&bits| longest(&v4, four(bits))).collect();
             let expected6: Vec<u32> = asked6.iter().map(|&bits| longest(&v6, six(bits))).collect();
+            let asked6: Vec<[u8; 16]> = asked6.iter().map(|bits| bits.to_be_bytes()).collect();
             let (found4, found6) = lab(move |lab| {
                 let memory = lab.pool.memory();
                 let (mut found4, mut found6) = (vec![0; asked4.len()], vec![0; asked6.len()]);

@@ -29,6 +29,14 @@ pub enum RuntimeError {
         /// Its name.
         name: String,
     },
+    /// There is no kernel at the other end of a way to the kernel.
+    #[error("{key}: the port {name:?} is no interface of the kernel's (give it one by --vdev=net_tap2)")]
+    NoKernelInterface {
+        /// The key that names it.
+        key: String,
+        /// Its name.
+        name: String,
+    },
     /// Both ends are the same port.
     #[error("[ports] inside and outside are both {0:?}; leave outside away for a program with one port")]
     SamePort(String),

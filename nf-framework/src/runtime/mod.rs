@@ -26,7 +26,7 @@ pub use reload::{Reload, ReloadError};
 use crate::chain::Chain;
 use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
-use crate::forwarding::Wire;
+use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::mailbox::Mailbox;
@@ -81,6 +81,19 @@ pub struct Runtime<'eal> {
     trusted: [bool; 2],
     lcores: Vec<Lcore>,
     shared: Arc<Shared>,
+    around: Around,
+}
+
+/// What stands around the forwarding on every worker, made there.
+type Wrap = dyn Fn(Box<dyn Forwarding>) -> Box<dyn Forwarding> + Send + Sync;
+
+#[derive(Clone, Default)]
+struct Around(Option<Arc<Wrap>>);
+
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Around").field(&self.0.is_some()).finish()
+    }
 }
 
 /// What a worker has to itself.
@@ -181,7 +194,16 @@ impl<'eal> Runtime<'eal> {
             trusted,
             lcores,
             shared,
+            around: Around::default(),
         })
+    }
+
+    /// Puts something around what forwards, made by `wrap` on every worker: where a benchmark
+    /// writes the next headers into packets that leave. A router in it is not reloaded.
+    #[must_use]
+    pub fn around(mut self, wrap: impl Fn(Box<dyn Forwarding>) -> Box<dyn Forwarding> + Send + Sync + 'static) -> Self {
+        self.around = Around(Some(Arc::new(wrap)));
+        self
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -210,6 +232,7 @@ impl<'eal> Runtime<'eal> {
             trusted,
             lcores,
             shared,
+            around,
         } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let sides = 1 + usize::from(config.ports.outside.is_some());
@@ -280,6 +303,7 @@ impl<'eal> Runtime<'eal> {
                     clock,
                     seat,
                     trusted,
+                    around: around.clone(),
                 };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
@@ -339,6 +363,7 @@ struct Plan {
     clock: Clock,
     seat: Seat,
     trusted: [bool; 2],
+    around: Around,
 }
 
 /// A worker's life, on its lcore. Returns its queues.
@@ -356,6 +381,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         clock,
         seat,
         trusted,
+        around,
     } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
@@ -382,6 +408,9 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         }
         _ => None,
     };
+    if let Some(wrap) = &around.0 {
+        chain.forwarding = chain.forwarding.map(|forwarding| wrap(forwarding));
+    }
     let last = if sides > 1 { PortIx(1) } else { PortIx(0) };
     let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
     pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));

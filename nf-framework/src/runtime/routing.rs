@@ -48,9 +48,14 @@ impl Routing {
         for (host, interface) in hosts.iter().zip(on_link) {
             host.set_mac_address(interface.mac.octets())?;
         }
-        let followed =
-            |port: &Port| port.info().ok()?.kernel_interface.map(|index| KernelInterface::Index(index.get()));
-        let kernel = hosts.iter().filter_map(followed).collect();
+        let followed = |(port, (interface, _)): (&Port, (&str, &str))| {
+            let index = port.info()?.kernel_interface.ok_or_else(|| RuntimeError::NoKernelInterface {
+                key: format!("[router] interfaces.{interface}.host"),
+                name: port.name().to_owned(),
+            })?;
+            Ok(KernelInterface::Index(index.get()))
+        };
+        let kernel = hosts.iter().zip(router.hosts()).map(followed).collect::<Result<_, RuntimeError>>()?;
         let owner = Neighbours::new(router.neighbours.clone(), HashKey::random());
         let neighbours = Arc::clone(owner.table());
         Ok(Some(Self {

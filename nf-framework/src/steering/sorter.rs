@@ -61,6 +61,22 @@ impl Sorter {
         }
     }
 
+    /// Hands over what belongs to others of packets that were made where they go in, as the router's
+    /// errors are: it may be about a packet of another worker's. The batch keeps the rest, in order.
+    #[cold]
+    pub(crate) fn sort_made(&mut self, batch: &mut Batch, direction: Direction, counters: &WorkerCounters) {
+        for slot in batch.undecided() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            if let Some(owner) = self.steering.owner_of_packet(direction, packet).filter(|&owner| owner != self.worker)
+                && let Some(packet) = batch.take(slot)
+            {
+                self.stage(owner, packet, Entrance::made(direction));
+            }
+        }
+        batch.close_ranks();
+        self.flush(counters);
+    }
+
     /// The owner of a packet that came in here, if that is somebody else.
     #[inline]
     fn other_owner(&mut self, packet: &mut Mbuf, direction: Direction, counters: &WorkerCounters) -> Option<usize> {
@@ -105,6 +121,8 @@ pub(crate) struct Entrance {
     turned: bool,
     /// It has been through the chain, and goes on behind it.
     leaves: bool,
+    /// It came in by no port: it was made there.
+    made: bool,
 }
 
 impl Entrance {
@@ -112,11 +130,12 @@ impl Entrance {
     const INBOUND: u16 = 1 << 14;
     const TURNED: u16 = 1 << 15;
     const LEAVES: u16 = 1 << 13;
-    const ALL: u16 = Self::INBOUND | Self::TURNED | Self::LEAVES;
+    const MADE: u16 = 1 << 12;
+    const ALL: u16 = Self::INBOUND | Self::TURNED | Self::LEAVES | Self::MADE;
 
     /// Of a packet that has come in by a port.
     pub(crate) fn arriving(direction: Direction) -> Self {
-        Self { direction, turned: false, leaves: false }
+        Self { direction, turned: false, leaves: false, made: false }
     }
 
     /// Of a packet that all functions on its way have seen.
@@ -124,10 +143,15 @@ impl Entrance {
         Self { leaves: true, ..Self::arriving(direction) }
     }
 
+    /// Of a packet that was made where it goes in.
+    pub(crate) fn made(direction: Direction) -> Self {
+        Self { made: true, ..Self::arriving(direction) }
+    }
+
     /// Whether it has come in by a port and nobody has looked at it yet.
     #[inline]
     pub(crate) fn arrives(self) -> bool {
-        !self.turned && !self.leaves
+        !self.turned && !self.leaves && !self.made
     }
 
     /// Writes it beside the packet's port.
@@ -137,6 +161,7 @@ impl Entrance {
         port |= if self.direction == Direction::Inbound { Self::INBOUND } else { 0 };
         port |= if self.turned { Self::TURNED } else { 0 };
         port |= if self.leaves { Self::LEAVES } else { 0 };
+        port |= if self.made { Self::MADE } else { 0 };
         packet.set_port(PortId(port));
     }
 
@@ -151,7 +176,8 @@ impl Entrance {
     pub(crate) fn read(packet: &Mbuf) -> Self {
         let port = packet.port().0;
         let direction = if port & Self::INBOUND == 0 { Direction::Outbound } else { Direction::Inbound };
-        Self { direction, turned: port & Self::TURNED != 0, leaves: port & Self::LEAVES != 0 }
+        let is = |bit| port & bit != 0;
+        Self { direction, turned: is(Self::TURNED), leaves: is(Self::LEAVES), made: is(Self::MADE) }
     }
 
     /// Takes it off again.

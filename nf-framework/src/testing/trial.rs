@@ -173,8 +173,9 @@ impl Trial {
         self
     }
 
-    /// With a router around the chain, which has the table `[router]` of a configuration file in
-    /// this text, and takes packets for `addresses` on behalf of functions. Its interfaces have the
+    /// With a router around the chain. The text is what stands in the table `[router]` of a
+    /// configuration file, without that name: `[interfaces.lan]`, `[[routes]]`. It takes packets for
+    /// `addresses` on behalf of functions, which are not asked for theirs here. Its interfaces have the
     /// MAC addresses [`Trial::INSIDE_MAC`] and [`Trial::OUTSIDE_MAC`], and an MTU of 1500 unless the
     /// text says so. It knows its interfaces, and announces its addresses, from the first
     /// [`Trial::advance`] on.
@@ -197,7 +198,22 @@ impl Trial {
         self.with_routers(text, addresses, &[Self::INSIDE_MAC])
     }
 
-    fn with_routers(mut self, text: &str, addresses: &[&str], macs: &[MacAddress]) -> Self {
+    /// Hands the router of every worker other interfaces and routes, as a reload would; it stays on as
+    /// many ports as it was on.
+    ///
+    /// # Panics
+    ///
+    /// When the text is wrong, or there is no router.
+    pub fn reload_router(&mut self, text: &str, addresses: &[&str]) {
+        let one_armed = self.lanes[0].pipeline.outside == INSIDE;
+        let macs = [Self::INSIDE_MAC, Self::OUTSIDE_MAC];
+        let (_, tables) = self.tables(text, addresses, if one_armed { &macs[..1] } else { &macs });
+        for lane in &mut self.lanes {
+            lane.pipeline.chain.router_mut().expect("there is a router").adopt(&tables);
+        }
+    }
+
+    fn tables(&self, text: &str, addresses: &[&str], macs: &[MacAddress]) -> (RouterConfig, Arc<Tables>) {
         let config: RouterConfig = toml::from_str(text).unwrap_or_else(|error| panic!("{error}"));
         if let Err(invalid) = config.validate(macs.len() == 1) {
             panic!("{}: {}", invalid.key, invalid.message);
@@ -205,7 +221,12 @@ impl Trial {
         let facts: Vec<_> = macs.iter().map(|mac| PortFacts { mac: *mac, mtu: 1500 }).collect();
         let addresses: Vec<Prefix> = addresses.iter().map(|text| text.parse().expect("a prefix")).collect();
         let tables = Tables::new(&config, &facts, &addresses, &KernelState::default(), &self.pool.memory());
-        let tables = Arc::new(tables.unwrap_or_else(|error| panic!("{error}")));
+        let tables = tables.unwrap_or_else(|error| panic!("{error}"));
+        (config, Arc::new(tables))
+    }
+
+    fn with_routers(mut self, text: &str, addresses: &[&str], macs: &[MacAddress]) -> Self {
+        let (config, tables) = self.tables(text, addresses, macs);
         let mut owner = Some(Neighbours::new(config.neighbours.clone(), HashKey::random()));
         let neighbours = owner.as_ref().map(|owner| Arc::clone(owner.table())).expect("there is an owner");
         let last = PortIx(u16::try_from(macs.len() - 1).unwrap_or(0));

@@ -12,6 +12,7 @@ mod chain;
 mod classifier;
 mod compare;
 mod custom;
+mod floods;
 mod goals;
 mod ideas;
 mod io;
@@ -26,6 +27,9 @@ mod plot;
 mod port_block;
 mod report;
 mod results;
+#[path = "../shared/routed.rs"]
+mod routed;
+mod router;
 mod scored;
 mod served;
 mod source;
@@ -104,6 +108,24 @@ const CHAIN: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const ROUTER: Built = Built {
+    about: router::ABOUT,
+    run: router::run,
+    notes: router::notes,
+    mebibytes: |_| router::MEBIBYTES,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: false,
+};
+const FLOODS: Built = Built {
+    about: floods::ABOUT,
+    run: floods::run,
+    notes: floods::notes,
+    mebibytes: |_| floods::MEBIBYTES,
+    cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -134,16 +156,16 @@ const IDEAS: Built = Built {
     huge_malloc: false,
 };
 
-/// Suites that are run only when they are named: they teach, and guard nothing.
-const ONLY_NAMED: [&str; 1] = ["ideas"];
+/// Suites that are run only when they are named: they teach, or need the machine to themselves.
+const ONLY_NAMED: [&str; 2] = ["floods", "ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 13] = [
+static SUITES: [(&str, Option<Built>); 14] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
     ("custom", Some(CUSTOM)),
-    ("router", None),
+    ("router", Some(ROUTER)),
     ("nat", None),
     ("firewall", None),
     ("load-balancer", None),
@@ -151,6 +173,7 @@ static SUITES: [(&str, Option<Built>); 13] = [
     ("new-sessions", None),
     ("workers", Some(WORKERS)),
     ("linux", Some(LINUX)),
+    ("floods", Some(FLOODS)),
     ("ideas", Some(IDEAS)),
 ];
 

@@ -144,6 +144,13 @@ pub(crate) fn worker_with_report(
     chain: Vec<Loaded>,
     slice: Duration,
 ) -> anyhow::Result<(Sample, Report)> {
+    let (sample, report) = timed(Runtime::new(eal, &config(setting), chain)?, slice)?;
+    ensure!(report.balance.dropped == report.dropped("stopped"), "packets were dropped: {report}");
+    Ok((sample, report))
+}
+
+/// Two ports and `Wire`.
+pub(crate) fn config(setting: Setting) -> RuntimeConfig {
     let [inside, outside] = setting.pair.names.map(str::to_owned);
     let ports = PortsConfig {
         outside: Some(outside),
@@ -152,7 +159,7 @@ pub(crate) fn worker_with_report(
         steering: SteeringKind::Software,
         ..PortsConfig::new(inside)
     };
-    let config = RuntimeConfig {
+    RuntimeConfig {
         chain: None,
         forwarding: Some(ForwardingKind::Wire),
         ports,
@@ -160,8 +167,11 @@ pub(crate) fn worker_with_report(
         packets: Some(MBUFS),
         fragments: FragmentsConfig::default(),
         router: None,
-    };
-    let runtime = Runtime::new(eal, &config, chain)?;
+    }
+}
+
+/// What its workers cost while they run.
+pub(crate) fn timed(runtime: Runtime<'_>, slice: Duration) -> anyhow::Result<(Sample, Report)> {
     let cpu_time = || -> anyhow::Result<Duration> { Ok(own_cpu_time()? + lcores_cpu_time(std::process::id())?) };
     let before = cpu_time()?;
     let (wall, report) = runtime.run(|_| {
@@ -170,9 +180,7 @@ pub(crate) fn worker_with_report(
         start.elapsed()
     })?;
     let cpu = cpu_time()?.saturating_sub(before);
-    let packets = report.balance.received;
-    ensure!(report.balance.dropped == report.dropped("stopped"), "packets were dropped: {report}");
-    Ok((Sample::new(packets, cpu, wall), report))
+    Ok((Sample::new(report.balance.received, cpu, wall), report))
 }
 
 /// A control object that makes its instances and has no configuration.

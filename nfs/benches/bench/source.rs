@@ -182,6 +182,17 @@ pub(crate) struct Store {
     position: u32,
 }
 
+impl Store {
+    /// Takes a packet, and gives the one that has been here longest.
+    #[inline]
+    pub(crate) fn exchange(&mut self, packet: &mut Mbuf) {
+        if let Some(oldest) = self.packets.get_mut(self.oldest) {
+            std::mem::swap(packet, oldest);
+            self.oldest = if self.oldest + 1 == self.packets.len() { 0 } else { self.oldest + 1 };
+        }
+    }
+}
+
 /// When an end writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum When {
@@ -225,10 +236,7 @@ impl NetworkFunction for End {
                 self.template.write(self.flows.nth(store.position), packet.data_mut());
                 store.position = store.position.wrapping_add(1);
             }
-            if let Some(oldest) = store.packets.get_mut(store.oldest) {
-                std::mem::swap(packet, oldest);
-                store.oldest = if store.oldest + 1 == store.packets.len() { 0 } else { store.oldest + 1 };
-            }
+            store.exchange(packet);
         }
     }
 }
@@ -303,19 +311,32 @@ impl Circulation {
 
     /// Stores for both ends that bring so many packets into rotation, those of the rings included.
     pub(crate) fn stores(&self, rotating: u32) -> anyhow::Result<[Shelf<Store>; 2]> {
-        let make = |direction| -> anyhow::Result<_> {
-            let template = Template::new(direction);
+        let templates = [Direction::Outbound, Direction::Inbound].map(Template::new);
+        self.stores_of(rotating, |side, number, packet| fill(packet, &templates[side], number % 1024).is_ok())
+    }
+
+    /// The same of other packets, which `fill` writes by side and number, if there is room.
+    pub(crate) fn stores_of(
+        &self,
+        rotating: u32,
+        fill: impl Fn(usize, u32, &mut Mbuf) -> bool,
+    ) -> anyhow::Result<[Shelf<Store>; 2]> {
+        let make = |side| -> anyhow::Result<_> {
             let mut packets = Vec::new();
             for number in 0..rotating.saturating_sub(CIRCULATING) / 2 {
                 let mut packet = self.pool.alloc().context("the pool of circulating packets is too small")?;
-                fill(&mut packet, &template, number % 1024)?;
+                ensure!(fill(side, number, &mut packet), "a packet has no room for a frame");
                 packets.push(packet);
             }
             // Not in the order of their addresses.
             Random(2).shuffle(&mut packets);
             Ok(Shelf::new(Store { packets, oldest: 0, position: 0 }))
         };
-        Ok([make(Direction::Outbound)?, make(Direction::Inbound)?])
+        Ok([make(0)?, make(1)?])
+    }
+
+    pub(crate) fn unused(&self) -> &Mempool {
+        &self.unused
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     App::new("nf-chain")
-        .about("Runs a chain of network functions: monitor, rate-limit")
+        .about("Runs a chain of network functions (monitor, rate-limit) in a wire or a router")
         .version(env!("CARGO_PKG_VERSION"))
         .function(Monitor)
         .function(RateLimit)

@@ -3,8 +3,12 @@
 
 mod fragments;
 mod headers;
+mod links;
+mod neighbours;
 mod quoted;
+mod router;
 mod split;
+mod stations;
 
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
@@ -22,7 +26,8 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const ALL: &[Target] = &[headers::TARGET, quoted::TARGET, fragments::TARGET, split::TARGET];
+pub(crate) const ALL: &[Target] =
+    &[headers::TARGET, quoted::TARGET, fragments::TARGET, split::TARGET, neighbours::TARGET, router::TARGET];
 
 const A4: [u8; 4] = [192, 0, 2, 1];
 const B4: [u8; 4] = [198, 51, 100, 1];
