@@ -229,7 +229,7 @@ impl Options {
     fn length(&self) -> Length {
         // Short slices and many of them: others on the machine then disturb all variants of a round
         // alike, and a round's figures in relation to each other hold.
-        let (processes, rounds, slice) = if self.quick { (1, 10, 50) } else { (3, 24, 50) };
+        let (processes, rounds, slice) = if self.quick { (1, 7, 50) } else { (3, 24, 50) };
         let rounds = self.rounds.map_or(rounds, usize::from);
         Length { processes, plan: Plan { quick: self.quick, rounds, slice: Duration::from_millis(slice) } }
     }
