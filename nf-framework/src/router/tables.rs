@@ -561,16 +561,6 @@ fn route_way(
                     format!("{via} is the first or the last address of a link, which no host has"),
                 ));
             }
-            if interfaces
-                .iter()
-                .flat_map(|interface| &interface.addresses)
-                .any(|own| own.broadcast().is_some_and(|broadcast| via == broadcast || via == own.prefix.address()))
-            {
-                return Err(invalid(
-                    "via",
-                    format!("{via} is the first or the last address of a link, which no host has"),
-                ));
-            }
             if !is_host(via) {
                 return Err(invalid("via", format!("{via} is not an address that a host can have")));
             }
