@@ -1,0 +1,3 @@
+//! NAPT44.
+
+mod config;
