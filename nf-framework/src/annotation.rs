@@ -19,6 +19,9 @@ pub struct Annotation {
     pub ports: Option<Ports>,
     /// Where to send the packet instead of where its destination leads.
     pub next_hop: Option<NextHop>,
+    /// Its source is not written yet: the address of the interface that it leaves by, of
+    /// [`Context::refuse`](crate::Context::refuse).
+    pub unsigned: bool,
 }
 
 /// The 64 bits: 16 each for source port, destination port and next hop, from the lowest up; and
@@ -29,6 +32,7 @@ const NEXT_HOP: u64 = 1 << 62;
 const IDENTIFIER: u64 = 1 << 61;
 /// With [`PORTS`]: the packet's protocol has no ports.
 const NO_PORTS: u64 = 1 << 60;
+const UNSIGNED: u64 = 1 << 59;
 
 impl Annotation {
     /// What is known of a packet.
@@ -53,7 +57,8 @@ impl Annotation {
             0 => None,
             _ => Some(Ports::None),
         };
-        Self { ports, next_hop: (bits & NEXT_HOP != 0).then(|| NextHop(field(32))) }
+        let next_hop = (bits & NEXT_HOP != 0).then(|| NextHop(field(32)));
+        Self { ports, next_hop, unsigned: bits & UNSIGNED != 0 }
     }
 
     #[inline]
@@ -64,7 +69,8 @@ impl Annotation {
             Some(Ports::Identifier(identifier)) => PORTS | IDENTIFIER | u64::from(identifier),
             Some(Ports::None) => PORTS | NO_PORTS,
         };
-        ports | self.next_hop.map_or(0, |next_hop| NEXT_HOP | u64::from(next_hop.0) << 32)
+        let next_hop = self.next_hop.map_or(0, |next_hop| NEXT_HOP | u64::from(next_hop.0) << 32);
+        ports | next_hop | if self.unsigned { UNSIGNED } else { 0 }
     }
 }
 
@@ -89,9 +95,11 @@ mod tests {
             ];
             for ports in ports {
                 for next_hop in [None, Some(0), Some(0x8001), Some(0xffff)] {
-                    let annotation = Annotation { ports, next_hop: next_hop.map(NextHop) };
-                    annotation.write(&mut packet);
-                    assert_eq!(Annotation::of(&packet), annotation);
+                    for unsigned in [false, true] {
+                        let annotation = Annotation { ports, next_hop: next_hop.map(NextHop), unsigned };
+                        annotation.write(&mut packet);
+                        assert_eq!(Annotation::of(&packet), annotation);
+                    }
                 }
             }
             Annotation::default().write(&mut packet);

@@ -1,10 +1,14 @@
 //! What a function may ask for, and do beside its verdicts, while it handles a batch.
 
+use crate::annotation::Annotation;
 use crate::counters::{WorkerCounters, bump};
+use crate::router::{self, IcmpError};
 use crate::time::Instant;
+use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
 use dpdk_rs::{Mbuf, Mempool};
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 /// The way a packet goes through a chain.
@@ -146,6 +150,8 @@ pub struct Context<'w> {
     pub(crate) counters: &'w WorkerCounters,
     pub(crate) pool: &'w Mempool,
     pub(crate) standing: Standing,
+    /// How many ICMP errors functions may still send; `None` where nobody routes them.
+    pub(crate) errors: &'w mut Option<TokenBucket>,
 }
 
 impl Context<'_> {
@@ -161,6 +167,14 @@ impl Context<'_> {
     #[inline]
     pub fn direction(&self) -> Direction {
         self.position.direction
+    }
+
+    /// Whether the batch comes in a second time, from the end that it was about to leave by:
+    /// [`Verdict::Turn`](crate::Verdict::Turn).
+    #[must_use]
+    #[inline]
+    pub fn turned(&self) -> bool {
+        self.position.turned
     }
 
     /// The port at the end of that way.
@@ -239,6 +253,39 @@ impl Context<'_> {
     pub fn consume(&mut self, packet: Mbuf) {
         drop(packet);
         bump(&self.counters.consumed, 1);
+    }
+
+    /// Tells the sender of a packet of this batch by an ICMP or ICMPv6 error why it is not delivered,
+    /// from the address of the interface that the error leaves by. Nothing is sent where RFC 1812
+    /// section 4.3.2.7 or RFC 4443 section 2.4 (e) forbid it, when too many errors were sent, or
+    /// without a router. What becomes of the packet itself is for a verdict to say.
+    #[cold]
+    pub fn refuse(&mut self, packet: &Mbuf, error: IcmpError) {
+        self.tell(packet, error, None, self.direction());
+    }
+
+    /// As [`Context::refuse`], of a packet that went this way, from an address of this function's own.
+    #[cold]
+    pub fn refuse_as(&mut self, from: IpAddr, packet: &Mbuf, error: IcmpError, direction: Direction) {
+        self.tell(packet, error, Some(from), direction);
+    }
+
+    fn tell(&mut self, about: &Mbuf, error: IcmpError, from: Option<IpAddr>, direction: Direction) {
+        let Some((ip, to)) = router::who_is_told(about.data()) else { return };
+        let now = self.now;
+        if !self.errors.as_mut().is_some_and(|errors| errors.take(now)) {
+            return;
+        }
+        let Some(mut packet) = self.allocate() else { return };
+        let source = from.unwrap_or(match to {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
+        if !router::write_error(&mut packet, error, (source, to), ip, about.is_marked()) {
+            return self.drop_held(packet, DropReason::EMPTY);
+        }
+        Annotation { unsigned: from.is_none(), ..Annotation::default() }.write(&mut packet);
+        self.emit(packet, direction.reversed());
     }
 
     /// Drops what waits to go on.

@@ -96,7 +96,7 @@ pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
-pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
+pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
     Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
@@ -105,4 +105,4 @@ pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{AclAlgorithm, HashKey, Lcore, Mbuf, Memory, Mempool};
+pub use dpdk_rs::{AclAlgorithm, HashKey, Lcore, Mbuf, Memory, Mempool, prefetch};

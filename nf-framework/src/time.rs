@@ -12,6 +12,9 @@ impl Instant {
     /// The start.
     pub const START: Self = Self(0);
 
+    /// The end of time, for what has no deadline.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// So many nanoseconds after the start.
     #[must_use]
     pub const fn from_nanoseconds(nanoseconds: u64) -> Self {

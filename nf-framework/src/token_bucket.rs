@@ -19,6 +19,11 @@ impl TokenBucket {
         Self { token, most, content: most, filled: Instant::START }
     }
 
+    /// For so many ICMP errors in a second: RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 (f).
+    pub(crate) fn of_errors(per_second: u32) -> Self {
+        Self::new(per_second, per_second.div_ceil(10))
+    }
+
     /// Takes a token, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let passed = now.as_nanoseconds().saturating_sub(self.filled.as_nanoseconds());

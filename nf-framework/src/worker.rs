@@ -13,6 +13,7 @@ use crate::mailbox::Mailbox;
 use crate::partial_checksums;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
+use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Clock, Consumer, Mbuf, Mempool, Producer, QueuePair};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub(crate) struct Pipeline {
     pub(crate) pool: Mempool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) pending: Pending,
+    /// With a router: ICMP errors that functions may send.
+    pub(crate) errors: Option<TokenBucket>,
     /// Where a function cares about flows: what brings a packet's fragments together.
     pub(crate) fragments: Option<Fragments>,
     /// With several workers: who owns what.
@@ -78,6 +81,7 @@ impl Pipeline {
             pool,
             counters,
             pending,
+            errors: None,
             fragments: None,
             sorter: None,
             inbound,
@@ -167,6 +171,7 @@ impl Pipeline {
             counters: &self.counters,
             pool: &self.pool,
             standing: self.chain.standing,
+            errors: &mut self.errors,
         };
         if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.ingress(batch, &mut cx);
@@ -287,6 +292,7 @@ impl Pipeline {
             counters: &self.counters,
             pool: &self.pool,
             standing: self.chain.standing,
+            errors: &mut self.errors,
         };
         (&mut self.chain, cx)
     }

@@ -296,7 +296,7 @@ impl Model {
     /// The table has what the model has, no more and no less.
     fn compare(&mut self) {
         let mut seen = 0;
-        for (handle, key, value) in self.table.entries_from(0) {
+        for (handle, key, value) in self.table.entries_in(0..self.table.slots()) {
             let entry = self.map.get(&number(*key)).expect("only what was put in");
             assert_eq!((entry.handle, entry.value), (handle, *value));
             assert_eq!(self.table.class(handle), Some(entry.class));

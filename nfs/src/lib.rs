@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod monitor;
+pub mod nat;
 pub mod rate_limit;

@@ -7,6 +7,9 @@ use crate::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Coarse(u32);
 
+/// Stands for no time: it never passes. The unit of this number counts as the one before it.
+const NEVER: Coarse = Coarse(u32::MAX);
+
 /// Bits of a nanosecond count that a unit leaves out.
 const SHIFT: u32 = 20;
 /// How far ahead a deadline may be, in nanoseconds: 13 days, half of what can be compared, so
@@ -18,18 +21,18 @@ impl Coarse {
     fn floor(nanoseconds: u64) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "time is kept modulo 2^32 units")]
         let units = (nanoseconds >> SHIFT) as u32;
-        Self(units)
+        Self(if units == NEVER.0 { units - 1 } else { units })
     }
 
     #[inline(always)]
     pub(super) fn is_before(self, other: Self) -> bool {
-        self.0.wrapping_sub(other.0).cast_signed() < 0
+        self != NEVER && (other == NEVER || self.0.wrapping_sub(other.0).cast_signed() < 0)
     }
 
     /// Whether this deadline is now or before.
     #[inline(always)]
     pub(super) fn has_passed(self, now: Self) -> bool {
-        now.0.wrapping_sub(self.0).cast_signed() >= 0
+        self != NEVER && now.0.wrapping_sub(self.0).cast_signed() >= 0
     }
 }
 
@@ -43,9 +46,12 @@ impl Ticker {
         Coarse::floor(self.0)
     }
 
-    /// A deadline, rounded up to a unit, and at most the horizon away.
+    /// A deadline, rounded up to a unit, and at most the horizon away unless it never comes.
     #[inline]
     pub(super) fn deadline(self, deadline: Instant) -> Coarse {
+        if deadline == Instant::NEVER {
+            return NEVER;
+        }
         let nanoseconds = deadline.as_nanoseconds().min(self.0.saturating_add(HORIZON));
         // One that has passed long ago must not look like one to come.
         let nanoseconds = nanoseconds.max(self.0.saturating_sub(HORIZON));
@@ -82,10 +88,21 @@ mod tests {
         let mut ticker = Ticker::default();
         let now = Instant::START + Duration::from_secs(100 * 24 * 3600);
         let coarse = ticker.advance(now);
-        let never = ticker.deadline(Instant::from_nanoseconds(u64::MAX));
-        assert!(coarse.is_before(never));
-        assert!(never.has_passed(Coarse::floor(now.as_nanoseconds() + HORIZON + (1 << SHIFT))));
+        let late = ticker.deadline(Instant::from_nanoseconds(u64::MAX - 1));
+        assert!(coarse.is_before(late));
+        assert!(late.has_passed(Coarse::floor(now.as_nanoseconds() + HORIZON + (1 << SHIFT))));
         assert!(ticker.deadline(Instant::START).has_passed(coarse), "long ago");
+    }
+
+    #[test]
+    fn what_never_comes_is_behind_all_that_does() {
+        let never = Ticker::default().deadline(Instant::NEVER);
+        for units in [0, 1, 1 << 31, u64::from(u32::MAX) - 1, u64::from(u32::MAX), 1 << 32] {
+            let time = Coarse::floor(units << SHIFT);
+            assert!(!never.has_passed(time) && time.is_before(never) && !never.is_before(time), "{units}");
+            assert!(time.has_passed(time), "{units}");
+        }
+        assert!(!never.is_before(never));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use dpdk_rs::{HashKey, HugeSlice, Memory, OutOfMemory, TagGroup, prefetch};
 use layout::{GROUPS_PER_ROW, Place, Places, Slot, SlotInfo};
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 /// What a flow is known by: plain bytes without padding, all of which count. 16, 32 or 40
@@ -213,7 +214,8 @@ pub struct FlowTableCounters {
 ///
 /// **Time** is kept in units of 2^20 ns, about a millisecond: an entry expires up to that much
 /// after its deadline, never before. A deadline is at most 13 days after the last insertion or
-/// sweep; a later one is taken as that. A time that goes back is taken as the last one.
+/// sweep; a later one is taken as that, but for [`Instant::NEVER`]: such an entry does not expire. A
+/// time that goes back is taken as the last one.
 /// Until it is swept or reused, an entry past its deadline is found like any other, and a touch
 /// saves it.
 pub struct FlowTable<K, V> {
@@ -461,10 +463,12 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         }
     }
 
-    /// Entries in no order, from a slot on: a list for people is made a piece at a time.
-    pub fn entries_from(&self, slot: usize) -> impl Iterator<Item = (Handle, &K, &V)> {
-        let slots = self.slots.get(slot..).unwrap_or_default();
-        slots.iter().zip(slot..).filter_map(|(slot, index)| Some((slot.handle(index)?, &slot.key, &slot.value)))
+    /// The entries of some slots, in no order: a list for people is made a piece at a time. Places
+    /// behind the last slot have none.
+    pub fn entries_in(&self, slots: Range<usize>) -> impl Iterator<Item = (Handle, &K, &V)> {
+        let first = slots.start;
+        let slots = self.slots.get(first..slots.end.min(self.slots.len())).unwrap_or_default();
+        slots.iter().zip(first..).filter_map(|(slot, index)| Some((slot.handle(index)?, &slot.key, &slot.value)))
     }
 
     #[inline(always)]

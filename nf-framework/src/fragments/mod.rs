@@ -107,7 +107,7 @@ impl Fragments {
                 Some(Ok(piece)) => table.take(&piece, packet, now, &mut |mut packet, outcome| match outcome {
                     Outcome::Drop(reason) => discard(packet, reason, counters),
                     Outcome::On(ports) => {
-                        Annotation { ports: Some(ports), next_hop: None }.write(&mut packet);
+                        Annotation { ports: Some(ports), ..Annotation::default() }.write(&mut packet);
                         go_on(packet);
                     }
                 }),

@@ -1,7 +1,7 @@
 //! The second half: what the functions let pass is addressed to its next hop and sent.
 
-use super::icmp::IcmpError;
-use super::tables::{Interface, Tables, Target, Way};
+use super::icmp::{self, IcmpError};
+use super::tables::{self, Interface, Tables, Target, Way};
 use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
 use crate::annotation::Annotation;
 use crate::batch::Batch;
@@ -94,12 +94,14 @@ impl Router {
         let Some(destination) = destination(packet.data()) else {
             return Departure::Refused(DropReason::NOT_IP);
         };
-        if packet.is_annotated()
-            && let Some(chosen) = Annotation::of(packet).next_hop
-        {
+        let known = Annotation::of(packet);
+        if let Some(chosen) = known.next_hop {
             return self.address_to(packet, chosen, cx);
         }
         let target = self.found(slot, packet.data()).unwrap_or_else(|| self.tables.find(destination));
+        if known.unsigned && !self.sign(packet, target) {
+            return Departure::Refused(DropReason::NO_ROUTE);
+        }
         let (interface, next_hop) = match target.way() {
             Way::Via(index) => {
                 if let Some(Some(hop)) = self.hops.get(usize::from(index)) {
@@ -134,6 +136,21 @@ impl Router {
             *known = Some(hop);
         }
         self.write(packet, hop, cx)
+    }
+
+    /// Writes the address of the interface that a packet leaves by as its source.
+    #[cold]
+    fn sign(&self, packet: &mut Mbuf, target: Target) -> bool {
+        let interface = match target.way() {
+            Way::Connected(interface) => Some(interface),
+            Way::Via(index) => self.tables.next_hops.get(usize::from(index)).map(|hop| hop.interface),
+            _ => None,
+        };
+        let interface = interface.and_then(|index| self.tables.interface(index));
+        let is_ipv4 = destination(packet.data()).is_some_and(|to| to.is_ipv4());
+        let source = interface.and_then(|interface| tables::source(interface, is_ipv4));
+        packet.set_annotation(None);
+        source.is_some_and(|source| icmp::sign(packet.data_mut(), source))
     }
 
     /// To the next hop that a function has chosen, on the interface that it is a neighbour on.

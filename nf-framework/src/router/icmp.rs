@@ -11,13 +11,17 @@ use zerocopy::FromBytes as _;
 
 /// Why a packet was not delivered, as its sender is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum IcmpError {
-    /// RFC 1812 section 5.2.7.1, RFC 4443 section 3.1.
+#[non_exhaustive]
+pub enum IcmpError {
+    /// There is no way to its destination: RFC 1812 section 5.2.7.1, RFC 4443 section 3.1.
     NoRoute,
+    /// The host does not answer.
     HostUnreachable,
+    /// Somebody forbids it: code 13 of IPv4, 1 of IPv6.
     Prohibited,
+    /// Nobody listens there.
     PortUnreachable,
-    /// RFC 1812 section 5.2.7.3, RFC 4443 section 3.3.
+    /// It has no hops left: RFC 1812 section 5.2.7.3, RFC 4443 section 3.3.
     TimeExceeded,
     /// With the MTU of the next link: RFC 1191 section 4, RFC 4443 section 3.2.
     TooBig(u16),
@@ -135,6 +139,25 @@ pub(crate) fn write_error(
             let pseudo = PseudoHeader::Ipv6 { source: from.octets(), destination: to.octets() };
             icmp.checksum.set(checksum::icmpv6(&pseudo, icmp, quotation));
             *header = ipv6_header(from, to, Icmpv6Header::LENGTH + quoted);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Writes the source of an error that was written without one.
+pub(super) fn sign(frame: &mut [u8], source: IpAddr) -> bool {
+    let Ok(headers) = Headers::parse(frame) else { return false };
+    match (headers.network, headers.transport, source) {
+        (Network::Ipv4 { header, options }, _, IpAddr::V4(source)) => {
+            header.source = source.octets();
+            header.header_checksum.set(checksum::ipv4_header(header, options));
+        }
+        (Network::Ipv6 { header, .. }, Transport::Icmpv6(icmp), IpAddr::V6(source)) => {
+            header.source = source.octets();
+            let pseudo = PseudoHeader::Ipv6 { source: header.source, destination: header.destination };
+            icmp.checksum.set(0);
+            icmp.checksum.set(checksum::icmpv6(&pseudo, icmp, headers.payload));
         }
         _ => return false,
     }

@@ -13,6 +13,8 @@ mod tables;
 mod trie;
 mod vlans;
 
+pub use icmp::IcmpError;
+pub(crate) use icmp::write_error;
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub use tables::RouterError;
 pub(crate) use tables::{PortFacts, Tables};
@@ -20,7 +22,7 @@ pub(crate) use tables::{PortFacts, Tables};
 use crate::context::{Context, Position};
 use crate::forwarding::Forwarding;
 use crate::function::Budget;
-use crate::headers::MacAddress;
+use crate::headers::{EthernetHeader, MacAddress};
 use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
 use crate::next_hop::NextHops;
 use crate::steering::{Entrance, hand_over};
@@ -29,10 +31,10 @@ use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
-use icmp::IcmpError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tables::{Interface, MOST_INTERFACES, Target};
+use zerocopy::FromBytes as _;
 
 /// One worker's router.
 pub(crate) struct Router {
@@ -121,7 +123,7 @@ impl Router {
             hops,
             chosen,
             linked: false,
-            errors: TokenBucket::new(errors_per_second, errors_per_second.div_ceil(10)),
+            errors: TokenBucket::of_errors(errors_per_second),
         }
     }
 
@@ -235,6 +237,13 @@ fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: 
     }
 }
 
+/// The IP packet in a frame, and its sender, if errors may be sent about it.
+pub(crate) fn who_is_told(frame: &[u8]) -> Option<(&[u8], IpAddr)> {
+    let ip = ip_packet(frame)?;
+    let to_stations = EthernetHeader::ref_from_prefix(frame).is_ok_and(|(header, _)| header.destination.is_multicast());
+    icmp::who_is_told(ip).filter(|_| !to_stations).map(|to| (ip, to))
+}
+
 /// The VLAN whose tag was taken off a packet.
 #[inline]
 fn vlan(packet: &Mbuf, tables: &Tables) -> Option<u16> {
@@ -257,7 +266,7 @@ fn ip_packet(frame: &[u8]) -> Option<&[u8]> {
     ip.get(..length)
 }
 
-const ETHERNET: usize = crate::headers::EthernetHeader::LENGTH;
+const ETHERNET: usize = EthernetHeader::LENGTH;
 
 /// Adds the interface's tag and sends a frame, past everything else.
 fn send(tables: &Tables, interface: u16, mut frame: Mbuf, cx: &mut Context<'_>) {

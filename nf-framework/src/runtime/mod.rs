@@ -33,6 +33,7 @@ use crate::mailbox::Mailbox;
 use crate::partial_checksums;
 use crate::report::Report;
 use crate::steering::{Links, Sorter, Steering, connect};
+use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Role, Worker, WorkerPort};
 use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
@@ -408,11 +409,13 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         }
         _ => None,
     };
+    let errors = routing.as_ref().map(|routing| TokenBucket::of_errors(routing.icmp_errors_per_second()));
     if let Some(wrap) = &around.0 {
         chain.forwarding = chain.forwarding.map(|forwarding| wrap(forwarding));
     }
     let last = if sides > 1 { PortIx(1) } else { PortIx(0) };
     let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
+    pipeline.errors = errors;
     pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let of_sides = [Direction::Outbound, Direction::Inbound].map(Role::Side).into_iter().take(sides);

@@ -69,6 +69,11 @@ impl Routing {
         }))
     }
 
+    /// That each worker sends.
+    pub(super) fn icmp_errors_per_second(&self) -> u32 {
+        self.config.icmp_errors_per_second
+    }
+
     /// The router of a worker, around so many functions.
     pub(super) fn router(
         &self,

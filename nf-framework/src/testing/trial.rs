@@ -15,6 +15,7 @@ use crate::report::{Balance, Report};
 use crate::router::{PortFacts, Router, RouterConfig, Tables};
 use crate::steering::{Links, Sorter, Steering};
 use crate::time::Instant;
+use crate::token_bucket::TokenBucket;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Transmit};
 use dpdk_rs::{Burst, Consumer, HashKey, Mempool, Producer};
@@ -244,6 +245,7 @@ impl Trial {
                 errors,
             );
             pipeline.chain.forwarding = Some(Box::new(router));
+            pipeline.errors = Some(TokenBucket::of_errors(errors));
         }
         self
     }

@@ -1,3 +1,115 @@
-//! NAPT44.
+//! NAPT44: many inside hosts behind few external addresses (RFC 3022, 4787, 5382, 5508, 6888, 7857).
+//!
+#![doc = include_str!("README.md")]
 
 mod config;
+mod flow;
+mod icmp;
+mod identification;
+mod instance;
+mod log;
+mod policy;
+mod ports;
+mod query;
+mod reasons;
+mod rewrite;
+mod sessions;
+mod tcp;
+mod unsolicited;
+
+pub use config::{
+    Config, Filtering, FilteringConfig, ForwardConfig, ForwardProtocol, InvalidPortRange, Ipv6, LogConfig,
+    OneToOneConfig, PoolConfig, Pooling, PortRange, PortSelection, TimeoutsConfig, UnsolicitedSyn,
+};
+pub use flow::Protocol;
+pub use instance::Instance;
+pub use policy::Policy;
+pub use query::{AddressOccupancy, Cleared, MappingView, Occupancy, SessionFilter, SessionView};
+
+use identification::Identifications;
+use log::{Events, Log};
+use nf_framework::{Affinity, Direction, Function, Invalid, Prefix, SetupError, Tuple, WorkerSetup};
+use ports::{BLOCK_BITS, Ports};
+use reasons::{Counters, Reasons};
+use sessions::Sessions;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The control object.
+#[derive(Debug, Default)]
+pub struct Nat {
+    /// What writes mappings down, from the first instance on.
+    log: Mutex<Option<Log>>,
+}
+
+impl Nat {
+    /// Before the program starts.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A worker's way to what writes mappings down.
+    fn events(&self, policy: &Policy, worker: &mut WorkerSetup) -> Result<Events, SetupError> {
+        let lost = worker.counter("log-lines-lost");
+        let Some(config) = &policy.config.log else { return Ok(Events::new(None, lost)) };
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.is_none() {
+            *log = Some(Log::start(config).map_err(|error| format!("{}: {error}", config.file.display()))?);
+        }
+        Ok(Events::new(log.as_ref().map(Log::channel), lost))
+    }
+}
+
+impl Function for Nat {
+    type Config = Config;
+    type Policy = Policy;
+    type Instance = Instance;
+
+    fn name(&self) -> &'static str {
+        "nat"
+    }
+
+    fn policy(&self, config: Config) -> Result<Policy, Invalid> {
+        Policy::new(config)
+    }
+
+    fn replace(&self, config: Config, running: &Policy) -> Result<Policy, Invalid> {
+        Policy::following(config, running)
+    }
+
+    fn affinity(&self, _: &Policy) -> Affinity {
+        Affinity::TranslatedPort { block_bits: BLOCK_BITS }
+    }
+
+    fn memory(&self, policy: &Policy) -> usize {
+        Sessions::bytes(policy) + Identifications::bytes()
+    }
+
+    fn addresses(&self, policy: &Policy) -> Vec<Prefix> {
+        let mut addresses: Vec<_> = policy.external().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.into_iter().filter_map(|address| Prefix::new(IpAddr::V4(address), 32).ok()).collect()
+    }
+
+    fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
+        // Replies come to the worker that has their destination port, whoever they are from.
+        let reply = |port| Tuple {
+            source: Ipv4Addr::UNSPECIFIED.into(),
+            destination: Ipv4Addr::UNSPECIFIED.into(),
+            ports: nf_framework::Ports::Both(0, port),
+        };
+        let ports = Ports::new(|port| worker.owns(Direction::Inbound, &reply(port)));
+        let events = self.events(&policy, worker)?;
+        let (memory, index, workers) = (worker.memory(), worker.index(), worker.workers());
+        let sessions = Sessions::new(&policy, &memory, ports, events)?;
+        let identifications = Identifications::new(&memory, index, workers)?;
+        let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
+        Ok(Instance::new(policy, sessions, identifications, reasons, counters))
+    }
+
+    fn adopt(instance: &mut Instance, policy: Arc<Policy>) {
+        instance.adopt(policy);
+    }
+}

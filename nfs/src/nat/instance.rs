@@ -1,0 +1,441 @@
+//! The packet path of one worker.
+
+use super::flow::{FlowKey, FlowTuple, Kind, NotSeen, Protocol, Seen, look, usual, usual_flags};
+use super::identification::Identifications;
+use super::policy::{Endpoint, Policy, Timer};
+use super::ports::Slot;
+use super::reasons::{Counters, Reasons};
+use super::rewrite::{End, Writing, write, write_usual};
+use super::sessions::{Refusal, Session, Sessions};
+use super::tcp::{TcpState, Way};
+use super::unsolicited::Unsolicited;
+use nf_framework::headers::TcpFlags;
+use nf_framework::{Batch, Budget, Context, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Verdict};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// What handles the packets of one worker.
+#[derive(Debug)]
+pub struct Instance {
+    pub(super) policy: Arc<Policy>,
+    pub(super) sessions: Sessions,
+    pub(super) identifications: Identifications,
+    pub(super) unsolicited: Unsolicited,
+    pub(super) reasons: Reasons,
+    pub(super) counters: Counters,
+    /// By timer, when a session ends that is used now.
+    deadlines: [Instant; Timer::COUNT],
+}
+
+/// As many as a batch has slots.
+const MOST: usize = 64;
+
+impl NetworkFunction for Instance {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        self.deadlines = self.policy.timeouts.map(|timeout| cx.now() + timeout);
+        batch.prefetch();
+        match cx.direction() {
+            Direction::Outbound => self.outbound(batch, cx),
+            Direction::Inbound => self.inbound(batch, cx),
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        self.sessions.tick(&self.policy, cx.now(), budget.0);
+        self.identifications.tick(cx.now(), budget.0);
+        self.unsolicited.tick(&self.reasons, cx);
+        let evicted = self.sessions.evicted() - self.counters.sessions_evicted.value();
+        self.counters.sessions_evicted.add(evicted);
+    }
+
+    fn held(&self) -> usize {
+        self.unsolicited.len()
+    }
+
+    fn sessions(&self) -> u64 {
+        self.sessions.len() as u64
+    }
+}
+
+impl Instance {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        sessions: Sessions,
+        identifications: Identifications,
+        reasons: Reasons,
+        counters: Counters,
+    ) -> Self {
+        let unsolicited = Unsolicited::new();
+        let deadlines = [Instant::START; Timer::COUNT];
+        Self { policy, sessions, identifications, unsolicited, reasons, counters, deadlines }
+    }
+
+    pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
+        self.sessions.adopt(&policy);
+        self.sessions.release_forwards(&self.policy, &policy);
+        self.policy = policy;
+    }
+
+    fn outbound(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        let (mut keys, mut slots, mut found) = ([FlowKey::default(); MOST], [0; MOST], [None; MOST]);
+        let mut count = 0;
+        // Bit i: the packet in slot i needs a closer look.
+        let mut others = 0_u64;
+        for slot in batch.undecided() {
+            let key = batch.packet(slot).and_then(|packet| usual(packet.data()));
+            match (key, keys.get_mut(count), slots.get_mut(count)) {
+                (Some(key), Some(place), Some(of_key)) => {
+                    (*place, *of_key) = (key, slot);
+                    count += 1;
+                }
+                _ => others |= 1 << slot,
+            }
+        }
+        self.sessions.flows.lookup_batch(&keys[..count], &mut found[..count]);
+        for (&slot, found) in slots.iter().zip(&found).take(count) {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            match found.and_then(|handle| self.known_outbound(packet, handle)) {
+                Some(false) => {}
+                Some(true) => {
+                    self.counters.hairpins.add(1);
+                    batch.decide(slot, Verdict::Turn);
+                }
+                None => others |= 1 << slot,
+            }
+        }
+        for slot in bits(others) {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            let verdict = self.closer_outbound(packet, cx);
+            if verdict == Verdict::Turn {
+                self.counters.hairpins.add(1);
+            }
+            batch.decide(slot, verdict);
+        }
+    }
+
+    /// Translates a usual packet of a session in which nothing new happens; whether it turns.
+    #[inline(always)]
+    fn known_outbound(&mut self, packet: &mut Mbuf, handle: Handle) -> Option<bool> {
+        let Self { sessions, identifications, deadlines, .. } = self;
+        let (key, session) = sessions.flows.entry_mut(handle)?;
+        let session = *session;
+        if key[12] == Protocol::Tcp.number() {
+            if session.tcp.is_reset() || usual_flags(packet.data()).intersects(TcpState::SIGNALS) {
+                return None;
+            }
+        } else if !session.is_confirmed() {
+            sessions.confirm_if_answered(handle);
+        }
+        sessions.flows.touch(handle, *deadlines.get(session.timer())?);
+        write_usual(packet.data_mut(), End::Source, session.address, session.port, || identifications.next());
+        Some(session.turns())
+    }
+
+    /// Any packet from inside.
+    #[cold]
+    fn closer_outbound(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        let seen = match look(packet) {
+            Ok(seen) => seen,
+            Err(not_seen) => return self.not_ours(not_seen),
+        };
+        let (protocol, source_port, destination_port, flags) = match seen.kind {
+            Kind::Error { is_fragment: true } => return Verdict::Drop(self.reasons.icmp_fragment),
+            Kind::Error { .. } => return self.error_from_inside(packet, &seen),
+            Kind::Other => return self.static_outbound(packet, &seen).unwrap_or(Verdict::Drop(self.reasons.protocol)),
+            Kind::Flow(protocol, source, destination, flags) => (protocol, source, destination, flags),
+            Kind::Query { identifier, .. } => (Protocol::Icmp, identifier, 0, TcpFlags(0)),
+        };
+        let Seen { source, destination, .. } = seen;
+        let flow = FlowTuple { protocol, source, destination, source_port, destination_port };
+        let session = match self.follow_outbound(&flow, flags) {
+            Some(session) => session,
+            None => {
+                if let Some(verdict) = self.static_outbound(packet, &seen) {
+                    return verdict;
+                }
+                match self.begin(&flow, &seen, flags, cx) {
+                    Ok(session) => session,
+                    Err(refusal) => return self.refuse(packet, refusal, cx),
+                }
+            }
+        };
+        let now = cx.now();
+        let identification = seen.identification.map(|old| self.identifications.of(&seen, old, now));
+        let mss = self.policy.config.mss;
+        let (address, port) = (session.address.into(), Some(session.port));
+        write(packet, &Writing { end: End::Source, address, port, identification, mss });
+        if session.turns() { Verdict::Turn } else { Verdict::Next }
+    }
+
+    /// The session of a packet from inside, if there is one, with what the packet says of it.
+    fn follow_outbound(&mut self, flow: &FlowTuple, flags: TcpFlags) -> Option<Session> {
+        let handle = self.sessions.flows.lookup(&flow.key())?;
+        let (_, session) = self.sessions.flows.entry_mut(handle)?;
+        if flow.protocol == Protocol::Tcp {
+            session.follow(session.tcp.after(flags, Way::Out));
+        }
+        let session = *session;
+        self.sessions.flows.touch(handle, *self.deadlines.get(session.timer())?);
+        self.sessions.settle_class(handle);
+        if !session.is_confirmed() && flow.protocol != Protocol::Tcp {
+            self.sessions.confirm_if_answered(handle);
+        }
+        Some(session)
+    }
+
+    /// Begins a session.
+    fn begin(
+        &mut self,
+        flow: &FlowTuple,
+        seen: &Seen,
+        flags: TcpFlags,
+        cx: &mut Context<'_>,
+    ) -> Result<Session, Option<Refusal>> {
+        let policy = Arc::clone(&self.policy);
+        let is_first_part = !matches!(seen.kind, Kind::Query { asks: None | Some(false), .. });
+        if !is_first_part {
+            return Err(Some(Refusal::NoSession));
+        }
+        let pool = policy.pool(flow.source, flow.destination).ok_or(None)?;
+        let is_tcp = flow.protocol == Protocol::Tcp;
+        if is_tcp && flags.contains(TcpFlags::RST) {
+            // It belongs to something that is over: it goes as what it was, and nothing begins.
+            let (address, port) = self
+                .sessions
+                .mapped(pool, flow.protocol, (flow.source, flow.source_port))
+                .ok_or(Some(Refusal::NoSession))?;
+            return Ok(self.sessions.passing(address, port, flow.destination));
+        }
+        let others = TcpFlags(TcpFlags::ACK.0 | TcpFlags::FIN.0);
+        let begins = !is_tcp || flags.contains(TcpFlags::SYN) && !flags.intersects(others);
+        let tcp = is_tcp.then(|| TcpState::default().after(flags, Way::Out));
+        let session = self.sessions.open(flow, tcp, (&policy, pool), (cx.draining(), begins), cx.now()).map_err(Some)?;
+        self.counters.sessions_created.add(1);
+        if is_tcp && self.unsolicited.len() > 0 {
+            let out = FlowTuple { source: session.address.into(), source_port: session.port, ..*flow };
+            self.unsolicited.begun(&out, &self.reasons, cx);
+        }
+        Ok(session)
+    }
+
+    /// Drops a packet that there is no session for, and tells its sender where the RFCs say so: RFC
+    /// 5508 REQ-8.
+    fn refuse(&mut self, packet: &Mbuf, refusal: Option<Refusal>, cx: &mut Context<'_>) -> Verdict {
+        let reason = refusal.map_or(self.reasons.no_pool, |refusal| self.reasons.of(refusal));
+        if !matches!(refusal, Some(Refusal::NoSession | Refusal::Draining)) {
+            cx.refuse(packet, IcmpError::Prohibited);
+        }
+        Verdict::Drop(reason)
+    }
+
+    /// What the configuration says of a packet from inside without a session: untranslated, one to one,
+    /// or from a server.
+    fn static_outbound(&mut self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
+        if self.policy.is_excluded(seen.destination) {
+            return Some(Verdict::Next);
+        }
+        let mss = self.policy.config.mss;
+        let mut writing = Writing { end: End::Source, address: seen.source, port: None, identification: None, mss };
+        if let Some(outside) = self.policy.one_to_one_outside(seen.source) {
+            writing.address = outside;
+        } else {
+            let Kind::Flow(protocol, port, ..) = seen.kind else { return None };
+            let server = Endpoint { protocol, address: seen.source, port };
+            let external = self.policy.external_of_server(&server)?;
+            let old = seen.identification;
+            writing.address = external.address;
+            writing.port = Some(external.port);
+            writing.identification = old.map(|old| self.identifications.of(seen, old, Instant::START));
+        }
+        write(packet, &writing);
+        Some(if self.sessions.external.has(seen.destination) { Verdict::Turn } else { Verdict::Next })
+    }
+
+    fn inbound(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        let (mut keys, mut slots, mut places) = ([FlowKey::default(); MOST], [0; MOST], [Slot::default(); MOST]);
+        let mut count = 0;
+        let mut others = 0_u64;
+        let turned = cx.turned();
+        for slot in batch.undecided() {
+            let key = batch.packet(slot).and_then(|packet| usual(packet.data()));
+            let place = key.and_then(|key| self.place(&key, turned));
+            match (key, place, keys.get_mut(count), slots.get_mut(count)) {
+                (Some(key), Some(place), Some(of_packet), Some(of_key)) => {
+                    self.sessions.ports.prefetch(place);
+                    (*of_packet, *of_key, places[count]) = (key, slot, place);
+                    count += 1;
+                }
+                _ => others |= 1 << slot,
+            }
+        }
+        let permitted = self.sessions.permitted(&self.policy, &keys[..count]);
+        for (index, ((&slot, key), &place)) in slots.iter().zip(&keys).zip(&places).take(count).enumerate() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            if permitted >> index & 1 == 0 || !self.known_inbound(packet, key, place) {
+                others |= 1 << slot;
+            }
+        }
+        for slot in bits(others) {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            match self.closer_inbound(packet, cx) {
+                Fate::Verdict(verdict) => batch.decide(slot, verdict),
+                Fate::Hold(flow) => {
+                    if let Some(packet) = batch.take(slot) {
+                        self.unsolicited.hold(packet, flow, cx.now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the mapping of a usual packet from outside is, unless it says that it comes from ourselves.
+    #[inline(always)]
+    fn place(&self, key: &FlowKey, turned: bool) -> Option<Slot> {
+        let [a, b, c, d, e, f, g, h, _, _, high, low, protocol, ..] = *key;
+        if !turned && self.sessions.external.has(Ipv4Addr::new(a, b, c, d)) {
+            return None;
+        }
+        let number = self.sessions.external.number(Ipv4Addr::new(e, f, g, h))?;
+        let protocol = Protocol::of_number(protocol)?;
+        self.sessions.ports.slot(number, protocol, u16::from_be_bytes([high, low]))
+    }
+
+    /// Translates a usual packet for a mapping that is there, if nothing needs a closer look.
+    #[inline(always)]
+    fn known_inbound(&mut self, packet: &mut Mbuf, key: &FlowKey, place: Slot) -> bool {
+        let Some(mapping) = self.sessions.ports.mapping(place) else { return false };
+        if key[12] == Protocol::Tcp.number() && usual_flags(packet.data()).intersects(TcpState::SIGNALS) {
+            return false;
+        }
+        if !mapping.answered {
+            self.sessions.ports.answered(place);
+        }
+        write_usual(packet.data_mut(), End::Destination, mapping.inside.octets(), mapping.port, || 0);
+        true
+    }
+
+    /// Any packet from outside, or that turned.
+    #[cold]
+    fn closer_inbound(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Fate {
+        let seen = match look(packet) {
+            Ok(seen) => seen,
+            Err(not_seen) => return Fate::Verdict(self.not_ours(not_seen)),
+        };
+        let Seen { source, destination, .. } = seen;
+        if !cx.turned() && self.sessions.external.has(source) {
+            return Fate::Verdict(Verdict::Drop(self.reasons.spoofed));
+        }
+        let (protocol, source_port, destination_port, flags) = match seen.kind {
+            Kind::Error { is_fragment: true } => return Fate::Verdict(Verdict::Drop(self.reasons.icmp_fragment)),
+            Kind::Error { .. } => return Fate::Verdict(self.error_from_outside(packet)),
+            Kind::Other => {
+                let verdict = self.static_inbound(packet, &seen).or_else(|| self.untranslated(&seen));
+                return Fate::Verdict(verdict.unwrap_or(Verdict::Drop(self.reasons.protocol)));
+            }
+            Kind::Flow(protocol, source, destination, flags) => (protocol, source, destination, flags),
+            Kind::Query { identifier, .. } => (Protocol::Icmp, 0, identifier, TcpFlags(0)),
+        };
+        if let Some(verdict) = self.static_inbound(packet, &seen).or_else(|| self.untranslated(&seen)) {
+            return Fate::Verdict(verdict);
+        }
+        let flow = FlowTuple { protocol, source, destination, source_port, destination_port };
+        let asks = matches!(seen.kind, Kind::Query { asks: Some(true), .. });
+        let mapping = self.sessions.mapping(protocol, destination, destination_port).filter(|_| !asks);
+        let reason = match mapping {
+            None => self.reasons.no_mapping,
+            Some(_) if !self.sessions.permits(&self.policy, &flow) => self.reasons.filtered,
+            Some((place, mapping)) => {
+                self.sessions.ports.answered(place);
+                if protocol == Protocol::Tcp {
+                    let inside = FlowTuple {
+                        protocol,
+                        source: mapping.inside,
+                        destination: source,
+                        source_port: mapping.port,
+                        destination_port: source_port,
+                    };
+                    self.follow_inbound(&inside, flags);
+                }
+                let mss = self.policy.config.mss;
+                let (address, port) = (mapping.inside, Some(mapping.port));
+                write(packet, &Writing { end: End::Destination, address, port, identification: None, mss });
+                return Fate::Verdict(Verdict::Next);
+            }
+        };
+        let others = TcpFlags(TcpFlags::ACK.0 | TcpFlags::RST.0);
+        let is_syn = protocol == Protocol::Tcp && flags.contains(TcpFlags::SYN) && !flags.intersects(others);
+        if is_syn && self.policy.refuses_syn() && self.unsolicited.has_room() {
+            return Fate::Hold(flow);
+        }
+        Fate::Verdict(Verdict::Drop(reason))
+    }
+
+    /// What a segment from outside says of its session, given as the inside host sends.
+    fn follow_inbound(&mut self, inside: &FlowTuple, flags: TcpFlags) {
+        if !flags.intersects(TcpState::SIGNALS) {
+            return;
+        }
+        let Some(handle) = self.sessions.flows.lookup(&inside.key()) else { return };
+        let Some((_, session)) = self.sessions.flows.entry_mut(handle) else { return };
+        session.follow(session.tcp.after(flags, Way::In));
+        let timer = session.timer();
+        if let Some(deadline) = self.deadlines.get(timer) {
+            self.sessions.flows.touch(handle, *deadline);
+        }
+        self.sessions.settle_class(handle);
+    }
+
+    /// What the configuration says of a packet from outside: one to one, or to a server.
+    fn static_inbound(&self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
+        let mss = self.policy.config.mss;
+        let mut writing =
+            Writing { end: End::Destination, address: seen.destination, port: None, identification: None, mss };
+        if let Some(inside) = self.policy.one_to_one_inside(seen.destination) {
+            writing.address = inside;
+        } else {
+            let Kind::Flow(protocol, port_of_client, port, _) = seen.kind else { return None };
+            let external = Endpoint { protocol, address: seen.destination, port };
+            let server = self.policy.server(&external, seen.source, port_of_client)?;
+            writing.address = server.address;
+            writing.port = Some(server.port);
+        }
+        write(packet, &writing);
+        Some(Verdict::Next)
+    }
+
+    /// What becomes of a packet from outside for an address that is none of ours.
+    fn untranslated(&self, seen: &Seen) -> Option<Verdict> {
+        if self.sessions.external.has(seen.destination) {
+            return None;
+        }
+        let excluded = self.policy.is_excluded(seen.source);
+        Some(if excluded { Verdict::Next } else { Verdict::Drop(self.reasons.not_translated) })
+    }
+
+    fn not_ours(&self, not_seen: NotSeen) -> Verdict {
+        match not_seen {
+            NotSeen::Ipv6 if self.policy.forwards_ipv6() => Verdict::Next,
+            NotSeen::Ipv6 => Verdict::Drop(self.reasons.ipv6),
+            NotSeen::NotIp => Verdict::Next,
+            NotSeen::Malformed => Verdict::Drop(DropReason::MALFORMED),
+        }
+    }
+}
+
+/// What becomes of a packet from outside.
+enum Fate {
+    Verdict(Verdict),
+    /// It is held for a while.
+    Hold(FlowTuple),
+}
+
+/// The places of bits that are set.
+fn bits(mut of: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = of.trailing_zeros() as usize;
+        (of != 0).then(|| {
+            of &= of - 1;
+            place
+        })
+    })
+}

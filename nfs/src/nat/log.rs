@@ -1,0 +1,187 @@
+//! Mappings as lines of JSON, as they come and go.
+//!
+//! Workers write nothing: they put what happened into a channel of fixed length, and what finds no
+//! room there is counted. A thread of its own takes it out and writes it, so many lines in a second.
+
+use super::config::LogConfig;
+use super::flow::Protocol;
+use nf_framework::Counter;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What a worker may be ahead of the writer.
+const CHANNEL: usize = 1 << 14;
+/// How often the writer looks. It does not wait for workers, so they need not wake it.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSES_IN_A_SECOND: u32 = 50;
+
+/// Something that happened to a mapping.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    begins: bool,
+    protocol: Protocol,
+    inside: (Ipv4Addr, u16),
+    outside: (Ipv4Addr, u16),
+}
+
+/// A worker's end.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    to: Option<SyncSender<Event>>,
+    lost: Counter,
+}
+
+impl Events {
+    pub(super) fn new(to: Option<Channel>, lost: Counter) -> Self {
+        Self { to: to.map(|channel| channel.0), lost }
+    }
+
+    /// Notes that a mapping has come or gone.
+    pub(super) fn mapping(
+        &mut self,
+        begins: bool,
+        protocol: Protocol,
+        inside: (Ipv4Addr, u16),
+        (address, port): (Option<Ipv4Addr>, u16),
+    ) {
+        let (Some(to), Some(address)) = (&self.to, address) else { return };
+        if to.try_send(Event { begins, protocol, inside, outside: (address, port) }).is_err() {
+            self.lost.add(1);
+        }
+    }
+}
+
+/// The way to the writer, for one worker.
+pub(super) struct Channel(SyncSender<Event>);
+
+/// The writer; what it was told is written when it goes.
+#[derive(Debug)]
+pub(super) struct Log {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    channels: Mutex<Vec<Receiver<Event>>>,
+    stop: AtomicBool,
+}
+
+impl Log {
+    /// Opens the file and begins.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, or there is no thread.
+    pub(super) fn start(config: &LogConfig) -> io::Result<Self> {
+        let shared: Arc<Shared> = Arc::default();
+        let mut writer = Writer {
+            file: BufWriter::new(OpenOptions::new().create(true).append(true).open(&config.file)?),
+            shared: Arc::clone(&shared),
+            lines_per_pause: config.lines_per_second.div_ceil(PAUSES_IN_A_SECOND),
+            lost: 0,
+        };
+        let name = config.file.display().to_string();
+        let run = move || {
+            if let Err(error) = writer.run() {
+                log::error!("nat: {name}: {error}; mappings are written down no more");
+            }
+        };
+        let thread = std::thread::Builder::new().name("nat-log".to_owned()).spawn(run)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A way to the writer for one more worker.
+    pub(super) fn channel(&self) -> Channel {
+        let (to, from) = sync_channel(CHANNEL);
+        self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner).push(from);
+        Channel(to)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic there was shown there.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    file: BufWriter<File>,
+    shared: Arc<Shared>,
+    lines_per_pause: u32,
+    /// Lines that were too many.
+    lost: u64,
+}
+
+impl Writer {
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            // Before the look, so that what came before the stop is seen.
+            let last = self.shared.stop.load(Ordering::Acquire);
+            self.write_what_came()?;
+            if last {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn write_what_came(&mut self) -> io::Result<()> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut lines = self.lines_per_pause;
+        let Self { file, shared, lost, .. } = self;
+        let mut channels = shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = None;
+        channels.retain(|channel| {
+            loop {
+                match channel.try_recv() {
+                    Ok(event) if lines > 0 => {
+                        lines -= 1;
+                        failed = failed.take().or(write_line(file, time, &event).err());
+                    }
+                    Ok(_) => *lost += 1,
+                    Err(TryRecvError::Empty) => return true,
+                    Err(TryRecvError::Disconnected) => return false,
+                }
+            }
+        });
+        drop(channels);
+        if *lost > 0 && lines > 0 {
+            writeln!(file, "{{\"time\":{},\"event\":\"lost\",\"lines\":{lost}}}", seconds(time))?;
+            *lost = 0;
+        }
+        failed.map_or(Ok(()), Err)?;
+        file.flush()
+    }
+}
+
+fn write_line(file: &mut impl Write, time: Duration, event: &Event) -> io::Result<()> {
+    let what = if event.begins { "mapping-created" } else { "mapping-deleted" };
+    let protocol = match event.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => "icmp",
+    };
+    let ((inside, inside_port), (outside, outside_port)) = (event.inside, event.outside);
+    writeln!(
+        file,
+        "{{\"time\":{},\"event\":\"{what}\",\"protocol\":\"{protocol}\",\"inside\":\"{inside}:{inside_port}\",\
+         \"outside\":\"{outside}:{outside_port}\"}}",
+        seconds(time)
+    )
+}
+
+/// Seconds since 1970, with milliseconds.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
+}

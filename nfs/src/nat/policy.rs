@@ -1,0 +1,437 @@
+//! A validated configuration, prepared for the packet path: what instances work by.
+
+use super::config::{
+    Config, Filtering, ForwardConfig, ForwardProtocol, Ipv6, OneToOneConfig, PoolConfig, Pooling, PortRange,
+    PortSelection, UnsolicitedSyn,
+};
+use super::flow::Protocol;
+use nf_framework::{HashKey, Invalid, Prefix};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// Pool addresses in one program.
+pub(super) const MOST_ADDRESSES: usize = 4096;
+/// Pools in one program.
+const MOST_POOLS: usize = 64;
+/// Addresses of one_to_one, and ports of forward.
+const MOST_STATIC: usize = 1 << 16;
+/// Deadlines reach about so far: see [`FlowTable`](nf_framework::FlowTable).
+const LONGEST_TIMEOUT: u32 = 1_000_000;
+
+/// What instances work by.
+#[derive(Debug)]
+pub struct Policy {
+    pub(super) config: Config,
+    /// By [`Timer`].
+    pub(super) timeouts: [Duration; Timer::COUNT],
+    pub(super) port_quiet: u16,
+    pub(super) pools: Vec<Pool>,
+    /// Packets to these go untranslated.
+    pub(super) exclude: Vec<Net>,
+    /// Inside addresses by outside ones, and the opposite.
+    one_to_one: HashMap<Ipv4Addr, Ipv4Addr>,
+    one_to_one_by_inside: HashMap<Ipv4Addr, Ipv4Addr>,
+    /// Servers by external address and port, and the opposite.
+    pub(super) forward: HashMap<Endpoint, Vec<Endpoint>>,
+    forwarded: HashMap<Endpoint, Endpoint>,
+    /// Chooses among servers; the same on all workers and for all policies.
+    server_choice: HashKey,
+}
+
+/// An address and port of a protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Endpoint {
+    pub(super) protocol: Protocol,
+    pub(super) address: Ipv4Addr,
+    pub(super) port: u16,
+}
+
+/// Addresses that inside hosts share.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    /// What tells its mappings from those of other pools, for as long as the program runs.
+    pub(super) group: u8,
+    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) draining: Vec<Ipv4Addr>,
+    subscribers: Vec<Net>,
+    to: Vec<Net>,
+    pub(super) ports: PortRange,
+}
+
+/// An IPv4 prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Net {
+    first: u32,
+    mask: u32,
+}
+
+/// What a session is timed by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Timer {
+    Udp,
+    Icmp,
+    TcpOpening,
+    TcpEstablished,
+    TcpClosing,
+}
+
+impl Timer {
+    pub(super) const COUNT: usize = 5;
+}
+
+impl Net {
+    #[inline]
+    pub(super) fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask == self.first
+    }
+
+    fn of(prefix: Prefix) -> Option<Self> {
+        let IpAddr::V4(first) = prefix.address() else { return None };
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.length())).unwrap_or(0);
+        Some(Self { first: first.to_bits(), mask })
+    }
+
+    fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        (self.first..=self.first | !self.mask).map(Ipv4Addr::from_bits)
+    }
+}
+
+impl Pool {
+    /// Whether a packet of this inside host to this destination uses it.
+    #[inline]
+    fn serves(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+        let among = |nets: &[Net], address| nets.is_empty() || nets.iter().any(|net| net.contains(address));
+        among(&self.subscribers, source) && among(&self.to, destination)
+    }
+}
+
+impl Policy {
+    /// The first policy of a program.
+    pub(super) fn new(config: Config) -> Result<Self, Invalid> {
+        Self::after(config, None)
+    }
+
+    /// The policy that follows another one.
+    pub(super) fn following(config: Config, running: &Self) -> Result<Self, Invalid> {
+        let restart = |key: &str, changed: bool| {
+            let message = "cannot change while the program runs: restart it";
+            if changed { Err(Invalid::new(key, message)) } else { Ok(()) }
+        };
+        restart("sessions", config.sessions != running.config.sessions)?;
+        restart("subscribers", config.subscribers != running.config.subscribers)?;
+        restart("filtering", config.filtering != running.config.filtering)?;
+        restart("log", config.log != running.config.log)?;
+        Self::after(config, Some(running))
+    }
+
+    fn after(config: Config, running: Option<&Self>) -> Result<Self, Invalid> {
+        for (key, value) in [("sessions", config.sessions), ("subscribers", config.subscribers)] {
+            if !(64..=1 << 28).contains(&value) {
+                return Err(Invalid::new(key, format!("{value} is not from 64 to {}", 1 << 28)));
+            }
+        }
+        for (key, limit) in [
+            ("ports_per_subscriber", config.ports_per_subscriber),
+            ("sessions_per_subscriber", config.sessions_per_subscriber),
+        ] {
+            if limit == Some(0) {
+                return Err(Invalid::new(key, "0 would let nobody through: leave it out for no limit"));
+            }
+        }
+        if let Some(mss) = config.mss.filter(|mss| *mss < 536) {
+            return Err(Invalid::new("mss", format!("{mss} is less than every host takes, 536 (RFC 9293)")));
+        }
+        if let Some(log) = config.log.as_ref().filter(|log| log.lines_per_second == 0) {
+            let message = format!("0 lines in a second would write nothing to {}", log.file.display());
+            return Err(Invalid::new("log.lines_per_second", message));
+        }
+        let timeouts = timeouts(&config)?;
+        let pools = pools(&config.pools, running)?;
+        let (one_to_one_by_inside, one_to_one) = one_to_one(&config.one_to_one, &pools)?;
+        let (forward, forwarded) = forward(&config.forward, &one_to_one)?;
+        if pools.is_empty() && one_to_one.is_empty() && forward.is_empty() {
+            return Err(Invalid::new("pools", "there is nothing to translate to: give a pool, one_to_one or forward"));
+        }
+        Ok(Self {
+            timeouts,
+            port_quiet: config.timeouts.port_quiet,
+            exclude: nets(&config.exclude, "exclude")?,
+            pools,
+            one_to_one,
+            one_to_one_by_inside,
+            forward,
+            forwarded,
+            server_choice: running.map_or_else(HashKey::random, |running| running.server_choice.clone()),
+            config,
+        })
+    }
+
+    /// The pool of a packet from inside.
+    #[inline]
+    pub(super) fn pool(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.serves(source, destination))
+    }
+
+    /// Whether packets to this address go untranslated, and those from there.
+    #[inline]
+    pub(super) fn is_excluded(&self, address: Ipv4Addr) -> bool {
+        self.exclude.iter().any(|net| net.contains(address))
+    }
+
+    /// The server that a client's packets to an external port go to.
+    pub(super) fn server(&self, external: &Endpoint, client: Ipv4Addr, port: u16) -> Option<Endpoint> {
+        if self.forward.is_empty() {
+            return None;
+        }
+        let servers = self.forward.get(external)?;
+        // Rendezvous hashing: who comes or goes moves nobody between the others.
+        let weight = |server: &Endpoint| {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&server.address.octets());
+            bytes[4..6].copy_from_slice(&server.port.to_be_bytes());
+            bytes[6..10].copy_from_slice(&client.octets());
+            bytes[10..12].copy_from_slice(&port.to_be_bytes());
+            bytes[12..14].copy_from_slice(&external.port.to_be_bytes());
+            self.server_choice.hash(&bytes)
+        };
+        servers.iter().copied().max_by_key(weight)
+    }
+
+    /// What stands for an inside address outside, one to one.
+    #[inline]
+    pub(super) fn one_to_one_outside(&self, inside: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.one_to_one.is_empty() { None } else { self.one_to_one_by_inside.get(&inside).copied() }
+    }
+
+    /// The opposite.
+    #[inline]
+    pub(super) fn one_to_one_inside(&self, outside: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.one_to_one.is_empty() { None } else { self.one_to_one.get(&outside).copied() }
+    }
+
+    /// The external port of a server.
+    #[inline]
+    pub(super) fn external_of_server(&self, server: &Endpoint) -> Option<Endpoint> {
+        if self.forwarded.is_empty() { None } else { self.forwarded.get(server).copied() }
+    }
+
+    pub(super) fn filtering(&self, protocol: Protocol) -> Filtering {
+        match protocol {
+            Protocol::Tcp => self.config.filtering.tcp,
+            Protocol::Udp | Protocol::Icmp => self.config.filtering.udp,
+        }
+    }
+
+    /// Whether any packet is judged by who sent it.
+    pub(super) fn filters(&self) -> bool {
+        let filtering = self.config.filtering;
+        [filtering.tcp, filtering.udp].iter().any(|of| *of != Filtering::EndpointIndependent)
+    }
+
+    /// All addresses that packets from outside may be for.
+    pub(super) fn external(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let pools = self.pools.iter().flat_map(|pool| pool.addresses.iter().chain(&pool.draining));
+        pools.chain(self.one_to_one.keys()).copied().chain(self.forward.keys().map(|external| external.address))
+    }
+
+    pub(super) fn paired(&self) -> bool {
+        self.config.pooling == Pooling::Paired
+    }
+
+    pub(super) fn preserves_ports(&self) -> bool {
+        self.config.port_selection == PortSelection::Preserve
+    }
+
+    pub(super) fn refuses_syn(&self) -> bool {
+        self.config.unsolicited_syn == UnsolicitedSyn::Refuse
+    }
+
+    pub(super) fn forwards_ipv6(&self) -> bool {
+        self.config.ipv6 == Ipv6::Forward
+    }
+}
+
+fn timeouts(config: &Config) -> Result<[Duration; Timer::COUNT], Invalid> {
+    let of = &config.timeouts;
+    // What the RFCs ask for at least.
+    for (key, seconds, least) in [
+        ("udp", of.udp, 120),
+        ("icmp", of.icmp, 60),
+        ("tcp_opening", of.tcp_opening, 240),
+        ("tcp_established", of.tcp_established, 7440),
+        ("tcp_closing", of.tcp_closing, 240),
+    ] {
+        if !(1..=LONGEST_TIMEOUT).contains(&seconds) {
+            let message = format!("{seconds} seconds are not from 1 to {LONGEST_TIMEOUT}");
+            return Err(Invalid::new(format!("timeouts.{key}"), message));
+        }
+        if seconds < least {
+            log::warn!("nat: timeouts.{key} = {seconds} is less than the {least} seconds that the RFCs ask for");
+        }
+    }
+    // It is kept in 16 bits, and compared with what is older.
+    if of.port_quiet > 1 << 14 {
+        let message = format!("{} seconds are not from 0 to {}", of.port_quiet, 1 << 14);
+        return Err(Invalid::new("timeouts.port_quiet", message));
+    }
+    let seconds = [of.udp, of.icmp, of.tcp_opening, of.tcp_established, of.tcp_closing];
+    Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+}
+
+fn nets(prefixes: &[Prefix], key: &str) -> Result<Vec<Net>, Invalid> {
+    let net = |prefix: &Prefix| Net::of(*prefix).ok_or_else(|| Invalid::new(key, format!("{prefix} is not IPv4")));
+    prefixes.iter().map(net).collect()
+}
+
+/// The addresses of several prefixes, not too many.
+fn addresses(prefixes: &[Prefix], key: &str) -> Result<Vec<Ipv4Addr>, Invalid> {
+    let too_many = || Invalid::new(key, format!("there are more than {MOST_ADDRESSES} addresses"));
+    let mut all = Vec::new();
+    for net in nets(prefixes, key)? {
+        if !net.mask as usize >= MOST_ADDRESSES {
+            return Err(too_many());
+        }
+        all.extend(net.addresses());
+    }
+    if all.len() > MOST_ADDRESSES { Err(too_many()) } else { Ok(all) }
+}
+
+fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, Invalid> {
+    if configs.len() > MOST_POOLS {
+        return Err(Invalid::new("pools", format!("there are more than {MOST_POOLS}")));
+    }
+    let mut owner = BTreeMap::new();
+    let mut pools = Vec::<Pool>::new();
+    for (index, config) in configs.iter().enumerate() {
+        let active = addresses(&config.addresses, &format!("pools.{index}.addresses"))?;
+        let draining = addresses(&config.draining, &format!("pools.{index}.draining"))?;
+        let draining_alone: Vec<_> = draining.iter().copied().filter(|of| !active.contains(of)).collect();
+        if draining_alone.len() < draining.len() {
+            let key = format!("pools.{index}.draining");
+            return Err(Invalid::new(key, "an address is either in use (addresses) or draining"));
+        }
+        let mut group = None;
+        for address in active.iter().chain(&draining) {
+            let key = format!("pools.{index}.addresses");
+            if let Some(other) = owner.insert(*address, index) {
+                return Err(Invalid::new(key, format!("{address} is in pool {other} already (they count from 0)")));
+            }
+            let before = running.and_then(|running| running.group_of(*address));
+            if let (Some(group), Some(before)) = (group, before)
+                && group != before
+            {
+                let message = format!("{address} was in another pool: it can change over by a restart only");
+                return Err(Invalid::new(key, message));
+            }
+            group = group.or(before);
+        }
+        pools.push(Pool {
+            // Filled in below.
+            group: group.unwrap_or(u8::MAX),
+            addresses: active,
+            draining,
+            subscribers: nets(&config.subscribers, &format!("pools.{index}.subscribers"))?,
+            to: nets(&config.to, &format!("pools.{index}.to"))?,
+            ports: config.ports,
+        });
+    }
+    if owner.len() > MOST_ADDRESSES {
+        return Err(Invalid::new("pools", format!("there are more than {MOST_ADDRESSES} addresses")));
+    }
+    let taken = |pools: &[Pool], group: u8| {
+        pools.iter().chain(running.into_iter().flat_map(|running| &running.pools)).any(|pool| pool.group == group)
+    };
+    for index in 0..pools.len() {
+        if pools[index].group == u8::MAX {
+            let free = (0..u8::MAX).find(|group| !taken(&pools, *group));
+            pools[index].group = free.ok_or_else(|| Invalid::new("pools", "too many came and went: restart"))?;
+        }
+        let group = pools[index].group;
+        if pools[..index].iter().any(|other| other.group == group) {
+            let message = "it has addresses that were together in one pool: a pool is divided by a restart only";
+            return Err(Invalid::new(format!("pools.{index}"), message));
+        }
+    }
+    Ok(pools)
+}
+
+impl Policy {
+    fn group_of(&self, address: Ipv4Addr) -> Option<u8> {
+        let has = |pool: &&Pool| pool.addresses.contains(&address) || pool.draining.contains(&address);
+        self.pools.iter().find(has).map(|pool| pool.group)
+    }
+}
+
+type OneToOne = HashMap<Ipv4Addr, Ipv4Addr>;
+
+fn one_to_one(configs: &[OneToOneConfig], pools: &[Pool]) -> Result<(OneToOne, OneToOne), Invalid> {
+    let (mut by_inside, mut by_outside) = (OneToOne::new(), OneToOne::new());
+    for (index, config) in configs.iter().enumerate() {
+        let key = |of: &str| format!("one_to_one.{index}.{of}");
+        let net = |prefix: Prefix, of| {
+            Net::of(prefix).ok_or_else(|| Invalid::new(key(of), format!("{prefix} is not IPv4")))
+        };
+        let (inside, outside) = (net(config.inside, "inside")?, net(config.outside, "outside")?);
+        if inside.mask != outside.mask {
+            return Err(Invalid::new(key("outside"), format!("{} has not the length of {}", config.outside, config.inside)));
+        }
+        if by_inside.len() + !inside.mask as usize >= MOST_STATIC {
+            return Err(Invalid::new(key("inside"), format!("there are more than {MOST_STATIC} addresses")));
+        }
+        for (inside, outside) in inside.addresses().zip(outside.addresses()) {
+            if by_inside.insert(inside, outside).is_some() {
+                return Err(Invalid::new(key("inside"), format!("{inside} has an outside address already")));
+            }
+            if by_outside.insert(outside, inside).is_some() {
+                return Err(Invalid::new(key("outside"), format!("{outside} stands for another inside address")));
+            }
+            if pools.iter().any(|pool| pool.addresses.contains(&outside) || pool.draining.contains(&outside)) {
+                return Err(Invalid::new(key("outside"), format!("{outside} is an address of a pool")));
+            }
+        }
+    }
+    Ok((by_inside, by_outside))
+}
+
+type Forward = (HashMap<Endpoint, Vec<Endpoint>>, HashMap<Endpoint, Endpoint>);
+
+fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne) -> Result<Forward, Invalid> {
+    let (mut by_external, mut by_server) = (HashMap::new(), HashMap::new());
+    for (index, config) in configs.iter().enumerate() {
+        let invalid = |of: &str, message: String| Err(Invalid::new(format!("forward.{index}.{of}"), message));
+        let protocol = match config.protocol {
+            ForwardProtocol::Tcp => Protocol::Tcp,
+            ForwardProtocol::Udp => Protocol::Udp,
+        };
+        if one_to_one.contains_key(&config.outside) {
+            return invalid("outside", format!("{} is an address of one_to_one", config.outside));
+        }
+        if config.to.is_empty() {
+            return invalid("to", "there is no server".to_owned());
+        }
+        if by_external.len() + config.ports.len() as usize > MOST_STATIC {
+            return invalid("ports", format!("there are more than {MOST_STATIC} ports"));
+        }
+        for port in config.ports.first..=config.ports.last {
+            let external = Endpoint { protocol, address: config.outside, port };
+            let mut servers = Vec::new();
+            for to in &config.to {
+                let Some(port) = to.port().checked_add(port - config.ports.first).filter(|_| to.port() > 0) else {
+                    return invalid("to", format!("{to} has not as many ports as {}", config.ports));
+                };
+                let server = Endpoint { protocol, address: *to.ip(), port };
+                if by_server.insert(server, external).is_some() {
+                    // Its own packets could not be told from each other's.
+                    return invalid("to", format!("{}:{port} has an external port already", to.ip()));
+                }
+                servers.push(server);
+            }
+            if by_external.insert(external, servers).is_some() {
+                return invalid("ports", format!("{}:{port} leads to other servers already", config.outside));
+            }
+        }
+    }
+    Ok((by_external, by_server))
+}

@@ -1,0 +1,486 @@
+//! External ports: who has which, which are free, and which rest.
+//!
+//! A worker gives out the ports that come back to it and knows of no others. Each has a record of 8
+//! bytes, found by address, protocol and port without a search; a bit beside says whether it is free.
+//! One that is given back rests for a while, in a queue that goes through the records themselves.
+
+use super::config::PortRange;
+use super::flow::Protocol;
+use super::policy::MOST_ADDRESSES;
+use nf_framework::Instant;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::Ipv4Addr;
+
+/// Ports belong to workers in blocks of 2 to the power of this: as many as have their records in one
+/// cache line.
+pub(super) const BLOCK_BITS: u8 = 3;
+const BLOCK: usize = 1 << BLOCK_BITS;
+const BLOCKS: usize = (1 << 16) / BLOCK;
+
+/// An external port, or its absence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Record {
+    /// In use: the inside host. At rest: the next one that rests.
+    inside: u32,
+    /// In use: the inside port. At rest: the second, modulo 2^16, since when.
+    port: u16,
+    /// 0 unless in use; the highest bit says that something came back.
+    sessions: u16,
+}
+
+const ANSWERED: u16 = 1 << 15;
+/// The end of the queue.
+const NONE: u32 = u32::MAX;
+
+/// What an external port stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mapping {
+    pub(super) inside: Ipv4Addr,
+    pub(super) port: u16,
+    /// Whether a packet came back since the mapping is there.
+    pub(super) answered: bool,
+}
+
+/// A port of ours: the address's number, the protocol, and the port's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Slot {
+    address: u16,
+    /// Among the records of the address.
+    record: u32,
+}
+
+impl Slot {
+    /// The number of its address.
+    pub(super) fn address(self) -> u16 {
+        self.address
+    }
+}
+
+/// Which port is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) range: PortRange,
+    /// Even or odd.
+    pub(super) parity: Option<u16>,
+    /// This one if it is free.
+    pub(super) rather: Option<u16>,
+}
+
+/// What may become of an address's mappings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Status {
+    Active,
+    Draining,
+    /// It is ours no more; what mappings there are still go.
+    Cut,
+}
+
+#[derive(Debug)]
+struct Address {
+    address: Ipv4Addr,
+    group: u8,
+    status: Status,
+    /// By protocol and place.
+    records: Vec<Record>,
+    /// The same as bits, 1 for free.
+    free: Vec<u64>,
+    in_use: u32,
+    resting: u32,
+}
+
+/// Where a worker's own ports are among all.
+#[derive(Debug)]
+struct Places {
+    /// By block of ports: its place in `blocks`, or all ones.
+    places: Vec<u16>,
+    /// The blocks of this worker, from the lowest.
+    blocks: Vec<u16>,
+}
+
+/// The external ports of one worker.
+#[derive(Debug)]
+pub(super) struct Ports {
+    addresses: Vec<Address>,
+    places: Places,
+    /// The first and last that rest.
+    queue: (u32, u32),
+    random: Random,
+}
+
+/// Numbers that strangers cannot foresee: SipHash of a counter, under a key of the system's.
+#[derive(Debug)]
+pub(super) struct Random {
+    key: RandomState,
+    count: u64,
+}
+
+impl Random {
+    pub(super) fn new() -> Self {
+        Self { key: RandomState::new(), count: 0 }
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.key.hash_one(self.count)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        #[allow(clippy::cast_possible_truncation, reason = "below the limit")]
+        let scaled = ((u128::from(self.next()) * limit as u128) >> 64) as usize;
+        scaled
+    }
+}
+
+impl Places {
+    fn new(owns: impl Fn(u16) -> bool) -> Self {
+        let mut places = vec![u16::MAX; BLOCKS];
+        let mut blocks = Vec::new();
+        for (block, place) in (0..).zip(&mut places) {
+            if owns(block << BLOCK_BITS) {
+                *place = u16::try_from(blocks.len()).unwrap_or(u16::MAX);
+                blocks.push(block);
+            }
+        }
+        Self { places, blocks }
+    }
+
+    fn len(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
+    /// Nothing if the port is another worker's.
+    #[inline]
+    fn of(&self, port: u16) -> Option<usize> {
+        let place = *self.places.get(usize::from(port >> BLOCK_BITS))?;
+        (place != u16::MAX).then_some(usize::from(place) * BLOCK + usize::from(port) % BLOCK)
+    }
+
+    fn port(&self, place: usize) -> u16 {
+        let block = self.blocks.get(place / BLOCK).copied().unwrap_or(0);
+        #[allow(clippy::cast_possible_truncation, reason = "below 8")]
+        let within = (place % BLOCK) as u16;
+        block << BLOCK_BITS | within
+    }
+
+    /// The first place whose port is not below this.
+    fn from(&self, port: u32) -> usize {
+        let block = self.blocks.partition_point(|block| u32::from(*block) * 8 + 7 < port);
+        let first = self.blocks.get(block).map_or(0, |block| u32::from(*block) * 8);
+        block * BLOCK + port.saturating_sub(first) as usize % BLOCK
+    }
+}
+
+impl Ports {
+    /// `owns` says whether the block of ports that begins with this one comes back to this worker.
+    pub(super) fn new(owns: impl Fn(u16) -> bool) -> Self {
+        Self { addresses: Vec::new(), places: Places::new(owns), queue: (NONE, NONE), random: Random::new() }
+    }
+
+    /// Takes an address in, or gives it another status; its number.
+    pub(super) fn set_address(&mut self, address: Ipv4Addr, group: u8, status: Status) -> Option<u16> {
+        let known = self.addresses.iter().position(|known| known.address == address);
+        let gone = |known: &Address| known.status == Status::Cut && known.in_use == 0 && known.resting == 0;
+        let index = known.or_else(|| self.addresses.iter().position(gone));
+        // Half of them may be on their way out.
+        let index = match index {
+            Some(index) => index,
+            None if self.addresses.len() < 2 * MOST_ADDRESSES => self.addresses.len(),
+            None => return None,
+        };
+        if known.is_none() {
+            let records = self.places.len() * Protocol::COUNT;
+            let mut free = vec![u64::MAX; records.div_ceil(64)];
+            for protocol in 0..Protocol::COUNT {
+                // Nobody has port 0.
+                if let Some(place) = self.places.of(0) {
+                    set(&mut free, protocol * self.places.len() + place, false);
+                }
+            }
+            let records = vec![Record::default(); records];
+            let new = Address { address, group, status, records, free, in_use: 0, resting: 0 };
+            match self.addresses.get_mut(index) {
+                Some(place) => *place = new,
+                None => self.addresses.push(new),
+            }
+        }
+        self.addresses.get_mut(index)?.status = status;
+        u16::try_from(index).ok()
+    }
+
+    /// Cuts all addresses that `keep` does not know.
+    pub(super) fn cut(&mut self, keep: impl Fn(Ipv4Addr) -> bool) {
+        for address in &mut self.addresses {
+            if !keep(address.address) {
+                address.status = Status::Cut;
+            }
+        }
+    }
+
+    /// The addresses of a group that get new mappings, by their numbers.
+    fn active(&self, group: u8) -> impl Iterator<Item = u16> {
+        let is_active = move |(_, address): &(u16, &Address)| address.group == group && address.status == Status::Active;
+        (0..).zip(&self.addresses).filter(is_active).map(|(number, _)| number)
+    }
+
+    pub(super) fn address(&self, number: u16) -> Option<Ipv4Addr> {
+        self.addresses.get(usize::from(number)).map(|address| address.address)
+    }
+
+    pub(super) fn group(&self, number: u16) -> Option<u8> {
+        self.addresses.get(usize::from(number)).map(|address| address.group)
+    }
+
+    pub(super) fn status(&self, number: u16) -> Option<Status> {
+        self.addresses.get(usize::from(number)).map(|address| address.status)
+    }
+
+    /// Address, status, ports in use and at rest, of each.
+    pub(super) fn occupancy(&self) -> impl Iterator<Item = (Ipv4Addr, Status, u32, u32)> {
+        self.addresses.iter().map(|of| (of.address, of.status, of.in_use, of.resting))
+    }
+
+    /// Ports of one address and protocol that this worker has.
+    pub(super) fn per_address(&self) -> usize {
+        self.places.len()
+    }
+
+    /// An address for a new host: the emptier of two by chance, which keeps all about equally full.
+    pub(super) fn any_address(&mut self, group: u8) -> Option<u16> {
+        let count = self.active(group).count();
+        if count == 0 {
+            return None;
+        }
+        let pair = [self.random.below(count), self.random.below(count)];
+        let pair = pair.map(|at| self.active(group).nth(at));
+        let in_use = |number: &u16| self.addresses.get(usize::from(*number)).map_or(u32::MAX, |of| of.in_use);
+        pair.into_iter().flatten().min_by_key(in_use)
+    }
+
+    /// The next address of a group that gets new mappings, from this number on.
+    pub(super) fn next_address(&self, group: u8, from: u16) -> Option<u16> {
+        self.active(group).find(|number| *number >= from)
+    }
+
+    /// The number of an address, of one that is cut too.
+    pub(super) fn number_of(&self, address: Ipv4Addr) -> Option<u16> {
+        u16::try_from(self.addresses.iter().position(|known| known.address == address)?).ok()
+    }
+
+    /// The port itself.
+    pub(super) fn port(&self, slot: Slot) -> u16 {
+        let place = (slot.record as usize).checked_rem(self.places.len());
+        place.map_or(0, |place| self.places.port(place))
+    }
+
+    /// The place of an external port, if it is this worker's.
+    #[inline]
+    pub(super) fn slot(&self, address: u16, protocol: Protocol, port: u16) -> Option<Slot> {
+        let place = self.places.of(port)?;
+        let record = u32::try_from(protocol.index() * self.places.len() + place).ok()?;
+        Some(Slot { address, record })
+    }
+
+    #[inline]
+    fn record(&self, slot: Slot) -> Option<&Record> {
+        self.addresses.get(usize::from(slot.address))?.records.get(slot.record as usize)
+    }
+
+    #[inline]
+    fn record_mut(&mut self, slot: Slot) -> Option<&mut Record> {
+        self.addresses.get_mut(usize::from(slot.address))?.records.get_mut(slot.record as usize)
+    }
+
+    /// Asks for the record's line.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: Slot) {
+        if let Some(record) = self.record(slot) {
+            nf_framework::prefetch(record);
+        }
+    }
+
+    /// What a port stands for.
+    #[inline]
+    pub(super) fn mapping(&self, slot: Slot) -> Option<Mapping> {
+        let Record { inside, port, sessions } = *self.record(slot)?;
+        let mapping = Mapping { inside: Ipv4Addr::from_bits(inside), port, answered: sessions & ANSWERED != 0 };
+        (sessions & !ANSWERED != 0).then_some(mapping)
+    }
+
+    /// Notes that a packet came back.
+    #[inline]
+    pub(super) fn answered(&mut self, slot: Slot) {
+        if let Some(record) = self.record_mut(slot) {
+            record.sessions |= ANSWERED;
+        }
+    }
+
+    /// Takes a free port for an inside one, with its first session; `may` says which ports are ours.
+    pub(super) fn take(
+        &mut self,
+        address: u16,
+        protocol: Protocol,
+        wanted: Wanted,
+        inside: (Ipv4Addr, u16),
+        may: impl Fn(u16) -> bool,
+    ) -> Option<(Slot, u16)> {
+        let count = self.places.len();
+        let (from, to) = (self.places.from(wanted.range.first.into()), self.places.from(u32::from(wanted.range.last) + 1));
+        let start = from + self.random.below(to.saturating_sub(from).max(1));
+        // Ports of a parity stand at places of that parity, as blocks are aligned.
+        let mask = match wanted.parity {
+            None => u64::MAX,
+            Some(parity) if parity & 1 == 1 => 0xaaaa_aaaa_aaaa_aaaa,
+            Some(_) => 0x5555_5555_5555_5555,
+        };
+        let rather = wanted.rather.and_then(|port| self.places.of(port)).filter(|place| (from..to).contains(place));
+        let Self { addresses, places, .. } = self;
+        let all = addresses.get_mut(usize::from(address))?;
+        let base = protocol.index() * count;
+        let mut rather = rather.filter(|place| is_set(&all.free, base + place));
+        loop {
+            let found = rather.take().map(|place| base + place);
+            let found = found.or_else(|| first(&all.free, base + start..base + to, mask));
+            let record = found.or_else(|| first(&all.free, base + from..base + start, mask))?;
+            set(&mut all.free, record, false);
+            let port = places.port(record - base);
+            // One that is not ours leaves the free ones for good, and is met no more.
+            if may(port) {
+                let (inside, port_inside) = inside;
+                *all.records.get_mut(record)? = Record { inside: inside.to_bits(), port: port_inside, sessions: 1 };
+                all.in_use += 1;
+                return Some((Slot { address, record: u32::try_from(record).ok()? }, port));
+            }
+        }
+    }
+
+    /// One session more; false if there are as many as can be counted.
+    pub(super) fn join(&mut self, slot: Slot) -> bool {
+        let Some(record) = self.record_mut(slot) else { return false };
+        let more = record.sessions & !ANSWERED < !ANSWERED;
+        record.sessions += u16::from(more);
+        more
+    }
+
+    /// One session less. If it was the last one the port rests, and what it stood for comes back.
+    pub(super) fn leave(&mut self, slot: Slot, now: Instant, quiet: u16) -> Option<Mapping> {
+        let mapping = self.mapping(slot)?;
+        let record = self.record_mut(slot)?;
+        record.sessions -= 1;
+        if record.sessions & !ANSWERED != 0 {
+            return None;
+        }
+        self.rest(slot, now, quiet);
+        Some(mapping)
+    }
+
+    fn rest(&mut self, slot: Slot, now: Instant, quiet: u16) {
+        let Some(all) = self.addresses.get_mut(usize::from(slot.address)) else { return };
+        all.in_use -= 1;
+        let Some(record) = all.records.get_mut(slot.record as usize) else { return };
+        if quiet == 0 {
+            *record = Record::default();
+            return set(&mut all.free, slot.record as usize, true);
+        }
+        *record = Record { inside: NONE, port: seconds(now), sessions: 0 };
+        all.resting += 1;
+        let number = self.number(slot);
+        let (first, last) = self.queue;
+        self.queue = (if first == NONE { number } else { first }, number);
+        let last = self.slot_of(last);
+        if let Some(last) = last.and_then(|last| self.record_mut(last)) {
+            last.inside = number;
+        }
+    }
+
+    /// Sets ports free that have rested for long enough, so many at most.
+    pub(super) fn wake(&mut self, now: Instant, quiet: u16, most: usize) {
+        for _ in 0..most {
+            let Some(slot) = self.slot_of(self.queue.0) else { return };
+            let Some(record) = self.record(slot).copied() else { return };
+            // One more, as both are rounded down.
+            if seconds(now).wrapping_sub(record.port) <= quiet {
+                return;
+            }
+            self.queue.0 = record.inside;
+            if record.inside == NONE {
+                self.queue.1 = NONE;
+            }
+            if let Some(all) = self.addresses.get_mut(usize::from(slot.address)) {
+                all.resting -= 1;
+                set(&mut all.free, slot.record as usize, true);
+                if let Some(record) = all.records.get_mut(slot.record as usize) {
+                    *record = Record::default();
+                }
+            }
+        }
+    }
+
+    /// Makes a port free that had been left out of the free ones as not ours.
+    pub(super) fn give_back(&mut self, address: Ipv4Addr, protocol: Protocol, port: u16) {
+        let slot = self.number_of(address).and_then(|number| self.slot(number, protocol, port));
+        let Some(slot) = slot else { return };
+        if let Some(all) = self.addresses.get_mut(usize::from(slot.address))
+            && all.records.get(slot.record as usize) == Some(&Record::default())
+        {
+            set(&mut all.free, slot.record as usize, true);
+        }
+    }
+
+    /// A number for each record of each address, below [`NONE`].
+    #[allow(clippy::cast_possible_truncation, reason = "8192 addresses with 196608 records each")]
+    fn number(&self, slot: Slot) -> u32 {
+        u32::from(slot.address) * self.records() as u32 + slot.record
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "8192 addresses with 196608 records each")]
+    fn slot_of(&self, number: u32) -> Option<Slot> {
+        let records = self.records() as u32;
+        let address = u16::try_from(number.checked_div(records)?).ok().filter(|_| number != NONE)?;
+        Some(Slot { address, record: number % records })
+    }
+
+    fn records(&self) -> usize {
+        self.places.len() * Protocol::COUNT
+    }
+}
+
+/// Seconds, modulo 2^16.
+fn seconds(now: Instant) -> u16 {
+    let seconds = now.since(Instant::START).as_secs();
+    #[allow(clippy::cast_possible_truncation, reason = "modulo 2^16")]
+    let seconds = seconds as u16;
+    seconds
+}
+
+fn set(bits: &mut [u64], index: usize, to: bool) {
+    if let Some(word) = bits.get_mut(index / 64) {
+        let bit = 1 << (index % 64);
+        *word = if to { *word | bit } else { *word & !bit };
+    }
+}
+
+fn is_set(bits: &[u64], index: usize) -> bool {
+    bits.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 != 0)
+}
+
+/// The first bit that is set of a range, and of the bits of a mask over each word.
+fn first(bits: &[u64], range: std::ops::Range<usize>, mask: u64) -> Option<usize> {
+    if range.is_empty() {
+        return None;
+    }
+    let (first, last) = (range.start / 64, (range.end - 1) / 64);
+    for (index, word) in (first..=last).zip(bits.get(first..=last)?) {
+        let mut word = word & mask;
+        if index == first {
+            word &= u64::MAX << (range.start % 64);
+        }
+        if index == last {
+            word &= u64::MAX >> (63 - (range.end - 1) % 64);
+        }
+        if word != 0 {
+            return Some(index * 64 + word.trailing_zeros() as usize);
+        }
+    }
+    None
+}
