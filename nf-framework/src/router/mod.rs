@@ -13,9 +13,9 @@ mod tables;
 mod trie;
 mod vlans;
 
+pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub use icmp::IcmpError;
 pub(crate) use icmp::write_error;
-pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub use tables::RouterError;
 pub(crate) use tables::{PortFacts, Tables};
 

@@ -10,7 +10,9 @@ use super::sessions::{Refusal, Session, Sessions};
 use super::tcp::{TcpState, Way};
 use super::unsolicited::Unsolicited;
 use nf_framework::headers::TcpFlags;
-use nf_framework::{Batch, Budget, Context, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Verdict};
+use nf_framework::{
+    Batch, Budget, Context, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Verdict,
+};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -209,7 +211,8 @@ impl Instance {
         let others = TcpFlags(TcpFlags::ACK.0 | TcpFlags::FIN.0);
         let begins = !is_tcp || flags.contains(TcpFlags::SYN) && !flags.intersects(others);
         let tcp = is_tcp.then(|| TcpState::default().after(flags, Way::Out));
-        let session = self.sessions.open(flow, tcp, (&policy, pool), (cx.draining(), begins), cx.now()).map_err(Some)?;
+        let session =
+            self.sessions.open(flow, tcp, (&policy, pool), (cx.draining(), begins), cx.now()).map_err(Some)?;
         self.counters.sessions_created.add(1);
         if is_tcp && self.unsolicited.len() > 0 {
             let out = FlowTuple { source: session.address.into(), source_port: session.port, ..*flow };

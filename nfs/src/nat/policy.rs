@@ -370,12 +370,14 @@ fn one_to_one(configs: &[OneToOneConfig], pools: &[Pool]) -> Result<(OneToOne, O
     let (mut by_inside, mut by_outside) = (OneToOne::new(), OneToOne::new());
     for (index, config) in configs.iter().enumerate() {
         let key = |of: &str| format!("one_to_one.{index}.{of}");
-        let net = |prefix: Prefix, of| {
-            Net::of(prefix).ok_or_else(|| Invalid::new(key(of), format!("{prefix} is not IPv4")))
-        };
+        let net =
+            |prefix: Prefix, of| Net::of(prefix).ok_or_else(|| Invalid::new(key(of), format!("{prefix} is not IPv4")));
         let (inside, outside) = (net(config.inside, "inside")?, net(config.outside, "outside")?);
         if inside.mask != outside.mask {
-            return Err(Invalid::new(key("outside"), format!("{} has not the length of {}", config.outside, config.inside)));
+            return Err(Invalid::new(
+                key("outside"),
+                format!("{} has not the length of {}", config.outside, config.inside),
+            ));
         }
         if by_inside.len() + !inside.mask as usize >= MOST_STATIC {
             return Err(Invalid::new(key("inside"), format!("there are more than {MOST_STATIC} addresses")));

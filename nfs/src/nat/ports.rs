@@ -219,7 +219,8 @@ impl Ports {
 
     /// The addresses of a group that get new mappings, by their numbers.
     fn active(&self, group: u8) -> impl Iterator<Item = u16> {
-        let is_active = move |(_, address): &(u16, &Address)| address.group == group && address.status == Status::Active;
+        let is_active =
+            move |(_, address): &(u16, &Address)| address.group == group && address.status == Status::Active;
         (0..).zip(&self.addresses).filter(is_active).map(|(number, _)| number)
     }
 
@@ -325,7 +326,8 @@ impl Ports {
         may: impl Fn(u16) -> bool,
     ) -> Option<(Slot, u16)> {
         let count = self.places.len();
-        let (from, to) = (self.places.from(wanted.range.first.into()), self.places.from(u32::from(wanted.range.last) + 1));
+        let (from, to) =
+            (self.places.from(wanted.range.first.into()), self.places.from(u32::from(wanted.range.last) + 1));
         let start = from + self.random.below(to.saturating_sub(from).max(1));
         // Ports of a parity stand at places of that parity, as blocks are aligned.
         let mask = match wanted.parity {

@@ -28,7 +28,13 @@ pub(super) struct Writing {
 
 /// Writes an end of what nearly every packet is, see [`usual`](super::flow::usual).
 #[inline(always)]
-pub(super) fn write_usual(frame: &mut [u8], end: End, address: [u8; 4], port: u16, identification: impl FnOnce() -> u16) {
+pub(super) fn write_usual(
+    frame: &mut [u8],
+    end: End,
+    address: [u8; 4],
+    port: u16,
+    identification: impl FnOnce() -> u16,
+) {
     const UDP_CHECKSUM: usize = 40;
     const TCP_CHECKSUM: usize = 50;
     const DONT_FRAGMENT: u8 = 0x40;

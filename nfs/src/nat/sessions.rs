@@ -410,7 +410,9 @@ impl Sessions {
     /// Lets the outside host of a new session send.
     fn admit(&mut self, policy: &Policy, flow: &FlowTuple, session: &Session) -> bool {
         let filtering = policy.filtering(flow.protocol);
-        let (Some(permits), true) = (&mut self.permits, filtering != Filtering::EndpointIndependent) else { return true };
+        let (Some(permits), true) = (&mut self.permits, filtering != Filtering::EndpointIndependent) else {
+            return true;
+        };
         let remote = (flow.destination, flow.destination_port);
         let key = Self::permit(filtering, flow.protocol, remote, (session.address.into(), session.port));
         let inserted = permits.insert(key, 0, Class::EMBRYONIC, Instant::START, Instant::NEVER, |_| ());
