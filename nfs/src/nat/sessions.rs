@@ -263,16 +263,18 @@ impl Sessions {
         (draining, begins): (bool, bool),
         now: Instant,
     ) -> Result<Session, Refusal> {
-        if draining {
-            return Err(Refusal::Draining);
-        }
         let inside = (flow.source, flow.source_port);
         let key = mapping_key(pool.group, Some(flow.protocol), inside);
         let known = self.mappings.lookup(&key).and_then(|handle| Some(*self.mappings.entry(handle)?.1));
+        if known.is_none() && !begins {
+            return Err(Refusal::NoSession);
+        }
+        if draining {
+            return Err(Refusal::Draining);
+        }
         let subscriber = self.subscriber(policy, pool, flow.source)?;
         let (slot, made) = match known {
             Some(slot) => (slot, None),
-            None if !begins => return self.give_up(pool, flow.source, Refusal::NoSession),
             None => match self.map(flow, subscriber, policy, pool, now) {
                 Ok((slot, port)) => (slot, Some(port)),
                 Err(refusal) => return self.give_up(pool, flow.source, refusal),
