@@ -7,7 +7,7 @@ use crate::nat_model::bytes::{Change, ICMP, Ip, TCP, UDP, be16, checksum, put16,
 use crate::nat_model::fragments::Ports;
 use crate::nat_model::seen::{Seen, Serial, is_error, number};
 use crate::nat_model::setting::{Endpoint, Filtering, Setting};
-use crate::nat_model::{MILLISECOND, Nanoseconds, SECOND};
+use crate::nat_model::{Nanoseconds, SECOND};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -148,6 +148,8 @@ pub(crate) struct Model {
     held: Vec<HeldSyn>,
     /// Held ones that were dropped since somebody asked.
     pub(crate) cancelled: usize,
+    /// Whether sessions may have been evicted in this burst.
+    pressed: bool,
     /// New identifications, by source, destination, protocol and old one.
     identifications: BTreeMap<(Ipv4Addr, Ipv4Addr, u8, u16), u16>,
     /// What was learned and should not be.
@@ -169,6 +171,7 @@ impl Model {
             chosen: BTreeMap::new(),
             held: Vec::new(),
             cancelled: 0,
+            pressed: false,
             identifications: BTreeMap::new(),
             faults: Vec::new(),
             counts: BTreeMap::new(),
@@ -345,6 +348,12 @@ impl Model {
             return Verdict::Refuse(vec!["nat-no-pool"]);
         };
         let mapping = (protocol, inside, pool);
+        let known = self.mappings.get(&mapping).and_then(|mapping| mapping.external);
+        let elsewhere = source_as_seen(seen, serial) != known && !seen.is_refused(serial);
+        if known.is_some() && elsewhere && self.may_be_gone(mapping) {
+            self.count("found evicted");
+            self.remove_mapping(mapping, 0);
+        }
         let mapped = self.mappings.contains_key(&mapping);
         let flags = part.flags.unwrap_or(0);
         if protocol == TCP {
@@ -407,8 +416,7 @@ impl Model {
         if reasons.is_empty() {
             let own = self.own_addresses(mapping);
             let in_use = self.by_external.len();
-            let quiet: Vec<_> = self.quiet.values().map(|(_, latest)| (self.now - latest) / MILLISECOND).filter(|ms| *ms < 100_000).collect();
-            self.fault(format!("{mapping:?} was refused, and there is room: of {own:?}, {in_use} ports are in use {quiet:?}"));
+            self.fault(format!("{mapping:?} was refused, and there is room: of {own:?}, {in_use} ports are in use"));
         }
         Verdict::Refuse(reasons)
     }
@@ -428,39 +436,41 @@ impl Model {
     }
 
     fn own_addresses(&self, (_, inside, pool): MappingKey) -> BTreeSet<Ipv4Addr> {
-        let of_host = |key: &MappingKey| key.1.0 == inside.0 && key.2 == pool;
+        let is_there = |key: MappingKey| self.sessions_of(key).any(|(_, session)| !session.doubtful);
+        let of_host = |key: &MappingKey| key.1.0 == inside.0 && key.2 == pool && is_there(*key);
         let mappings = self.mappings.iter().filter(|(key, _)| of_host(key));
         mappings.filter_map(|(_, mapping)| Some(mapping.external?.0)).collect()
     }
 
     /// Whether no port is left, or, with several workers, few enough are.
     fn may_be_exhausted(&self, mapping: MappingKey) -> bool {
-        let own = self.own_addresses(mapping);
         let pool = &self.setting.pools[mapping.2];
-        let addresses: Vec<Ipv4Addr> = if self.setting.paired && !own.is_empty() {
-            own.into_iter().collect()
-        } else {
-            pool.addresses.iter().copied().filter(|address| !pool.draining.contains(address)).collect()
-        };
+        let active = pool.addresses.iter().copied().filter(|address| !pool.draining.contains(address));
+        let (own, active): (BTreeSet<_>, Vec<_>) = (self.own_addresses(mapping), active.collect());
+        let unseen = |key: &MappingKey| key.1.0 == mapping.1.0 && key.2 == mapping.2;
+        let is_bound = self.mappings.iter().any(|(key, other)| unseen(key) && other.external.is_none());
+        match (self.setting.paired, own.is_empty()) {
+            (true, false) => own.iter().all(|address| self.is_full(mapping, *address)),
+            // To one of them.
+            (true, true) if is_bound => active.iter().any(|address| self.is_full(mapping, *address)),
+            _ => active.iter().all(|address| self.is_full(mapping, *address)),
+        }
+    }
+
+    fn is_full(&self, mapping: MappingKey, address: Ipv4Addr) -> bool {
         let (first, last) = self.range(mapping);
-        let (mut all, mut free) = (0_u32, 0_u32);
-        let slack = 2 * SECOND;
-        let quiet = self.setting.timeouts.port_quiet * SECOND;
-        for address in addresses {
-            for port in (first..=last).filter(|port| !self.keeps_parity(mapping.0) || port % 2 == mapping.1.1 % 2) {
-                let of = (mapping.0, (address, port));
-                let rests = self.quiet.get(&of).is_some_and(|(_, latest)| self.now < latest + quiet + slack);
-                let forwarded = self.setting.servers(mapping.0, of.1).is_some();
-                if forwarded {
-                    continue;
-                }
+        let (mut all, mut free) = (0_usize, 0_usize);
+        let quiet = (self.setting.timeouts.port_quiet + 2) * SECOND;
+        for port in (first..=last).filter(|port| !self.keeps_parity(mapping.0) || port % 2 == mapping.1.1 % 2) {
+            let of = (mapping.0, (address, port));
+            let rests = self.quiet.get(&of).is_some_and(|(_, latest)| self.now < latest + quiet);
+            if self.setting.servers(mapping.0, of.1).is_none() {
                 all += 1;
-                free += u32::from(!rests && !self.by_external.contains_key(&of));
+                free += usize::from(!rests && !self.by_external.contains_key(&of));
             }
         }
         // Each worker has the ports that lead to it, and nobody says here which those are.
         let unknown = self.mappings.values().filter(|mapping| mapping.external.is_none()).count();
-        let unknown = u32::try_from(unknown).unwrap_or(u32::MAX);
         if self.workers == 1 { free <= unknown } else { free <= all * 3 / 4 }
     }
 
@@ -493,7 +503,7 @@ impl Model {
         }
         let stale = self.by_external.get(&(protocol, external)).copied();
         if let Some(other) = stale {
-            if self.sessions_of(other).all(|(_, session)| session.doubtful) {
+            if self.may_be_gone(other) {
                 self.remove_mapping(other, 0);
             } else {
                 faults.push("which another mapping has");
@@ -502,7 +512,10 @@ impl Model {
         let wanted = (protocol, (address, inside.1));
         let rests = self.quiet.get(&wanted).is_some_and(|(_, latest)| self.now < latest + quiet + 2 * SECOND);
         let free = (first..=last).contains(&inside.1) && !rests && !self.by_external.contains_key(&wanted);
-        let free = free && self.setting.servers(protocol, wanted.1).is_none();
+        // One that nobody has seen yet may have it.
+        let others = self.mappings.iter().filter(|(of, other)| of.0 == protocol && **of != mapping && other.external.is_none());
+        let unknown = others.count() > 0;
+        let free = free && !unknown && self.setting.servers(protocol, wanted.1).is_none();
         if self.setting.preserve && self.workers == 1 && free && port != inside.1 {
             faults.push("though its own was free");
         }
@@ -525,6 +538,11 @@ impl Model {
             self.learn(mapping, external);
         }
         let external = self.mappings.get(&mapping).and_then(|mapping| mapping.external);
+        if let (Some(expected), Some(seen)) = (external, source_as_seen(seen, serial))
+            && expected != seen
+        {
+            self.fault(format!("{key:?} left from {seen:?}, not {expected:?}: {:?}", self.sessions.get(&key)));
+        }
         // Of a later fragment the address can be seen. What left unseen has turned and was dropped then.
         let address = seen.on(serial).and_then(|(_, packet)| Some(Ip::read(packet)?.source));
         let address = address.unwrap_or(self.setting.pools[pool].addresses[0]);
@@ -670,8 +688,7 @@ impl Model {
             .map(|(key, session)| (*key, session.doubtful))
             .collect();
         if matching.is_empty() {
-            let gone = self.sessions_of(mapping).all(|(_, session)| session.doubtful);
-            let reasons = if gone { vec!["nat-filtered", "nat-no-mapping"] } else { vec!["nat-filtered"] };
+            let reasons = if self.may_be_gone(mapping) { vec!["nat-filtered", "nat-no-mapping"] } else { vec!["nat-filtered"] };
             return self.unsolicited(packet, part, external, remote, reasons);
         }
         if matching.iter().all(|(_, doubtful)| *doubtful) && !seen.went_on(serial) {
@@ -837,6 +854,10 @@ impl Model {
         of_inside.clone().count() > 0 && of_inside.into_iter().all(|(_, session)| session.doubtful)
     }
 
+    fn may_be_gone(&self, mapping: MappingKey) -> bool {
+        self.sessions_of(mapping).all(|(_, session)| session.doubtful)
+    }
+
     /// After a new session: where the table is nearly full, those that are not established may have
     /// gone for it.
     fn note_pressure(&mut self, new: SessionKey) {
@@ -844,8 +865,18 @@ impl Model {
             return;
         }
         self.count("sessions made under pressure");
+        self.pressed = true;
         for (_, session) in self.sessions.iter_mut().filter(|(key, _)| **key != new) {
             session.doubtful |= !session.is_established();
+        }
+    }
+
+    /// A burst is over, whose packets the NAT may have handled in another order.
+    pub(crate) fn burst_is_over(&mut self) {
+        if std::mem::take(&mut self.pressed) {
+            for session in self.sessions.values_mut() {
+                session.doubtful |= !session.is_established();
+            }
         }
     }
 
@@ -859,13 +890,15 @@ impl Model {
             Some(external) if Some(external) == known => {
                 let session = self.sessions.get_mut(key).expect("looked up");
                 (session.doubtful, session.tainted) = (false, true);
+                // It may have been made anew, on the mapping that was still there.
+                self.note_pressure(*key);
             }
             Some(_) => {
                 self.count("found evicted");
                 self.remove_mapping(mapping, 0);
             }
             // A later fragment says no more.
-            None if seen.went_on(serial) => {}
+            None if seen.went_on(serial) => self.note_pressure(*key),
             None => {
                 self.count("found evicted");
                 self.remove(key, 0);

@@ -133,6 +133,7 @@ impl World {
                 self.pass(packet, from, turned, seen, &mut expected, &mut pending);
             }
         }
+        self.nat.burst_is_over();
         let cancelled = std::mem::take(&mut self.nat.cancelled);
         expected.dropped.extend(vec![vec!["nat-unsolicited-syn"]; cancelled]);
         expected
