@@ -160,7 +160,10 @@ impl Generator {
                 let port = if draft.protocol == ICMP { be16(&draft.message, 4) } else { be16(&draft.message, 0) };
                 let inside = (draft.source, port);
                 draft.foreseen = world.nat.is_mapped(draft.protocol, inside, draft.destination);
-                if !draft.foreseen && [setting.tcp, setting.udp] != [Filtering::EndpointIndependent; 2] {
+                // Of few ports one that nobody has seen yet would be met by chance; and a filter would go by
+                // its address.
+                let filters = [setting.tcp, setting.udp] != [Filtering::EndpointIndependent; 2];
+                if !draft.foreseen && (filters || has_few_ports(setting)) {
                     return Vec::new();
                 }
                 draft
@@ -339,9 +342,7 @@ impl Generator {
                 if forward.protocol == TCP { self.tcp(source, external, flags) } else { self.udp(source, external) }
             }
             (3, ..) => {
-                // Few ports would be met by chance, also those that nobody knows yet.
-                let few = setting.pools[0].ports.1 - setting.pools[0].ports.0 < 1000;
-                let port = if few { 9 } else { self.some_port(setting) };
+                let port = self.some_port(setting);
                 let address = self.pool_address(setting);
                 self.any(source, (address, port))
             }
@@ -693,6 +694,10 @@ impl Generator {
         packet.extend(self.random.bytes(4));
         [&ROUTER[at(side)][..], &NEXT[at(side)], &[0x86, 0xdd], &packet].concat()
     }
+}
+
+fn has_few_ports(setting: &Setting) -> bool {
+    setting.pools.iter().any(|pool| pool.ports.1 - pool.ports.0 < 2000)
 }
 
 /// In which order a burst's packets find that their session has gone, nobody can say.
