@@ -266,7 +266,10 @@ impl Links {
         let message = &ip[20..];
         assert_eq!(sum(message), 0xffff, "its checksum");
         match message[0] {
-            0 => self.echoed(|came| came[0] >> 4 == 4 && came[9] == 1 && came.ends_with(&message[4..])),
+            0 => self.echoed(|came| {
+                let back = || came[12..16] == ip[16..20] && came[16..20] == ip[12..16];
+                came[0] >> 4 == 4 && came[9] == 1 && back() && came.ends_with(&message[4..])
+            }),
             3 | 11 => {
                 assert!(total <= 576);
                 let quoted = &message[8..];
@@ -313,7 +316,10 @@ impl Links {
                 assert!(ours && ip[7] == 255 && (self.is_own(target().into()) || target().is_unicast_link_local()));
                 self.answers += u32::from(message[4] & 0x40 != 0);
             }
-            129 => self.echoed(|came| came[0] >> 4 == 6 && came.ends_with(&message[4..])),
+            129 => self.echoed(|came| {
+                let back = || came[8..24] == ip[24..40] && came[24..40] == ip[8..24];
+                came[0] >> 4 == 6 && back() && came.ends_with(&message[4..])
+            }),
             1..=3 => {
                 assert!(ours && ip[7] == 64 && total <= 1280);
                 let quoted = &message[8..];
