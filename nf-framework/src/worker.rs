@@ -26,6 +26,10 @@ const TICK_TIME: Duration = Duration::from_micros(100);
 const TICK_BUDGET: Budget = Budget(128);
 /// A queue that takes nothing after so many packets went is full.
 const MOST_IN_DOUBT: usize = 4;
+/// Packets that only the first worker can handle and that it takes from each other one in a round.
+/// They are dear, and strangers can make any number of them, so that no more than a part of its time
+/// goes there; half a million a second get through beside full queues.
+const RARE: usize = 4;
 /// How often packets that were set free by packets that were set free go on in one round.
 const PENDING_PASSES: usize = 8;
 /// How many such rounds a letter from the control thread waits for packets on their way.
@@ -406,11 +410,15 @@ pub(crate) struct Worker {
     ports: Vec<WorkerPort>,
     /// Packets that others received and that belong here.
     as_owner: Vec<Consumer>,
+    /// What others gave to the first worker, this one: a few of them at a time.
+    as_first: Vec<Consumer>,
     /// Packets that others handled and that leave by a queue of this one's.
     as_sender: Vec<(PortIx, Consumer)>,
     batch: Batch,
     /// Handed over by another worker; empty between two looks.
     handed: Burst,
+    /// The same, with room for [`RARE`].
+    rare: Burst,
     clock: Clock,
     mailbox: Arc<Mailbox>,
     rounds_to_tick: u32,
@@ -421,14 +429,28 @@ impl Worker {
     pub(crate) fn new(
         pipeline: Pipeline,
         ports: Vec<WorkerPort>,
-        (as_owner, as_sender): (Vec<Consumer>, Vec<(PortIx, Consumer)>),
+        (as_owner, as_first, as_sender): (Vec<Consumer>, Vec<Consumer>, Vec<(PortIx, Consumer)>),
         burst: usize,
         clock: Clock,
         mailbox: Arc<Mailbox>,
     ) -> Self {
         let (batch, handed) = (Batch::with_limit(burst), Burst::with_limit(burst));
+        let rare = Burst::with_limit(burst.min(RARE));
         let (rounds_to_tick, next_tick) = (TICK_ROUNDS, Instant::START);
-        Self { pipeline, ports, as_owner, as_sender, batch, handed, clock, mailbox, rounds_to_tick, next_tick }
+        Self {
+            pipeline,
+            ports,
+            as_owner,
+            as_first,
+            as_sender,
+            batch,
+            handed,
+            rare,
+            clock,
+            mailbox,
+            rounds_to_tick,
+            next_tick,
+        }
     }
 
     /// Polls until told to stop, and gives the queues back.
@@ -473,10 +495,12 @@ impl Worker {
                 Role::Host(port) => self.pipeline.host_sent(&mut self.batch, port, out),
             }
         }
-        for ring in &mut self.as_owner {
-            if ring.receive(&mut self.handed) > 0 {
-                idle = false;
-                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+        for (rings, handed) in [(&mut self.as_owner, &mut self.handed), (&mut self.as_first, &mut self.rare)] {
+            for ring in rings {
+                if ring.receive(handed) > 0 {
+                    idle = false;
+                    self.pipeline.take_over(handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+                }
             }
         }
         for (port, ring) in &mut self.as_sender {

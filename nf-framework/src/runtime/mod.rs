@@ -400,7 +400,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues.into_iter().flatten().collect();
     };
-    let Links { to_owner, as_owner, to_sender, as_sender, to_first } = links;
+    let Links { to_owner, as_owner, to_sender, as_sender, to_first, as_first } = links;
     chain.forwarding = match (forwarding, &routing) {
         (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
         (Some(ForwardingKind::Router), Some(routing)) => {
@@ -425,7 +425,8 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         partial_checksums,
         refused: 0,
     });
-    let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
+    let worker =
+        Worker::new(pipeline, ports.collect(), (as_owner, as_first, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);
     while !shared.go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Relaxed) {

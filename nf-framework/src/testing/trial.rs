@@ -128,7 +128,8 @@ impl Trial {
             let mut pipeline = Pipeline::new(chain, (INSIDE, OUTSIDE), pool.clone(), Arc::clone(&of_worker));
             let (steering, links) = part.unzip();
             let steering = steering.flatten();
-            let Links { to_owner, as_owner, to_first, .. } = links.unwrap_or_default();
+            let Links { to_owner, mut as_owner, to_first, as_first, .. } = links.unwrap_or_default();
+            as_owner.extend(as_first);
             pipeline.sorter = steering.clone().map(|steering| Sorter::new(steering, worker, to_owner, [false; 2]));
             all_steering = steering;
             counters.push(of_worker);
