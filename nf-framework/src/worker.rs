@@ -26,10 +26,6 @@ const TICK_TIME: Duration = Duration::from_micros(100);
 const TICK_BUDGET: Budget = Budget(128);
 /// A queue that takes nothing after so many packets went is full.
 const MOST_IN_DOUBT: usize = 4;
-/// Packets that only the first worker can handle and that it takes from each other one in a round.
-/// They are dear, and strangers can make any number of them, so that no more than a part of its time
-/// goes there; half a million a second get through beside full queues.
-const RARE: usize = 4;
 /// How often packets that were set free by packets that were set free go on in one round.
 const PENDING_PASSES: usize = 8;
 /// How many such rounds a letter from the control thread waits for packets on their way.
@@ -410,15 +406,14 @@ pub(crate) struct Worker {
     ports: Vec<WorkerPort>,
     /// Packets that others received and that belong here.
     as_owner: Vec<Consumer>,
-    /// What others gave to the first worker, this one: a few of them at a time.
+    /// Packets that only the first worker can handle, this one. They are dear, and strangers can make
+    /// any number of them, so they are not taken in every round but with the housekeeping.
     as_first: Vec<Consumer>,
     /// Packets that others handled and that leave by a queue of this one's.
     as_sender: Vec<(PortIx, Consumer)>,
     batch: Batch,
     /// Handed over by another worker; empty between two looks.
     handed: Burst,
-    /// The same, with room for [`RARE`].
-    rare: Burst,
     clock: Clock,
     mailbox: Arc<Mailbox>,
     rounds_to_tick: u32,
@@ -435,7 +430,6 @@ impl Worker {
         mailbox: Arc<Mailbox>,
     ) -> Self {
         let (batch, handed) = (Batch::with_limit(burst), Burst::with_limit(burst));
-        let rare = Burst::with_limit(burst.min(RARE));
         let (rounds_to_tick, next_tick) = (TICK_ROUNDS, Instant::START);
         Self {
             pipeline,
@@ -445,7 +439,6 @@ impl Worker {
             as_sender,
             batch,
             handed,
-            rare,
             clock,
             mailbox,
             rounds_to_tick,
@@ -495,12 +488,10 @@ impl Worker {
                 Role::Host(port) => self.pipeline.host_sent(&mut self.batch, port, out),
             }
         }
-        for (rings, handed) in [(&mut self.as_owner, &mut self.handed), (&mut self.as_first, &mut self.rare)] {
-            for ring in rings {
-                if ring.receive(handed) > 0 {
-                    idle = false;
-                    self.pipeline.take_over(handed, &mut self.batch, now, &mut Queues(&mut self.ports));
-                }
+        for ring in &mut self.as_owner {
+            if ring.receive(&mut self.handed) > 0 {
+                idle = false;
+                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
             }
         }
         for (port, ring) in &mut self.as_sender {
@@ -527,6 +518,11 @@ impl Worker {
             port.refused += refused;
             bump(&counters.received, refused);
             bump(&self.pipeline.counters.drops[DropReason::NOT_ONE_SEGMENT.index()], refused);
+        }
+        for ring in &mut self.as_first {
+            if ring.receive(&mut self.handed) > 0 {
+                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+            }
         }
         while self.mailbox.has_mail() {
             self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));

@@ -41,6 +41,13 @@ impl Flood {
         Self { frame: frame.build(), place: 74, makes_up: &[60] }
     }
 
+    /// No flood, but what a router is there for: packets to a neighbour outside.
+    pub(crate) fn to_neighbour_v4(router: [u8; 6]) -> Self {
+        let frame = Frame::new().ethernet(mac(0, 0), router).ipv4(neighbour_v4(0, FIRST), neighbour_v4(1, 0));
+        let frame = frame.identification(0).udp(1000, 443).payload(&[0; 18]);
+        Self { frame: frame.build(), place: 26, makes_up: &[18, 42] }
+    }
+
     /// Packets to neighbours outside that there are not, each to another.
     pub(crate) fn to_nobody_v4(router: [u8; 6]) -> Self {
         let frame = Frame::new().ethernet(mac(0, 0), router).ipv4(neighbour_v4(0, FIRST), neighbour_v4(1, FIRST));
