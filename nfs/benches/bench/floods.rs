@@ -377,7 +377,10 @@ impl Forwarding for Source {
                 drop(batch.take(slot));
             }
         }
-        self.progress.offered.fetch_add(offered, Ordering::Relaxed);
+        // Else the first worker would wait for the line at every batch.
+        if offered > 0 {
+            self.progress.offered.fetch_add(offered, Ordering::Relaxed);
+        }
         self.inner.separate(batch, inbound);
     }
 
