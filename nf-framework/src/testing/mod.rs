@@ -33,6 +33,7 @@
 //! instance to test on hugepages: `NF_TEST_EAL="--in-memory --no-pci --no-telemetry"`.
 
 mod case;
+mod device;
 mod frame;
 mod lab;
 mod trial;
