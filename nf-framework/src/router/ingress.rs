@@ -64,9 +64,8 @@ impl Router {
         let mut with_v6 = 0_u64;
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            if let Some(destination) =
-                mac.and_then(|mac| usual_v4(packet.data(), mac, offloads.has_good_checksum(packet)))
-            {
+            let good_checksum = || offloads.has_good_checksum(packet);
+            if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac, good_checksum)) {
                 v4.push(slot, destination);
                 continue;
             }
@@ -403,7 +402,7 @@ fn is_source_routed(mut options: &[u8]) -> bool {
 /// The destination of what nearly every packet is: for this station, of IPv4 and sound, without
 /// options, from a host. [`look_v4`] knows what else there is.
 #[inline]
-fn usual_v4(frame: &[u8], station: MacAddress, good_checksum: bool) -> Option<u32> {
+fn usual_v4(frame: &[u8], station: MacAddress, good_checksum: impl Fn() -> bool) -> Option<u32> {
     const END: usize = ETHERNET + Ipv4Header::LENGTH;
     let head = frame.first_chunk::<END>()?;
     let (ethernet, header) = EthernetHeader::ref_from_prefix(head).ok()?;
@@ -415,7 +414,7 @@ fn usual_v4(frame: &[u8], station: MacAddress, good_checksum: bool) -> Option<u3
         && head[ETHERNET - 2..=ETHERNET] == [0x08, 0x00, 0x45]
         && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
         // As a sum with the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
-        && (good_checksum || sum.is_multiple_of(0xffff))
+        && (good_checksum() || sum.is_multiple_of(0xffff))
         && !header.is_fragment()
         && !header.source.starts_with(&LINK_LOCAL_V4)
         && ethernet.source.octets()[0] & 1 == 0
