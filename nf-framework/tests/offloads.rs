@@ -4,12 +4,12 @@
 mod common;
 
 use common::Random;
-use nf_framework::testing::{Frame, Lab, Outcome, Trial, lab};
+use nf_framework::testing::{Frame, Lab, Outcome, Trial, honest_checksum, lab};
 use nf_framework::{Affinity, Chain, ChecksumStatus, Context, Direction, Mbuf, PacketFunction, Verdict};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// Both sides on one port or on two, in VLANs and without.
+/// For one port and for two; two interfaces are VLANs.
 const ROUTER: &str = r#"
 [interfaces.lan]
 side = "inside"
@@ -40,21 +40,11 @@ const PEER4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
 const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x20);
 
-/// What an honest device says of a frame's IPv4 header: RFC 1071, a word at a time.
-fn honest(frame: &[u8]) -> ChecksumStatus {
-    let Some([0x08, 0x00, first, ..]) = frame.get(12..) else { return ChecksumStatus::Unknown };
-    let length = usize::from(first & 15) * 4;
-    let Some(header) = frame.get(14..14 + length).filter(|_| length >= 20) else { return ChecksumStatus::Unknown };
-    let mut sum = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    if sum == 0xffff { ChecksumStatus::Good } else { ChecksumStatus::Bad }
-}
-
 /// A trial that is made the same way twice, with devices and without.
 fn with_and_without(test: impl Fn(&Lab<'_>, &dyn Fn(Trial) -> Trial) -> Vec<Outcome> + Send + Copy + 'static) {
-    let left = |with: bool| lab(move |lab| test(lab, &|trial| if with { trial.with_offloads(honest) } else { trial }));
+    let left = |with: bool| {
+        lab(move |lab| test(lab, &|trial| if with { trial.with_offloads(honest_checksum) } else { trial }))
+    };
     let (with, without) = (left(true), left(false));
     assert_eq!(with.len(), without.len());
     for (place, (with, without)) in with.iter().zip(&without).enumerate() {

@@ -26,6 +26,20 @@ impl Device {
     }
 }
 
+/// What an honest device says of the IPv4 header of a frame without tags, if there is one whole.
+#[must_use]
+pub fn honest_checksum(frame: &[u8]) -> ChecksumStatus {
+    let Some([0x08, 0x00, first, ..]) = frame.get(12..) else { return ChecksumStatus::Unknown };
+    let length = usize::from(first & 15) * 4;
+    let Some(header) = frame.get(14..14 + length).filter(|_| length >= 20) else { return ChecksumStatus::Unknown };
+    // RFC 1071 section 1.
+    let mut sum = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    if sum == 0xffff { ChecksumStatus::Good } else { ChecksumStatus::Bad }
+}
+
 /// A packet's frame as it is on the link. A device that inserts no tags takes no notice of any.
 pub(super) fn on_the_link(packet: &Mbuf, inserts_vlans: bool) -> Vec<u8> {
     let mut frame = packet.data().to_vec();

@@ -39,6 +39,7 @@ mod lab;
 mod trial;
 
 pub use case::{Case, trial};
+pub use device::honest_checksum;
 pub use frame::Frame;
 pub use lab::{Lab, lab};
 pub use trial::{Outcome, Trial};

@@ -254,8 +254,8 @@ impl Trial {
     }
 
     /// With ports whose devices work for a router that is put around the chain after this: they take VLAN
-    /// tags off and put them on, and say of a frame's IPv4 header what `checksum` says of the frame,
-    /// which has no tag left.
+    /// tags off and put them on, and say of a frame's IPv4 header what `checksum` says of the frame, which
+    /// has no tag left; what they should say is [`honest_checksum`](crate::testing::honest_checksum).
     #[must_use]
     pub fn with_offloads(mut self, checksum: fn(&[u8]) -> ChecksumStatus) -> Self {
         self.device = Some(Device { checksum });
