@@ -17,6 +17,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0x22];
+/// The router's own, on either side.
+const ROUTER: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 0], [2, 0, 0, 0, 1, 1]];
 const HOST4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const PEER4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const OWN4: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1)];
@@ -39,6 +41,8 @@ struct End {
     _port: Port,
     queues: Vec<QueuePair>,
     pool: Mempool,
+    /// In how many pieces a packet arrives that was split in two.
+    pieces: usize,
 }
 
 impl End {
@@ -46,7 +50,9 @@ impl End {
         let pool = Mempool::new(eal, name, MempoolConfig { size: 1023, ..MempoolConfig::default() }).unwrap();
         let builder = PortBuilder::new(eal, eal.port_by_name(name).unwrap()).pool(&pool).descriptors(256, 256);
         let (port, queues) = builder.start().unwrap();
-        Self { _port: port, queues, pool }
+        // The kernel reassembles what it hands to net_af_packet (PACKET_FANOUT_FLAG_DEFRAG).
+        let pieces = if name.starts_with("net_af_packet") { 1 } else { 2 };
+        Self { _port: port, queues, pool, pieces }
     }
 
     /// Sends a frame; not before the other end is there.
@@ -95,18 +101,31 @@ impl Hosts {
     fn hear(&mut self, count: usize, patience: Duration) -> Option<[Vec<Vec<u8>>; 2]> {
         let (begin, mut heard) = (Instant::now(), [Vec::new(), Vec::new()]);
         while heard.iter().map(Vec::len).sum::<usize>() < count {
-            for (side, end) in self.ends.iter_mut().enumerate() {
-                heard[side].extend(end.receive(Self::STATIONS[side]));
+            for (side, heard) in heard.iter_mut().enumerate() {
+                let frames = self.ends[side].receive(Self::STATIONS[side]);
+                let (questions, frames): (Vec<_>, Vec<_>) = frames.into_iter().partition(|frame| is_question(frame));
+                if !questions.is_empty() {
+                    self.answer(side);
+                }
+                heard.extend(frames);
             }
             if begin.elapsed() > patience {
                 return None;
             }
+            std::thread::yield_now();
         }
         Some(heard)
     }
 
-    /// Says hello until there is an answer, and returns who answered.
-    fn greet(&mut self, side: usize) -> [u8; 6] {
+    /// Tells the router, which asks after a time, that this host is still there.
+    fn answer(&mut self, side: usize) {
+        let (station, address) = [(HOST, HOST4), (PEER, PEER4)][side];
+        let answer = self.tagged(side, Frame::new().ethernet(station, ROUTER[side]));
+        self.ends[side].send(&answer.arp_reply(address, OWN4[side]).build());
+    }
+
+    /// Says hello until there is an answer.
+    fn greet(&mut self, side: usize) {
         let (station, address) = [(HOST, HOST4), (PEER, PEER4)][side];
         let hello = self.tagged(side, Frame::new().ethernet(station, [0xff; 6]));
         let hello = hello.arp_request(address, OWN4[side]).build();
@@ -116,22 +135,28 @@ impl Hosts {
             self.ends[side].send(&hello);
             let heard = self.hear(1, AGAIN).unwrap_or_default();
             if let Some(answer) = heard[side].first() {
-                return answer[6..12].try_into().unwrap();
+                return assert_eq!(answer[6..12], ROUTER[side]);
             }
         }
     }
 }
 
+/// Whether a frame is an ARP request.
+fn is_question(frame: &[u8]) -> bool {
+    const REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
+    frame.get(12..).is_some_and(|rest| rest.starts_with(&REQUEST) || rest[4..].starts_with(&REQUEST))
+}
+
 /// All that is said, and how many answers there are to each.
-fn talk(hosts: &Hosts, routers: [[u8; 6]; 2]) -> Vec<(usize, Vec<u8>, usize)> {
-    let from = |side: usize| hosts.tagged(side, Frame::new().ethernet(Hosts::STATIONS[side], routers[side]));
+fn talk(hosts: &Hosts) -> Vec<(usize, Vec<u8>, usize)> {
+    let from = |side: usize| hosts.tagged(side, Frame::new().ethernet(Hosts::STATIONS[side], ROUTER[side]));
     let there = || from(0).ipv4(HOST4, PEER4).identification(7).time_to_live(9);
     let header = if hosts.vlans[0].is_some() { 18 } else { 14 };
     let changed = |place: usize, mut frame: Vec<u8>| {
         frame[header + place] ^= 1;
         frame
     };
-    let wrong = |vlan: u16| Frame::new().ethernet(HOST, routers[0]).vlan(vlan).ipv4(HOST4, PEER4).udp(1, 2).build();
+    let wrong = |vlan: u16| Frame::new().ethernet(HOST, ROUTER[0]).vlan(vlan).ipv4(HOST4, PEER4).udp(1, 2).build();
     vec![
         (0, there().udp(1, 2).build(), 1),
         (0, there().tcp(1, 2).payload(&[7; 1200]).build(), 1),
@@ -140,7 +165,7 @@ fn talk(hosts: &Hosts, routers: [[u8; 6]; 2]) -> Vec<(usize, Vec<u8>, usize)> {
         (0, changed(11, there().ipv4_options(&[1; 4]).udp(1, 2).build()), 0),
         (0, wrong(30), 0),
         (0, wrong(0), 0),
-        (0, there().udp(1, 2).payload(&[7; 1450]).build(), 2),
+        (0, there().udp(1, 2).payload(&[7; 1450]).build(), hosts.ends[1].pieces),
         (0, there().dont_fragment().udp(1, 2).payload(&[7; 1450]).build(), 1),
         (0, there().time_to_live(1).udp(1, 2).build(), 1),
         (0, from(0).ipv4(HOST4, OWN4[0]).icmp_echo_request(1, 2).payload(b"hello").build(), 1),
@@ -178,14 +203,17 @@ fn run(
     assert_eq!(seen.contains(&left), offloads, "{left}{seen}");
 
     let mut hosts = Hosts { ends, vlans };
-    let routers = [hosts.greet(0), hosts.greet(1)];
+    hosts.greet(0);
+    hosts.greet(1);
     // What was said twice has been answered twice.
-    let last = hosts.tagged(0, Frame::new().ethernet(HOST, routers[0]));
-    let last = last.ipv4(HOST4, OWN4[0]).icmp_echo_request(9, 9).payload(b"the last before").build();
-    hosts.ends[0].send(&last);
-    while !hosts.hear(1, PATIENCE).unwrap()[0].iter().any(|frame| frame.ends_with(b"the last before")) {}
+    for (side, (address, own)) in [HOST4, PEER4].into_iter().zip(OWN4).enumerate() {
+        let last = hosts.tagged(side, Frame::new().ethernet(Hosts::STATIONS[side], ROUTER[side]));
+        let last = last.ipv4(address, own).icmp_echo_request(9, 9).payload(b"the last before").build();
+        hosts.ends[side].send(&last);
+        while !hosts.hear(1, PATIENCE).unwrap()[side].iter().any(|frame| frame.ends_with(b"the last before")) {}
+    }
     let mut heard = Vec::new();
-    for (side, frame, answers) in talk(&hosts, routers) {
+    for (side, frame, answers) in talk(&hosts) {
         hosts.ends[side].send(&frame);
         let answers = hosts.hear(answers, PATIENCE).unwrap_or_else(|| panic!("no answer to {frame:02x?}"));
         heard.extend(answers);
