@@ -91,7 +91,7 @@ impl Pipeline {
     #[inline]
     pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
         if let (Some(forwarding), Some(inbound)) = (&mut self.chain.forwarding, &mut self.inbound) {
-            forwarding.separate(batch, inbound);
+            forwarding.separate(batch, direction, inbound);
         }
         self.process(batch, direction, now, out);
         if let Some(mut inbound) = self.inbound.take_if(|inbound| !inbound.is_empty()) {

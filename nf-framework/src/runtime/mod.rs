@@ -139,7 +139,7 @@ impl<'eal> Runtime<'eal> {
         let lcores = eal.lcores();
         let workers = workers_of(eal);
         let affinity = loaded::affinity(&functions)?;
-        let plan = PortPlan::new(eal, &config.ports, config.router.as_ref(), workers, affinity)?;
+        let plan = PortPlan::new(eal, &config.ports, config.routed(), workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {

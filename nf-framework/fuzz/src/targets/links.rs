@@ -3,7 +3,7 @@
 //! network from a list.
 
 use super::repair;
-use nf_framework::testing::{Frame, Lab, Outcome, Trial};
+use nf_framework::testing::{Frame, Lab, Outcome, Trial, honest_checksum};
 use nf_framework::{Affinity, Chain, Direction, FragmentsConfig, WorkerSetup};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +15,8 @@ pub(super) struct Setup {
     pub(super) workers: u16,
     pub(super) one_armed: bool,
     pub(super) functions: bool,
+    /// Whether devices do what they can.
+    pub(super) offloads: bool,
 }
 
 /// An interface: its side, its VLAN, its addresses with their prefixes, its MTU.
@@ -120,6 +122,7 @@ impl Links {
             workers => lab.trial_at_wrong_workers(workers, Affinity::Flow, make),
         };
         let trial = if setup.functions { trial.with_fragments(FRAGMENTS) } else { trial };
+        let trial = if setup.offloads { trial.with_offloads(honest_checksum) } else { trial };
         let interfaces = if setup.one_armed { ONE_PORT } else { TWO_PORTS };
         let text = text(interfaces, ROUTES[0]);
         let trial = match setup.one_armed {
