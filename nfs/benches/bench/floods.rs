@@ -346,7 +346,7 @@ struct Source {
 }
 
 impl Forwarding for Source {
-    fn separate(&mut self, batch: &mut Batch, inbound: &mut Batch) {
+    fn separate(&mut self, batch: &mut Batch, direction: Direction, inbound: &mut Batch) {
         let slice = self.progress.slice.load(Ordering::Relaxed);
         if self.first && slice != self.slice {
             self.slice = slice;
@@ -381,7 +381,7 @@ impl Forwarding for Source {
         if offered > 0 {
             self.progress.offered.fetch_add(offered, Ordering::Relaxed);
         }
-        self.inner.separate(batch, inbound);
+        self.inner.separate(batch, direction, inbound);
     }
 
     fn ingress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
