@@ -103,8 +103,8 @@ impl Generator {
         }
         while frames.len() < length {
             let more = match side {
-                Side::Inside => self.from_inside(world),
-                Side::Outside => self.from_outside(world),
+                Side::Inside => self.hosts_send(world),
+                Side::Outside => self.remotes_send(world),
             };
             if frames.len() + more.len() > 64 {
                 break;
@@ -135,7 +135,7 @@ impl Generator {
         frames
     }
 
-    fn from_inside(&mut self, world: &World) -> Vec<Vec<u8>> {
+    fn hosts_send(&mut self, world: &World) -> Vec<Vec<u8>> {
         let setting = &world.nat.setting;
         let draft = match self.random.below(100) {
             0..45 => self.on_some_session(world),
@@ -198,7 +198,7 @@ impl Generator {
         self.finish(Side::Inside, draft)
     }
 
-    fn from_outside(&mut self, world: &World) -> Vec<Vec<u8>> {
+    fn remotes_send(&mut self, world: &World) -> Vec<Vec<u8>> {
         let setting = &world.nat.setting;
         let draft = match self.random.below(100) {
             0..50 => match self.answer() {
@@ -647,8 +647,8 @@ impl Generator {
             _ if side == Side::Inside => self.host(),
             _ => self.remote(),
         };
-        let (kind, code) = [(3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (11, 0), (11, 1), (12, 0), (5, 1)]
-            [self.random.index(10)];
+        let (kind, code) =
+            [(3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (11, 0), (11, 1), (12, 0), (5, 1)][self.random.index(10)];
         let [a, b, c] = seen::octets(self.next_serial());
         let mut message = vec![kind, code, 0, 0, a, length, b, c];
         message.extend(about);

@@ -197,9 +197,11 @@ impl Model {
         sessions.chain(self.held.iter().map(|syn| syn.due))
     }
 
-    /// External ports in use: protocol, external and inside.
+    /// External ports in use: protocol, external and inside; in an order that does not hang on what the
+    /// NAT has chosen.
     pub(crate) fn externals(&self) -> Vec<(u8, Endpoint, Endpoint)> {
-        self.by_external.iter().map(|((protocol, external), mapping)| (*protocol, *external, mapping.1)).collect()
+        let known = self.mappings.iter().filter_map(|(key, mapping)| Some((key.0, mapping.external?, key.1)));
+        known.collect()
     }
 
     pub(crate) fn external_of(&self, key: &SessionKey) -> Option<Endpoint> {
@@ -247,7 +249,9 @@ impl Model {
 
     fn remove_mapping(&mut self, key: MappingKey, not_before: Nanoseconds) {
         let sessions: Vec<SessionKey> = self.sessions_of(key).map(|(session, _)| *session).collect();
-        sessions.iter().for_each(|session| drop(self.sessions.remove(session)));
+        for session in sessions {
+            self.sessions.remove(&session);
+        }
         if let Some(Mapping { external: Some(external) }) = self.mappings.remove(&key) {
             self.by_external.remove(&(key.0, external));
             self.quiet.insert((key.0, external), (not_before, self.now));
@@ -313,7 +317,9 @@ impl Model {
             return self.leave_translated(packet, change, true, seen);
         }
         match (tuple, ip.protocol) {
-            (Some((inside, remote)), TCP | UDP | ICMP) => self.begin((ip.protocol, inside, remote), packet, &part, seen),
+            (Some((inside, remote)), TCP | UDP | ICMP) => {
+                self.begin((ip.protocol, inside, remote), packet, &part, seen)
+            }
             _ => dropped("nat-protocol"),
         }
     }
@@ -511,7 +517,8 @@ impl Model {
         let rests = self.quiet.get(&wanted).is_some_and(|(_, latest)| self.now < latest + quiet + 2 * SECOND);
         let free = (first..=last).contains(&inside.1) && !rests && !self.by_external.contains_key(&wanted);
         // One that nobody has seen yet may have it.
-        let others = self.mappings.iter().filter(|(of, other)| of.0 == protocol && **of != mapping && other.external.is_none());
+        let others =
+            self.mappings.iter().filter(|(of, other)| of.0 == protocol && **of != mapping && other.external.is_none());
         let unknown = others.count() > 0;
         let free = free && !unknown && self.setting.servers(protocol, wanted.1).is_none();
         if self.setting.preserve && self.workers == 1 && free && port != inside.1 {
@@ -529,9 +536,10 @@ impl Model {
     /// Learns the external port of a mapping that no packet was seen to leave by, from one that came in.
     fn learn_unseen(&mut self, protocol: u8, inside: Endpoint, external: Endpoint) {
         let known = self.by_external.contains_key(&(protocol, external));
-        let unseen = self.mappings.iter().find(|(key, mapping)| {
-            (key.0, key.1) == (protocol, inside) && mapping.external.is_none() && !known
-        });
+        let unseen = self
+            .mappings
+            .iter()
+            .find(|(key, mapping)| (key.0, key.1) == (protocol, inside) && mapping.external.is_none() && !known);
         if let Some(mapping) = unseen.map(|(key, _)| *key) {
             self.learn(mapping, external);
         }
@@ -593,7 +601,9 @@ impl Model {
             && let Some(of_first) = self.identifications.get(&key).copied()
             && of_first != new
         {
-            self.fault(format!("{key:?}: the identification {of_first:#x} of the first fragment is {new:#x} in another"));
+            self.fault(format!(
+                "{key:?}: the identification {of_first:#x} of the first fragment is {new:#x} in another"
+            ));
         }
         if ip.is_fragment() && ip.offset == 0 {
             self.identifications.insert(key, new);
@@ -649,7 +659,7 @@ impl Model {
             return dropped("nat-no-mapping");
         }
         let remote = (ip.source, if ip.protocol == ICMP { 0 } else { remote });
-        self.to_mapping(packet, &ip, &part, (ip.destination, port), remote, seen)
+        self.reach_mapping(packet, &ip, &part, (ip.destination, port), remote, seen)
     }
 
     /// The server that a client is led to.
@@ -675,7 +685,7 @@ impl Model {
     }
 
     /// A packet for an external port of a pool.
-    fn to_mapping(
+    fn reach_mapping(
         &mut self,
         packet: &[u8],
         ip: &Ip,
@@ -703,7 +713,8 @@ impl Model {
             .map(|(key, session)| (*key, session.doubtful))
             .collect();
         if matching.is_empty() {
-            let reasons = if self.may_be_gone(mapping) { vec!["nat-filtered", "nat-no-mapping"] } else { vec!["nat-filtered"] };
+            let reasons =
+                if self.may_be_gone(mapping) { vec!["nat-filtered", "nat-no-mapping"] } else { vec!["nat-filtered"] };
             return self.unsolicited(packet, part, external, remote, reasons);
         }
         if matching.iter().all(|(_, doubtful)| *doubtful) && !seen.went_on(serial) {
@@ -739,12 +750,8 @@ impl Model {
     /// A packet goes on to an inside host.
     fn arrive(&mut self, packet: &[u8], (address, port): (Ipv4Addr, Option<u16>)) -> Verdict {
         let mut packet = packet.to_vec();
-        let change = Change {
-            destination: Some(address),
-            destination_port: port,
-            mss: self.setting.mss,
-            ..Change::default()
-        };
+        let change =
+            Change { destination: Some(address), destination_port: port, mss: self.setting.mss, ..Change::default() };
         rewrite(&mut packet, change);
         Verdict::Pass(packet)
     }
@@ -780,7 +787,8 @@ impl Model {
             self.learn_unseen(about.ip.protocol, inside, external);
         }
         let external = self.external_of_error(&about, inside, remote);
-        let external = external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
+        let external =
+            external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
         let Some((address, port)) = external else { return dropped("nat-no-mapping") };
         self.count("errors, outbound");
         let mut packet = packet.to_vec();
@@ -1339,10 +1347,9 @@ mod tests {
         let outbound = error(gateway, R.0, &packet(UDP, R, A, 0));
         let expected = error(POOL, R.0, &packet(UDP, R, X, 0));
         assert_eq!(bench.0.outbound(&outbound, None, &nobody), Verdict::Pass(expected));
-        for (what, at, reason) in [
-            ("the message", 23, "nat-icmp-checksum"),
-            ("the quoted header", 28 + 9, "nat-icmp-checksum"),
-        ] {
+        for (what, at, reason) in
+            [("the message", 23, "nat-icmp-checksum"), ("the quoted header", 28 + 9, "nat-icmp-checksum")]
+        {
             let mut broken = inbound.clone();
             broken[at] ^= 1;
             assert_eq!(bench.0.inbound(&broken, None, false, &nobody), dropped(reason), "{what}");

@@ -1,7 +1,7 @@
 //! What stands around the NAT: links, the router's two halves, virtual reassembly; and a burst's way
 //! through all of it.
 
-use crate::nat_model::bytes::{ETHERNET, ICMP, Ip, be16, checksum, fill_checksums, fill_header_checksum};
+use crate::nat_model::bytes::{ETHERNET, ICMP, Ip, checksum, fill_checksums, fill_header_checksum};
 use crate::nat_model::fragments::{Fragments, Ports};
 use crate::nat_model::model::{Model, Verdict};
 use crate::nat_model::seen::{Seen, is_error, number};
@@ -357,9 +357,4 @@ pub(crate) fn tally<T: Ord + Clone>(of: &[T]) -> BTreeMap<T, usize> {
         *tally.entry(each.clone()).or_default() += 1;
     }
     tally
-}
-
-/// The IPv4 packet of a frame, if it is one.
-pub(crate) fn packet_of(frame: &[u8]) -> Option<&[u8]> {
-    frame.get(ETHERNET..).filter(|_| be16(frame, 12) == 0x0800)
 }
