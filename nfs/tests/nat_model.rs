@@ -571,7 +571,7 @@ fn given<T: FromStr>(variable: &str) -> Option<T> {
 
 #[test]
 fn the_nat_and_a_plain_model_of_it_agree_on_every_frame() {
-    let packets: u64 = given("NF_MODEL_PACKETS").unwrap_or(30_000);
+    let packets: u64 = given("NF_MODEL_PACKETS").unwrap_or(18_000);
     // Another one on every run: what is found is replayed by its seed.
     let of_the_day = || SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).subsec_nanos().into();
     let seed: u64 = given("NF_MODEL_SEED").unwrap_or_else(of_the_day);

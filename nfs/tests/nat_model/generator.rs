@@ -139,6 +139,11 @@ impl Generator {
         let setting = &world.nat.setting;
         let draft = match self.random.below(100) {
             0..45 => self.on_some_session(world),
+            45..47 if !world.nat.awaited().is_empty() => {
+                let awaited = world.nat.awaited();
+                let (inside, remote) = awaited[self.random.index(awaited.len())];
+                self.tcp(inside, remote, SYN)
+            }
             45..58 => {
                 let (inside, remote) = ((self.host(), self.host_port()), (self.remote(), self.remote_port()));
                 self.udp(inside, remote)

@@ -208,6 +208,12 @@ impl Model {
         self.mappings.get(&(key.0, key.1, self.sessions.get(key)?.pool))?.external
     }
 
+    /// Connections that wait for an inside host to begin them too: from inside, and to where.
+    pub(crate) fn awaited(&self) -> Vec<(Endpoint, Endpoint)> {
+        let inside = |syn: &HeldSyn| self.by_external.get(&(TCP, syn.external)).map(|mapping| mapping.1);
+        self.held.iter().filter_map(|syn| Some((inside(syn)?, syn.remote))).collect()
+    }
+
     /// Whether the external port is known by which an inside one sends to this destination.
     pub(crate) fn is_mapped(&self, protocol: u8, inside: Endpoint, destination: Ipv4Addr) -> bool {
         let mapping = self.setting.pool_for(inside.0, destination).map(|pool| (protocol, inside, pool));
@@ -848,6 +854,9 @@ impl Model {
             Some((address, Some(port)))
         } else {
             let serial = number(packet).map_or(0, |(serial, _)| serial);
+            if let Some(inside) = quoted_as_seen(seen, serial, false) {
+                self.learn_unseen(protocol, inside, external);
+            }
             let inside = self.inside_of_error(protocol, external, remote);
             let is_doubtful = |(address, port): &(Ipv4Addr, Option<u16>)| {
                 self.is_doubtful(protocol, (*address, port.unwrap_or(0)), remote)
