@@ -130,7 +130,7 @@ fn settings() -> Vec<(Setting, u8)> {
                 timeouts: alike,
                 ..usual.clone()
             },
-            160,
+            250,
         ),
         (
             Setting {

@@ -211,7 +211,9 @@ impl Model {
     /// Connections that wait for an inside host to begin them too: from inside, and to where.
     pub(crate) fn awaited(&self) -> Vec<(Endpoint, Endpoint)> {
         let inside = |syn: &HeldSyn| self.by_external.get(&(TCP, syn.external)).map(|mapping| mapping.1);
-        self.held.iter().filter_map(|syn| Some((inside(syn)?, syn.remote))).collect()
+        // Of one that turned the port may be unknown.
+        let foreign = self.held.iter().filter(|syn| !self.setting.is_external(syn.remote.0));
+        foreign.filter_map(|syn| Some((inside(syn)?, syn.remote))).collect()
     }
 
     /// Whether the external port is known by which an inside one sends to this destination.
