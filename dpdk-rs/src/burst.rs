@@ -3,6 +3,7 @@
 use crate::mbuf::Mbuf;
 use dpdk_sys as sys;
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
 /// A row of slots for packets, held in place: it never allocates. Packets are pushed to the
@@ -107,6 +108,16 @@ impl Burst {
     #[inline]
     pub fn packet_mut(&mut self, index: usize) -> Option<&mut Mbuf> {
         self.used_mut().get_mut(index)?.as_mut()
+    }
+
+    /// The packets in these slots, each with its slot, to be changed: bit `i` of `slots` stands for
+    /// slot `i`. Slots that are empty or not in use are passed over.
+    ///
+    /// It costs half of what [`packet_mut`](Self::packet_mut) does for each.
+    #[inline]
+    pub fn packets_mut(&mut self, slots: u64) -> impl Iterator<Item = (usize, &mut Mbuf)> {
+        let in_use = if self.len >= Self::CAPACITY { u64::MAX } else { (1 << self.len) - 1 };
+        PacketsMut { slots: self.slots.as_mut_ptr(), left: slots & in_use, burst: PhantomData::<&mut Self> }
     }
 
     /// Takes the packet out of slot `index` and leaves the slot empty.
@@ -245,6 +256,35 @@ impl Burst {
             self.used_mut().rotate_left(count);
         }
         self.len -= count;
+    }
+}
+
+/// See [`Burst::packets_mut`].
+struct PacketsMut<'a> {
+    slots: *mut Slot,
+    /// A bit for each slot that is still to come, all of them in use.
+    left: u64,
+    burst: PhantomData<&'a mut Burst>,
+}
+
+impl<'a> Iterator for PacketsMut<'a> {
+    type Item = (usize, &'a mut Mbuf);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.left != 0 {
+            let index = self.left.trailing_zeros() as usize;
+            self.left &= self.left - 1;
+            // SAFETY: a word has 64 bits, a burst 64 slots.
+            let slot = unsafe { self.slots.add(index) };
+            // SAFETY: the burst is borrowed mutably for 'a, and each bit is there once, so nobody else has
+            // this slot, now or later.
+            let slot = unsafe { &mut *slot };
+            if let Some(packet) = slot.as_mut() {
+                return Some((index, packet));
+            }
+        }
+        None
     }
 }
 

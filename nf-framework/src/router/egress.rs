@@ -76,14 +76,14 @@ impl Router {
         let (ethernet, ip) = EthernetHeader::ref_from_prefix(head).ok()?;
         match ethernet.ether_type {
             EtherType::IPV4 => {
-                let found = &self.found.v4[slot % Burst::CAPACITY];
+                let found = &self.found.v4;
                 let destination = u32::from_be_bytes(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination);
-                (destination == found.destination).then_some(found.target)
+                (destination == found.destinations[slot % Burst::CAPACITY]).then(|| found.target(slot))
             }
             EtherType::IPV6 => {
-                let found = &self.found.v6[slot % Burst::CAPACITY];
+                let found = &self.found.v6;
                 let destination = Ipv6Header::ref_from_prefix(frame.get(ETHERNET..)?).ok()?.0.destination;
-                (destination == found.destination).then_some(found.target)
+                (destination == found.destinations[slot % Burst::CAPACITY]).then(|| found.target(slot))
             }
             _ => None,
         }

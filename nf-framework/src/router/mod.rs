@@ -61,25 +61,36 @@ pub(crate) struct Router {
     errors: TokenBucket,
 }
 
-/// Where packets to a destination go.
-#[derive(Clone, Copy)]
+/// By slot: where packets to a destination go.
 struct Found<A> {
-    destination: A,
-    target: Target,
+    destinations: [A; Burst::CAPACITY],
+    /// Each a [`Target`].
+    targets: [u32; Burst::CAPACITY],
+}
+
+impl<A: Copy> Found<A> {
+    fn new(destination: A, target: Target) -> Self {
+        Self { destinations: [destination; Burst::CAPACITY], targets: [target.into(); Burst::CAPACITY] }
+    }
+
+    #[inline]
+    fn target(&self, slot: usize) -> Target {
+        self.targets[slot % Burst::CAPACITY].into()
+    }
 }
 
 /// Of both families.
 struct FoundAll {
-    v4: [Found<u32>; Burst::CAPACITY],
-    v6: [Found<[u8; 16]>; Burst::CAPACITY],
+    v4: Found<u32>,
+    v6: Found<[u8; 16]>,
 }
 
 impl FoundAll {
     fn new(tables: &Tables) -> Self {
         let of = |address: IpAddr| tables.find(address);
         Self {
-            v4: [Found { destination: 0, target: of(Ipv4Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
-            v6: [Found { destination: [0; 16], target: of(Ipv6Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
+            v4: Found::new(0, of(Ipv4Addr::UNSPECIFIED.into())),
+            v6: Found::new([0; 16], of(Ipv6Addr::UNSPECIFIED.into())),
         }
     }
 }

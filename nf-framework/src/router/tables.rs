@@ -1,8 +1,10 @@
 //! What a router works by: its interfaces, and where packets go. Built whole off the data path,
 //! then only read.
 
+use super::Found;
 use super::config::{InterfaceAddress, Refuse, RouteConfig, RouterConfig, Side, is_host};
 use super::trie::Trie;
+use crate::batch::Slots;
 use crate::classifier::Prefix;
 use crate::context::Direction;
 use crate::function::Invalid;
@@ -282,6 +284,13 @@ impl Tables {
         }
     }
 
+    /// The station that a whole batch is for, as without VLANs all of it has come in by one interface.
+    #[inline]
+    pub(crate) fn station(&self, direction: Direction) -> Option<MacAddress> {
+        let untagged = if self.tagged { None } else { self.entrance(direction, None) };
+        Some(self.interface(untagged?)?.mac)
+    }
+
     /// The interface of this VLAN on the only port.
     #[inline]
     pub(crate) fn side(&self, vlan: Option<u16>) -> Option<Direction> {
@@ -306,16 +315,16 @@ impl Tables {
         self.interfaces.get(usize::from(index))
     }
 
-    /// Writes beside each address where packets to it go.
+    /// Writes beside each destination in these slots where packets to it go.
     #[inline]
-    pub(crate) fn look_up_v4(&self, addresses: &[u32], targets: &mut [u32]) {
-        self.v4.look_up(addresses, targets);
+    pub(super) fn look_up_v4(&self, slots: Slots, found: &mut Found<u32>) {
+        self.v4.look_up(slots, &found.destinations, &mut found.targets);
     }
 
-    /// Writes beside each address where packets to it go.
+    /// Writes beside each destination in these slots where packets to it go.
     #[inline]
-    pub(crate) fn look_up_v6(&self, addresses: &[[u8; 16]], targets: &mut [u32]) {
-        self.v6.look_up(addresses, targets);
+    pub(super) fn look_up_v6(&self, slots: Slots, found: &mut Found<[u8; 16]>) {
+        self.v6.look_up(slots, &found.destinations, &mut found.targets);
     }
 
     /// Where packets to this address go.
@@ -347,6 +356,12 @@ impl From<u32> for Target {
     #[inline]
     fn from(number: u32) -> Self {
         Self(number)
+    }
+}
+
+impl From<Target> for u32 {
+    fn from(target: Target) -> Self {
+        target.0
     }
 }
 

@@ -5,8 +5,9 @@
 //! first entry that is no branch: at most 3 steps for IPv4, mostly 2, and 15 for IPv6, mostly 5.
 //! It is built whole and never changed, so whoever reads it never sees half of a change.
 
+use crate::batch::Slots;
 use crate::classifier::Prefix;
-use dpdk_rs::{HugeSlice, Memory, OutOfMemory};
+use dpdk_rs::{Burst, HugeSlice, Memory, OutOfMemory};
 use std::net::IpAddr;
 
 const ROOT_BITS: u32 = 16;
@@ -76,23 +77,30 @@ impl Trie {
         size_of_val(&*self.root) + size_of_val(&*self.nodes)
     }
 
-    /// Writes the value of each address beside it.
+    /// Writes the value of each address in these slots beside it.
     #[inline]
-    pub(super) fn look_up<A: Address>(&self, addresses: &[A], values: &mut [u32]) {
+    pub(super) fn look_up<A: Address>(
+        &self,
+        slots: Slots,
+        addresses: &[A; Burst::CAPACITY],
+        values: &mut [u32; Burst::CAPACITY],
+    ) {
         // Level after level for all of them, so that the processor waits for their lines at once.
-        let mut branches = 0;
-        for (address, value) in addresses.iter().zip(values.iter_mut()) {
-            *value = self.root.get(address.bits(0, ROOT_BITS)).copied().unwrap_or(0);
-            branches |= *value;
+        let mut open = Slots::default();
+        for slot in slots {
+            let value = self.first(addresses[slot]);
+            values[slot] = value;
+            if value & BRANCH != 0 {
+                open.insert(slot);
+            }
         }
         let mut at = ROOT_BITS;
-        while branches & BRANCH != 0 && at < A::BITS {
-            branches = 0;
-            for (address, value) in addresses.iter().zip(values.iter_mut()) {
-                if *value & BRANCH != 0 {
-                    let place = (*value & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
-                    *value = self.nodes.get(place).copied().unwrap_or(0);
-                    branches |= *value;
+        while !open.is_empty() && at < A::BITS {
+            for slot in open {
+                let value = self.next(values[slot], addresses[slot], at);
+                values[slot] = value;
+                if value & BRANCH == 0 {
+                    open.remove(slot);
                 }
             }
             at += NODE_BITS;
@@ -101,9 +109,24 @@ impl Trie {
 
     /// The value of one address.
     pub(super) fn find<A: Address>(&self, address: A) -> u32 {
-        let mut value = [0];
-        self.look_up(&[address], &mut value);
-        value[0]
+        let (mut value, mut at) = (self.first(address), ROOT_BITS);
+        while value & BRANCH != 0 && at < A::BITS {
+            value = self.next(value, address, at);
+            at += NODE_BITS;
+        }
+        value
+    }
+
+    #[inline]
+    fn first<A: Address>(&self, address: A) -> u32 {
+        self.root.get(address.bits(0, ROOT_BITS)).copied().unwrap_or(0)
+    }
+
+    /// Where an entry that leads on leads an address to, by its bits from here on.
+    #[inline]
+    fn next<A: Address>(&self, branch: u32, address: A, at: u32) -> u32 {
+        let place = (branch & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
+        self.nodes.get(place).copied().unwrap_or(0)
     }
 }
 
@@ -152,6 +175,27 @@ mod tests {
     use crate::testing::lab;
     use proptest::prelude::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// Of every other slot, so that a burst has some that nobody asks for.
+    fn look_up<A: Address + Default>(trie: &Trie, addresses: &[A]) -> Vec<u32> {
+        let mut found = Vec::new();
+        for some in addresses.chunks(Burst::CAPACITY / 2) {
+            let (mut slots, mut wanted) = (Slots::default(), [A::default(); Burst::CAPACITY]);
+            let mut values = [NOT_ASKED; Burst::CAPACITY];
+            for (index, address) in some.iter().enumerate() {
+                slots.insert(2 * index);
+                wanted[2 * index] = *address;
+            }
+            trie.look_up(slots, &wanted, &mut values);
+            let (asked, others): (Vec<_>, Vec<_>) = values.as_chunks::<2>().0.iter().map(|[a, b]| (*a, *b)).unzip();
+            assert!(others.iter().chain(&asked[some.len()..]).all(|value| *value == NOT_ASKED));
+            assert!(some.iter().zip(&asked).all(|(address, value)| trie.find(*address) == *value));
+            found.extend(&asked[..some.len()]);
+        }
+        found
+    }
+
+    const NOT_ASKED: u32 = u32::MAX;
 
     fn found(prefixes: &[(&str, u32)], addresses: &[&str]) -> Vec<u32> {
         let prefixes: Vec<_> = prefixes.iter().map(|(prefix, value)| (prefix.parse().unwrap(), *value)).collect();
@@ -243,10 +287,8 @@ mod tests {
             let asked6: Vec<[u8; 16]> = asked6.iter().map(|bits| bits.to_be_bytes()).collect();
             let (found4, found6) = lab(move |lab| {
                 let memory = lab.pool.memory();
-                let (mut found4, mut found6) = (vec![0; asked4.len()], vec![0; asked6.len()]);
-                Trie::new(&memory, 0, &v4).unwrap().look_up(&asked4, &mut found4);
-                Trie::new(&memory, 0, &v6).unwrap().look_up(&asked6, &mut found6);
-                (found4, found6)
+                let (v4, v6) = (Trie::new(&memory, 0, &v4).unwrap(), Trie::new(&memory, 0, &v6).unwrap());
+                (look_up(&v4, &asked4), look_up(&v6, &asked6))
             });
             prop_assert_eq!(found4, expected4);
             prop_assert_eq!(found6, expected6);
