@@ -218,9 +218,10 @@ impl Slots {
         self.0 |= 1 << (slot % Burst::CAPACITY);
     }
 
+    /// The same if that is so, without a branch.
     #[inline]
-    pub(crate) fn remove(&mut self, slot: usize) {
-        self.0 &= !(1 << (slot % Burst::CAPACITY));
+    pub(crate) fn insert_if(&mut self, so: bool, slot: usize) {
+        self.0 |= u64::from(so) << (slot % Burst::CAPACITY);
     }
 }
 

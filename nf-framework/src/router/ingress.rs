@@ -2,7 +2,7 @@
 
 use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
-use super::{ETHERNET, Out, Router, complain, tag, vlan};
+use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
 use crate::batch::{Batch, Slots};
 use crate::context::{Context, Direction, Position};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, MacAddress, checksum};
@@ -12,13 +12,14 @@ use dpdk_rs::Mbuf;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
+use zerocopy::network_endian::U16;
 
 /// What a look at a frame says.
 enum Arrival {
     /// An IP packet, of IPv4 with its destination.
-    V4(u32),
+    V4([u8; 4]),
     /// The same, but to a group of stations on the link.
-    ToStations(u32),
+    ToStations([u8; 4]),
     V6([u8; 16]),
     /// ARP, or a message of Neighbor Discovery to a group, which came in by this interface.
     Neighbours(u16),
@@ -32,34 +33,10 @@ impl Router {
         batch.prefetch();
         let direction = cx.direction();
         let station = self.tables.station(direction).map_or(Station::NONE, Station::new);
-        let (mut v4, mut v6, mut others) = (Slots::default(), Slots::default(), Slots::default());
-        for (slot, packet) in batch.undecided_packets() {
-            if let Some(destination) = usual_v4(packet.data(), station) {
-                self.found.v4.destinations[slot] = destination;
-                v4.insert(slot);
-            } else if let Some(destination) = usual_v6(packet.data(), station) {
-                self.found.v6.destinations[slot] = destination;
-                v6.insert(slot);
-            } else {
-                others.insert(slot);
-            }
-        }
-        for slot in others {
-            match batch.packet(slot).map(|packet| self.look(packet, direction)) {
-                Some(Arrival::V4(destination)) => {
-                    self.found.v4.destinations[slot] = destination;
-                    v4.insert(slot);
-                }
-                Some(Arrival::V6(destination)) => {
-                    self.found.v6.destinations[slot] = destination;
-                    v6.insert(slot);
-                }
-                Some(Arrival::ToStations(destination)) => self.judge_group(slot, destination, batch, cx),
-                Some(Arrival::Refused(reason)) => batch.decide(slot, Verdict::Drop(reason)),
-                Some(Arrival::Group(reason)) => self.give_to_host(slot, reason, batch, cx),
-                Some(Arrival::Neighbours(interface)) => self.give_to_neighbours(slot, interface, batch, cx),
-                None => {}
-            }
+        let (mut v4, others) = take_usual_v4(batch, station, &mut self.found.v4);
+        let mut v6 = Slots::default();
+        if !others.is_empty() {
+            self.look_at(others, station, (&mut v4, &mut v6), batch, cx);
         }
         self.tables.look_up_v4(v4, &mut self.found.v4);
         let mut others = Slots::default();
@@ -76,7 +53,45 @@ impl Router {
         }
     }
 
-    /// The same for packets of IPv6, in these slots, that were looked at.
+    /// Looks at what is not usual for IPv4, in these slots.
+    #[inline(never)]
+    fn look_at(
+        &mut self,
+        slots: Slots,
+        station: Station,
+        (v4, v6): (&mut Slots, &mut Slots),
+        batch: &mut Batch,
+        cx: &mut Context<'_>,
+    ) {
+        let mut others = Slots::default();
+        for (slot, packet) in batch.packets_in(slots) {
+            if let Some(destination) = usual_v6(packet.data(), station) {
+                self.found.v6.destinations[slot] = destination;
+                v6.insert(slot);
+            } else {
+                others.insert(slot);
+            }
+        }
+        for slot in others {
+            match batch.packet(slot).map(|packet| self.look(packet, cx.direction())) {
+                Some(Arrival::V4(destination)) => {
+                    self.found.v4.destinations[slot] = destination;
+                    v4.insert(slot);
+                }
+                Some(Arrival::V6(destination)) => {
+                    self.found.v6.destinations[slot] = destination;
+                    v6.insert(slot);
+                }
+                Some(Arrival::ToStations(destination)) => self.judge_group(slot, destination, batch, cx),
+                Some(Arrival::Refused(reason)) => batch.decide(slot, Verdict::Drop(reason)),
+                Some(Arrival::Group(reason)) => self.give_to_host(slot, reason, batch, cx),
+                Some(Arrival::Neighbours(interface)) => self.give_to_neighbours(slot, interface, batch, cx),
+                None => {}
+            }
+        }
+    }
+
+    /// What follows for packets of IPv6, in these slots, that were looked at.
     #[inline(never)]
     fn arrive_v6(&mut self, slots: Slots, batch: &mut Batch, cx: &mut Context<'_>) {
         let direction = cx.direction();
@@ -246,7 +261,7 @@ impl Router {
     /// What was sent to a group of stations is for a group of hosts, or not for us: RFC 1812 section
     /// 5.3.4.
     #[cold]
-    fn judge_group(&mut self, slot: usize, destination: u32, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn judge_group(&mut self, slot: usize, destination: [u8; 4], batch: &mut Batch, cx: &mut Context<'_>) {
         match self.tables.find(IpAddr::V4(destination.into())).way() {
             Way::Broadcast => self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
             Way::Multicast => self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
@@ -321,8 +336,7 @@ fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
     if !options.is_empty() && is_source_routed(options) {
         return Arrival::Refused(DropReason::SOURCE_ROUTED);
     }
-    let destination = u32::from_be_bytes(header.destination);
-    if to_us { Arrival::V4(destination) } else { Arrival::ToStations(destination) }
+    if to_us { Arrival::V4(header.destination) } else { Arrival::ToStations(header.destination) }
 }
 
 #[inline]
@@ -391,34 +405,56 @@ impl Station {
     }
 }
 
+/// Writes the destinations of those undecided packets that are usual; these are the first slots returned, the
+/// second are the others.
+// Never: in a function of its own, the loop has all registers.
+#[inline(never)]
+fn take_usual_v4(batch: &mut Batch, station: Station, found: &mut Found<4>) -> (Slots, Slots) {
+    let (mut usual, mut others) = (Slots::default(), Slots::default());
+    for (slot, packet) in batch.undecided_packets() {
+        if let Some(destination) = usual_v4(packet.data(), station) {
+            found.destinations[slot] = destination;
+            usual.insert(slot);
+        } else {
+            others.insert(slot);
+        }
+    }
+    (usual, others)
+}
+
 /// The destination of what nearly every packet is: for this station, of IPv4 and sound, without
 /// options, from a host. [`look_v4`] knows what else there is.
 #[inline]
-fn usual_v4(frame: &[u8], station: Station) -> Option<u32> {
+fn usual_v4(frame: &[u8], station: Station) -> Option<[u8; 4]> {
     const END: usize = ETHERNET + Ipv4Header::LENGTH;
+    // The EtherType, version and header's length, without the type of service between them and the rest.
+    const PLAIN: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
     let head = frame.first_chunk::<END>()?;
     let (header, _) = Ipv4Header::ref_from_prefix(&head[ETHERNET..]).ok()?;
+    let kind = u32::from_le_bytes(*head[ETHERNET - 2..].first_chunk()?);
     let length = usize::from(header.total_length.get());
     let usual = station.is_met(head.first_chunk()?)
-        && head[ETHERNET - 2..=ETHERNET] == [0x08, 0x00, 0x45]
+        && kind & 0x00ff_ffff == PLAIN
         && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
-        && is_sound(head.last_chunk()?)
         && !header.is_fragment()
+        && is_sound(head.last_chunk()?)
         && !header.source.starts_with(&LINK_LOCAL_V4)
         && !matches!(header.source[0], 0 | 127 | 224..);
-    usual.then(|| u32::from_be_bytes(header.destination))
+    usual.then_some(header.destination)
 }
 
-/// Whether the checksum of a header of IPv4 is right, which is not all zeros.
+/// Whether the checksum of a header of IPv4 is right: its words add up to a multiple of 2^16 - 1 (RFC 1071),
+/// and so do wider ones. Of the few whose sum needs a carry it says no.
 #[inline]
 fn is_sound(header: &[u8; Ipv4Header::LENGTH]) -> bool {
-    let (words, rest) = header.as_chunks::<8>();
-    let rest = rest.iter().rev().fold(0, |rest, octet| rest << 8 | u64::from(*octet));
-    let [first, second] = [0, 1].map(|index| u64::from_le_bytes(words[index]));
-    // With the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
-    let (sum, carry) = first.carrying_add(second, false);
-    let (sum, carry) = sum.carrying_add(rest, carry);
-    (sum + u64::from(carry)).is_multiple_of(0xffff)
+    // 2^16 - 1 times this is 2^64 - 1, which is -1. So by its negative the multiples of 2^16 - 1 come to how
+    // often that is in them, which is not above it, and all other numbers to what is.
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    let ([first, second], rest) = header.as_chunks::<8>() else { return false };
+    let Some(third) = rest.first_chunk() else { return false };
+    let sum = u64::from_le_bytes(*first).checked_add(u64::from_le_bytes(*second));
+    let sum = sum.and_then(|sum| sum.checked_add(u32::from_le_bytes(*third).into()));
+    sum.is_some_and(|sum| sum.wrapping_mul(ONES.wrapping_neg()) <= ONES)
 }
 
 /// The destination of what nearly every packet of IPv6 is. [`look_v6`] knows what else there is.
@@ -458,10 +494,12 @@ fn count_down_v4(packet: &mut Mbuf) -> bool {
         return false;
     }
     header.time_to_live -= 1;
-    // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger.
-    let sum = u32::from(header.header_checksum.get()) + 0x0100;
+    // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger; with the octets as they lie
+    // in memory, by 1 (RFC 1071 section 2(B)).
+    let sum = u32::from(u16::from_le_bytes(header.header_checksum.to_bytes())) + 1;
     #[allow(clippy::cast_possible_truncation, reason = "the carry has been added")]
-    header.header_checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
+    let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+    header.header_checksum = U16::from_bytes(sum.to_le_bytes());
     packet.set_marked(true);
     true
 }

@@ -122,6 +122,13 @@ impl Target {
         self.0 & Self::LEADS[direction as usize] != 0
     }
 
+    /// The next hop, if it is one at the end of this direction.
+    #[inline]
+    pub(crate) fn via_towards(self, direction: Direction) -> Option<usize> {
+        let leads = Self::LEADS[direction as usize];
+        (self.0 & (Self::FORWARDED | leads) == Self::VIA | leads).then_some(self.0 as usize & 0xffff)
+    }
+
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "the low half is the index")]
     pub(crate) fn way(self) -> Way {
@@ -317,20 +324,20 @@ impl Tables {
 
     /// Writes beside each destination in these slots where packets to it go.
     #[inline]
-    pub(super) fn look_up_v4(&self, slots: Slots, found: &mut Found<u32>) {
+    pub(super) fn look_up_v4(&self, slots: Slots, found: &mut Found<4>) {
         self.v4.look_up(slots, &found.destinations, &mut found.targets);
     }
 
     /// Writes beside each destination in these slots where packets to it go.
     #[inline]
-    pub(super) fn look_up_v6(&self, slots: Slots, found: &mut Found<[u8; 16]>) {
+    pub(super) fn look_up_v6(&self, slots: Slots, found: &mut Found<16>) {
         self.v6.look_up(slots, &found.destinations, &mut found.targets);
     }
 
     /// Where packets to this address go.
     pub(crate) fn find(&self, address: IpAddr) -> Target {
         Target(match address {
-            IpAddr::V4(address) => self.v4.find(address.to_bits()),
+            IpAddr::V4(address) => self.v4.find(address.octets()),
             IpAddr::V6(address) => self.v6.find(address.octets()),
         })
     }
