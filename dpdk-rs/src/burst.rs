@@ -113,11 +113,39 @@ impl Burst {
     /// The packets in these slots, each with its slot, to be changed: bit `i` of `slots` stands for
     /// slot `i`. Slots that are empty or not in use are passed over.
     ///
-    /// It costs half of what [`packet_mut`](Self::packet_mut) does for each.
+    /// It costs a third of what [`packet_mut`](Self::packet_mut) does for each.
     #[inline]
     pub fn packets_mut(&mut self, slots: u64) -> impl Iterator<Item = (usize, &mut Mbuf)> {
-        let in_use = if self.len >= Self::CAPACITY { u64::MAX } else { (1 << self.len) - 1 };
-        PacketsMut { slots: self.slots.as_mut_ptr(), left: slots & in_use, burst: PhantomData::<&mut Self> }
+        let left = slots & self.occupied();
+        PacketsMut { slots: self.slots.as_mut_ptr(), left, burst: PhantomData::<&mut Self> }
+    }
+
+    /// Asks the processor to load what [`Mbuf::prefetch`] does of the packets in these slots.
+    #[inline]
+    pub fn prefetch(&self, slots: u64) {
+        let mut left = slots & self.occupied();
+        while left != 0 {
+            if let Some(packet) = self.slots[left.trailing_zeros() as usize].as_ref() {
+                packet.prefetch();
+            }
+            left &= left - 1;
+        }
+    }
+
+    /// A bit for each slot that holds a packet.
+    #[inline]
+    fn occupied(&self) -> u64 {
+        match self.len {
+            _ if self.holes > 0 => self.occupied_between_holes(),
+            Self::CAPACITY.. => u64::MAX,
+            len => (1 << len) - 1,
+        }
+    }
+
+    #[cold]
+    fn occupied_between_holes(&self) -> u64 {
+        let full = |(index, slot): (usize, &Slot)| u64::from(slot.is_some()) << index;
+        self.used().iter().enumerate().map(full).sum()
     }
 
     /// Takes the packet out of slot `index` and leaves the slot empty.
@@ -262,7 +290,7 @@ impl Burst {
 /// See [`Burst::packets_mut`].
 struct PacketsMut<'a> {
     slots: *mut Slot,
-    /// A bit for each slot that is still to come, all of them in use.
+    /// A bit for each slot that is still to come, all of which hold packets.
     left: u64,
     burst: PhantomData<&'a mut Burst>,
 }
@@ -272,19 +300,20 @@ impl<'a> Iterator for PacketsMut<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        while self.left != 0 {
-            let index = self.left.trailing_zeros() as usize;
-            self.left &= self.left - 1;
-            // SAFETY: a word has 64 bits, a burst 64 slots.
-            let slot = unsafe { self.slots.add(index) };
-            // SAFETY: the burst is borrowed mutably for 'a, and each bit is there once, so nobody else has
-            // this slot, now or later.
-            let slot = unsafe { &mut *slot };
-            if let Some(packet) = slot.as_mut() {
-                return Some((index, packet));
-            }
+        if self.left == 0 {
+            return None;
         }
-        None
+        let index = self.left.trailing_zeros() as usize;
+        self.left &= self.left - 1;
+        // SAFETY: a word has 64 bits, a burst 64 slots.
+        let slot = unsafe { self.slots.add(index) };
+        // SAFETY: the burst is borrowed mutably for 'a, and each bit is there once, so nobody else has this
+        // slot, now or later.
+        let slot = unsafe { &mut *slot };
+        // SAFETY: there was a packet when the bit was set (`Burst::occupied`), and nobody else has had the slot
+        // since.
+        let packet = unsafe { slot.as_mut().unwrap_unchecked() };
+        Some((index, packet))
     }
 }
 

@@ -112,11 +112,7 @@ impl Batch {
     /// Asks for the first cache line of every undecided packet, ahead of a loop that reads them.
     #[inline]
     pub fn prefetch(&self) {
-        for slot in self.undecided() {
-            if let Some(packet) = self.burst.packet(slot) {
-                packet.prefetch();
-            }
-        }
+        self.burst.prefetch(self.undecided);
     }
 
     /// What was decided about a slot's packet, [`Verdict::Next`] while nothing was.

@@ -137,7 +137,7 @@ impl Router {
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac.octets());
         addresses[6..].copy_from_slice(&own.mac.octets());
-        let longest = own.mtu.saturating_add(EthernetHeader::LENGTH as u16);
+        let longest = u16::try_from(ETHERNET + usize::from(own.mtu)).unwrap_or(u16::MAX);
         Some(Hop { addresses, interface, longest_untagged: if own.vlan.is_none() { longest } else { 0 } })
     }
 

@@ -64,14 +64,13 @@ impl Trie {
             values[slot] = root[root_index(&addresses[slot])];
             open.insert_if(values[slot] & BRANCH != 0, slot);
         }
-        for level in ROOT_OCTETS..N {
+        let mut level = ROOT_OCTETS;
+        while !open.is_empty() && level < N {
             for slot in std::mem::take(&mut open) {
                 values[slot] = self.next(values[slot], addresses[slot][level]);
                 open.insert_if(values[slot] & BRANCH != 0, slot);
             }
-            if open.is_empty() {
-                break;
-            }
+            level += 1;
         }
     }
 
