@@ -563,3 +563,63 @@ fn is_udp(frame: &[u8]) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071 section 4.1, 16 bits at a time.
+    fn sums_up(header: &[u8; 20]) -> bool {
+        let words = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+        let mut sum: u32 = words.sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum == 0xffff
+    }
+
+    fn with_checksum(mut header: [u8; 20]) -> [u8; 20] {
+        let right = (0..=u16::MAX).find(|checksum| {
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            sums_up(&header)
+        });
+        header[10..12].copy_from_slice(&right.unwrap().to_be_bytes());
+        header
+    }
+
+    #[test]
+    fn the_short_way_leaves_a_right_checksum_to_the_long_one_only_where_its_sum_needs_a_carry() {
+        let plain = [0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 1];
+        let from = |source: [u8; 4]| {
+            let mut header = plain;
+            header[12..16].copy_from_slice(&source);
+            with_checksum(header)
+        };
+        for (source, expected) in [([192, 0, 2, 1], true), ([10, 0, 190, 255], true), ([10, 0, 255, 255], false)] {
+            assert!(sums_up(&from(source)));
+            assert_eq!(is_sound(&from(source)), expected, "{source:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_wrong_checksum_takes_the_short_way(
+            header in any::<[u8; 20]>(),
+            difference in 1..u16::MAX,
+            ends in prop::sample::select(vec![0, 0x7f, 0xfe, 0xff]),
+        ) {
+            let mut header = header;
+            (header[0], header[7], header[15]) = (0x45, ends, ends);
+            let header = with_checksum(header);
+            let mut wrong = header;
+            let checksum = u16::from_be_bytes([header[10], header[11]]).wrapping_add(difference);
+            wrong[10..12].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert!(!is_sound(&wrong) || sums_up(&wrong));
+            let wide = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
+            if wide(0).checked_add(wide(8)).is_some_and(|sum| sum < u64::MAX >> 1) {
+                prop_assert!(is_sound(&header));
+            }
+        }
+    }
+}

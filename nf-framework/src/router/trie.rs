@@ -62,7 +62,11 @@ impl Trie {
         let Some(root) = self.root.first_chunk::<ROOT>() else { return };
         for slot in slots {
             values[slot] = root[root_index(&addresses[slot])];
-            open.insert_if(values[slot] & BRANCH != 0, slot);
+            // With a branch, which is guessed right where there are many routes, so that the next level need not
+            // wait for all of this one. Further down lengths differ.
+            if values[slot] & BRANCH != 0 {
+                open.insert(slot);
+            }
         }
         let mut level = ROOT_OCTETS;
         while !open.is_empty() && level < N {
