@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod filtering;
 mod mapping;
+mod tcp;
+mod timers;
