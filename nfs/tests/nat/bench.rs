@@ -30,6 +30,8 @@ pub(crate) const C: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 30);
 pub(crate) const X: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub(crate) const Y: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 pub(crate) const Z: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
+/// A router on the way to them.
+pub(crate) const R: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
 /// The pool's address.
 pub(crate) const P: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
 
@@ -37,7 +39,7 @@ pub(crate) const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0)
 /// Of a frame that does not say it.
 const HOPS: u8 = 64;
 
-const NEXT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
+pub(crate) const NEXT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
 const NEXT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
 /// A NAT in a trial.
@@ -239,7 +241,7 @@ pub(crate) fn packet(frame: &Frame) -> Vec<u8> {
 /// Makes an IPv4 header's checksum right again, by RFC 1071.
 pub(crate) fn mend_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
-    let length = usize::from(packet[0] & 15) * 4;
+    let length = packet.len().min(usize::from(packet[0] & 15) * 4);
     let sum: u32 = packet[..length].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);

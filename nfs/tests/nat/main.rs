@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod checksums;
 mod filtering;
+mod fragments;
+mod hairpin;
+mod hops_and_sizes;
+mod icmp;
 mod mapping;
 mod tcp;
 mod timers;
