@@ -99,16 +99,21 @@ pub(super) struct Sessions {
     purge: Option<usize>,
 }
 
+/// Mappings and permits that there is room for, for each session. None of them goes to make place for
+/// another, so their tables must not be full before that of the sessions is: a new session evicts one
+/// there, and what that held goes with it.
+const ROOM: usize = 2;
 /// Ports that may be woken at once.
 const WAKE: usize = 64;
 
 impl Sessions {
     pub(super) fn new(policy: &Policy, memory: &Memory, ports: Ports, events: Events) -> Result<Self, FlowTableError> {
         let (sessions, subscribers) = (policy.config.sessions, policy.config.subscribers);
-        let permits = policy.filters().then(|| FlowTable::with_capacity(memory, sessions, HashKey::random()));
+        let shared = sessions * ROOM;
+        let permits = policy.filters().then(|| FlowTable::with_capacity(memory, shared, HashKey::random()));
         let mut new = Self {
             flows: FlowTable::with_capacity(memory, sessions, HashKey::random())?,
-            mappings: FlowTable::with_capacity(memory, sessions, HashKey::random())?,
+            mappings: FlowTable::with_capacity(memory, shared, HashKey::random())?,
             subscribers: FlowTable::with_capacity(memory, subscribers, HashKey::random())?,
             permits: permits.transpose()?,
             ports,
@@ -125,9 +130,10 @@ impl Sessions {
     /// Bytes that they take.
     pub(super) fn bytes(policy: &Policy) -> usize {
         let (sessions, subscribers) = (policy.config.sessions, policy.config.subscribers);
-        let permits = if policy.filters() { FlowTable::<FlowKey, u32>::bytes(sessions) } else { 0 };
+        let shared = sessions * ROOM;
+        let permits = if policy.filters() { FlowTable::<FlowKey, u32>::bytes(shared) } else { 0 };
         FlowTable::<FlowKey, Session>::bytes(sessions)
-            + FlowTable::<MappingKey, Slot>::bytes(sessions)
+            + FlowTable::<MappingKey, Slot>::bytes(shared)
             + FlowTable::<MappingKey, Subscriber>::bytes(subscribers)
             + permits
     }

@@ -25,7 +25,7 @@ via = "198.51.100.2"
 /// Inside hosts, behind one MAC address each.
 pub(crate) const A: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
 pub(crate) const B: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 20);
-pub(crate) const C: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 30);
+pub(crate) const C: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 40);
 /// Outside ones, behind the next router.
 pub(crate) const X: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub(crate) const Y: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
@@ -47,7 +47,7 @@ pub(crate) struct Bench {
     pub(crate) trial: Trial,
     pub(crate) nat: Nat,
     pub(crate) workers: u16,
-    running: Policy,
+    running: Arc<Policy>,
 }
 
 /// The MAC address of an inside host.
@@ -110,7 +110,6 @@ fn run(
 impl Bench {
     pub(crate) fn new(lab: &Lab<'_>, workers: u16, router: &str, config: Config) -> Self {
         let nat = Nat::new();
-        let running = nat.policy(config.clone()).unwrap();
         let policy = Arc::new(nat.policy(config).unwrap());
         let instance =
             |worker: &mut WorkerSetup| -> Result<Instance, SetupError> { nat.instance(Arc::clone(&policy), worker) };
@@ -120,7 +119,8 @@ impl Bench {
         };
         let addresses = addresses(&nat, &policy);
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let mut bench = Self { trial: trial.with_router(router, &addresses), nat, workers, running };
+        let trial = trial.with_router(router, &addresses);
+        let mut bench = Self { trial, nat, workers, running: policy };
         bench.trial.advance(Duration::ZERO);
         bench.introduce();
         // The announcements are over.
@@ -143,8 +143,9 @@ impl Bench {
 
     /// Another configuration, as a reload brings it.
     pub(crate) fn reload(&mut self, config: Config) -> Result<(), Invalid> {
+        // Twice the same: one for the workers, one for the reload after it.
         let policy = self.nat.replace(config.clone(), &self.running)?;
-        self.running = self.nat.replace(config, &self.running)?;
+        self.running = Arc::new(self.nat.replace(config, &self.running)?);
         let addresses = addresses(&self.nat, &policy);
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         self.trial.reload_router(ROUTER, &addresses);
@@ -217,20 +218,12 @@ pub(crate) fn from_outside(host: Ipv4Addr, to: Ipv4Addr) -> Frame {
 
 /// A frame as it leaves by the outside port; what else it carries is to be said.
 pub(crate) fn outside(source: Ipv4Addr, destination: Ipv4Addr) -> Frame {
-    Frame::new()
-        .ethernet(Trial::OUTSIDE_MAC.0, NEXT.0)
-        .ipv4(source, destination)
-        .dont_fragment()
-        .time_to_live(HOPS - 1)
+    Frame::new().ethernet(Trial::OUTSIDE_MAC.0, NEXT.0).ipv4(source, destination).dont_fragment().time_to_live(HOPS - 1)
 }
 
 /// A frame as it comes to an inside host.
 pub(crate) fn inside(source: Ipv4Addr, host: Ipv4Addr) -> Frame {
-    Frame::new()
-        .ethernet(Trial::INSIDE_MAC.0, mac(host).0)
-        .ipv4(source, host)
-        .dont_fragment()
-        .time_to_live(HOPS - 1)
+    Frame::new().ethernet(Trial::INSIDE_MAC.0, mac(host).0).ipv4(source, host).dont_fragment().time_to_live(HOPS - 1)
 }
 
 /// The packet in a frame, as an ICMP error quotes it.

@@ -25,7 +25,8 @@ fn n32_a_udp_checksum_of_0_stays_0() {
     with_nat("", |nat| {
         let port = nat.udp_port(A, 5000, (X, 53));
         for payload in [&b""[..], b"odd", b"even"] {
-            let bare = |frame: Frame, ports: (u16, u16)| frame.udp(ports.0, ports.1).without_udp_checksum().payload(payload);
+            let bare =
+                |frame: Frame, ports: (u16, u16)| frame.udp(ports.0, ports.1).without_udp_checksum().payload(payload);
             let out = nat.out(&bare(from(A, X), (5000, 53)));
             assert_eq!(out.outside, [bare(outside(P, X), (port, 53)).build()]);
             let back = nat.back(&bare(from_outside(X, P), (53, port)));

@@ -39,10 +39,7 @@ type Kind = fn(Frame, u16, u16) -> Frame;
 /// What makes a packet of a frame and two ports, the inside host's first; the same from outside.
 const KINDS: [(Kind, Kind); 3] = [
     (|frame, port, other| frame.udp(port, other), |frame, port, other| frame.udp(other, port)),
-    (
-        |frame, port, other| frame.tcp(port, other).flags(TcpFlags::SYN),
-        |frame, port, other| frame.tcp(other, port),
-    ),
+    (|frame, port, other| frame.tcp(port, other).flags(TcpFlags::SYN), |frame, port, other| frame.tcp(other, port)),
     (|frame, port, _| frame.icmp_echo_request(port, 9), |frame, port, _| frame.icmp_echo_reply(port, 9)),
 ];
 

@@ -1,7 +1,9 @@
 //! Packets with too few hops, and longer than the next link takes: RFC 4787 section 10, RFC 5508
 //! sections 7.1 and 7.2.
 
-use super::bench::{A, NEXT, P, X, dropped, from, from_outside, inside, mac, outside, packet, with_nat, with_nat_between};
+use super::bench::{
+    A, NEXT, P, X, dropped, from, from_outside, inside, mac, outside, packet, with_nat, with_nat_between,
+};
 use nf_framework::testing::{Frame, Trial};
 use std::net::Ipv4Addr;
 
@@ -55,7 +57,8 @@ fn n29_a_hop_is_taken_off_and_who_has_none_left_is_told() {
             let back = nat.back(&sent);
             assert_eq!(dropped(&back), "ttl-expired");
             // RFC 5508 REQ-5: nothing inside has an address that means anything outside.
-            let expected = outside(P, X).time_to_live(64).traffic_class(0xc0).icmp(11, 0, [0; 4]).payload(&packet(&sent));
+            let expected =
+                outside(P, X).time_to_live(64).traffic_class(0xc0).icmp(11, 0, [0; 4]).payload(&packet(&sent));
             assert_eq!(back.outside, [expected.build()]);
         }
         let out = nat.out(&from(A, X).time_to_live(2).udp(5000, 53));

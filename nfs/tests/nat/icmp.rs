@@ -68,7 +68,9 @@ fn n16_an_error_passes_whoever_sent_it() {
     for text in FILTERS {
         with_nat(text, move |nat| {
             let udp = nat.udp_port(A, 5000, (X, 53));
-            let sent = |source, port| Frame::new().ipv4(source, X).dont_fragment().time_to_live(7).udp(port, 53).payload(b"question");
+            let sent = |source, port| {
+                Frame::new().ipv4(source, X).dont_fragment().time_to_live(7).udp(port, 53).payload(b"question")
+            };
             for who in [R, X, Y] {
                 let back = nat.back(&about(from_outside(who, P), (11, 0), &sent(P, udp), 100));
                 assert_eq!(back.inside, [about(inside(who, A), (11, 0), &sent(A, 5000), 100).build()]);
@@ -312,17 +314,28 @@ fn n27_an_error_about_a_query_neither_prolongs_nor_ends_it() {
 fn redirects_source_quench_and_fragments_of_errors_do_not_pass() {
     with_nat("", |nat: &mut Bench| {
         let udp = nat.udp_port(A, 5000, (X, 53));
-        let (sent, got) = (Frame::new().ipv4(P, X).udp(udp, 53).payload(&[1; 100]), Frame::new().ipv4(X, A).udp(53, 5000));
+        let (sent, got) =
+            (Frame::new().ipv4(P, X).udp(udp, 53).payload(&[1; 100]), Frame::new().ipv4(X, A).udp(53, 5000));
         // RFC 6633 has source quench ignored.
         for kind in [4, 5] {
             assert_eq!(dropped(&nat.back(&about(from_outside(R, P), (kind, 0), &sent, 100))), "nat-protocol", "{kind}");
             assert_eq!(dropped(&nat.out(&about(from(A, X), (kind, 0), &got, 100))), "nat-protocol", "{kind}");
         }
         // A router's error is whole, and where it is not its checksum cannot be verified.
-        let error = about(Frame::new().ethernet(super::bench::NEXT.0, nf_framework::testing::Trial::OUTSIDE_MAC.0).ipv4(R, P), (3, 3), &sent, 128);
+        let error = about(
+            Frame::new().ethernet(super::bench::NEXT.0, nf_framework::testing::Trial::OUTSIDE_MAC.0).ipv4(R, P),
+            (3, 3),
+            &sent,
+            128,
+        );
         let back = nat.burst(Direction::Inbound, &error.build_fragments(64));
         assert_eq!(back.dropped.get("nat-icmp-fragment"), Some(&3), "{back:?}");
-        let error = about(Frame::new().ethernet(super::bench::mac(A).0, nf_framework::testing::Trial::INSIDE_MAC.0).ipv4(A, X), (3, 3), &got.payload(&[1; 50]), 128);
+        let error = about(
+            Frame::new().ethernet(super::bench::mac(A).0, nf_framework::testing::Trial::INSIDE_MAC.0).ipv4(A, X),
+            (3, 3),
+            &got.payload(&[1; 50]),
+            128,
+        );
         let out = nat.burst(Direction::Outbound, &error.build_fragments(48));
         assert_eq!(out.dropped.get("nat-icmp-fragment"), Some(&2), "{out:?}");
     });

@@ -9,6 +9,8 @@ mod fragments;
 mod hairpin;
 mod hops_and_sizes;
 mod icmp;
+mod limits;
 mod mapping;
+mod statics;
 mod tcp;
 mod timers;

@@ -1,6 +1,8 @@
 //! Which external address and port an inside one gets: RFC 4787 section 4, RFC 5382 section 4.1.
 
-use super::bench::{A, B, C, P, X, Y, Z, came, dropped, from, from_outside, inside, left, on_one_worker, outside, with_nat};
+use super::bench::{
+    A, B, C, P, X, Y, Z, came, dropped, from, from_outside, inside, left, on_one_worker, outside, with_nat,
+};
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::Frame;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,8 +91,7 @@ fn n04_all_mappings_of_a_host_have_one_address() {
 
 #[test]
 fn arbitrary_pooling_goes_on_with_other_addresses_where_one_is_full() {
-    const TEXT: &str =
-        "pooling = \"arbitrary\"\n[[pools]]\naddresses = [\"198.51.100.100/31\"]\nports = \"2000-2127\"";
+    const TEXT: &str = "pooling = \"arbitrary\"\n[[pools]]\naddresses = [\"198.51.100.100/31\"]\nports = \"2000-2127\"";
     with_nat(TEXT, |nat| {
         let mut by_address = BTreeMap::<_, u32>::new();
         for port in 0..257 {
@@ -252,8 +253,11 @@ fn n33_other_protocols_go_one_to_one_or_not_at_all() {
 #[test]
 fn n31_what_packets_carry_is_not_looked_into() {
     with_nat("", |nat| {
-        let commands: [&[u8]; 3] =
-            [b"PORT 192,168,1,10,200,10\r\n", b"227 Entering Passive Mode (192,168,1,10,19,136)\r\n", b"EPRT |1|192.168.1.10|5|"];
+        let commands: [&[u8]; 3] = [
+            b"PORT 192,168,1,10,200,10\r\n",
+            b"227 Entering Passive Mode (192,168,1,10,19,136)\r\n",
+            b"EPRT |1|192.168.1.10|5|",
+        ];
         let port = nat.connect(A, 5000, (X, 21));
         for command in commands {
             let out = nat.out(&from(A, X).tcp(5000, 21).payload(command));

@@ -1,6 +1,8 @@
 //! Connections: RFC 5382 sections 4.2 and 4.3.
 
-use super::bench::{A, Bench, P, SYN_ACK, X, Y, came, dropped, from, from_outside, inside, left, outside, packet, with_nat};
+use super::bench::{
+    A, Bench, P, SYN_ACK, X, Y, came, dropped, from, from_outside, inside, left, outside, packet, with_nat,
+};
 use nf_framework::Direction;
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::{Frame, Outcome};
@@ -16,15 +18,86 @@ const DATA: TcpFlags = TcpFlags(TcpFlags::PSH.0 | TcpFlags::ACK.0);
 fn n19_every_valid_sequence_of_segments_passes() {
     // True: from inside.
     let sequences: [(&str, &[(bool, TcpFlags)]); 9] = [
-        ("opened and closed from inside", &[(true, SYN), (false, SYN_ACK), (true, ACK), (true, DATA), (false, DATA), (true, FIN), (false, ACK), (false, FIN), (true, ACK)]),
-        ("closed from outside", &[(true, SYN), (false, SYN_ACK), (true, ACK), (false, FIN), (true, ACK), (true, DATA), (false, ACK), (true, FIN), (false, ACK)]),
-        ("closed at once by both", &[(true, SYN), (false, SYN_ACK), (true, ACK), (true, FIN), (false, FIN), (true, ACK), (false, ACK)]),
-        ("opened at once by both", &[(true, SYN), (false, SYN), (true, SYN_ACK), (false, SYN_ACK), (true, ACK), (false, ACK), (true, DATA), (false, DATA)]),
-        ("opened at once by both, answered by acknowledgments", &[(true, SYN), (false, SYN), (true, ACK), (false, ACK), (true, DATA)]),
-        ("with segments sent again", &[(true, SYN), (true, SYN), (false, SYN_ACK), (false, SYN_ACK), (true, ACK), (true, ACK), (true, DATA), (true, DATA)]),
+        (
+            "opened and closed from inside",
+            &[
+                (true, SYN),
+                (false, SYN_ACK),
+                (true, ACK),
+                (true, DATA),
+                (false, DATA),
+                (true, FIN),
+                (false, ACK),
+                (false, FIN),
+                (true, ACK),
+            ],
+        ),
+        (
+            "closed from outside",
+            &[
+                (true, SYN),
+                (false, SYN_ACK),
+                (true, ACK),
+                (false, FIN),
+                (true, ACK),
+                (true, DATA),
+                (false, ACK),
+                (true, FIN),
+                (false, ACK),
+            ],
+        ),
+        (
+            "closed at once by both",
+            &[(true, SYN), (false, SYN_ACK), (true, ACK), (true, FIN), (false, FIN), (true, ACK), (false, ACK)],
+        ),
+        (
+            "opened at once by both",
+            &[
+                (true, SYN),
+                (false, SYN),
+                (true, SYN_ACK),
+                (false, SYN_ACK),
+                (true, ACK),
+                (false, ACK),
+                (true, DATA),
+                (false, DATA),
+            ],
+        ),
+        (
+            "opened at once by both, answered by acknowledgments",
+            &[(true, SYN), (false, SYN), (true, ACK), (false, ACK), (true, DATA)],
+        ),
+        (
+            "with segments sent again",
+            &[
+                (true, SYN),
+                (true, SYN),
+                (false, SYN_ACK),
+                (false, SYN_ACK),
+                (true, ACK),
+                (true, ACK),
+                (true, DATA),
+                (true, DATA),
+            ],
+        ),
         ("refused", &[(true, SYN), (false, RST)]),
-        ("reset and opened again", &[(true, SYN), (false, SYN_ACK), (true, RST), (true, SYN), (false, SYN_ACK), (true, ACK)]),
-        ("closed and opened again", &[(true, SYN), (false, SYN_ACK), (true, FIN), (false, FIN), (true, ACK), (true, SYN), (false, SYN_ACK), (true, DATA)]),
+        (
+            "reset and opened again",
+            &[(true, SYN), (false, SYN_ACK), (true, RST), (true, SYN), (false, SYN_ACK), (true, ACK)],
+        ),
+        (
+            "closed and opened again",
+            &[
+                (true, SYN),
+                (false, SYN_ACK),
+                (true, FIN),
+                (false, FIN),
+                (true, ACK),
+                (true, SYN),
+                (false, SYN_ACK),
+                (true, DATA),
+            ],
+        ),
     ];
     const FILTERED: &str = "filtering.tcp = \"address-and-port-dependent\"";
     for text in ["", FILTERED] {
@@ -33,7 +106,12 @@ fn n19_every_valid_sequence_of_segments_passes() {
                 let mut external = None;
                 for ((is_out, flags), number) in segments.iter().zip(1000..) {
                     let segment = |frame: Frame, ports: (u16, u16)| {
-                        frame.tcp(ports.0, ports.1).flags(*flags).sequence_number(number).acknowledgment_number(!number).window(77)
+                        frame
+                            .tcp(ports.0, ports.1)
+                            .flags(*flags)
+                            .sequence_number(number)
+                            .acknowledgment_number(!number)
+                            .window(77)
                     };
                     if *is_out {
                         let out = nat.out(&segment(from(A, X), (client, 80)));
@@ -65,7 +143,17 @@ fn n19_a_connection_opened_by_both_is_an_established_one() {
 #[test]
 fn segments_that_begin_nothing_begin_nothing() {
     with_nat("", |nat| {
-        for flags in [ACK, SYN_ACK, FIN, RST, DATA, TcpFlags(0), TcpFlags(SYN.0 | TcpFlags::FIN.0), TcpFlags(SYN.0 | RST.0), TcpFlags(0xff)] {
+        for flags in [
+            ACK,
+            SYN_ACK,
+            FIN,
+            RST,
+            DATA,
+            TcpFlags(0),
+            TcpFlags(SYN.0 | TcpFlags::FIN.0),
+            TcpFlags(SYN.0 | RST.0),
+            TcpFlags(0xff),
+        ] {
             let out = nat.out(&from(A, X).tcp(5000, 80).flags(flags));
             assert_eq!(dropped(&out), "nat-no-session", "{flags:?}");
             // Nobody is told: it may be a connection from before a restart.

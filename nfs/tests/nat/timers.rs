@@ -1,7 +1,9 @@
 //! How long mappings and sessions last: RFC 4787 section 4.3, RFC 5382 section 5, RFC 5508 section
 //! 3.2, RFC 7857 section 2.
 
-use super::bench::{A, Bench, P, SYN_ACK, X, Y, came, dropped, from, from_outside, inside, left, outside, packet, with_nat};
+use super::bench::{
+    A, Bench, P, SYN_ACK, X, Y, came, dropped, from, from_outside, inside, left, outside, packet, with_nat,
+};
 use nf_framework::headers::TcpFlags;
 use std::net::Ipv4Addr;
 
@@ -28,9 +30,12 @@ fn lives(nat: &mut Bench, frame: &nf_framework::testing::Frame) -> bool {
 
 #[test]
 fn n08_udp_mappings_last_as_long_as_configured() {
-    for (text, alive, dead) in
-        [("", 299, 301), ("timeouts.udp = 120", 119, 121), ("timeouts.udp = 2", 1, 3), ("timeouts.udp = 1000000", 999_999, 1_000_001)]
-    {
+    for (text, alive, dead) in [
+        ("", 299, 301),
+        ("timeouts.udp = 120", 119, 121),
+        ("timeouts.udp = 2", 1, 3),
+        ("timeouts.udp = 1000000", 999_999, 1_000_001),
+    ] {
         with_nat(text, move |nat| {
             let port = nat.udp_port(A, 5000, (X, 53));
             nat.pass(alive);
