@@ -4,13 +4,18 @@
 
 mod bench;
 mod checksums;
+mod configuration;
 mod filtering;
 mod fragments;
 mod hairpin;
 mod hops_and_sizes;
 mod icmp;
 mod limits;
+mod log;
 mod mapping;
+mod queries;
+mod reasons;
+mod reload;
 mod statics;
 mod tcp;
 mod timers;
