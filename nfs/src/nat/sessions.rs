@@ -646,3 +646,40 @@ impl std::fmt::Debug for Sessions {
         f.debug_struct("Sessions").field("len", &self.flows.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nf_framework::Function as _;
+
+    #[test]
+    fn an_external_address_has_the_number_that_it_was_given() {
+        let text = r#"
+            forward = [{ protocol = "tcp", outside = "198.51.100.77", ports = "80", to = ["192.168.1.1:80"] },
+                       { protocol = "tcp", outside = "10.0.3.3", ports = "80", to = ["192.168.1.2:80"] }]
+            one_to_one = [{ inside = "192.168.2.0/28", outside = "203.0.113.0/28" }]
+            [[pools]]
+            addresses = ["10.0.0.0/22"]
+            draining = ["10.1.0.0/30"]"#;
+        let policy = crate::nat::Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
+        let of_pool = (0..1024).map(|host| Ipv4Addr::from_bits(0x0a00_0000 + host));
+        let draining = (0..4).map(|host| Ipv4Addr::from_bits(0x0a01_0000 + host));
+        let numbers: Vec<_> = of_pool.chain(draining).zip(100..).collect();
+        let external = External::new(&policy, &numbers);
+        for (address, number) in &numbers {
+            assert_eq!((external.has(*address), external.number(*address)), (true, Some(*number)), "{address}");
+        }
+        // Those that no pool has are ours all the same; one that a pool has too is the pool's.
+        let one_to_one = (0..16).map(|host| Ipv4Addr::new(203, 0, 113, host));
+        for address in one_to_one.chain([Ipv4Addr::new(198, 51, 100, 77)]) {
+            assert_eq!((external.has(address), external.number(address)), (true, None), "{address}");
+        }
+        for address in
+            [[10, 0, 4, 0], [10, 1, 0, 4], [9, 255, 255, 255], [203, 0, 113, 16], [192, 168, 2, 1], [0; 4], [255; 4]]
+        {
+            assert!(!external.has(address.into()), "{address:?}");
+        }
+        // Before there is a policy there are none.
+        assert!(!External::default().has(Ipv4Addr::UNSPECIFIED));
+    }
+}

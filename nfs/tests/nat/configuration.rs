@@ -45,7 +45,7 @@ fn what_cannot_be_is_said_with_its_key() {
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"2001:db8::1\" }]",
             "one_to_one.0.outside",
-            "2001:db8::1 is not IPv4",
+            "2001:db8::1/128 is not IPv4",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"198.51.100.9\" }, { inside = \"192.168.1.1\", outside = \"198.51.100.8\" }]",
@@ -110,7 +110,7 @@ fn pools_that_cannot_be_are_said_with_their_key() {
     for (text, key, message) in [
         ("", "pools", "there is nothing to translate to: give a pool, one_to_one or forward"),
         (&many, "pools", "there are more than 64"),
-        ("[[pools]]\naddresses = [\"2001:db8::1\"]", "pools.0.addresses", "2001:db8::1 is not IPv4"),
+        ("[[pools]]\naddresses = [\"2001:db8::1\"]", "pools.0.addresses", "2001:db8::1/128 is not IPv4"),
         ("[[pools]]\naddresses = [\"10.0.0.0/19\"]", "pools.0.addresses", "there are more than 4096 addresses"),
         (
             "[[pools]]\naddresses = [\"10.0.0.0/20\", \"10.1.0.0\"]",
@@ -169,7 +169,7 @@ fn what_is_not_understood_is_said_where_it_stands() {
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"10.0.0.1\", ports = \"1\", to = [\"10.0.0.1\"] }]",
-            "invalid socket address",
+            "invalid IPv4 socket address",
         ),
     ] {
         let error = toml::from_str::<Config>(text).expect_err(text).to_string();

@@ -6,7 +6,9 @@ use nf_framework::Function;
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::lab;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A file of this test's own, gone when it ends.
 struct File(PathBuf);
@@ -88,17 +90,36 @@ fn what_is_too_much_is_lost_and_counted() {
     let said: u64 = told.iter().map(|line| line["lines"].as_u64().unwrap()).sum();
     assert_eq!(events.len() as u64 + said + lost, 2000);
     assert!(!events.is_empty() && said > 0);
+    let mut seconds: Vec<_> = events.iter().map(|line| line["time"].as_f64().unwrap().floor()).collect();
+    let all = seconds.len();
+    seconds.dedup();
+    assert_eq!(seconds.len(), all, "more than one in a second");
 }
 
 #[test]
 fn what_the_writer_has_no_room_for_is_counted_by_the_worker() {
-    let (lines, lost) = logged("channel", 1, "sessions = 100000\nlog.lines_per_second = 4000000000", |nat| {
-        // In one burst after the other, as fast as it goes: the channel has room for 16384.
-        for port in 0..60_000_u16 {
-            nat.out(&from(A, X).udp(1024 + port, 53));
-        }
+    const MAPPINGS: u16 = 20_000;
+    let pipe = File::new("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe.0).status().unwrap().success());
+    // Nobody reads until all is said, so the writer stands still and its channel fills.
+    let (go_on, said) = std::sync::mpsc::channel();
+    let path = pipe.0.clone();
+    let reader = std::thread::spawn(move || {
+        let file = std::fs::File::open(path).unwrap();
+        said.recv().unwrap();
+        BufReader::new(file).lines().count() as u64
     });
-    assert_eq!(lines.len() as u64 + lost, 60_000);
+    let text = format!("sessions = 40000\nlog = {{ file = {:?}, lines_per_second = 4000000000 }}", pipe.0);
+    let lost = lab(move |lab| {
+        let mut nat = Bench::new(lab, 1, ROUTER, config(&text));
+        for port in 0..MAPPINGS {
+            nat.udp_port(A, 1024 + port, (X, 53));
+        }
+        go_on.send(()).unwrap();
+        nat.counter("log-lines-lost")
+    });
+    assert!(lost > 0);
+    assert_eq!(reader.join().unwrap() + lost, u64::from(MAPPINGS));
 }
 
 #[test]
