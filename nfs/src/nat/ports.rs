@@ -204,7 +204,12 @@ impl Ports {
                 None => self.addresses.push(new),
             }
         }
-        self.addresses.get_mut(index)?.status = status;
+        let known = self.addresses.get_mut(index)?;
+        known.status = status;
+        // One that was gone may be another pool's by now.
+        if known.in_use == 0 {
+            known.group = group;
+        }
         u16::try_from(index).ok()
     }
 

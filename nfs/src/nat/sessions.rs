@@ -381,8 +381,8 @@ impl Sessions {
             rather: Some(flow.source_port).filter(|_| policy.preserves_ports()),
         };
         let mut address = subscriber.address;
-        if self.ports.status(address) != Some(Status::Active) {
-            // The host's own goes, with the mappings that it has.
+        if self.ports.status(address) != Some(Status::Active) || self.ports.group(address) != Some(pool.group) {
+            // The host's own goes, with the mappings that it has, or is gone and its number another's.
             address = self.ports.any_address(pool.group).ok_or(Refusal::PortsExhausted)?;
             self.count(pool, flow.source, |subscriber| subscriber.address = address);
         }

@@ -108,6 +108,45 @@ fn an_address_comes_is_drained_and_goes() {
 }
 
 #[test]
+fn an_address_that_was_gone_may_come_back_in_another_pool() {
+    const BOTH: &str = "[[pools]]\naddresses = [\"198.51.100.100/31\"]";
+    const TWO: &str = "[[pools]]\naddresses = [\"198.51.100.101\"]\nsubscribers = [\"192.168.1.10\"]\n\
+                       [[pools]]\naddresses = [\"198.51.100.100\"]";
+    with_nat(BOTH, |nat| {
+        for host in 1..=20 {
+            nat.out(&from(Ipv4Addr::new(192, 168, 2, host), X).udp(5000, 53));
+        }
+        nat.reload(config(&pools(NEW, ""))).unwrap();
+        nat.reload(config(TWO)).unwrap();
+        for port in 0..20 {
+            assert_eq!(left(&nat.out(&from(A, X).udp(5000 + port, 53))).source, Q);
+            let host = Ipv4Addr::new(192, 168, 3, port.to_be_bytes()[1]);
+            assert_eq!(left(&nat.out(&from(host, X).udp(5000, 53))).source, P);
+        }
+    });
+}
+
+#[test]
+fn a_host_gets_no_address_of_another_pool_in_the_place_of_one_that_is_gone() {
+    const BOTH: &str = "pooling = \"arbitrary\"\ntimeouts.port_quiet = 0\n\
+                        [[pools]]\naddresses = [\"198.51.100.100/31\"]\nports = \"2000-2063\"";
+    with_nat(BOTH, |nat| {
+        let first = left(&nat.out(&from(A, X).udp(5000, 53))).source;
+        // More than one address has.
+        for port in 1..100 {
+            nat.out(&from(A, X).udp(5000 + port, 53));
+        }
+        let other = if first == P { Q } else { P };
+        let text = format!(
+            "pooling = \"arbitrary\"\ntimeouts.port_quiet = 0\n[[pools]]\naddresses = [\"{other}\"]\nports = \"2000-2063\"\n"
+        );
+        nat.reload(config(&text)).unwrap();
+        nat.reload(config(&format!("{text}[[pools]]\naddresses = [\"198.51.100.102\"]\n"))).unwrap();
+        assert_eq!(left(&nat.out(&from(A, X).icmp_echo_request(1, 1))).source, other);
+    });
+}
+
+#[test]
 fn without_an_address_that_is_not_drained_there_are_no_new_mappings() {
     with_nat("[[pools]]\naddresses = [\"198.51.100.100\"]", |nat| {
         let port = nat.udp_port(A, 5000, (X, 53));
