@@ -143,7 +143,9 @@ impl Instance {
         let (protocol, source_port, destination_port, flags) = match seen.kind {
             Kind::Error { is_fragment: true } => return Verdict::Drop(self.reasons.icmp_fragment),
             Kind::Error { .. } => return self.error_from_inside(packet, &seen),
-            Kind::Other => return self.static_outbound(packet, &seen).unwrap_or(Verdict::Drop(self.reasons.protocol)),
+            Kind::Other => {
+                return self.static_outbound(packet, &seen, cx.now()).unwrap_or(Verdict::Drop(self.reasons.protocol));
+            }
             Kind::Flow(protocol, source, destination, flags) => (protocol, source, destination, flags),
             Kind::Query { identifier, .. } => (Protocol::Icmp, identifier, 0, TcpFlags(0)),
         };
@@ -152,7 +154,7 @@ impl Instance {
         let session = match self.follow_outbound(&flow, flags) {
             Some(session) => session,
             None => {
-                if let Some(verdict) = self.static_outbound(packet, &seen) {
+                if let Some(verdict) = self.static_outbound(packet, &seen, cx.now()) {
                     return verdict;
                 }
                 match self.begin(&flow, &seen, flags, cx) {
@@ -233,7 +235,7 @@ impl Instance {
 
     /// What the configuration says of a packet from inside without a session: untranslated, one to one,
     /// or from a server.
-    fn static_outbound(&mut self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
+    fn static_outbound(&mut self, packet: &mut Mbuf, seen: &Seen, now: Instant) -> Option<Verdict> {
         if self.policy.is_excluded(seen.destination) {
             return Some(Verdict::Next);
         }
@@ -248,7 +250,7 @@ impl Instance {
             let old = seen.identification;
             writing.address = external.address;
             writing.port = Some(external.port);
-            writing.identification = old.map(|old| self.identifications.of(seen, old, Instant::START));
+            writing.identification = old.map(|old| self.identifications.of(seen, old, now));
         }
         write(packet, &writing);
         Some(if self.sessions.external.has(seen.destination) { Verdict::Turn } else { Verdict::Next })
@@ -330,7 +332,7 @@ impl Instance {
         }
         let (protocol, source_port, destination_port, flags) = match seen.kind {
             Kind::Error { is_fragment: true } => return Fate::Verdict(Verdict::Drop(self.reasons.icmp_fragment)),
-            Kind::Error { .. } => return Fate::Verdict(self.error_from_outside(packet)),
+            Kind::Error { .. } => return Fate::Verdict(self.error_from_outside(packet, &seen)),
             Kind::Other => {
                 let verdict = self.static_inbound(packet, &seen).or_else(|| self.untranslated(&seen));
                 return Fate::Verdict(verdict.unwrap_or(Verdict::Drop(self.reasons.protocol)));

@@ -269,16 +269,18 @@ impl Sessions {
         (draining, begins): (bool, bool),
         now: Instant,
     ) -> Result<Session, Refusal> {
-        if draining {
-            return Err(Refusal::Draining);
-        }
         let inside = (flow.source, flow.source_port);
         let key = mapping_key(pool.group, Some(flow.protocol), inside);
         let known = self.mappings.lookup(&key).and_then(|handle| Some(*self.mappings.entry(handle)?.1));
+        if known.is_none() && !begins {
+            return Err(Refusal::NoSession);
+        }
+        if draining {
+            return Err(Refusal::Draining);
+        }
         let subscriber = self.subscriber(policy, pool, flow.source)?;
         let (slot, made) = match known {
             Some(slot) => (slot, None),
-            None if !begins => return self.give_up(pool, flow.source, Refusal::NoSession),
             None => match self.map(flow, subscriber, policy, pool, now) {
                 Ok((slot, port)) => (slot, Some(port)),
                 Err(refusal) => return self.give_up(pool, flow.source, refusal),
@@ -500,7 +502,8 @@ impl Sessions {
         let forbidden = |flow: &FlowTuple, session: &Session, external: &External| {
             let (address, port) = (Ipv4Addr::from(session.address), session.port);
             let endpoint = Endpoint { protocol: flow.protocol, address, port };
-            external.number(address).is_none() || policy.forward.contains_key(&endpoint)
+            let turns = external.has(flow.destination);
+            external.number(address).is_none() || policy.forward.contains_key(&endpoint) || turns != session.turns()
         };
         self.purge = self.remove_where(from, budget, forbidden);
         self.finish(policy, now);

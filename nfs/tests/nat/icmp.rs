@@ -292,6 +292,30 @@ forward = [{ protocol = "tcp", outside = "198.51.100.100", ports = "80", to = ["
 }
 
 #[test]
+fn n34_errors_about_what_goes_untranslated_go_untranslated() {
+    const FAR: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
+    with_nat("exclude = [\"10.0.0.0/8\"]", |nat| {
+        let between = |source, to| Frame::new().ipv4(source, to).udp(5000, 53).payload(b"question");
+        // Path MTU discovery, by a router that is not among them.
+        for who in [FAR, R] {
+            let back = nat.back(&about(from_outside(who, A), (3, 4), &between(A, FAR), 100));
+            assert_eq!(back.inside, [about(inside(who, A), (3, 4), &between(A, FAR), 100).build()]);
+        }
+        for who in [A, INNER] {
+            let out = nat.out(&about(from(who, FAR), (3, 4), &between(FAR, A), 100));
+            assert_eq!(out.outside, [about(outside(who, FAR), (3, 4), &between(FAR, A), 100).build()]);
+        }
+        // Not to a host that did not send it, and not of those that are translated.
+        for (to, quoted) in [(B, between(A, FAR)), (A, between(A, X)), (P, between(P, FAR))] {
+            assert_eq!(dropped(&nat.back(&about(from_outside(R, to), (3, 4), &quoted, 100))), "nat-no-mapping");
+        }
+        for (to, quoted) in [(FAR, between(X, A)), (X, between(FAR, A)), (X, between(X, A))] {
+            assert_eq!(dropped(&nat.out(&about(from(A, to), (3, 4), &quoted, 100))), "nat-no-mapping");
+        }
+    });
+}
+
+#[test]
 fn n27_an_error_about_a_query_neither_prolongs_nor_ends_it() {
     with_nat("", |nat| {
         let identifier = left(&nat.out(&from(A, X).icmp_echo_request(77, 1))).source_port;

@@ -312,3 +312,26 @@ fn so_many_hosts_and_no_more() {
         nat.udp_port(A, 5000, (X, 53));
     });
 }
+
+#[test]
+fn what_begins_nothing_is_no_matter_of_limits() {
+    for text in ["sessions_per_subscriber = 1", "ports_per_subscriber = 1"] {
+        with_nat(text, |nat| {
+            nat.udp_port(A, 5000, (X, 53));
+            for frame in [from(A, X).tcp(5001, 80), from(A, X).icmp_echo_reply(5001, 1)] {
+                let out = nat.out(&frame);
+                assert_eq!((dropped(&out), out.inside.len()), ("nat-no-session", 0));
+            }
+            nat.trial.set_draining(true);
+            assert_eq!(dropped(&nat.out(&from(A, X).tcp(5001, 80))), "nat-no-session");
+        });
+    }
+    with_nat("subscribers = 64", |nat| {
+        for number in 0..600 {
+            nat.out(&from(host(number), X).udp(5000, 53));
+        }
+        for number in 600..1200 {
+            assert_eq!(dropped(&nat.out(&from(host(number), X).tcp(5000, 80))), "nat-no-session");
+        }
+    });
+}

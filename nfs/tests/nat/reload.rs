@@ -127,6 +127,20 @@ fn an_address_that_was_gone_may_come_back_in_another_pool() {
 }
 
 #[test]
+fn what_is_sent_to_an_address_turns_as_long_as_it_is_ours() {
+    with_nat("[[pools]]\naddresses = [\"198.51.100.100\"]", |nat| {
+        let question = from(A, Q).udp(5000, 53);
+        assert_eq!(nat.out(&question).held, 1, "Q is somebody on the outer link, who is looked for");
+        nat.pass(5);
+        nat.reload(config(&pools(&format!("{OLD}, {NEW}"), ""))).unwrap();
+        assert_eq!(dropped(&nat.out(&question)), "nat-no-mapping");
+        nat.reload(config(&pools(OLD, ""))).unwrap();
+        assert_eq!(nat.out(&question).held, 1);
+        nat.pass(5);
+    });
+}
+
+#[test]
 fn a_host_gets_no_address_of_another_pool_in_the_place_of_one_that_is_gone() {
     const BOTH: &str = "pooling = \"arbitrary\"\ntimeouts.port_quiet = 0\n\
                         [[pools]]\naddresses = [\"198.51.100.100/31\"]\nports = \"2000-2063\"";

@@ -8,6 +8,7 @@ use nf_framework::headers::TcpFlags;
 use nf_framework::testing::Frame;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 const SYN: TcpFlags = TcpFlags::SYN;
 /// A and B are 10 and 20 of the prefix.
@@ -128,6 +129,23 @@ fn fragments_are_forwarded_as_their_packet_is() {
         let out = nat.burst(Direction::Outbound, &fragments(from(B, X), (9003, 999), 9));
         let new = u16::from_be_bytes([out.outside[0][18], out.outside[0][19]]);
         assert_eq!(out.outside, fragments(outside(P, X), (7003, 999), new));
+    });
+}
+
+#[test]
+fn fragments_of_a_server_that_come_one_after_the_other_are_of_one_packet() {
+    with_nat(FORWARD, |nat| {
+        nat.pass(100);
+        let fragments = |frame: Frame, new: u16| {
+            frame.identification(new.into()).udp(9003, 999).payload(&[5; 2000]).build_fragments(1000)
+        };
+        let mut seen = BTreeSet::new();
+        for fragment in fragments(from(B, X), 9) {
+            let out = nat.burst(Direction::Outbound, &[fragment]);
+            seen.insert([out.outside[0][18], out.outside[0][19]]);
+            nat.trial.advance(Duration::from_millis(5));
+        }
+        assert_eq!(seen.len(), 1, "{seen:?}");
     });
 }
 
