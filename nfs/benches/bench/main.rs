@@ -20,6 +20,7 @@ mod linux;
 mod machine;
 mod measure;
 mod namespace;
+mod nat;
 mod ours;
 mod parent;
 mod plot;
@@ -117,6 +118,24 @@ const ROUTER: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const NAT: Built = Built {
+    about: nat::ABOUT,
+    run: nat::run,
+    notes: nat::notes,
+    mebibytes: nat::mebibytes,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: true,
+};
+const NEW_SESSIONS: Built = Built {
+    about: nat::ABOUT_NEW,
+    run: nat::run_new,
+    notes: nat::notes_new,
+    mebibytes: |_| nat::MEBIBYTES_NEW,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: true,
+};
 const FLOODS: Built = Built {
     about: floods::ABOUT,
     run: floods::run,
@@ -166,11 +185,11 @@ static SUITES: [(&str, Option<Built>); 14] = [
     ("classifier", Some(CLASSIFIER)),
     ("custom", Some(CUSTOM)),
     ("router", Some(ROUTER)),
-    ("nat", None),
+    ("nat", Some(NAT)),
     ("firewall", None),
     ("load-balancer", None),
     ("chain", Some(CHAIN)),
-    ("new-sessions", None),
+    ("new-sessions", Some(NEW_SESSIONS)),
     ("workers", Some(WORKERS)),
     ("linux", Some(LINUX)),
     ("floods", Some(FLOODS)),

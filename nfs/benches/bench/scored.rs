@@ -5,7 +5,7 @@ use crate::io::MACSWAP;
 use crate::machine::Memory;
 use crate::measure::Variant;
 use crate::ours::{NULL, Pair, RING, Setting, devices, made, start_eal, worker};
-use crate::source::{CIRCULATING, Circulation, End, Flows, Shelf, Store, When, no_stores};
+use crate::source::{CIRCULATING, Circulation, End, Externals, Flows, Shelf, Store, When, no_stores};
 use crate::testpmd::Testpmd;
 use dpdk_rs::{Burst, Eal};
 use nf_framework::{Affinity, Direction, Loaded};
@@ -104,6 +104,23 @@ impl Stage {
         self.variant(source, source.when, name, flows, functions).score(&source.row(Source::BASE), MACSWAP)
     }
 
+    /// A base of its own, for what does not run on the usual one.
+    pub(crate) fn base_of(&self, source: &Source, name: &str, ends: Ends) -> Variant<'_> {
+        self.variant(source, source.when, name, ends, Vec::new)
+    }
+
+    /// A score over such a base.
+    pub(crate) fn scored_over(
+        &self,
+        source: &Source,
+        name: &str,
+        base: &str,
+        ends: Ends,
+        functions: impl Fn() -> Vec<Loaded> + 'static,
+    ) -> Variant<'_> {
+        self.variant(source, source.when, name, ends, functions).score(&source.row(base), MACSWAP)
+    }
+
     /// The same without a score.
     pub(crate) fn plain(
         &self,
@@ -119,12 +136,12 @@ impl Stage {
         source: &Source,
         when: When,
         name: &str,
-        flows: Flows,
+        packets: impl Into<Ends>,
         functions: impl Fn() -> Vec<Loaded> + 'static,
     ) -> Variant<'_> {
-        let (setting, stores) = (Setting::new(source.pair), source.stores.clone());
+        let (setting, stores, packets) = (Setting::new(source.pair), source.stores.clone(), packets.into());
         Variant::new(source.row(name), move |slice| {
-            let [inside, outside] = ends(when, &flows, &stores);
+            let [inside, outside] = ends(when, &packets, &stores);
             let chain = [inside].into_iter().chain(functions()).chain([outside]);
             worker(&self.eal, setting, chain.collect(), slice)
         })
@@ -150,13 +167,33 @@ pub(crate) fn usual_flows() -> Flows {
     Flows::All(1 << 10)
 }
 
-fn ends(when: When, flows: &Flows, stores: &[Shelf<Store>; 2]) -> [Loaded; 2] {
-    [("inside-end", Direction::Outbound, &stores[0]), ("outside-end", Direction::Inbound, &stores[1])].map(
-        |(name, entrance, store)| {
+/// Which packets there are.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    pub(crate) flows: Flows,
+    /// What those from outside are for, if not for the clients themselves. Then no packet is met that
+    /// another run has written.
+    pub(crate) externals: Option<Externals>,
+}
+
+impl From<Flows> for Ends {
+    fn from(flows: Flows) -> Self {
+        Self { flows, externals: None }
+    }
+}
+
+fn ends(when: When, packets: &Ends, stores: &[Shelf<Store>; 2]) -> [Loaded; 2] {
+    let Ends { flows, externals } = packets;
+    let [inside, outside] = stores;
+    let (outbound, inbound) = (Direction::Outbound, Direction::Inbound);
+    let anew = externals.is_some();
+    [("inside-end", outbound, inside, None), ("outside-end", inbound, outside, externals.clone())].map(
+        |(name, entrance, store, externals)| {
             let (flows, store) = (flows.clone(), store.clone());
             made(name, Affinity::Any, move |_| {
                 let store = store.take().ok_or("another worker has the packets")?;
-                Ok(End::new(entrance, when, flows.clone(), store))
+                let end = End::new(entrance, when, flows.clone(), store);
+                Ok(if anew { end.anew(externals.clone()) } else { end })
             })
         },
     )

@@ -17,6 +17,7 @@ use dpdk_rs::{Burst, Eal, Mbuf, Mempool, MempoolConfig};
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
 use nf_framework::{Batch, Context, Direction, NetworkFunction};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Octets of a packet, without the checksum behind it.
@@ -24,11 +25,11 @@ pub(crate) const FRAME: usize = 64;
 const SERVER: [u8; 4] = [192, 0, 2, 1];
 const SERVICE: u16 = 443;
 
-/// Flow `number`'s client: an address in 10/8, and a port. Up to 2^20 of them share the half of the
+/// Flow `number`'s client: an address in 10/8, and a port. Up to 2^22 of them share the half of the
 /// address that frames do not change.
 pub(crate) fn client(number: u32) -> ([u8; 4], u16) {
-    let low = number >> 4;
-    let port = 1024 + (number & 15) * 2731;
+    let low = number >> 6;
+    let port = 1024 + (number & 63) * 997;
     ((0x0a00_0000 | low).to_be_bytes(), u16::try_from(port).unwrap_or(u16::MAX))
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn key_of(inside: [u8; 4], outside: [u8; 4], inside_port: u16, outsid
 /// guesses, and again.
 #[derive(Clone)]
 pub(crate) enum Flows {
-    /// So many, a power of two up to 2^20.
+    /// So many, a power of two up to 2^22.
     All(u32),
     /// Those on a list, whose length is a power of two.
     Listed(Arc<[u32]>),
@@ -89,14 +90,27 @@ struct Template {
     /// Where the client's port and the low half of its address stand.
     address: usize,
     port: usize,
+    /// Instead of the client's own.
+    externals: Option<Externals>,
+}
+
+/// What stands for clients where their packets come back: the low half of an address in 198.18/16,
+/// and a port, by flow.
+#[derive(Clone)]
+pub(crate) struct Externals(Arc<[([u8; 2], u16)]>);
+
+impl Externals {
+    pub(crate) fn new(all: impl Iterator<Item = (Ipv4Addr, u16)>) -> Self {
+        Self(all.map(|(address, port)| (address.octets()[2..].try_into().unwrap_or_default(), port)).collect())
+    }
 }
 
 impl Template {
     const IDENTIFICATION: usize = 18;
     const PAYLOAD: usize = 42;
 
-    fn new(direction: Direction) -> Self {
-        let (client, service) = ([10, 0, 0, 0], SERVICE);
+    fn new(direction: Direction, externals: Option<Externals>) -> Self {
+        let (client, service) = (if externals.is_some() { [198, 18, 0, 0] } else { [10, 0, 0, 0] }, SERVICE);
         let (frame, address, port) = match direction {
             Direction::Outbound => (Frame::new().ipv4(client, SERVER).udp(0, service), 28, 34),
             Direction::Inbound => (Frame::new().ipv4(SERVER, client).udp(service, 0), 32, 36),
@@ -104,14 +118,19 @@ impl Template {
         let built = frame.identification(0).payload(&[0; FRAME - Self::PAYLOAD]).build();
         let mut frame = [0; FRAME];
         frame.copy_from_slice(&built);
-        Self { frame, address, port }
+        Self { frame, address, port, externals }
     }
 
     #[inline]
     fn write(&self, number: u32, to: &mut [u8]) {
         let Some(to) = to.first_chunk_mut::<FRAME>() else { return };
-        let (address, port) = client(number);
-        let low = [address[2], address[3]];
+        let (low, port) = match &self.externals {
+            Some(externals) => externals.0[number as usize],
+            None => {
+                let (address, port) = client(number);
+                ([address[2], address[3]], port)
+            }
+        };
         *to = self.frame;
         let mut put = |at: usize, bytes: [u8; 2]| to[at..at + 2].copy_from_slice(&bytes);
         put(self.address, low);
@@ -123,7 +142,7 @@ impl Template {
 
     /// That the checksums of what it writes are right.
     fn verify(&self) -> anyhow::Result<()> {
-        for number in [0, 1, 77, 65_535, (1 << 20) - 1] {
+        for number in [0, 1, 77, 65_535, (1 << 22) - 1] {
             let mut frame = [0; FRAME];
             self.write(number, &mut frame);
             let headers = Headers::parse(&mut frame).context("the source's frames")?;
@@ -139,6 +158,16 @@ pub(crate) struct Shelf<T>(Arc<Mutex<Option<T>>>);
 impl<T> Shelf<T> {
     pub(crate) fn new(thing: T) -> Self {
         Self(Arc::new(Mutex::new(Some(thing))))
+    }
+
+    /// For something that is still to be made.
+    pub(crate) fn empty() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Something that will be put here.
+    pub(crate) fn lend(&self, thing: T) -> Lent<T> {
+        Lent { thing: Some(thing), shelf: self.clone() }
     }
 
     /// `None` while another has it.
@@ -212,11 +241,31 @@ pub(crate) struct End {
     template: Template,
     flows: Flows,
     store: Lent<Store>,
+    /// Packets still to arrive that another run has written.
+    stale: usize,
 }
 
 impl End {
     pub(crate) fn new(entrance: Direction, when: When, flows: Flows, store: Lent<Store>) -> Self {
-        Self { entrance, when, template: Template::new(entrance), flows, store }
+        Self { entrance, when, template: Template::new(entrance, None), flows, store, stale: 0 }
+    }
+
+    /// With packets for what stands for their clients, if that is given; and what other runs have left
+    /// is written anew as it arrives. (One ring may have all that circulates.)
+    pub(crate) fn anew(mut self, externals: Option<Externals>) -> Self {
+        let waiting = self.store.get().map_or(0, |store| store.packets.len());
+        Self { template: Template::new(self.entrance, externals), stale: waiting + CIRCULATING as usize, ..self }
+    }
+
+    #[cold]
+    fn renew(&mut self, batch: &mut Batch) {
+        let Some(store) = self.store.get() else { return };
+        for slot in batch.undecided() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            self.template.write(self.flows.nth(store.position), packet.data_mut());
+            store.position = store.position.wrapping_add(1);
+            self.stale = self.stale.saturating_sub(1);
+        }
     }
 }
 
@@ -225,6 +274,9 @@ impl NetworkFunction for End {
         let arriving = cx.direction() == self.entrance;
         if arriving && self.when == When::Leaving {
             batch.prefetch();
+            if self.stale > 0 {
+                self.renew(batch);
+            }
         }
         if arriving != (self.when == When::Arriving) {
             return;
@@ -261,7 +313,7 @@ impl Circulation {
     /// A pool with room for what is in the rings of so many queues, and for so many more.
     pub(crate) fn new(eal: &Eal, more: u32, queues: u16) -> anyhow::Result<Self> {
         for direction in [Direction::Outbound, Direction::Inbound] {
-            Template::new(direction).verify()?;
+            Template::new(direction, None).verify()?;
         }
         let least = 2 * 2 * u32::from(queues * DESCRIPTORS) + 64;
         let size = (CIRCULATING + more).next_multiple_of(1024);
@@ -278,7 +330,7 @@ impl Circulation {
         let mut burst = Burst::new();
         let mut number = 0;
         for ((_, queues), direction) in ports.iter_mut().zip([Direction::Outbound, Direction::Inbound]) {
-            let template = Template::new(direction);
+            let template = Template::new(direction, None);
             for queue in queues {
                 for _ in 0..bursts {
                     ensure!(self.pool.alloc_bulk(&mut burst), "the pool of circulating packets is too small");
@@ -311,7 +363,7 @@ impl Circulation {
 
     /// Stores for both ends that bring so many packets into rotation, those of the rings included.
     pub(crate) fn stores(&self, rotating: u32) -> anyhow::Result<[Shelf<Store>; 2]> {
-        let templates = [Direction::Outbound, Direction::Inbound].map(Template::new);
+        let templates = [Direction::Outbound, Direction::Inbound].map(|direction| Template::new(direction, None));
         self.stores_of(rotating, |side, number, packet| fill(packet, &templates[side], number % 1024).is_ok())
     }
 

@@ -143,8 +143,10 @@ impl Instance {
         let (protocol, source_port, destination_port, flags) = match seen.kind {
             Kind::Error { is_fragment: true } => return Verdict::Drop(self.reasons.icmp_fragment),
             Kind::Error { .. } => return self.error_from_inside(packet, &seen),
+            Kind::Redirect => return Verdict::Drop(self.reasons.protocol),
             Kind::Other => {
-                return self.static_outbound(packet, &seen, cx.now()).unwrap_or(Verdict::Drop(self.reasons.protocol));
+                let verdict = self.static_outbound(packet, &seen, cx.now());
+                return verdict.unwrap_or(Verdict::Drop(self.reasons.protocol));
             }
             Kind::Flow(protocol, source, destination, flags) => (protocol, source, destination, flags),
             Kind::Query { identifier, .. } => (Protocol::Icmp, identifier, 0, TcpFlags(0)),
@@ -333,6 +335,7 @@ impl Instance {
         let (protocol, source_port, destination_port, flags) = match seen.kind {
             Kind::Error { is_fragment: true } => return Fate::Verdict(Verdict::Drop(self.reasons.icmp_fragment)),
             Kind::Error { .. } => return Fate::Verdict(self.error_from_outside(packet, &seen)),
+            Kind::Redirect => return Fate::Verdict(Verdict::Drop(self.reasons.protocol)),
             Kind::Other => {
                 let verdict = self.static_inbound(packet, &seen).or_else(|| self.untranslated(&seen));
                 return Fate::Verdict(verdict.unwrap_or(Verdict::Drop(self.reasons.protocol)));
@@ -382,9 +385,11 @@ impl Instance {
         }
         let Some(handle) = self.sessions.flows.lookup(&inside.key()) else { return };
         let Some((_, session)) = self.sessions.flows.entry_mut(handle) else { return };
+        let before = session.timer();
         session.follow(session.tcp.after(flags, Way::In));
         let timer = session.timer();
-        if let Some(deadline) = self.deadlines.get(timer) {
+        // What says nothing new does not prolong it: RFC 4787 REQ-6.
+        if let Some(deadline) = self.deadlines.get(timer).filter(|_| timer != before) {
             self.sessions.flows.touch(handle, *deadline);
         }
         self.sessions.settle_class(handle);

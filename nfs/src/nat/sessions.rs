@@ -302,7 +302,6 @@ impl Sessions {
         if session.tcp.is_open() {
             session.flags |= CONFIRMED;
         }
-        let class = if session.is_confirmed() { Class::ESTABLISHED } else { Class::EMBRYONIC };
         self.count(pool, flow.source, |subscriber| {
             subscriber.sessions += 1;
             subscriber.ports += u32::from(made.is_some());
@@ -313,9 +312,13 @@ impl Sessions {
             return Err(Refusal::SessionsFull);
         }
         let Self { flows, gone, .. } = self;
+        // As one that takes no established one's place, whatever it is.
+        let class = Class::EMBRYONIC;
         let inserted = flows.insert(flow.key(), session, class, now, deadline, |removed| gone.push(removed));
-        if inserted.is_err() {
-            self.let_go(flow, &session, policy, now);
+        match &inserted {
+            Ok(inserted) if session.is_confirmed() => _ = flows.reclassify(inserted.handle(), Class::ESTABLISHED),
+            Ok(_) => {}
+            Err(_) => self.let_go(flow, &session, policy, now),
         }
         self.finish(policy, now);
         inserted.map(|_| session).map_err(|_| Refusal::SessionsFull)
@@ -386,16 +389,20 @@ impl Sessions {
         if self.ports.status(address) != Some(Status::Active) || self.ports.group(address) != Some(pool.group) {
             // The host's own goes, with the mappings that it has, or is gone and its number another's.
             address = self.ports.any_address(pool.group).ok_or(Refusal::PortsExhausted)?;
-            self.count(pool, flow.source, |subscriber| subscriber.address = address);
+            self.bind(pool, flow.source, address);
         }
         let mut found = self.take(address, flow, wanted, policy);
-        let mut next = Some(0).filter(|_| !policy.paired());
+        // One that has no ports yet is bound to no address.
+        let mut next = Some(0).filter(|_| !policy.paired() || subscriber.ports == 0);
         while let (None, Some(from)) = (found, next) {
             let other = self.ports.next_address(pool.group, from);
             found = other.and_then(|other| self.take(other, flow, wanted, policy));
             next = other.map(|other| other + 1);
         }
         let (slot, port) = found.ok_or(Refusal::PortsExhausted)?;
+        if subscriber.ports == 0 && slot.address() != address {
+            self.bind(pool, flow.source, slot.address());
+        }
         let inserted = self.mappings.insert(key, slot, Class::EMBRYONIC, now, Instant::NEVER, |_| ());
         let Ok(inserted) = inserted else {
             self.ports.leave(slot, now, 0);
@@ -404,6 +411,14 @@ impl Sessions {
         self.mappings.reclassify(inserted.handle(), Class::KEPT);
         self.events.mapping(true, flow.protocol, inside, (self.ports.address(slot.address()), port));
         Ok((slot, port))
+    }
+
+    /// From now on a host's ports are of this address.
+    fn bind(&mut self, pool: &Pool, host: Ipv4Addr, address: u16) {
+        let handle = self.subscribers.lookup(&mapping_key(pool.group, None, (host, 0)));
+        if let Some((_, subscriber)) = handle.and_then(|handle| self.subscribers.entry_mut(handle)) {
+            subscriber.address = address;
+        }
     }
 
     fn take(&mut self, address: u16, flow: &FlowTuple, wanted: Wanted, policy: &Policy) -> Option<(Slot, u16)> {

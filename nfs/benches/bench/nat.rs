@@ -1,0 +1,248 @@
+//! The suites `nat` and `new-sessions`: what a NAT costs for packets of sessions that it has, by how
+//! many it has and in either direction, and what the first packet of a session costs.
+//!
+//! The sessions are begun before anything is measured, by the packets of their inside hosts; then
+//! the NAT is asked what stands for each of them outside, and the packets from outside are addressed
+//! so.
+
+use crate::io::MACSWAP;
+use crate::machine::Memory;
+use crate::measure::{Plan, Variant, interleave};
+use crate::ours::{NULL, Setting, config, made, timed};
+use crate::results::{Axis, Row};
+use crate::scored::{self, Ends, HOT, SHARED, Source, Stage};
+use crate::source::{End, Externals, Flows, Lent, Shelf, When, client, no_stores};
+use anyhow::{Context as _, anyhow, ensure};
+use dpdk_rs::Eal;
+use nf_framework::{
+    Affinity, Batch, Budget, Context, Direction, DropReason, Function, Loaded, NetworkFunction, PortsConfig, Runtime,
+    RuntimeConfig, SetupError, Verdict, WorkerSetup,
+};
+use nfs::nat::{Config, Instance, Nat, SessionFilter};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const ABOUT: &str = "NAT: packets of sessions that are there";
+pub(crate) const ABOUT_NEW: &str = "NAT: the first packet of a session";
+
+/// Beside the packets: tables for all the sessions, and for their ports.
+pub(crate) fn mebibytes(quick: bool) -> u64 {
+    scored::MEBIBYTES + sizes(quick).map(|(_, sessions)| (u64::from(sessions) * 160) >> 20).sum::<u64>()
+}
+
+pub(crate) const MEBIBYTES_NEW: u64 = 512;
+
+const SESSIONS: [(&str, u32); 4] = [("1k", 1 << 10), ("64k", 1 << 16), ("1M", 1 << 20), ("4M", 1 << 22)];
+/// 4 million take a while to begin.
+fn sizes(quick: bool) -> impl Iterator<Item = (&'static str, u32)> {
+    SESSIONS.into_iter().take(if quick { 3 } else { 4 })
+}
+
+pub(crate) fn row(sessions: &str) -> String {
+    format!("{sessions} sessions")
+}
+
+pub(crate) fn filtered(sessions: &str) -> String {
+    format!("{sessions} sessions, filtered")
+}
+
+pub(crate) fn notes() -> Vec<String> {
+    let own = [
+        "both directions, UDP, a session for each flow and a mapping for each session: nobody shares a port; filtered: \
+         filtering is address-and-port-dependent, else endpoint-independent",
+    ];
+    scored::notes().into_iter().chain(own.map(str::to_owned)).collect()
+}
+
+pub(crate) fn notes_new() -> Vec<String> {
+    [
+        "score = 1 + (own - base) / testpmd macswap; base is the same worker and source with Wire",
+        "net_null, one port, packets from inside only, every one of a flow that has no session: the table is full all \
+         the time, and each session that begins ends the one that is the least worth",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// A NAT's instance that outlives the worker that it works for.
+struct Kept(Lent<Instance>);
+
+impl NetworkFunction for Kept {
+    #[inline]
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if let Some(nat) = self.0.get() {
+            nat.batch(batch, cx);
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        if let Some(nat) = self.0.get() {
+            nat.tick(cx, budget);
+        }
+    }
+}
+
+/// Room for so many sessions, and ports for as many.
+fn nat_config(sessions: u32, port_quiet: u16, filtering: &str) -> anyhow::Result<Config> {
+    let addresses = sessions.div_ceil(40_000).next_power_of_two();
+    let length = 32 - addresses.trailing_zeros();
+    let text = format!(
+        "sessions = {}\nsubscribers = {}\n{filtering}\n[[pools]]\naddresses = [\"198.18.0.0/{length}\"]\n\
+         [timeouts]\nudp = 86400\nport_quiet = {port_quiet}\n",
+        sessions.max(64),
+        (sessions / 16).max(64),
+    );
+    toml::from_str(&text).context("the NAT's configuration")
+}
+
+/// Makes an instance as a program's worker does.
+struct Maker {
+    nat: Arc<Nat>,
+    policy: Arc<nfs::nat::Policy>,
+}
+
+impl Maker {
+    fn new(config: Config) -> anyhow::Result<Self> {
+        let nat = Nat::new();
+        let policy = nat.policy(config).map_err(|invalid| anyhow!("{}: {}", invalid.key, invalid.message))?;
+        Ok(Self { nat: Arc::new(nat), policy: Arc::new(policy) })
+    }
+
+    fn instance(&self, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
+        self.nat.instance(Arc::clone(&self.policy), worker)
+    }
+}
+
+/// What a chain has of an instance.
+fn kept(shelf: &Shelf<Instance>) -> Vec<Loaded> {
+    let shelf = shelf.clone();
+    vec![made("nat", Affinity::Any, move |_| Ok(Kept(shelf.take().ok_or("another worker has the NAT")?)))]
+}
+
+/// Begins a session of each flow; the NAT, and what stands for each flow outside.
+fn begin(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<(Shelf<Instance>, Externals)> {
+    let maker = Maker::new(nat_config(sessions, 120, filtering)?)?;
+    let shelf = Shelf::empty();
+    let first = shelf.clone();
+    // Made on the worker, and left on the shelf when that ends.
+    let nat = made("nat", Affinity::Any, move |worker| match first.take() {
+        Some(lent) => Ok(Kept(lent)),
+        None => Ok(Kept(first.lend(maker.instance(worker)?))),
+    });
+    let [store, _] = no_stores();
+    let source = made("source", Affinity::Any, move |_| {
+        let store = store.take().ok_or("another worker has the packets")?;
+        Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(sessions), store))
+    });
+    let nobody = made("nobody", Affinity::Any, |_| Ok(Outside));
+    let slice = Duration::from_millis(200) + Duration::from_micros(u64::from(sessions) * 3 / 2);
+    timed(Runtime::new(eal, &config(Setting::new(NULL)), vec![source, nat, nobody])?, slice)?;
+    let mut lent = shelf.take().context("the NAT is gone")?;
+    let instance = lent.get().context("the NAT is gone")?;
+    let count = instance.sessions();
+    ensure!(count > u64::from(sessions) / 100 * 99, "{count} of {sessions} sessions have begun");
+    let (mut by_inside, mut next) = (HashMap::new(), Some(0));
+    while let Some(from) = next {
+        let (sessions, more) = instance.list(&SessionFilter::default(), from);
+        by_inside.extend(sessions.into_iter().map(|session| (session.inside, session.external)));
+        next = more;
+    }
+    // The few that found no room are others once more.
+    let any = by_inside.values().next().copied().context("no session has begun")?;
+    let external = |number| {
+        let (address, port) = client(number);
+        by_inside.get(&(address.into(), port)).copied().unwrap_or(any)
+    };
+    Ok((shelf, Externals::new((0..sessions).map(external))))
+}
+
+/// Stands at the outside end while sessions begin: nobody sends from there.
+struct Outside;
+
+impl NetworkFunction for Outside {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if cx.direction() == Direction::Inbound {
+            batch.decide_all(Verdict::Drop(DropReason::POLICY));
+        }
+    }
+}
+
+pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
+    let stage = Stage::start(memory)?;
+    let mut variants = vec![stage.macswap()];
+    let mut all = Vec::new();
+    for (name, sessions) in sizes(plan.quick) {
+        all.push((row(name), sessions, begin(&stage.eal, sessions, "")?));
+    }
+    let by_both = "filtering = { udp = \"address-and-port-dependent\" }";
+    all.push((filtered("64k"), 1 << 16, begin(&stage.eal, 1 << 16, by_both)?));
+    for source in stage.rings()? {
+        for (name, sessions, (shelf, externals)) in &all {
+            let ends = Ends { flows: Flows::All(*sessions), externals: Some(externals.clone()) };
+            let base = format!("base, {name}");
+            variants.push(stage.base_of(&source, &base, ends.clone()));
+            let shelf = shelf.clone();
+            let variant = stage.scored_over(&source, name, &base, ends, move || kept(&shelf));
+            let filtered = name.ends_with("filtered");
+            variants.push(if filtered { variant } else { over_sessions(variant, &source, *sessions) });
+        }
+    }
+    let rows = interleave(variants, plan)?;
+    stage.stop()?;
+    Ok(rows)
+}
+
+fn over_sessions<'a>(variant: Variant<'a>, source: &Source, sessions: u32) -> Variant<'a> {
+    if [HOT, SHARED].contains(&source.name) {
+        variant.at(Axis::Flows, source.name, f64::from(sessions))
+    } else {
+        variant
+    }
+}
+
+/// The row of first packets.
+pub(crate) fn first(sessions: &str) -> String {
+    format!("first packet, {sessions} sessions")
+}
+
+const BASE_NEW: &str = "base";
+
+pub(crate) fn run_new(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
+    let stage = Stage::start(memory)?;
+    let mut variants = vec![stage.macswap(), new_sessions(&stage.eal, BASE_NEW, Vec::new)];
+    for (name, sessions) in [("64k", 1 << 16), ("1M", 1 << 20)] {
+        let maker = Maker::new(nat_config(sessions, 0, "")?)?;
+        let shelf = Shelf::empty();
+        let functions = move || {
+            let (nat, policy, shelf) = (Arc::clone(&maker.nat), Arc::clone(&maker.policy), shelf.clone());
+            vec![made("nat", Affinity::Any, move |worker| match shelf.take() {
+                Some(lent) => Ok(Kept(lent)),
+                None => Ok(Kept(shelf.lend(nat.instance(Arc::clone(&policy), worker)?))),
+            })]
+        };
+        // Until it is full.
+        let full = Duration::from_millis(300) + Duration::from_micros(u64::from(sessions) * 3 / 2);
+        new_sessions(&stage.eal, "", functions.clone()).once(full)?;
+        variants.push(new_sessions(&stage.eal, &first(name), functions).score(BASE_NEW, MACSWAP));
+    }
+    let rows = interleave(variants, plan)?;
+    stage.stop()?;
+    Ok(rows)
+}
+
+/// Packets from inside by one port, each of another flow than the last 4 million.
+fn new_sessions<'a>(eal: &'a Eal, name: &str, functions: impl Fn() -> Vec<Loaded> + 'a) -> Variant<'a> {
+    let [store, _] = no_stores();
+    Variant::new(name, move |slice| {
+        let ports = PortsConfig { outside: None, ..config(Setting::new(NULL)).ports };
+        let config = RuntimeConfig { ports, ..config(Setting::new(NULL)) };
+        let store = store.clone();
+        let source = made("source", Affinity::Any, move |_| {
+            let store = store.take().ok_or("another worker has the packets")?;
+            Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(1 << 22), store))
+        });
+        let chain = [source].into_iter().chain(functions()).collect();
+        Ok(timed(Runtime::new(eal, &config, chain)?, slice)?.0)
+    })
+}
