@@ -92,7 +92,8 @@ fn usual() -> Setting {
 fn settings() -> Vec<(Setting, u8)> {
     let usual = usual();
     let pool = &usual.pools[0];
-    let small_pool = |last: u8, ports| Pool { addresses: (1..=last).map(pool_address).collect(), ports, ..pool.clone() };
+    let small_pool =
+        |last: u8, ports| Pool { addresses: (1..=last).map(pool_address).collect(), ports, ..pool.clone() };
     let short = Timeouts { udp: 20, tcp_opening: 20, tcp_established: 40, tcp_closing: 15, icmp: 10, port_quiet: 5 };
     // Where sessions may be evicted unseen, no state makes a difference.
     let alike = Timeouts { tcp_opening: 40, tcp_established: 40, tcp_closing: 40, port_quiet: 0, ..short };
@@ -334,7 +335,8 @@ impl Run {
     fn wait(&mut self, time: Nanoseconds) {
         let from = self.world.now;
         let mut to = from + time;
-        let mut deadlines: Vec<Nanoseconds> = self.world.nat.deadlines().chain(self.world.fragments.deadlines()).collect();
+        let mut deadlines: Vec<Nanoseconds> =
+            self.world.nat.deadlines().chain(self.world.fragments.deadlines()).collect();
         deadlines.sort_unstable();
         for deadline in deadlines {
             if deadline <= to + 4 * MILLISECOND {
@@ -365,7 +367,8 @@ impl Run {
     fn send(&mut self, side: Side, frames: &[Vec<u8>]) {
         self.packets += frames.len() as u64;
         let outcome = self.trial.send(direction(side), frames);
-        let left = |side, frames: &'_ [Vec<u8>]| frames.iter().map(move |frame| (side, frame.clone())).collect::<Vec<_>>();
+        let left =
+            |side, frames: &'_ [Vec<u8>]| frames.iter().map(move |frame| (side, frame.clone())).collect::<Vec<_>>();
         let left = [left(Side::Inside, &outcome.inside), left(Side::Outside, &outcome.outside)].concat();
         let seen = Seen::new(left.iter().map(|(side, frame)| (*side, frame)));
         let expected = self.world.burst(side, frames, &seen);
@@ -387,7 +390,8 @@ impl Run {
             let _ = writeln!(text, "  {fault}");
         }
         for (side, found) in [(Side::Inside, &outcome.inside), (Side::Outside, &outcome.outside)] {
-            let (asks, found): (Vec<Vec<u8>>, Vec<_>) = found.iter().cloned().partition(|frame| is_about_neighbours(frame));
+            let (asks, found): (Vec<Vec<u8>>, Vec<_>) =
+                found.iter().cloned().partition(|frame| is_about_neighbours(frame));
             self.asked |= !asks.is_empty();
             let wanted = wanted.iter().filter(|(to, _)| *to == side).map(|(_, frame)| frame.clone());
             let wanted: Vec<Vec<u8>> = wanted.collect();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod bursts;
 mod checksums;
 mod configuration;
 mod filtering;
@@ -16,6 +17,7 @@ mod mapping;
 mod queries;
 mod reasons;
 mod reload;
+mod router_address;
 mod statics;
 mod tcp;
 mod timers;

@@ -120,7 +120,6 @@ pub(crate) fn transport_checksum(protocol: u8, source: Ipv4Addr, destination: Ip
     if protocol == UDP && sum == 0 { 0xffff } else { sum }
 }
 
-
 /// Fills in the header checksum, whole.
 pub(crate) fn fill_header_checksum(packet: &mut [u8]) {
     let header = usize::from(packet[0] & 15) * 4;

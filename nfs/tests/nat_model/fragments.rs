@@ -1,7 +1,7 @@
 //! Virtual reassembly: later fragments learn what the first one says, and wait for it.
 
 use crate::nat_model::bytes::{ICMP, Ip, TCP, UDP, be16};
-use crate::nat_model::{Side, Nanoseconds, SECOND};
+use crate::nat_model::{Nanoseconds, SECOND, Side};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -162,7 +162,10 @@ mod tests {
         let overlap = fragments.look_at(Side::Inside, &fragment(24, false), 0);
         assert_eq!(overlap.dropped, ["fragment-overlap"; 2]);
         assert_eq!(fragments.look_at(Side::Inside, &fragment(0, true), 0).dropped, ["fragment-overlap"]);
-        assert!(fragments.look_at(Side::Outside, &fragment(8, true), 0).on.is_empty(), "another side, another datagram");
+        assert!(
+            fragments.look_at(Side::Outside, &fragment(8, true), 0).on.is_empty(),
+            "another side, another datagram"
+        );
         assert_eq!((fragments.expire(TIMEOUT - 1), fragments.expire(TIMEOUT)), (0, 1));
         assert_eq!(fragments.open(), 0);
     }

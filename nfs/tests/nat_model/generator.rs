@@ -646,8 +646,8 @@ impl Generator {
             _ if side == Side::Inside => self.host(),
             _ => self.remote(),
         };
-        let (kind, code) = [(3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (11, 0), (11, 1), (12, 0), (5, 1)]
-            [self.random.index(10)];
+        let (kind, code) =
+            [(3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (11, 0), (11, 1), (12, 0), (5, 1)][self.random.index(10)];
         let [a, b, c] = seen::octets(self.next_serial());
         let mut message = vec![kind, code, 0, 0, a, length, b, c];
         message.extend(about);

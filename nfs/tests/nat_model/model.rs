@@ -315,7 +315,9 @@ impl Model {
             return self.leave_translated(packet, change, true, seen);
         }
         match (tuple, ip.protocol) {
-            (Some((inside, remote)), TCP | UDP | ICMP) => self.begin((ip.protocol, inside, remote), packet, &part, seen),
+            (Some((inside, remote)), TCP | UDP | ICMP) => {
+                self.begin((ip.protocol, inside, remote), packet, &part, seen)
+            }
             _ => dropped("nat-protocol"),
         }
     }
@@ -513,7 +515,8 @@ impl Model {
         let rests = self.quiet.get(&wanted).is_some_and(|(_, latest)| self.now < latest + quiet + 2 * SECOND);
         let free = (first..=last).contains(&inside.1) && !rests && !self.by_external.contains_key(&wanted);
         // One that nobody has seen yet may have it.
-        let others = self.mappings.iter().filter(|(of, other)| of.0 == protocol && **of != mapping && other.external.is_none());
+        let others =
+            self.mappings.iter().filter(|(of, other)| of.0 == protocol && **of != mapping && other.external.is_none());
         let unknown = others.count() > 0;
         let free = free && !unknown && self.setting.servers(protocol, wanted.1).is_none();
         if self.setting.preserve && self.workers == 1 && free && port != inside.1 {
@@ -581,7 +584,9 @@ impl Model {
             && let Some(of_first) = self.identifications.get(&key).copied()
             && of_first != new
         {
-            self.fault(format!("{key:?}: the identification {of_first:#x} of the first fragment is {new:#x} in another"));
+            self.fault(format!(
+                "{key:?}: the identification {of_first:#x} of the first fragment is {new:#x} in another"
+            ));
         }
         if ip.is_fragment() && ip.offset == 0 {
             self.identifications.insert(key, new);
@@ -688,7 +693,8 @@ impl Model {
             .map(|(key, session)| (*key, session.doubtful))
             .collect();
         if matching.is_empty() {
-            let reasons = if self.may_be_gone(mapping) { vec!["nat-filtered", "nat-no-mapping"] } else { vec!["nat-filtered"] };
+            let reasons =
+                if self.may_be_gone(mapping) { vec!["nat-filtered", "nat-no-mapping"] } else { vec!["nat-filtered"] };
             return self.unsolicited(packet, part, external, remote, reasons);
         }
         if matching.iter().all(|(_, doubtful)| *doubtful) && !seen.went_on(serial) {
@@ -721,12 +727,8 @@ impl Model {
     /// A packet goes on to an inside host.
     fn arrive(&mut self, packet: &[u8], (address, port): (Ipv4Addr, Option<u16>)) -> Verdict {
         let mut packet = packet.to_vec();
-        let change = Change {
-            destination: Some(address),
-            destination_port: port,
-            mss: self.setting.mss,
-            ..Change::default()
-        };
+        let change =
+            Change { destination: Some(address), destination_port: port, mss: self.setting.mss, ..Change::default() };
         rewrite(&mut packet, change);
         Verdict::Pass(packet)
     }
@@ -759,7 +761,8 @@ impl Model {
         let remote = (about.ip.source, about.ports.map_or(0, |ports| ports.0));
         let external = self.external_of_error(&about, inside, remote);
         let serial = number(packet).map_or(0, |(serial, _)| serial);
-        let external = external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
+        let external =
+            external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
         let Some((address, port)) = external else { return dropped("nat-no-mapping") };
         self.count("errors, outbound");
         let mut packet = packet.to_vec();
@@ -1315,10 +1318,9 @@ mod tests {
         let outbound = error(gateway, R.0, &packet(UDP, R, A, 0));
         let expected = error(POOL, R.0, &packet(UDP, R, X, 0));
         assert_eq!(bench.0.outbound(&outbound, None, &nobody), Verdict::Pass(expected));
-        for (what, at, reason) in [
-            ("the message", 23, "nat-icmp-checksum"),
-            ("the quoted header", 28 + 9, "nat-icmp-checksum"),
-        ] {
+        for (what, at, reason) in
+            [("the message", 23, "nat-icmp-checksum"), ("the quoted header", 28 + 9, "nat-icmp-checksum")]
+        {
             let mut broken = inbound.clone();
             broken[at] ^= 1;
             assert_eq!(bench.0.inbound(&broken, None, false, &nobody), dropped(reason), "{what}");
