@@ -79,6 +79,18 @@ fn what_cannot_be_is_said_with_its_key() {
             "there is no server",
         ),
         (
+            "one_to_one = [{ inside = \"192.168.1.0/24\", outside = \"203.0.113.0/24\" }]\n\
+             forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:80\"] }]",
+            "forward.0.to",
+            "192.168.1.2 answers from the address that one_to_one gives it",
+        ),
+        (
+            "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"1-65535\", to = [\"192.168.1.2:1\"] }, \
+                        { protocol = \"udp\", outside = \"198.51.100.9\", ports = \"1-2\", to = [\"192.168.1.2:1\"] }]",
+            "forward.1.ports",
+            "there are more than 65536 ports",
+        ),
+        (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-90\", to = [\"192.168.1.2:65530\"] }]",
             "forward.0.to",
             "192.168.1.2:65530 has not as many ports as 80-90",

@@ -2,6 +2,7 @@
 //! REQ-8, RFC 5508 REQ-7.
 
 use super::bench::{A, B, P, SYN_ACK, X, came, dropped, from, inside, left, packet, with_nat};
+use nf_framework::Direction;
 use nf_framework::headers::TcpFlags;
 
 #[test]
@@ -103,5 +104,22 @@ fn a_packet_that_turns_without_hops_is_told_of() {
         let out = nat.out(&from(A, P).time_to_live(2).udp(5000, of_b));
         assert_eq!(out.inside.len(), 1);
         assert_eq!(out.inside[0][22], 1);
+    });
+}
+
+#[test]
+fn n12_fragments_turn() {
+    with_nat("", |nat| {
+        let of_b = nat.udp_port(B, 6000, (X, 53));
+        let of_a = nat.udp_port(A, 5000, (X, 53));
+        for order in [[0, 1, 2], [2, 1, 0]] {
+            let sent = from(A, P).identification(5).udp(5000, of_b).payload(&[7; 2500]).build_fragments(1000);
+            let out = nat.burst(Direction::Outbound, &order.map(|place| sent[place].clone()));
+            let mut came = out.inside;
+            came.sort_by_key(|frame| u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff);
+            let new = u16::from_be_bytes([came[0][18], came[0][19]]);
+            let expected = inside(P, B).identification(new.into()).udp(of_a, 6000).payload(&[7; 2500]);
+            assert_eq!(came, expected.build_fragments(1000));
+        }
     });
 }
