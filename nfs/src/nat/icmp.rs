@@ -29,7 +29,9 @@ impl Instance {
             Quotation::None => return Verdict::Drop(self.reasons.no_mapping),
         };
         let Some((external, port)) = self.external_of(&quoted) else {
-            return Verdict::Drop(self.reasons.no_mapping);
+            // What goes untranslated needs its errors too.
+            let untranslated = quoted.source == seen.destination && self.policy.is_excluded(seen.destination);
+            return if untranslated { Verdict::Next } else { Verdict::Drop(self.reasons.no_mapping) };
         };
         // Routers inside have no address that means anything outside: RFC 5508 REQ-5 b.
         let own = self.policy.one_to_one_outside(seen.source);
@@ -42,14 +44,17 @@ impl Instance {
     }
 
     /// An error from outside about a packet of an inside host.
-    pub(super) fn error_from_outside(&mut self, packet: &mut Mbuf) -> Verdict {
+    pub(super) fn error_from_outside(&mut self, packet: &mut Mbuf, seen: &Seen) -> Verdict {
         let quoted = match quotation(packet) {
             Quotation::Of(quoted) => quoted,
             Quotation::Broken => return Verdict::Drop(self.reasons.icmp_checksum),
             Quotation::None => return Verdict::Drop(self.reasons.no_mapping),
         };
         let Some((inside, port)) = self.inside_of(&quoted) else {
-            return Verdict::Drop(self.reasons.no_mapping);
+            let untranslated = quoted.source == seen.destination
+                && !self.sessions.external.has(seen.destination)
+                && self.policy.is_excluded(quoted.destination);
+            return if untranslated { Verdict::Next } else { Verdict::Drop(self.reasons.no_mapping) };
         };
         if translate(packet, (End::Source, inside, port), (End::Destination, inside), None) {
             Verdict::Next

@@ -19,7 +19,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const CHANNEL: usize = 1 << 14;
 /// How often the writer looks. It does not wait for workers, so they need not wake it.
 const PAUSE: Duration = Duration::from_millis(20);
-const PAUSES_IN_A_SECOND: u32 = 50;
 
 /// Something that happened to a mapping.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +83,9 @@ impl Log {
         let mut writer = Writer {
             file: BufWriter::new(OpenOptions::new().create(true).append(true).open(&config.file)?),
             shared: Arc::clone(&shared),
-            lines_per_pause: config.lines_per_second.div_ceil(PAUSES_IN_A_SECOND),
+            lines_per_second: config.lines_per_second,
+            second: 0,
+            lines: 0,
             lost: 0,
         };
         let name = config.file.display().to_string();
@@ -118,7 +119,10 @@ impl Drop for Log {
 struct Writer {
     file: BufWriter<File>,
     shared: Arc<Shared>,
-    lines_per_pause: u32,
+    lines_per_second: u32,
+    /// The second that it writes in, since 1970, and the lines that it may still write there.
+    second: u64,
+    lines: u32,
     /// Lines that were too many.
     lost: u64,
 }
@@ -128,7 +132,7 @@ impl Writer {
         loop {
             // Before the look, so that what came before the stop is seen.
             let last = self.shared.stop.load(Ordering::Acquire);
-            self.write_what_came()?;
+            self.write_what_came(last)?;
             if last {
                 return Ok(());
             }
@@ -136,17 +140,20 @@ impl Writer {
         }
     }
 
-    fn write_what_came(&mut self) -> io::Result<()> {
+    fn write_what_came(&mut self, last: bool) -> io::Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut lines = self.lines_per_pause;
-        let Self { file, shared, lost, .. } = self;
+        if time.as_secs() != self.second {
+            self.second = time.as_secs();
+            self.lines = self.lines_per_second;
+        }
+        let Self { file, shared, lines, lost, .. } = self;
         let mut channels = shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = None;
         channels.retain(|channel| {
             loop {
                 match channel.try_recv() {
-                    Ok(event) if lines > 0 => {
-                        lines -= 1;
+                    Ok(event) if *lines > 0 => {
+                        *lines -= 1;
                         failed = failed.take().or(write_line(file, time, &event).err());
                     }
                     Ok(_) => *lost += 1,
@@ -156,7 +163,8 @@ impl Writer {
             }
         });
         drop(channels);
-        if *lost > 0 && lines > 0 {
+        if *lost > 0 && (*lines > 0 || last) {
+            *lines = lines.saturating_sub(1);
             writeln!(file, "{{\"time\":{},\"event\":\"lost\",\"lines\":{lost}}}", seconds(time))?;
             *lost = 0;
         }

@@ -99,16 +99,21 @@ pub(super) struct Sessions {
     purge: Option<usize>,
 }
 
+/// Mappings and permits that there is room for, for each session. None of them goes to make place for
+/// another, so their tables must not be full before that of the sessions is: a new session evicts one
+/// there, and what that held goes with it.
+const ROOM: usize = 2;
 /// Ports that may be woken at once.
 const WAKE: usize = 64;
 
 impl Sessions {
     pub(super) fn new(policy: &Policy, memory: &Memory, ports: Ports, events: Events) -> Result<Self, FlowTableError> {
         let (sessions, subscribers) = (policy.config.sessions, policy.config.subscribers);
-        let permits = policy.filters().then(|| FlowTable::with_capacity(memory, sessions, HashKey::random()));
+        let shared = sessions * ROOM;
+        let permits = policy.filters().then(|| FlowTable::with_capacity(memory, shared, HashKey::random()));
         let mut new = Self {
             flows: FlowTable::with_capacity(memory, sessions, HashKey::random())?,
-            mappings: FlowTable::with_capacity(memory, sessions, HashKey::random())?,
+            mappings: FlowTable::with_capacity(memory, shared, HashKey::random())?,
             subscribers: FlowTable::with_capacity(memory, subscribers, HashKey::random())?,
             permits: permits.transpose()?,
             ports,
@@ -125,9 +130,10 @@ impl Sessions {
     /// Bytes that they take.
     pub(super) fn bytes(policy: &Policy) -> usize {
         let (sessions, subscribers) = (policy.config.sessions, policy.config.subscribers);
-        let permits = if policy.filters() { FlowTable::<FlowKey, u32>::bytes(sessions) } else { 0 };
+        let shared = sessions * ROOM;
+        let permits = if policy.filters() { FlowTable::<FlowKey, u32>::bytes(shared) } else { 0 };
         FlowTable::<FlowKey, Session>::bytes(sessions)
-            + FlowTable::<MappingKey, Slot>::bytes(sessions)
+            + FlowTable::<MappingKey, Slot>::bytes(shared)
             + FlowTable::<MappingKey, Subscriber>::bytes(subscribers)
             + permits
     }
@@ -380,8 +386,8 @@ impl Sessions {
             rather: Some(flow.source_port).filter(|_| policy.preserves_ports()),
         };
         let mut address = subscriber.address;
-        if self.ports.status(address) != Some(Status::Active) {
-            // The host's own goes, with the mappings that it has.
+        if self.ports.status(address) != Some(Status::Active) || self.ports.group(address) != Some(pool.group) {
+            // The host's own goes, with the mappings that it has, or is gone and its number another's.
             address = self.ports.any_address(pool.group).ok_or(Refusal::PortsExhausted)?;
             self.bind(pool, flow.source, address);
         }
@@ -511,7 +517,8 @@ impl Sessions {
         let forbidden = |flow: &FlowTuple, session: &Session, external: &External| {
             let (address, port) = (Ipv4Addr::from(session.address), session.port);
             let endpoint = Endpoint { protocol: flow.protocol, address, port };
-            external.number(address).is_none() || policy.forward.contains_key(&endpoint)
+            let turns = external.has(flow.destination);
+            external.number(address).is_none() || policy.forward.contains_key(&endpoint) || turns != session.turns()
         };
         self.purge = self.remove_where(from, budget, forbidden);
         self.finish(policy, now);
@@ -589,6 +596,9 @@ fn mapping_key(group: u8, protocol: Option<Protocol>, (address, port): (Ipv4Addr
 /// Which addresses are ours: an open table, small enough to stay near.
 #[derive(Debug, Default)]
 pub(super) struct External {
+    /// The lowest, and how far the highest is from it.
+    first: u32,
+    span: u32,
     /// Address, and its number among the pools' or [`External::STATIC`]; a power of two of them.
     places: Vec<Option<(Ipv4Addr, u16)>>,
 }
@@ -599,7 +609,9 @@ impl External {
 
     fn new(policy: &Policy, numbers: &[(Ipv4Addr, u16)]) -> Self {
         let all: Vec<_> = policy.external().collect();
-        let mut new = Self { places: vec![None; (4 * all.len()).next_power_of_two()] };
+        let first = all.iter().min().map_or(0, |address| address.to_bits());
+        let span = all.iter().max().map_or(0, |address| address.to_bits() - first);
+        let mut new = Self { first, span, places: vec![None; (4 * all.len()).next_power_of_two()] };
         for (address, number) in numbers {
             new.insert(*address, *number);
         }
@@ -627,6 +639,10 @@ impl External {
 
     #[inline]
     fn find(&self, address: Ipv4Addr) -> Option<u16> {
+        // Most others are far from them.
+        if address.to_bits().wrapping_sub(self.first) > self.span {
+            return None;
+        }
         let mask = self.places.len().wrapping_sub(1);
         let mut place = Self::hash(address) & mask;
         // A quarter is filled at most.
@@ -655,5 +671,42 @@ impl External {
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sessions").field("len", &self.flows.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nf_framework::Function as _;
+
+    #[test]
+    fn an_external_address_has_the_number_that_it_was_given() {
+        let text = r#"
+            forward = [{ protocol = "tcp", outside = "198.51.100.77", ports = "80", to = ["192.168.1.1:80"] },
+                       { protocol = "tcp", outside = "10.0.3.3", ports = "80", to = ["192.168.1.2:80"] }]
+            one_to_one = [{ inside = "192.168.2.0/28", outside = "203.0.113.0/28" }]
+            [[pools]]
+            addresses = ["10.0.0.0/22"]
+            draining = ["10.1.0.0/30"]"#;
+        let policy = crate::nat::Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
+        let of_pool = (0..1024).map(|host| Ipv4Addr::from_bits(0x0a00_0000 + host));
+        let draining = (0..4).map(|host| Ipv4Addr::from_bits(0x0a01_0000 + host));
+        let numbers: Vec<_> = of_pool.chain(draining).zip(100..).collect();
+        let external = External::new(&policy, &numbers);
+        for (address, number) in &numbers {
+            assert_eq!((external.has(*address), external.number(*address)), (true, Some(*number)), "{address}");
+        }
+        // Those that no pool has are ours all the same; one that a pool has too is the pool's.
+        let one_to_one = (0..16).map(|host| Ipv4Addr::new(203, 0, 113, host));
+        for address in one_to_one.chain([Ipv4Addr::new(198, 51, 100, 77)]) {
+            assert_eq!((external.has(address), external.number(address)), (true, None), "{address}");
+        }
+        for address in
+            [[10, 0, 4, 0], [10, 1, 0, 4], [9, 255, 255, 255], [203, 0, 113, 16], [192, 168, 2, 1], [0; 4], [255; 4]]
+        {
+            assert!(!external.has(address.into()), "{address:?}");
+        }
+        // Before there is a policy there are none.
+        assert!(!External::default().has(Ipv4Addr::UNSPECIFIED));
     }
 }
