@@ -797,7 +797,10 @@ impl Model {
         let external = self.external_of_error(&about, inside, remote);
         let external =
             external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
-        let Some((address, port)) = external else { return dropped("nat-no-mapping") };
+        let Some((address, port)) = external else {
+            let untranslated = about.ip.source == ip.destination && self.setting.is_excluded(ip.destination);
+            return if untranslated { Verdict::Pass(packet.to_vec()) } else { dropped("nat-no-mapping") };
+        };
         self.count("errors, outbound");
         let mut packet = packet.to_vec();
         let change = Change { destination: Some(address), destination_port: port, ..Change::default() };
@@ -865,7 +868,12 @@ impl Model {
             };
             inside.filter(|inside| seen.went_on(serial) || !is_doubtful(inside))
         };
-        let Some((address, port)) = inside else { return dropped("nat-no-mapping") };
+        let Some((address, port)) = inside else {
+            let untranslated = about.ip.source == ip.destination
+                && !self.setting.is_external(ip.destination)
+                && self.setting.is_excluded(about.ip.destination);
+            return if untranslated { Verdict::Pass(packet.to_vec()) } else { dropped("nat-no-mapping") };
+        };
         self.count("errors, inbound");
         let mut packet = packet.to_vec();
         let change = Change { source: Some(address), source_port: port, ..Change::default() };
