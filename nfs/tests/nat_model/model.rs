@@ -795,10 +795,11 @@ impl Model {
             self.learn_unseen(about.ip.protocol, inside, external);
         }
         let external = self.external_of_error(&about, inside, remote);
-        let external =
-            external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
+        let untranslated = about.ip.source == ip.destination && self.setting.is_excluded(ip.destination);
+        // A mapping that may be gone was there if the packet went on by it.
+        let by_it = seen.went_on(serial) && !(untranslated && quoted_as_seen(seen, serial, true) == Some(inside));
+        let external = external.filter(|_| by_it || !self.is_doubtful(about.ip.protocol, inside, remote));
         let Some((address, port)) = external else {
-            let untranslated = about.ip.source == ip.destination && self.setting.is_excluded(ip.destination);
             return if untranslated { Verdict::Pass(packet.to_vec()) } else { dropped("nat-no-mapping") };
         };
         self.count("errors, outbound");
