@@ -80,7 +80,7 @@ pub use errno::Errno;
 pub use hash::HashKey;
 pub use hint::prefetch;
 pub use launch::{ControlJoin, LaunchError, Lcore, LcoreJoin, Scope};
-pub use mbuf::Mbuf;
+pub use mbuf::{ChecksumStatus, Mbuf};
 pub use memory::{HugeSlice, Memory, OutOfMemory};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{Port, PortBuilder, PortError};

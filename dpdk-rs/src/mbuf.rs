@@ -84,6 +84,23 @@ pub(crate) enum Glance {
 /// Bits of `ol_flags` that say whose memory the data is in.
 const NOT_DIRECT: u64 = sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL;
 
+/// What a packet may say of its own accord when it is sent has no bit in common with what it says since
+/// it was received: so no driver takes the one for the other (rte_mbuf_core.h).
+const _: () = assert!(RECEIVED & sys::RTE_MBUF_F_TX_OFFLOAD_MASK == 0);
+const RECEIVED: u64 = sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED | sys::RTE_MBUF_F_RX_IP_CKSUM_MASK;
+
+/// What a device says about a checksum of a packet that it received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ChecksumStatus {
+    /// It did not look, or cannot tell.
+    #[default]
+    Unknown,
+    /// It is right.
+    Good,
+    /// It is wrong.
+    Bad,
+}
+
 /// One packet: one segment, one owner. Dropping it gives it back to its pool, from any
 /// thread. It is not `Clone`, and there is no way to make a second reference to its data.
 ///
@@ -322,22 +339,39 @@ impl Mbuf {
             _ => None,
         };
         let stripped = tag.filter(|_| self.adj(4));
-        let raw = self.raw_mut();
         match stripped {
-            Some(tag) => {
-                raw.vlan_tci = tag;
-                raw.ol_flags |= sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED;
-            }
-            None => raw.ol_flags &= !(sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED),
+            Some(tag) => self.set_stripped_vlan(tag),
+            None => self.raw_mut().ol_flags &= !(sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED),
         }
     }
 
-    /// Puts an IEEE 802.1Q tag in front of what the frame carries. False and no change if it has no
-    /// Ethernet addresses, or there is no room before it.
+    /// Writes what [`stripped_vlan`](Self::stripped_vlan) says, as a device does that has taken a tag out.
+    pub fn set_stripped_vlan(&mut self, tag: u16) {
+        let raw = self.raw_mut();
+        raw.vlan_tci = tag;
+        raw.ol_flags |= sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED;
+    }
+
+    /// Puts an IEEE 802.1Q tag in front of what the frame carries, or leaves that to the device, which
+    /// has to be of a port that was started with
+    /// [`Offloads::TX_VLAN_INSERT`](crate::Offloads::TX_VLAN_INSERT): any other sends the frame without.
+    /// So that is the last thing to be done before a packet is sent there.
+    ///
+    /// False and no change if it has no Ethernet addresses, or there is no room for the tag before it,
+    /// which drivers need as well that do in software what a device would.
     #[inline]
     #[must_use]
-    pub fn insert_vlan(&mut self, tag: u16) -> bool {
-        if self.len() < 12 || self.prepend(4).is_none() {
+    pub fn insert_vlan(&mut self, tag: u16, by_device: bool) -> bool {
+        if self.len() < 12 || self.headroom() < 4 {
+            return false;
+        }
+        if by_device {
+            let raw = self.raw_mut();
+            raw.vlan_tci = tag;
+            raw.ol_flags |= sys::RTE_MBUF_F_TX_VLAN;
+            return true;
+        }
+        if self.prepend(4).is_none() {
             return false;
         }
         let frame = self.data_mut();
@@ -347,6 +381,39 @@ impl Mbuf {
             place.copy_from_slice(&[0x81, 0x00, high, low]);
         }
         true
+    }
+
+    /// The tag that the device shall insert when the packet is sent.
+    #[must_use]
+    pub fn vlan_to_insert(&self) -> Option<u16> {
+        let raw = self.raw();
+        (raw.ol_flags & sys::RTE_MBUF_F_TX_VLAN != 0).then_some(raw.vlan_tci)
+    }
+
+    /// What the device says about the checksum of the packet's IPv4 header. It means something only on
+    /// a packet that a port received which was started with
+    /// [`Offloads::RX_IPV4_CHECKSUM`](crate::Offloads::RX_IPV4_CHECKSUM), and until it is changed.
+    #[must_use]
+    #[inline]
+    pub fn ipv4_checksum(&self) -> ChecksumStatus {
+        // Of a tunnel's headers the inner one may be good, and the outer one is the packet's.
+        match self.raw().ol_flags & (sys::RTE_MBUF_F_RX_IP_CKSUM_MASK | sys::RTE_MBUF_F_RX_OUTER_IP_CKSUM_BAD) {
+            sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD => ChecksumStatus::Good,
+            // Whatever stands there, it is not to be relied on.
+            sys::RTE_MBUF_F_RX_IP_CKSUM_UNKNOWN | sys::RTE_MBUF_F_RX_IP_CKSUM_NONE => ChecksumStatus::Unknown,
+            _ => ChecksumStatus::Bad,
+        }
+    }
+
+    /// Writes what [`ipv4_checksum`](Self::ipv4_checksum) says, as a device does.
+    pub fn set_ipv4_checksum(&mut self, status: ChecksumStatus) {
+        let flag = match status {
+            ChecksumStatus::Unknown => sys::RTE_MBUF_F_RX_IP_CKSUM_UNKNOWN,
+            ChecksumStatus::Good => sys::RTE_MBUF_F_RX_IP_CKSUM_GOOD,
+            ChecksumStatus::Bad => sys::RTE_MBUF_F_RX_IP_CKSUM_BAD,
+        };
+        let raw = self.raw_mut();
+        raw.ol_flags = raw.ol_flags & !sys::RTE_MBUF_F_RX_IP_CKSUM_MASK | flag;
     }
 
     /// Offload flags, `RTE_MBUF_F_*`.

@@ -81,7 +81,7 @@ pub enum PortError {
         pool: String,
     },
     /// The device lacks offloads that were asked for.
-    #[error("port {port} ({driver}) cannot do the {kind} offloads {missing}")]
+    #[error("port {port} ({driver}) has no {kind} offload {}; it has: {}", missing.names(kind), have.names(kind))]
     Offloads {
         /// Its name.
         port: String,
@@ -89,11 +89,16 @@ pub enum PortError {
         driver: String,
         /// Receive or transmit.
         kind: &'static str,
-        /// Those that it lacks.
+        /// Those that it lacks of what was asked for.
         missing: Offloads,
+        /// Those that it has.
+        have: Offloads,
     },
     /// Offloads that break what a packet is here: one segment, of any pool.
-    #[error("port {port}: the {kind} offloads {unsound} are not for packets of one segment from any mempool")]
+    #[error(
+        "port {port}: the {kind} offloads {} are not for packets of one segment from any mempool",
+        unsound.names(kind)
+    )]
     UnsoundOffloads {
         /// Its name.
         port: String,
@@ -278,8 +283,18 @@ impl<'eal> PortBuilder<'eal> {
                 return Err(refused("promiscuous mode")(errno));
             }
         }
-        let queues = (0..self.queues).map(|queue| QueuePair::new(&started, queue, &pool)).collect();
-        Ok((Port { started, name: port, driver: info.driver, queues: self.queues, _not_sync: PhantomData }, queues))
+        let prepare = self.tx_offloads != Offloads::NONE;
+        let queues = (0..self.queues).map(|queue| QueuePair::new(&started, queue, &pool, prepare)).collect();
+        let port = Port {
+            started,
+            name: port,
+            driver: info.driver,
+            queues: self.queues,
+            rx_offloads: self.rx_offloads,
+            tx_offloads: self.tx_offloads,
+            _not_sync: PhantomData,
+        };
+        Ok((port, queues))
     }
 
     /// Looks whether the device can do what is asked, as far as it says so itself, without
@@ -313,13 +328,12 @@ impl<'eal> PortBuilder<'eal> {
                 return Err(PortError::TooFewQueues { port, driver, kind, have, need: self.queues });
             }
         }
-        let lacking = |have: Offloads, want: Offloads| Offloads(want.0 & !have.0);
-        for (kind, missing) in [
-            ("receive", lacking(info.rx_offloads, self.rx_offloads)),
-            ("transmit", lacking(info.tx_offloads, self.tx_offloads)),
-        ] {
+        for (kind, have, want) in
+            [("receive", info.rx_offloads, self.rx_offloads), ("transmit", info.tx_offloads, self.tx_offloads)]
+        {
+            let missing = Offloads(want.0 & !have.0);
             if missing != Offloads::NONE {
-                return Err(PortError::Offloads { port, driver, kind, missing });
+                return Err(PortError::Offloads { port, driver, kind, missing, have });
             }
         }
         if let Some(mtu) = self.mtu
@@ -355,6 +369,8 @@ pub struct Port {
     name: String,
     driver: String,
     queues: u16,
+    rx_offloads: Offloads,
+    tx_offloads: Offloads,
     /// ethdev's control functions are not safe to call from two threads at once.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -370,6 +386,18 @@ impl Port {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the device was asked to do for every packet that arrives.
+    #[must_use]
+    pub fn rx_offloads(&self) -> Offloads {
+        self.rx_offloads
+    }
+
+    /// What packets may ask of the device when they are sent.
+    #[must_use]
+    pub fn tx_offloads(&self) -> Offloads {
+        self.tx_offloads
     }
 
     /// What the device can do.

@@ -34,6 +34,8 @@ impl Offloads {
     pub const NONE: Self = Self(0);
     /// Receive: IPv4, UDP and TCP checksums are checked and flagged.
     pub const RX_CHECKSUM: Self = Self(sys::RTE_ETH_RX_OFFLOAD_CHECKSUM);
+    /// Receive: the checksums of IPv4 headers are checked and flagged.
+    pub const RX_IPV4_CHECKSUM: Self = Self(sys::RTE_ETH_RX_OFFLOAD_IPV4_CKSUM);
     /// Receive: the outer VLAN tag is taken out of the packet into the mbuf.
     pub const RX_VLAN_STRIP: Self = Self(sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP);
     /// Receive: the RSS hash is written into the mbuf.
@@ -51,6 +53,23 @@ impl Offloads {
     #[must_use]
     pub fn contains(self, others: Self) -> bool {
         self.0 & others.0 == others.0
+    }
+
+    /// DPDK's names of them, as those of one way: `receive` or `transmit`.
+    pub(crate) fn names(self, kind: &str) -> String {
+        let name_of =
+            if kind == "receive" { sys::rte_eth_dev_rx_offload_name } else { sys::rte_eth_dev_tx_offload_name };
+        let bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| self.0 & bit != 0);
+        // SAFETY: any number may be asked about; the answer is static text.
+        let names: Vec<String> = bits.map(|bit| text(unsafe { name_of(bit) })).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+}
+
+impl std::ops::BitAnd for Offloads {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 }
 

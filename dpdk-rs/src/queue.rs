@@ -37,10 +37,12 @@ pub struct RxQueue {
 pub struct TxQueue {
     port: Arc<Started>,
     queue: u16,
+    /// Whether packets may ask something of the device, which drivers of virtual devices do for it here.
+    prepare: bool,
 }
 
 impl QueuePair {
-    pub(crate) fn new(port: &Arc<Started>, queue: u16, pool: &Mempool) -> Self {
+    pub(crate) fn new(port: &Arc<Started>, queue: u16, pool: &Mempool, prepare: bool) -> Self {
         Self {
             rx: RxQueue {
                 port: Arc::clone(port),
@@ -49,7 +51,7 @@ impl QueuePair {
                 largest: pool.config().data_room,
                 _pool: pool.clone(),
             },
-            tx: TxQueue { port: Arc::clone(port), queue },
+            tx: TxQueue { port: Arc::clone(port), queue, prepare },
         }
     }
 
@@ -143,7 +145,13 @@ impl TxQueue {
     pub fn send(&mut self, burst: &mut Burst) -> usize {
         burst.compact();
         #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
-        let len = burst.len() as u16;
+        let mut len = burst.len() as u16;
+        if self.prepare {
+            // SAFETY: the port is started and has this queue, and `&mut self` of the only handle makes
+            // this its only use; the first `len` slots are packets, after `compact`, and stay so: the
+            // driver may put another packet in the place of one that it cannot change, which is freed.
+            len = unsafe { sys::shim_tx_prepare(self.port.id().0, self.queue, burst.pointers(), len) };
+        }
         // SAFETY: the port is started and has this queue; `&mut self` of the only handle makes
         // this the queue's only use; the first `len` slots are packets, after `compact`.
         let sent = usize::from(unsafe { sys::shim_tx_burst(self.port.id().0, self.queue, burst.pointers(), len) });

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{number, numbered, pool_of};
-use dpdk_rs::{Burst, Eal, Mbuf, Mempool, MempoolConfig, MempoolError, Ring, RingError};
+use dpdk_rs::{Burst, ChecksumStatus, Eal, Mbuf, Mempool, MempoolConfig, MempoolError, Ring, RingError};
 use std::thread;
 
 #[test]
@@ -20,6 +20,8 @@ fn packets_and_pools() {
             ("append, prepend, adj and trim stop at the buffer's ends", data_stays_in_the_buffer),
             ("contents are replaced if they fit", contents_are_replaced_if_they_fit),
             ("an annotation goes with its packet, through rings too, and not with the next", annotations_travel),
+            ("tags go in and come out, by hand or by a device", tags_go_in_and_come_out),
+            ("a device can say what it thinks of a checksum", a_device_can_say_what_it_thinks_of_a_checksum),
             ("an ordinary thread may drop packets", an_ordinary_thread_may_drop_packets),
             ("many threads may share a pool", many_threads_may_share_a_pool),
             ("a drain that stops early loses nothing", a_drain_that_stops_early_loses_nothing),
@@ -126,6 +128,58 @@ fn contents_are_replaced_if_they_fit(eal: &Eal) {
     let mut packet = none.alloc().unwrap();
     assert!(packet.append(1).is_none() && !packet.set_contents(&[1]) && packet.set_contents(&[]));
     packet.prepend(128).unwrap().fill(1);
+}
+
+fn tags_go_in_and_come_out(eal: &Eal) {
+    let pool = pool_of(eal, "tags", 2);
+    let plain: Vec<u8> = (0..20).collect();
+    let tagged = [&plain[..12], &[0x81, 0, 0xa0, 0x07], &plain[12..]].concat();
+    let service = [&plain[..12], &[0x88, 0xa8, 0xa0, 0x07], &plain[12..]].concat();
+    let mut packet = pool.alloc().unwrap();
+    for stripped_by_device in [false, true] {
+        assert!(packet.set_contents(&tagged));
+        packet.strip_vlan(false);
+        // A second look, by somebody who thinks that a device has been there, or that none has.
+        packet.strip_vlan(stripped_by_device);
+        assert_eq!((packet.data(), packet.stripped_vlan()), (&plain[..], stripped_by_device.then_some(0xa007)));
+        assert!(packet.insert_vlan(0xa007, false));
+        assert_eq!((packet.data(), packet.vlan_to_insert()), (&tagged[..], None));
+    }
+    // The device has taken one out, and there is another.
+    assert!(packet.set_contents(&tagged));
+    packet.set_stripped_vlan(5);
+    packet.strip_vlan(true);
+    assert_eq!((packet.data(), packet.stripped_vlan()), (&tagged[..], Some(5)));
+    for other in [&service, &plain, &tagged[..15].to_vec(), &tagged[..13].to_vec(), &vec![]] {
+        assert!(packet.set_contents(other));
+        packet.strip_vlan(false);
+        assert_eq!((packet.data(), packet.stripped_vlan()), (&other[..], None), "not one of a VLAN's");
+    }
+    for by_device in [false, true] {
+        assert!(packet.set_contents(&plain[..11]) && !packet.insert_vlan(7, by_device), "no addresses");
+        assert!(packet.set_contents(&plain) && packet.prepend(125).is_some());
+        assert!(!packet.insert_vlan(7, by_device), "no room");
+        assert_eq!((packet.len(), packet.vlan_to_insert()), (145, None));
+        assert!(packet.adj(1) && packet.insert_vlan(7, by_device));
+        assert_eq!((packet.len(), packet.vlan_to_insert()), if by_device { (144, Some(7)) } else { (148, None) });
+    }
+    drop(packet);
+    let packets = [pool.alloc().unwrap(), pool.alloc().unwrap()];
+    for packet in &packets {
+        let said = (packet.stripped_vlan(), packet.vlan_to_insert(), packet.ipv4_checksum());
+        assert_eq!(said, (None, None, ChecksumStatus::Unknown), "the same buffer, another packet");
+    }
+}
+
+fn a_device_can_say_what_it_thinks_of_a_checksum(eal: &Eal) {
+    let pool = pool_of(eal, "checksums", 1);
+    let mut packet = numbered(&pool, 7);
+    let before = packet.offload_flags();
+    for status in [ChecksumStatus::Good, ChecksumStatus::Bad, ChecksumStatus::Good, ChecksumStatus::Unknown] {
+        packet.set_ipv4_checksum(status);
+        assert_eq!(packet.ipv4_checksum(), status);
+    }
+    assert_eq!(packet.offload_flags(), before);
 }
 
 fn annotations_travel(eal: &Eal) {

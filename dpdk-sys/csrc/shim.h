@@ -108,6 +108,7 @@ int shim_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t descriptors,
 
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+uint16_t shim_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 
 struct shim_link {
 	uint32_t speed;      /* Mbit/s, RTE_ETH_SPEED_NUM_* for none and unknown */

@@ -1,7 +1,7 @@
 //! What stands around a chain and decides about packets that its functions let pass.
 
 use crate::batch::Batch;
-use crate::context::Context;
+use crate::context::{Context, Direction};
 use crate::function::Budget;
 use crate::verdict::{PortIx, Verdict};
 use std::any::Any;
@@ -9,9 +9,10 @@ use std::any::Any;
 /// Two halves around the chain. Without any, what no function decided about is dropped:
 /// nothing forwards by default.
 pub trait Forwarding: Any {
-    /// Before anything else is done with a batch that has come in by a port: moves packets from
-    /// outside into `inbound`, which is empty, where both ends of the chain are on this port.
-    fn separate(&mut self, _batch: &mut Batch, _inbound: &mut Batch) {}
+    /// Before anything else is done with a batch that has come in by the port at this direction's
+    /// entrance: moves packets from outside into `inbound`, which is empty, where both ends of the chain
+    /// are on this port.
+    fn separate(&mut self, _batch: &mut Batch, _direction: Direction, _inbound: &mut Batch) {}
 
     /// Before the first function sees a batch that has come in by a port.
     fn ingress(&mut self, _batch: &mut Batch, _cx: &mut Context<'_>) {}

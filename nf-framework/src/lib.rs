@@ -105,4 +105,4 @@ pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{AclAlgorithm, HashKey, Lcore, Mbuf, Memory, Mempool, prefetch};
+pub use dpdk_rs::{AclAlgorithm, ChecksumStatus, HashKey, Lcore, Mbuf, Memory, Mempool, prefetch};

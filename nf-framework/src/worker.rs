@@ -95,7 +95,7 @@ impl Pipeline {
     #[inline]
     pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
         if let (Some(forwarding), Some(inbound)) = (&mut self.chain.forwarding, &mut self.inbound) {
-            forwarding.separate(batch, inbound);
+            forwarding.separate(batch, direction, inbound);
         }
         self.process(batch, direction, now, out);
         if let Some(mut inbound) = self.inbound.take_if(|inbound| !inbound.is_empty()) {
@@ -412,6 +412,9 @@ pub(crate) struct Worker {
     ports: Vec<WorkerPort>,
     /// Packets that others received and that belong here.
     as_owner: Vec<Consumer>,
+    /// Packets that only the first worker can handle, this one. They are dear, and strangers can make
+    /// any number of them, so they are not taken in every round but with the housekeeping.
+    as_first: Vec<Consumer>,
     /// Packets that others handled and that leave by a queue of this one's.
     as_sender: Vec<(PortIx, Consumer)>,
     batch: Batch,
@@ -427,14 +430,26 @@ impl Worker {
     pub(crate) fn new(
         pipeline: Pipeline,
         ports: Vec<WorkerPort>,
-        (as_owner, as_sender): (Vec<Consumer>, Vec<(PortIx, Consumer)>),
+        (as_owner, as_first, as_sender): (Vec<Consumer>, Vec<Consumer>, Vec<(PortIx, Consumer)>),
         burst: usize,
         clock: Clock,
         mailbox: Arc<Mailbox>,
     ) -> Self {
         let (batch, handed) = (Batch::with_limit(burst), Burst::with_limit(burst));
         let (rounds_to_tick, next_tick) = (TICK_ROUNDS, Instant::START);
-        Self { pipeline, ports, as_owner, as_sender, batch, handed, clock, mailbox, rounds_to_tick, next_tick }
+        Self {
+            pipeline,
+            ports,
+            as_owner,
+            as_first,
+            as_sender,
+            batch,
+            handed,
+            clock,
+            mailbox,
+            rounds_to_tick,
+            next_tick,
+        }
     }
 
     /// Polls until told to stop, and gives the queues back.
@@ -509,6 +524,11 @@ impl Worker {
             port.refused += refused;
             bump(&counters.received, refused);
             bump(&self.pipeline.counters.drops[DropReason::NOT_ONE_SEGMENT.index()], refused);
+        }
+        for ring in &mut self.as_first {
+            if ring.receive(&mut self.handed) > 0 {
+                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+            }
         }
         while self.mailbox.has_mail() {
             self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));

@@ -100,6 +100,22 @@ fn what_does_not_fit_is_the_sentence_that_a_start_would_end_with() {
 }
 
 #[test]
+fn a_pool_has_room_for_all_packets_that_wait_for_neighbours() {
+    on_eal(|eal| {
+        for (waiting, packets) in [(512, 8191), (4096, 16383), (65536, 131_071)] {
+            let text = format!(
+                "forwarding = 'router'\n[ports]\ninside = 'net_null0'\noutside = 'net_null1'\ndescriptors = 256\n\
+                 [router.neighbours]\nwaiting = {waiting}\n\
+                 [router.interfaces.lan]\nside = 'inside'\naddresses = ['192.0.2.1/24']\n"
+            );
+            let table = configuration(&text).check(Some(eal)).to_string();
+            let line = table.lines().find(|line| line.starts_with("packets ")).unwrap_or_default();
+            assert_eq!(line.split_whitespace().last(), Some(packets.to_string().as_str()), "{waiting}: {table}");
+        }
+    });
+}
+
+#[test]
 fn a_pool_takes_the_memory_that_is_said_of_it() {
     on_eal(|eal| {
         for config in [

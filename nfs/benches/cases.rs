@@ -9,7 +9,7 @@
 #[path = "shared/port_block.rs"]
 mod port_block;
 #[path = "shared/routed.rs"]
-#[allow(dead_code, reason = "floods are for the other program")]
+#[allow(dead_code, reason = "the other program has more uses for it")]
 mod routed;
 
 use anyhow::{Context as _, ensure};

@@ -142,3 +142,27 @@ fn below(limit: u32, bits: u64) -> u32 {
     let scaled = ((u64::from(limit) * bits) >> 32) as u32;
     scaled
 }
+
+/// A slot's group, and its place there.
+#[inline]
+pub(super) fn split(index: usize) -> (usize, usize) {
+    (index / TagGroup::SLOTS, index % TagGroup::SLOTS)
+}
+
+/// The places of the bits that are set, lowest first.
+#[derive(Clone, Copy)]
+pub(super) struct Bits(pub(super) u16);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let place = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(place)
+    }
+}

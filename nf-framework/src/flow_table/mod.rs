@@ -18,154 +18,26 @@
 //! has come. So the sweep and the search for a victim read 16 entries from a line, not one.
 
 mod clock;
+mod counters;
+mod entry;
+mod error;
 mod layout;
+mod lookup;
+mod room;
 #[cfg(test)]
 mod tests;
 
+pub use counters::FlowTableCounters;
+pub use entry::{Class, FlowKey, Full, Handle, Insertion, Removal, Removed};
+pub use error::FlowTableError;
+
 use crate::Instant;
 use clock::{Coarse, Ticker};
-use dpdk_rs::{HashKey, HugeSlice, Memory, OutOfMemory, TagGroup, prefetch};
-use layout::{GROUPS_PER_ROW, Place, Places, Slot, SlotInfo};
+use counters::bump;
+use dpdk_rs::{HashKey, HugeSlice, Memory, TagGroup};
+use layout::{Bits, GROUPS_PER_ROW, Place, Places, Slot, SlotInfo, split};
 use std::fmt;
-use std::num::NonZeroU32;
 use std::ops::Range;
-use zerocopy::{FromZeros, Immutable, IntoBytes};
-
-/// What a flow is known by: plain bytes without padding, all of which count. 16, 32 or 40
-/// bytes are hashed fastest.
-pub trait FlowKey: Copy + IntoBytes + Immutable + FromZeros {}
-
-impl<K: Copy + IntoBytes + Immutable + FromZeros> FlowKey for K {}
-
-/// How much an entry is worth when the table is full: a higher class is never evicted for a
-/// lower one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
-pub struct Class(u8);
-
-impl Class {
-    /// How many there are, from 0.
-    pub const COUNT: usize = 4;
-    /// The lowest: seen once, and nothing proves that anyone waits for an answer.
-    pub const EMBRYONIC: Self = Self(0);
-    /// Confirmed by both sides.
-    pub const ESTABLISHED: Self = Self(2);
-    /// The highest: configured, or dear for another reason.
-    pub const KEPT: Self = Self(3);
-
-    /// The class of a rank below [`Class::COUNT`]; 1 has no name and is yours.
-    #[must_use]
-    pub const fn new(rank: u8) -> Option<Self> {
-        if (rank as usize) < Self::COUNT { Some(Self(rank)) } else { None }
-    }
-
-    /// Its rank, higher for dearer.
-    #[must_use]
-    pub const fn rank(self) -> u8 {
-        self.0
-    }
-}
-
-/// Where an entry is, for as long as it is there: a handle of an entry that is gone leads to
-/// nothing, also when its slot has another entry. It belongs to the table that gave it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub struct Handle {
-    index: u32,
-    /// Odd: the generations of slots with an entry.
-    generation: NonZeroU32,
-}
-
-/// What became of an insertion.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Insertion<V> {
-    /// There is a new entry.
-    New(Handle),
-    /// The key was there already: another packet of the flow came first. Its entry is as it
-    /// was, and the value comes back, so that what it holds can be given back.
-    Existing(Handle, V),
-}
-
-impl<V> Insertion<V> {
-    /// The entry of the key.
-    #[must_use]
-    pub fn handle(&self) -> Handle {
-        match self {
-            Self::New(handle) | Self::Existing(handle, _) => *handle,
-        }
-    }
-}
-
-/// There is no room for an entry: all that could make place are of a higher class. The value
-/// comes back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full<V>(pub V);
-
-/// An entry that is gone, with all that it held.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Removed<K, V> {
-    /// Its key.
-    pub key: K,
-    /// Its value: ports and references in it are to be given back.
-    pub value: V,
-    /// Its class at the end.
-    pub class: Class,
-    /// Why it is gone.
-    pub reason: Removal,
-}
-
-/// Why an entry is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Removal {
-    /// Its deadline has passed.
-    Expired,
-    /// It made place for another, of its class or a higher one.
-    Evicted,
-    /// By [`FlowTable::remove`] or [`FlowTable::clear`].
-    Removed,
-}
-
-/// Why there is no table.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FlowTableError {
-    /// More entries than a handle can number, or none.
-    #[error("a flow table has 1 to {most} entries, not {entries}")]
-    Capacity {
-        /// Entries asked for.
-        entries: usize,
-        /// Most that there can be.
-        most: usize,
-    },
-    /// It does not fit.
-    #[error("the flow table for {entries} entries of {entry_bytes} bytes has {source}")]
-    Memory {
-        /// Entries asked for.
-        entries: usize,
-        /// Bytes of one of them, all told.
-        entry_bytes: usize,
-        /// What did not fit.
-        source: OutOfMemory,
-    },
-}
-
-/// What a table has counted since it was made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FlowTableCounters {
-    /// New entries.
-    pub inserted: u64,
-    /// Insertions of keys that were there.
-    pub existing: u64,
-    /// Insertions that found no room.
-    pub refused: u64,
-    /// Entries that were evicted, by their class.
-    pub evicted: [u64; Class::COUNT],
-    /// Entries that expired.
-    pub expired: u64,
-    /// Entries that were removed by their owner.
-    pub removed: u64,
-    /// New entries by the number of groups between their home and their place: 0 is home, 1
-    /// to 3 the same row, 4 to 7 the other row.
-    pub distance: [u64; layout::PROBES],
-}
 
 /// The state of flows, by key. One worker owns it; it allocates nothing after it was made.
 ///
@@ -244,12 +116,6 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
     /// Most entries that can be asked for.
     pub const MOST: usize = 1 << 31;
 
-    /// Most keys that are looked up in one pass.
-    const BATCH: usize = 64;
-
-    /// Entries whose time is read from their own line during one insertion.
-    const LOOKS: u32 = 8;
-
     /// Bytes of the EAL's memory that a table for so many entries takes; for
     /// [`Function::memory`](crate::Function::memory).
     #[must_use]
@@ -315,23 +181,6 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
     #[must_use]
     pub fn counters(&self) -> &FlowTableCounters {
         &self.counters
-    }
-
-    /// The entry of a key. For several keys use [`lookup_batch`](Self::lookup_batch).
-    #[inline]
-    #[must_use]
-    pub fn lookup(&self, key: &K) -> Option<Handle> {
-        self.find(key, self.places.of(key.as_bytes()))
-    }
-
-    /// The entries of many keys, written into `found` beside them, as far as both go. Each 64
-    /// go through three passes: hash and ask for the tags; compare the tags and ask for the
-    /// entries; compare the keys. So the memory is waited for twice, not twice for each key.
-    #[inline]
-    pub fn lookup_batch(&self, keys: &[K], found: &mut [Option<Handle>]) {
-        for (keys, found) in keys.chunks(Self::BATCH).zip(found.chunks_mut(Self::BATCH)) {
-            self.lookup_chunk(keys, found);
-        }
     }
 
     /// An entry's key and value; nothing if it is gone.
@@ -431,26 +280,6 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         self.vacate(handle.index as usize, Removal::Removed)
     }
 
-    /// Looks at the next `budget` slots, in full groups of 16 and round the table once at most,
-    /// and lets go of the entries whose deadline has passed. Returns how many went; `removed` is
-    /// told of each. Call it at every tick.
-    pub fn expire(&mut self, now: Instant, budget: u32, mut removed: impl FnMut(Removed<K, V>)) -> usize {
-        let now = self.ticker.advance(now);
-        let before = self.len;
-        let groups = (budget as usize).div_ceil(TagGroup::SLOTS).min(self.tags.len());
-        for _ in 0..groups {
-            let group = self.cursor;
-            self.cursor = if group + 1 < self.tags.len() { group + 1 } else { 0 };
-            if let Some(next) = self.info.get(self.cursor) {
-                prefetch(next);
-            }
-            for slot in self.due(group, now) {
-                self.expire_if_due(group * TagGroup::SLOTS + slot, now, &mut removed);
-            }
-        }
-        before - self.len
-    }
-
     /// Takes every entry out; `removed` is told of each. Not for the packet path: it walks over
     /// the whole table.
     pub fn clear(&mut self, mut removed: impl FnMut(Removed<K, V>)) {
@@ -471,219 +300,8 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         slots.iter().zip(first..).filter_map(|(slot, index)| Some((slot.handle(index)?, &slot.key, &slot.value)))
     }
 
-    #[inline(always)]
-    fn lookup_chunk(&self, keys: &[K], found: &mut [Option<Handle>]) {
-        let mut places = [Place::default(); 64];
-        for (place, key) in places.iter_mut().zip(keys) {
-            *place = self.places.of(key.as_bytes());
-            if let Some(tags) = self.tags.get(place.home as usize) {
-                prefetch(tags);
-            }
-        }
-        let mut candidates = [u32::MAX; 64];
-        // Bit i: key i is not at home.
-        let mut away = 0_u64;
-        for (number, ((candidate, place), _)) in candidates.iter_mut().zip(&places).zip(keys).enumerate() {
-            let matches = self.tags.get(place.home as usize).map_or(0, |tags| tags.matches(place.tag()));
-            if matches == 0 {
-                away |= 1 << number;
-                if let Some(counts) = self.away.get(place.home as usize) {
-                    prefetch(counts);
-                }
-            } else {
-                *candidate = self.prefetch_matches(place.home as usize, matches);
-            }
-        }
-        while away != 0 {
-            let number = away.trailing_zeros() as usize;
-            away &= away - 1;
-            if let (Some(candidate), Some(place)) = (candidates.get_mut(number), places.get(number)) {
-                *candidate = self.prefetch_elsewhere(*place);
-            }
-        }
-        for (((found, key), place), &candidate) in found.iter_mut().zip(keys).zip(&places).zip(&candidates) {
-            *found = match self.slots.get(candidate as usize) {
-                Some(slot) if same(&slot.key, key) => slot.handle(candidate as usize),
-                // Another key's, by one of 255 tags.
-                Some(_) => self.find(key, *place),
-                None => None,
-            };
-        }
-    }
-
-    /// Asks for the slots of a group that match, and says which is the first.
-    #[inline(always)]
-    fn prefetch_matches(&self, group: usize, matches: u16) -> u32 {
-        for slot in Bits(matches) {
-            if let Some(slot) = self.slots.get(group * TagGroup::SLOTS + slot) {
-                slot.prefetch();
-            }
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "a table has fewer than 2^32 slots")]
-        let group = group as u32;
-        group * SLOTS_U32 + matches.trailing_zeros()
-    }
-
-    /// The same for a key that is not at home: the first match, `u32::MAX` if there is none.
-    #[inline(never)]
-    fn prefetch_elsewhere(&self, place: Place) -> u32 {
-        for distance in self.elsewhere(place) {
-            let group = self.places.group(place, distance);
-            let matches = self.tags.get(group).map_or(0, |tags| tags.matches(place.tag()));
-            if matches != 0 {
-                return self.prefetch_matches(group, matches);
-            }
-        }
-        u32::MAX
-    }
-
-    /// The distances at which there are entries that belong to this home.
-    #[inline]
-    fn elsewhere(&self, place: Place) -> impl Iterator<Item = usize> + use<K, V> {
-        let away = self.away.get(place.home as usize).copied().unwrap_or_default();
-        let near = if away.near > 0 { 1..GROUPS_PER_ROW } else { 0..0 };
-        let far = if away.far > 0 { GROUPS_PER_ROW..layout::PROBES } else { 0..0 };
-        near.chain(far)
-    }
-
-    /// The key's entry, wherever it can be.
-    #[inline]
-    fn find(&self, key: &K, place: Place) -> Option<Handle> {
-        let home = self.find_in(place.home as usize, place.tag(), key);
-        home.or_else(|| self.find_elsewhere(key, place))
-    }
-
-    #[inline(never)]
-    fn find_elsewhere(&self, key: &K, place: Place) -> Option<Handle> {
-        self.elsewhere(place).find_map(|distance| self.find_in(self.places.group(place, distance), place.tag(), key))
-    }
-
-    #[inline(always)]
-    fn find_in(&self, group: usize, tag: u8, key: &K) -> Option<Handle> {
-        for slot in Bits(self.tags.get(group)?.matches(tag)) {
-            let index = group * TagGroup::SLOTS + slot;
-            let slot = self.slots.get(index)?;
-            if same(&slot.key, key) {
-                return slot.handle(index);
-            }
-        }
-        None
-    }
-
-    /// A free slot for the key, and how many groups from home it is.
-    fn make_room(
-        &mut self,
-        place: Place,
-        class: Class,
-        now: Coarse,
-        removed: &mut impl FnMut(Removed<K, V>),
-    ) -> Option<(usize, usize)> {
-        let mut looks = Self::LOOKS;
-        for distance in 0..self.places.probes() {
-            let group = self.places.group(place, distance);
-            let mut free = None;
-            for slot in self.due(group, now) {
-                if looks == 0 {
-                    break;
-                }
-                looks -= 1;
-                let index = group * TagGroup::SLOTS + slot;
-                if self.expire_if_due(index, now, removed) {
-                    // And a second one, so that in the long run more go than come.
-                    match free {
-                        None => free = Some((distance, index)),
-                        Some(_) => break,
-                    }
-                }
-            }
-            if free.is_some() {
-                return free;
-            }
-            let empty = self.tags.get(group)?.empty();
-            if empty != 0 {
-                return Some((distance, group * TagGroup::SLOTS + empty.trailing_zeros() as usize));
-            }
-        }
-        // One that has expired may be hidden behind a time that was not corrected yet; else
-        // the least of those that may be evicted goes.
-        let rows = [0..GROUPS_PER_ROW, GROUPS_PER_ROW..self.places.probes()];
-        let (distance, index) = rows.into_iter().find_map(|row| self.victim(place, row, class))?;
-        let passed = self.slots.get(index).is_some_and(|slot| slot.deadline.has_passed(now));
-        let reason = if passed { Removal::Expired } else { Removal::Evicted };
-        removed(self.vacate(index, reason)?);
-        Some((distance, index))
-    }
-
-    /// Of these groups, all of them full, the entry of the lowest class that would expire first.
-    fn victim(&mut self, place: Place, distances: std::ops::Range<usize>, class: Class) -> Option<(usize, usize)> {
-        let mut looks = Self::LOOKS;
-        // The best of those whose own deadline was read.
-        let mut best: Option<(Class, Coarse, usize, usize)> = None;
-        loop {
-            let mut least: Option<(Class, Coarse, usize, usize)> = None;
-            for distance in distances.clone() {
-                let group = self.places.group(place, distance);
-                let info = self.info.get(group)?;
-                for (slot, (other, not_before)) in info.classes.iter().zip(&info.not_before).enumerate() {
-                    let lower = least.is_none_or(|(least, first, ..)| {
-                        *other < least || (*other == least && not_before.is_before(first))
-                    });
-                    if *other <= class && lower {
-                        least = Some((*other, *not_before, distance, group * TagGroup::SLOTS + slot));
-                    }
-                }
-            }
-            let (other, not_before, distance, index) = least?;
-            let deadline = self.slots.get(index)?.deadline;
-            if deadline == not_before {
-                return Some((distance, index));
-            }
-            self.correct(index, deadline);
-            if best.is_none_or(|(_, first, ..)| deadline.is_before(first)) {
-                best = Some((other, deadline, distance, index));
-            }
-            looks -= 1;
-            if looks == 0 {
-                return best.map(|(_, _, distance, index)| (distance, index));
-            }
-        }
-    }
-
-    /// The occupied slots of a group whose time may have come.
-    #[inline]
-    fn due(&self, group: usize, now: Coarse) -> Bits {
-        let Some(info) = self.info.get(group) else { return Bits(0) };
-        let mut due = 0;
-        for (slot, not_before) in info.not_before.iter().enumerate() {
-            due |= u16::from(not_before.has_passed(now)) << slot;
-        }
-        Bits(due & self.occupied(group).0)
-    }
-
     fn occupied(&self, group: usize) -> Bits {
         Bits(self.tags.get(group).map_or(0, |tags| !tags.empty()))
-    }
-
-    /// Lets an entry go whose deadline has passed, or corrects the time that said so.
-    fn expire_if_due(&mut self, index: usize, now: Coarse, removed: &mut impl FnMut(Removed<K, V>)) -> bool {
-        let Some(deadline) = self.slots.get(index).map(|slot| slot.deadline) else { return false };
-        if !deadline.has_passed(now) {
-            self.correct(index, deadline);
-            return false;
-        }
-        match self.vacate(index, Removal::Expired) {
-            Some(entry) => removed(entry),
-            None => return false,
-        }
-        true
-    }
-
-    /// Notes beside the slot when its entry expires.
-    fn correct(&mut self, index: usize, deadline: Coarse) {
-        let (group, slot) = split(index);
-        if let Some(place) = self.info.get_mut(group).and_then(|info| info.not_before.get_mut(slot)) {
-            *place = deadline;
-        }
     }
 
     /// Makes a free slot the key's, with no value yet.
@@ -729,43 +347,5 @@ impl<K, V> fmt::Debug for FlowTable<K, V> {
             .field("slots", &self.slots.len())
             .field("counters", &self.counters)
             .finish_non_exhaustive()
-    }
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "16")]
-const SLOTS_U32: u32 = TagGroup::SLOTS as u32;
-
-/// A slot's group, and its place there.
-#[inline]
-fn split(index: usize) -> (usize, usize) {
-    (index / TagGroup::SLOTS, index % TagGroup::SLOTS)
-}
-
-#[inline(always)]
-fn same<K: FlowKey>(one: &K, other: &K) -> bool {
-    one.as_bytes() == other.as_bytes()
-}
-
-fn bump(counters: &mut [u64], which: usize) {
-    if let Some(counter) = counters.get_mut(which) {
-        *counter += 1;
-    }
-}
-
-/// The places of the bits that are set, lowest first.
-#[derive(Clone, Copy)]
-struct Bits(u16);
-
-impl Iterator for Bits {
-    type Item = usize;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<usize> {
-        if self.0 == 0 {
-            return None;
-        }
-        let place = self.0.trailing_zeros() as usize;
-        self.0 &= self.0 - 1;
-        Some(place)
     }
 }

@@ -56,6 +56,7 @@ impl Router {
     pub(super) fn arrive(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         batch.prefetch();
         let direction = cx.direction();
+        let offloads = self.tables.offloads(direction);
         // Without VLANs a whole batch has come in by one interface.
         let untagged = if self.tables.tagged { None } else { self.tables.entrance(direction, None) };
         let mac = untagged.and_then(|index| self.tables.interface(index)).map(|interface| interface.mac);
@@ -63,7 +64,8 @@ impl Router {
         let mut with_v6 = 0_u64;
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac)) {
+            let good_checksum = || offloads.has_good_checksum(packet);
+            if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac, good_checksum)) {
                 v4.push(slot, destination);
                 continue;
             }
@@ -134,7 +136,7 @@ impl Router {
             return Arrival::Refused(DropReason::OTHER_STATION);
         }
         match ethernet.ether_type {
-            EtherType::IPV4 => look_v4(rest, to_us),
+            EtherType::IPV4 => look_v4(rest, to_us, self.tables.offloads(direction).has_good_checksum(packet)),
             EtherType::IPV6 => look_v6(rest, to_us, index),
             EtherType::ARP => Arrival::Neighbours(index),
             EtherType::VLAN | EtherType::SERVICE_VLAN => Arrival::Refused(DropReason::UNKNOWN_VLAN),
@@ -322,7 +324,7 @@ impl Router {
 const LINK_LOCAL_V4: [u8; 2] = [169, 254];
 
 #[inline]
-fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
+fn look_v4(ip: &[u8], to_us: bool, good_checksum: bool) -> Arrival {
     let Ok((header, rest)) = Ipv4Header::ref_from_prefix(ip) else {
         return Arrival::Refused(DropReason::MALFORMED);
     };
@@ -332,7 +334,7 @@ fn look_v4(ip: &[u8], to_us: bool) -> Arrival {
         return Arrival::Refused(DropReason::MALFORMED);
     }
     let options = if options == 0 { &[] } else { rest.get(..options).unwrap_or(&[]) };
-    if !checksum::ipv4_header_is_valid(header, options) {
+    if !good_checksum && !checksum::ipv4_header_is_valid(header, options) {
         return Arrival::Refused(DropReason::BAD_CHECKSUM);
     }
     // No packet is so long (RFC 791 section 3.1).
@@ -400,7 +402,7 @@ fn is_source_routed(mut options: &[u8]) -> bool {
 /// The destination of what nearly every packet is: for this station, of IPv4 and sound, without
 /// options, from a host. [`look_v4`] knows what else there is.
 #[inline]
-fn usual_v4(frame: &[u8], station: MacAddress) -> Option<u32> {
+fn usual_v4(frame: &[u8], station: MacAddress, good_checksum: impl Fn() -> bool) -> Option<u32> {
     const END: usize = ETHERNET + Ipv4Header::LENGTH;
     let head = frame.first_chunk::<END>()?;
     let (ethernet, header) = EthernetHeader::ref_from_prefix(head).ok()?;
@@ -412,7 +414,7 @@ fn usual_v4(frame: &[u8], station: MacAddress) -> Option<u32> {
         && head[ETHERNET - 2..=ETHERNET] == [0x08, 0x00, 0x45]
         && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
         // As a sum with the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
-        && sum.is_multiple_of(0xffff)
+        && (good_checksum() || sum.is_multiple_of(0xffff))
         && !header.is_fragment()
         && !header.source.starts_with(&LINK_LOCAL_V4)
         && ethernet.source.octets()[0] & 1 == 0

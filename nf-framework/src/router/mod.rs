@@ -9,6 +9,7 @@ mod config;
 mod egress;
 mod icmp;
 mod ingress;
+mod offloads;
 mod tables;
 mod trie;
 mod vlans;
@@ -16,6 +17,7 @@ mod vlans;
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub use icmp::IcmpError;
 pub(crate) use icmp::write_error;
+pub(crate) use offloads::PortOffloads;
 pub use tables::RouterError;
 pub(crate) use tables::{PortFacts, Tables};
 
@@ -164,8 +166,8 @@ impl Router {
 }
 
 impl Forwarding for Router {
-    fn separate(&mut self, batch: &mut Batch, inbound: &mut Batch) {
-        vlans::separate(&self.tables, batch, inbound);
+    fn separate(&mut self, batch: &mut Batch, direction: Direction, inbound: &mut Batch) {
+        vlans::separate(&self.tables, batch, direction, inbound);
     }
 
     fn ingress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
@@ -251,8 +253,8 @@ fn vlan(packet: &Mbuf, tables: &Tables) -> Option<u16> {
     if !tables.tagged {
         return None;
     }
-    // A tag of VLAN 0 is about priority alone: IEEE 802.1Q section 6.9.
-    packet.stripped_vlan().map(|tag| tag & IDENTIFIER).filter(|vlan| *vlan != 0)
+    // Where there are VLANs, a tag of number 0 is about priority alone: IEEE 802.1Q section 6.9.
+    packet.stripped_vlan().map(|tag| tag & IDENTIFIER).filter(|vlan| *vlan != 0 || !tables.has_vlans)
 }
 
 /// The IP packet in a frame without tags, and nothing behind it.
@@ -278,10 +280,10 @@ fn send(tables: &Tables, interface: u16, mut frame: Mbuf, cx: &mut Context<'_>) 
     }
 }
 
-/// Puts the interface's tag on. False if there is no room for it.
+/// Puts the interface's tag on, or has the device do it when the frame is sent. False if there is no room for it.
 #[inline]
 fn tag(frame: &mut Mbuf, interface: &Interface) -> bool {
-    interface.vlan.is_none_or(|vlan| frame.insert_vlan(vlan))
+    interface.vlan.is_none_or(|vlan| frame.insert_vlan(vlan, interface.inserts_vlans))
 }
 
 /// What the owner of the neighbours does with packets.

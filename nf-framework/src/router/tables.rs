@@ -1,6 +1,7 @@
 //! What a router works by: its interfaces, and where packets go. Built whole off the data path,
 //! then only read.
 
+use super::PortOffloads;
 use super::config::{InterfaceAddress, Refuse, RouteConfig, RouterConfig, Side, is_host};
 use super::trie::Trie;
 use crate::classifier::Prefix;
@@ -28,6 +29,7 @@ const LEAST_MTU_V6: u16 = 1280;
 pub(crate) struct PortFacts {
     pub(crate) mac: MacAddress,
     pub(crate) mtu: u16,
+    pub(crate) offloads: PortOffloads,
 }
 
 /// An interface of the router.
@@ -38,6 +40,8 @@ pub(crate) struct Interface {
     pub(crate) enters: Direction,
     pub(crate) port: PortIx,
     pub(crate) vlan: Option<u16>,
+    /// Whether the port's device puts its tag on.
+    pub(crate) inserts_vlans: bool,
     pub(crate) mac: MacAddress,
     pub(crate) mtu: u16,
     /// The port with the kernel at its other end.
@@ -142,7 +146,11 @@ pub(crate) struct Tables {
     /// By side: the interface of frames without a tag, and of each VLAN.
     entrances: [Entrance; 2],
     /// Whether any interface is a VLAN.
+    pub(crate) has_vlans: bool,
+    /// Whether tags are taken off: for VLANs, or by a device as there were some when it was started.
     pub(crate) tagged: bool,
+    /// By side.
+    offloads: [PortOffloads; 2],
     /// Whether both sides are on one port.
     pub(crate) one_armed: bool,
     /// By interface: destinations that are neighbours by a route.
@@ -255,6 +263,7 @@ impl Tables {
             prefixes.chain(gateways.map(|hop| Prefix::from(hop.address))).collect()
         });
         let on_link = on_link.collect();
+        let has_vlans = interfaces.iter().any(|interface| interface.vlan.is_some());
         let services = |interface: &Interface| {
             let near = |prefix: &&Prefix| interface.addresses.iter().any(|own| own.prefix.contains(prefix.address()));
             of_functions.iter().filter(near).copied().collect()
@@ -262,7 +271,10 @@ impl Tables {
         Ok(Self {
             v4: Trie::new(memory, Target::NONE.0, &targets(true))?,
             v6: Trie::new(memory, Target::NONE.0, &targets(false))?,
-            tagged: interfaces.iter().any(|interface| interface.vlan.is_some()),
+            has_vlans,
+            tagged: has_vlans || ports.iter().any(|port| port.offloads.strips_vlans),
+            offloads: [ports.first(), ports.last()]
+                .map(|port| port.map_or_else(Default::default, |port| port.offloads)),
             one_armed: ports.len() < 2,
             on_link,
             services: interfaces.iter().map(services).collect(),
@@ -280,6 +292,12 @@ impl Tables {
             None => entrance.untagged,
             Some(vlan) => entrance.tagged.get(usize::from(vlan)).copied().flatten(),
         }
+    }
+
+    /// What the device of the port at the entrance of this direction does.
+    #[inline]
+    pub(crate) fn offloads(&self, direction: Direction) -> PortOffloads {
+        self.offloads[direction as usize]
     }
 
     /// The interface of this VLAN on the only port.
@@ -421,7 +439,7 @@ impl Entrance {
 impl RouterConfig {
     /// Looks for what is wrong with it whatever the ports are.
     pub(crate) fn validate(&self, one_port: bool) -> Result<(), Invalid> {
-        let facts = PortFacts { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: u16::MAX };
+        let facts = PortFacts { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: u16::MAX, offloads: PortOffloads::default() };
         let ports = [facts; 2];
         self.neighbours.check().map_err(|wrong| Invalid::new(format!("neighbours.{}", wrong.key), wrong.message))?;
         let interfaces = interfaces(self, if one_port { &ports[..1] } else { &ports })?;
@@ -494,7 +512,8 @@ fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interfac
         let earlier = interfaces.iter().filter(|other| other.host.is_some()).count();
         let host = written.host.as_ref().and_then(|_| u16::try_from(ports.len() + earlier).ok()).map(PortIx);
         let name = name.clone();
-        interfaces.push(Interface { name, enters, port, vlan: written.vlan, mac: facts.mac, mtu, host, addresses });
+        let (vlan, inserts_vlans) = (written.vlan, facts.offloads.inserts_vlans);
+        interfaces.push(Interface { name, enters, port, vlan, inserts_vlans, mac: facts.mac, mtu, host, addresses });
     }
     Ok(interfaces)
 }
@@ -626,7 +645,7 @@ mod tests {
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         lab(move |lab| {
             let config: RouterConfig = toml::from_str(CONFIG).unwrap();
-            let facts = PortFacts { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+            let facts = PortFacts { mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: 1500, offloads: PortOffloads::default() };
             let tables = Tables::new(&config, &[facts; 2], &[], &kernel, &lab.pool.memory()).unwrap();
             addresses.into_iter().map(|address| tables.find(address).way()).collect()
         })

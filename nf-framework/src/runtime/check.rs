@@ -39,7 +39,7 @@ impl Configuration {
         let mut check = Check { workers: workers.get(), rows: Vec::new(), problems: Vec::new() };
         let plan = eal.map(|eal| {
             let affinity = affinity(&self.functions)?;
-            PortPlan::new(eal, &self.runtime.ports, self.runtime.router.as_ref(), workers, affinity)
+            PortPlan::new(eal, &self.runtime.ports, self.runtime.routed(), workers, affinity)
         });
         let plan = plan.transpose().unwrap_or_else(|error: RuntimeError| {
             check.problems.push(error.to_string());

@@ -32,6 +32,13 @@ fn usual_burst() -> usize {
     dpdk_rs::Burst::USUAL
 }
 
+impl RuntimeConfig {
+    /// The router, if that is what stands around the chain.
+    pub(super) fn routed(&self) -> Option<&RouterConfig> {
+        self.router.as_ref().filter(|_| self.forwarding == Some(ForwardingKind::Router))
+    }
+}
+
 /// The two ends of the chain.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +59,10 @@ pub struct PortsConfig {
     /// How packets come to the worker that owns their flow.
     #[serde(default)]
     pub steering: SteeringKind,
+    /// Whether a router leaves to the devices what they say they can do: tags of VLANs, and a look at
+    /// the checksums of IPv4 headers. Some say more than they can.
+    #[serde(default = "usual_offloads")]
+    pub offloads: bool,
 }
 
 /// How packets come to the worker that owns their flow, where functions need that.
@@ -80,12 +91,17 @@ impl PortsConfig {
             descriptors: usual_descriptors(),
             queues: None,
             steering: SteeringKind::default(),
+            offloads: usual_offloads(),
         }
     }
 }
 
 fn usual_descriptors() -> u16 {
     1024
+}
+
+fn usual_offloads() -> bool {
+    true
 }
 
 /// How packets that passed the chain are forwarded.

@@ -140,7 +140,7 @@ impl<'eal> Runtime<'eal> {
         let lcores = eal.lcores();
         let workers = workers_of(eal);
         let affinity = loaded::affinity(&functions)?;
-        let plan = PortPlan::new(eal, &config.ports, config.router.as_ref(), workers, affinity)?;
+        let plan = PortPlan::new(eal, &config.ports, config.routed(), workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {
@@ -401,7 +401,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {
         return queues.into_iter().flatten().collect();
     };
-    let Links { to_owner, as_owner, to_sender, as_sender, to_first } = links;
+    let Links { to_owner, as_owner, to_sender, as_sender, to_first, as_first } = links;
     chain.forwarding = match (forwarding, &routing) {
         (Some(ForwardingKind::Wire), _) => Some(Box::new(Wire)),
         (Some(ForwardingKind::Router), Some(routing)) => {
@@ -428,7 +428,8 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         partial_checksums,
         refused: 0,
     });
-    let worker = Worker::new(pipeline, ports.collect(), (as_owner, as_sender), burst, clock, Arc::clone(mailbox));
+    let worker =
+        Worker::new(pipeline, ports.collect(), (as_owner, as_first, as_sender), burst, clock, Arc::clone(mailbox));
 
     shared.ready.fetch_add(1, Ordering::AcqRel);
     while !shared.go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Relaxed) {

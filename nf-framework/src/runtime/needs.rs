@@ -40,9 +40,10 @@ impl Needs {
         let queues = plan.map_or_else(of_sides, PortPlan::queues);
         let steered = plan.is_some_and(|plan| plan.steering.is_some());
         let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
-        let rings = rings(&queues, workers, steered);
+        let rings = rings(&queues, workers, steered, config.router.is_some());
         let fragments = affinity(functions).ok().and_then(|affinity| fragments(config, affinity));
-        let held = workers * fragments.map_or(0, |fragments| fragments.held);
+        let waiting = config.router.as_ref().map_or(0, |router| router.neighbours.waiting as usize);
+        let held = workers * fragments.map_or(0, |fragments| fragments.held) + waiting;
         let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, rings, held, config));
         let of_function = |loaded: &Loaded| {
             let bytes = loaded.function.memory(&loaded.policy) as u64;
@@ -76,10 +77,12 @@ impl Needs {
     }
 }
 
-/// How many rings there are between workers: to owners, and to those that have a queue.
-fn rings(queues: &[usize], workers: usize, steered: bool) -> usize {
+/// How many rings there are between workers: to owners, to the one that has the neighbours, and to
+/// those that have a queue.
+fn rings(queues: &[usize], workers: usize, steered: bool, routed: bool) -> usize {
     let to_owners = if steered { workers * (workers - 1) } else { 0 };
-    to_owners + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
+    let to_first = if routed { workers - 1 } else { 0 };
+    to_owners + to_first + queues.iter().map(|queues| workers.saturating_sub(*queues)).sum::<usize>()
 }
 
 /// A ring's slots, and what DPDK keeps beside them (struct rte_ring).
@@ -88,7 +91,7 @@ fn ring_bytes(workers: usize) -> usize {
 }
 
 /// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
-/// between workers what it has room for, and so many wait for a first fragment.
+/// between workers what it has room for, and so many wait for a first fragment or for a neighbour.
 fn packets_needed(queues: &[usize], workers: usize, rings: usize, held: usize, config: &RuntimeConfig) -> u32 {
     let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
     let needed = in_queues + workers * (512 + 1024) + rings * ring_capacity(workers) as usize + held;

@@ -3,10 +3,10 @@
 use super::config::{PortsConfig, SteeringKind};
 use super::error::RuntimeError;
 use crate::context::Direction;
-use crate::router::RouterConfig;
+use crate::router::{PortOffloads, RouterConfig};
 use crate::steering::{Affinity, Steering};
 use dpdk_rs::{
-    Eal, HashKey, Mempool, Port, PortBuilder, PortError, PortId, PortInfo, QueuePair, RssFunctions, RssKey,
+    Eal, HashKey, Mempool, Offloads, Port, PortBuilder, PortError, PortId, PortInfo, QueuePair, RssFunctions, RssKey,
     RssTableSize,
 };
 use std::num::NonZero;
@@ -33,6 +33,8 @@ pub(super) struct PlannedPort {
     pub(super) queues: NonZero<u16>,
     /// Whether the device shall be told who owns what.
     told: bool,
+    /// What is left to the device, of what arrives and of what is sent.
+    offloads: (Offloads, Offloads),
 }
 
 /// A started port and its workers' queues.
@@ -97,11 +99,13 @@ impl PortPlan {
         let seed = HashKey::random().hash(b"steering");
         let steering = if steered { Some(Arc::new(Steering::new(affinity, workers, size, seed)?)) } else { None };
         let directions = [Direction::Outbound, Direction::Inbound];
+        let (rx, tx) = router.filter(|_| config.offloads).map_or_else(Default::default, PortOffloads::wanted);
         let planned = |(info, (id, direction)): (&PortInfo, (PortId, Direction))| PlannedPort {
             id,
             direction,
             queues: queues(info),
             told: told(info),
+            offloads: (rx & info.rx_offloads, tx & info.tx_offloads),
         };
         let mut ports: Vec<PlannedPort> = infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect();
         let sides = ports.len();
@@ -112,7 +116,7 @@ impl PortPlan {
                 return Err(RuntimeError::HostPort { key, name: host.to_owned() });
             }
             let (direction, queues) = (Direction::Outbound, NonZero::<u16>::MIN);
-            ports.push(PlannedPort { id, direction, queues, told: false });
+            ports.push(PlannedPort { id, direction, queues, told: false, offloads: Default::default() });
         }
         Ok(Self { ports, sides, steering })
     }
@@ -140,7 +144,9 @@ impl PlannedPort {
     /// The port with its queues, without a pool.
     pub(super) fn builder<'eal>(&self, eal: &'eal Eal, config: &PortsConfig) -> PortBuilder<'eal> {
         let descriptors = config.descriptors;
+        let (rx, tx) = self.offloads;
         let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).descriptors(descriptors, descriptors);
+        let builder = builder.rx_offloads(rx).tx_offloads(tx);
         config.mtu.into_iter().fold(builder, PortBuilder::mtu)
     }
 
@@ -153,6 +159,10 @@ impl PlannedPort {
         steering: Option<&Steering>,
     ) -> Result<StartedPort, RuntimeError> {
         let (port, queues) = self.builder(eal, config).pool(pool).start()?;
+        if self.offloads != Default::default() {
+            let (rx, tx) = self.offloads;
+            log::info!("{}: left to the device: {}", port.name(), PortOffloads::new(rx, tx));
+        }
         let told = match steering.filter(|_| self.told) {
             Some(steering) => tell(&port, steering, self, config.steering)?,
             None => false,

@@ -1,7 +1,6 @@
 //! What the workers' routers have in common.
 
 use super::RuntimeConfig;
-use super::config::ForwardingKind;
 use super::error::RuntimeError;
 use super::loaded::Loaded;
 use crate::classifier::Prefix;
@@ -9,7 +8,7 @@ use crate::headers::MacAddress;
 use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelState};
 use crate::neighbours::{NeighbourTable, Neighbours};
 use crate::next_hop::NextHops;
-use crate::router::{PortFacts, Router, RouterConfig, RouterError, Tables};
+use crate::router::{PortFacts, PortOffloads, Router, RouterConfig, RouterError, Tables};
 use dpdk_rs::{HashKey, Memory, Port, Producer};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,10 +35,11 @@ impl Routing {
         sides: usize,
         memory: &Memory,
     ) -> Result<Option<Self>, RuntimeError> {
-        let Some(router) = config.router.as_ref().filter(|_| config.forwarding == Some(ForwardingKind::Router)) else {
-            return Ok(None);
+        let Some(router) = config.routed() else { return Ok(None) };
+        let facts = |port: &Port| {
+            let (mac, mtu) = (MacAddress(port.info()?.mac_address), port.mtu()?);
+            Ok(PortFacts { mac, mtu, offloads: PortOffloads::new(port.rx_offloads(), port.tx_offloads()) })
         };
-        let facts = |port: &Port| Ok(PortFacts { mac: MacAddress(port.info()?.mac_address), mtu: port.mtu()? });
         let (sides, hosts) = ports.split_at_checked(sides).unwrap_or((ports, &[]));
         let ports = sides.iter().map(facts).collect::<Result<Vec<_>, RuntimeError>>()?;
         let addresses = addresses(functions);

@@ -22,8 +22,10 @@ pub(crate) struct Links {
     pub(crate) to_sender: Vec<Option<Producer>>,
     /// Packets to be sent by this worker, for one that has no queue of that port.
     pub(crate) as_sender: Vec<(PortIx, Consumer)>,
-    /// Packets that only the first worker can handle; it takes them as those that belong to it.
+    /// Packets that only the first worker can handle: what neighbours say, and what waits for them.
     pub(crate) to_first: Option<Producer>,
+    /// From each other worker, at the first one: such packets.
+    pub(crate) as_first: Vec<Consumer>,
 }
 
 /// Connects workers: each with each other one if packets are `steered`, each with the first one if
@@ -52,7 +54,7 @@ pub(crate) fn connect(
     for from in if routed { 1..workers } else { 1..1 } {
         let (producer, consumer) = Ring::pair(eal, &format!("{name}-{from}-first"), capacity)?;
         links[from].to_first = Some(producer);
-        links[0].as_owner.push(consumer);
+        links[0].as_first.push(consumer);
     }
     for (port, &queues) in (0..).zip(queues) {
         for from in 0..workers {

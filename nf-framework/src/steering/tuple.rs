@@ -30,7 +30,8 @@ pub enum Ports {
 
 impl Tuple {
     /// The tuple of a frame. An ICMP error counts as a packet of the flow that it is about, in
-    /// the direction that it goes. `None` if the frame carries no IP packet that can be read.
+    /// the direction that it goes. `None` if the frame carries no IP packet that can be read, or one of
+    /// Neighbor Discovery (RFC 4861), which is about a link and of no flow, as ARP is.
     #[inline]
     pub fn of_frame(frame: &mut [u8]) -> Option<Self> {
         Self::of_frame_and(frame, Ports::None)
@@ -52,6 +53,7 @@ impl Tuple {
             _ if headers.network.fragment().is_some() => of_fragment,
             Transport::Icmp(icmp) if icmp.message_type.has_identifier() => Ports::Identifier(icmp.identifier()),
             Transport::Icmpv6(icmp) if icmp.message_type.has_identifier() => Ports::Identifier(icmp.identifier()),
+            Transport::Icmpv6(icmp) if matches!(icmp.message_type.0, 133..=137) => return None,
             Transport::Icmp(_) | Transport::Icmpv6(_) => match headers.quoted().and_then(|quoted| Self::of(&quoted)) {
                 Some(quoted) => return Some(quoted.reversed()),
                 None => Ports::None,
@@ -131,7 +133,9 @@ mod tests {
             ("UDP in IPv6", v6().udp(65535, 0), tuple(A6, B6, Ports::Both(65535, 0))),
             ("an echo request", v4().icmp_echo_request(7, 8), tuple(A4, B4, Ports::Identifier(7))),
             ("an echo reply of IPv6", v6().icmpv6_echo_reply(7, 8), tuple(A6, B6, Ports::Identifier(7))),
-            ("another ICMP message", v6().icmpv6(133, 0, [0; 4]), tuple(A6, B6, Ports::None)),
+            ("another ICMP message", v6().icmpv6(132, 0, [0; 4]), tuple(A6, B6, Ports::None)),
+            ("a router solicitation", v6().icmpv6(133, 0, [0; 4]), None),
+            ("a neighbor advertisement", v6().icmpv6(136, 0, [0; 4]).payload(&[0; 16]), None),
             ("another protocol", v4().protocol(47).payload(&[0; 8]), tuple(A4, B4, Ports::None)),
             ("a first fragment", v4().udp(1, 2).payload(&[0; 16]).fragment(0, true), tuple(A4, B4, Ports::None)),
             ("a later fragment", v6().udp(1, 2).payload(&[0; 16]).fragment(8, false), tuple(A6, B6, Ports::None)),

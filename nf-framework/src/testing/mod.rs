@@ -33,11 +33,13 @@
 //! instance to test on hugepages: `NF_TEST_EAL="--in-memory --no-pci --no-telemetry"`.
 
 mod case;
+mod device;
 mod frame;
 mod lab;
 mod trial;
 
 pub use case::{Case, trial};
+pub use device::honest_checksum;
 pub use frame::Frame;
 pub use lab::{Lab, lab};
 pub use trial::{Outcome, Trial};

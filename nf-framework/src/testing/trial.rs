@@ -12,13 +12,14 @@ use crate::headers::MacAddress;
 use crate::kernel::KernelState;
 use crate::neighbours::Neighbours;
 use crate::report::{Balance, Report};
-use crate::router::{PortFacts, Router, RouterConfig, Tables};
+use crate::router::{PortFacts, PortOffloads, Router, RouterConfig, Tables};
 use crate::steering::{Links, Sorter, Steering};
+use crate::testing::device::{self, Device};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Transmit};
-use dpdk_rs::{Burst, Consumer, HashKey, Mempool, Producer};
+use dpdk_rs::{Burst, ChecksumStatus, Consumer, HashKey, Mempool, Producer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +67,7 @@ pub struct Trial {
     drops: BTreeMap<String, u64>,
     /// Packets that were out of the pool before.
     out: u32,
+    device: Option<Device>,
 }
 
 /// One worker's part.
@@ -87,11 +89,12 @@ struct Ports {
     sent: Vec<Vec<Vec<u8>>>,
     full: bool,
     longest: usize,
+    inserts_vlans: bool,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { sent: vec![Vec::new(); PORTS], full: false, longest: usize::MAX }
+        Self { sent: vec![Vec::new(); PORTS], full: false, longest: usize::MAX, inserts_vlans: false }
     }
 }
 
@@ -102,7 +105,7 @@ impl Transmit for Ports {
         let mut kept = Burst::with_limit(Burst::CAPACITY);
         for packet in burst.drain() {
             if !self.full && kept.is_empty() && packet.len() <= self.longest {
-                sent.push(packet.data().to_vec());
+                sent.push(device::on_the_link(&packet, self.inserts_vlans));
             } else {
                 drop(kept.push(packet));
             }
@@ -129,7 +132,8 @@ impl Trial {
             let mut pipeline = Pipeline::new(chain, (INSIDE, OUTSIDE), pool.clone(), Arc::clone(&of_worker));
             let (steering, links) = part.unzip();
             let steering = steering.flatten();
-            let Links { to_owner, as_owner, to_first, .. } = links.unwrap_or_default();
+            let Links { to_owner, mut as_owner, to_first, as_first, .. } = links.unwrap_or_default();
+            as_owner.extend(as_first);
             pipeline.sorter = steering.clone().map(|steering| Sorter::new(steering, worker, to_owner, [false; 2]));
             all_steering = steering;
             counters.push(of_worker);
@@ -151,6 +155,7 @@ impl Trial {
             balance: Balance::default(),
             drops: BTreeMap::new(),
             out,
+            device: None,
         };
         if several { trial.with_fragments(FragmentsConfig::default()) } else { trial }
     }
@@ -219,7 +224,8 @@ impl Trial {
         if let Err(invalid) = config.validate(macs.len() == 1) {
             panic!("{}: {}", invalid.key, invalid.message);
         }
-        let facts: Vec<_> = macs.iter().map(|mac| PortFacts { mac: *mac, mtu: 1500 }).collect();
+        let offloads = self.device.map_or_else(PortOffloads::default, |_| Device::OFFLOADS);
+        let facts: Vec<_> = macs.iter().map(|mac| PortFacts { mac: *mac, mtu: 1500, offloads }).collect();
         let addresses: Vec<Prefix> = addresses.iter().map(|text| text.parse().expect("a prefix")).collect();
         let tables = Tables::new(&config, &facts, &addresses, &KernelState::default(), &self.pool.memory());
         let tables = tables.unwrap_or_else(|error| panic!("{error}"));
@@ -247,6 +253,16 @@ impl Trial {
             pipeline.chain.forwarding = Some(Box::new(router));
             pipeline.errors = Some(TokenBucket::of_errors(errors));
         }
+        self
+    }
+
+    /// With ports whose devices work for a router that is put around the chain after this: they take VLAN
+    /// tags off and put them on, and say of a frame's IPv4 header what `checksum` says of the frame, which
+    /// has no tag left; what they should say is [`honest_checksum`](crate::testing::honest_checksum).
+    #[must_use]
+    pub fn with_offloads(mut self, checksum: fn(&[u8]) -> ChecksumStatus) -> Self {
+        self.device = Some(Device { checksum });
+        self.wire.inserts_vlans = true;
         self
     }
 
@@ -288,6 +304,9 @@ impl Trial {
                 }
                 let mut packet = self.pool.alloc().expect("the tests' pool is empty");
                 assert!(packet.set_contents(frame), "a frame of {} bytes does not fit into a packet", frame.len());
+                if let Some(device) = self.device {
+                    device.receive(&mut packet);
+                }
                 packet.set_port(dpdk_rs::PortId(port.0));
                 assert!(self.batch.push(packet).is_ok(), "more than {} frames at once", Burst::CAPACITY);
                 received += 1;

@@ -12,6 +12,7 @@ mod chain;
 mod classifier;
 mod compare;
 mod custom;
+mod flood;
 mod floods;
 mod goals;
 mod ideas;

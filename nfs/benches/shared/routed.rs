@@ -47,15 +47,6 @@ struct Destination {
     complement: [u8; 2],
 }
 
-/// What a flood consists of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Flood {
-    /// Requests of ARP for the router's inside address, each from somebody else.
-    Arp,
-    /// Packets to neighbours outside, of which there are none, each to another.
-    ToNobody,
-}
-
 impl Destination {
     fn new(part: u32) -> Self {
         let sum = (part >> 16) + (part & 0xffff);
@@ -66,32 +57,6 @@ impl Destination {
 }
 
 impl Flow {
-    /// What floods the inside port of a router with this MAC address.
-    pub(crate) fn flood(of: Flood, router: [u8; 6]) -> Self {
-        let (built, place, complements) = match of {
-            Flood::Arp => {
-                let arp = Frame::new().ethernet(mac(0, 0), [0xff; 6]).arp_request(neighbour_v4(0, 0), own_v4(0));
-                // In the sender's MAC address too, of the frame and of the message.
-                (arp.pad_to(FRAME).build(), 28, [10, 26])
-            }
-            Flood::ToNobody => {
-                let udp = Frame::new().ethernet(mac(0, 0), router).ipv4(neighbour_v4(0, 0), [0; 4]).identification(0);
-                (udp.udp(1000, 443).payload(&[0; FRAME - 42]).build(), 30, [18, 42])
-            }
-        };
-        let mut frame = [0; FRAME];
-        frame.copy_from_slice(&built);
-        let side = u32::from(matches!(of, Flood::ToNobody));
-        // Most of the addresses of the interface's prefix.
-        let numbers = (0..0xf000_u32).map(|number| neighbour_v4(side, number).to_bits());
-        let destinations = numbers.map(Destination::new).collect();
-        Self { frame, place, complements, destinations, hellos: Arc::new([]), router }
-    }
-
-    pub(crate) fn router(&self) -> [u8; 6] {
-        self.router
-    }
-
     /// What one of the neighbours on this side says first.
     pub(crate) fn hello(&self, number: usize) -> Option<&[u8]> {
         self.hellos.get(number).map(Vec::as_slice)
@@ -117,6 +82,16 @@ impl Flow {
         fits
     }
 
+    /// Those of its packets that a worker has.
+    pub(crate) fn only(&self, mut keep: impl FnMut(&mut [u8]) -> bool) -> Self {
+        let mut frame = [0; FRAME];
+        let kept = (0..self.destinations.len()).filter(|number| {
+            self.write(*number, &mut frame);
+            keep(&mut frame)
+        });
+        Self { destinations: kept.map(|number| self.destinations[number]).collect(), ..self.clone() }
+    }
+
     fn verify(&self) -> anyhow::Result<()> {
         for number in [0, 1, self.destinations.len() - 1] {
             let mut frame = [0; FRAME];
@@ -137,30 +112,30 @@ pub(crate) struct Routed {
 
 const SIDES: [(u32, &str, Direction); 2] = [(0, "inside", Direction::Outbound), (1, "outside", Direction::Inbound)];
 
-fn own_v4(side: u32) -> Ipv4Addr {
+pub(crate) fn own_v4(side: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0001 | (side << 16))
 }
 
-fn own_v6(side: u32) -> Ipv6Addr {
+pub(crate) fn own_v6(side: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | u128::from(side) << 80 | 1)
 }
 
 /// A neighbour on a side, and its MAC address.
-fn neighbour_v4(side: u32, number: u32) -> Ipv4Addr {
+pub(crate) fn neighbour_v4(side: u32, number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits((0x0a00_0200 + number) | (side << 16))
 }
 
-fn neighbour_v6(side: u32, number: u32) -> Ipv6Addr {
+pub(crate) fn neighbour_v6(side: u32, number: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(own_v6(side).to_bits() + 0x1_0000 + u128::from(number))
 }
 
-fn mac(side: u32, number: u32) -> [u8; 6] {
+pub(crate) fn mac(side: u32, number: u32) -> [u8; 6] {
     let [.., high, low] = number.to_be_bytes();
     [2, 0, 0, u8::from(side == 1), high, low]
 }
 
 /// What a neighbour says so that the router knows it: it asks for the router's address.
-fn hello(v4: bool, side: u32, number: u32) -> Vec<u8> {
+pub(crate) fn hello(v4: bool, side: u32, number: u32) -> Vec<u8> {
     let mac = mac(side, number);
     if v4 {
         return Frame::new().ethernet(mac, [0xff; 6]).arp_request(neighbour_v4(side, number), own_v4(side)).build();

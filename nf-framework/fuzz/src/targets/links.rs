@@ -3,7 +3,7 @@
 //! network from a list.
 
 use super::repair;
-use nf_framework::testing::{Frame, Lab, Outcome, Trial};
+use nf_framework::testing::{Frame, Lab, Outcome, Trial, honest_checksum};
 use nf_framework::{Affinity, Chain, Direction, FragmentsConfig, WorkerSetup};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +15,8 @@ pub(super) struct Setup {
     pub(super) workers: u16,
     pub(super) one_armed: bool,
     pub(super) functions: bool,
+    /// Whether devices do what they can.
+    pub(super) offloads: bool,
 }
 
 /// An interface: its side, its VLAN, its addresses with their prefixes, its MTU.
@@ -120,6 +122,7 @@ impl Links {
             workers => lab.trial_at_wrong_workers(workers, Affinity::Flow, make),
         };
         let trial = if setup.functions { trial.with_fragments(FRAGMENTS) } else { trial };
+        let trial = if setup.offloads { trial.with_offloads(honest_checksum) } else { trial };
         let interfaces = if setup.one_armed { ONE_PORT } else { TWO_PORTS };
         let text = text(interfaces, ROUTES[0]);
         let trial = match setup.one_armed {
@@ -266,7 +269,10 @@ impl Links {
         let message = &ip[20..];
         assert_eq!(sum(message), 0xffff, "its checksum");
         match message[0] {
-            0 => self.echoed(|came| came[0] >> 4 == 4 && came[9] == 1 && came.ends_with(&message[4..])),
+            0 => self.echoed(|came| {
+                let back = || came[12..16] == ip[16..20] && came[16..20] == ip[12..16];
+                came[0] >> 4 == 4 && came[9] == 1 && back() && came.ends_with(&message[4..])
+            }),
             3 | 11 => {
                 assert!(total <= 576);
                 let quoted = &message[8..];
@@ -313,7 +319,10 @@ impl Links {
                 assert!(ours && ip[7] == 255 && (self.is_own(target().into()) || target().is_unicast_link_local()));
                 self.answers += u32::from(message[4] & 0x40 != 0);
             }
-            129 => self.echoed(|came| came[0] >> 4 == 6 && came.ends_with(&message[4..])),
+            129 => self.echoed(|came| {
+                let back = || came[8..24] == ip[24..40] && came[24..40] == ip[8..24];
+                came[0] >> 4 == 6 && back() && came.ends_with(&message[4..])
+            }),
             1..=3 => {
                 assert!(ours && ip[7] == 64 && total <= 1280);
                 let quoted = &message[8..];

@@ -31,7 +31,8 @@ pub(crate) const TARGET: Target = Target {
 /// The first byte is the setup; then [steps](step), 96 at most.
 fn run(bytes: &[u8]) {
     let Some((&setup, steps)) = bytes.split_first() else { return };
-    let setup = Setup { workers: 1 + u16::from(setup & 1), one_armed: setup & 2 != 0, functions: false };
+    let setup =
+        Setup { workers: 1 + u16::from(setup & 1), one_armed: setup & 2 != 0, functions: false, offloads: false };
     let steps = steps.to_vec();
     lab(move |lab| {
         let mut steps = &steps[..];

@@ -22,7 +22,7 @@ fn seeds() -> Vec<Vec<u8>> {
         }
     };
     let mut seeds = Vec::new();
-    for setup in 0..8 {
+    for setup in 0..16 {
         for first in (stations::NEIGHBOURS..stations::ALL).step_by(13) {
             let mut seed = vec![setup];
             known(&mut seed);
@@ -60,7 +60,8 @@ impl PacketFunction for Witness {
 /// The first byte is the setup; then [steps](step), 64 at most.
 fn run(bytes: &[u8]) {
     let Some((&setup, steps)) = bytes.split_first() else { return };
-    let setup = Setup { workers: 1 + u16::from(setup & 1), one_armed: setup & 2 != 0, functions: setup & 4 != 0 };
+    let (workers, is_set) = (1 + u16::from(setup & 1), |bit| setup & bit != 0);
+    let setup = Setup { workers, one_armed: is_set(2), functions: is_set(4), offloads: is_set(8) };
     let steps = steps.to_vec();
     lab(move |lab| {
         let mut steps = &steps[..];

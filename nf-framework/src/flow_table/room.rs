@@ -1,0 +1,143 @@
+//! Making room: what has expired goes, and what is worth less than a newcomer.
+
+use super::clock::Coarse;
+use super::layout::{Bits, GROUPS_PER_ROW, Place, split};
+use super::{Class, FlowKey, FlowTable, Instant, Removal, Removed};
+use dpdk_rs::{TagGroup, prefetch};
+
+impl<K: FlowKey, V: Default> FlowTable<K, V> {
+    /// Entries whose time is read from their own line during one insertion.
+    const LOOKS: u32 = 8;
+
+    /// Looks at the next `budget` slots, in full groups of 16 and round the table once at most,
+    /// and lets go of the entries whose deadline has passed. Returns how many went; `removed` is
+    /// told of each. Call it at every tick.
+    pub fn expire(&mut self, now: Instant, budget: u32, mut removed: impl FnMut(Removed<K, V>)) -> usize {
+        let now = self.ticker.advance(now);
+        let before = self.len;
+        let groups = (budget as usize).div_ceil(TagGroup::SLOTS).min(self.tags.len());
+        for _ in 0..groups {
+            let group = self.cursor;
+            self.cursor = if group + 1 < self.tags.len() { group + 1 } else { 0 };
+            if let Some(next) = self.info.get(self.cursor) {
+                prefetch(next);
+            }
+            for slot in self.due(group, now) {
+                self.expire_if_due(group * TagGroup::SLOTS + slot, now, &mut removed);
+            }
+        }
+        before - self.len
+    }
+
+    /// A free slot for the key, and how many groups from home it is.
+    pub(super) fn make_room(
+        &mut self,
+        place: Place,
+        class: Class,
+        now: Coarse,
+        removed: &mut impl FnMut(Removed<K, V>),
+    ) -> Option<(usize, usize)> {
+        let mut looks = Self::LOOKS;
+        for distance in 0..self.places.probes() {
+            let group = self.places.group(place, distance);
+            let mut free = None;
+            for slot in self.due(group, now) {
+                if looks == 0 {
+                    break;
+                }
+                looks -= 1;
+                let index = group * TagGroup::SLOTS + slot;
+                if self.expire_if_due(index, now, removed) {
+                    // And a second one, so that in the long run more go than come.
+                    match free {
+                        None => free = Some((distance, index)),
+                        Some(_) => break,
+                    }
+                }
+            }
+            if free.is_some() {
+                return free;
+            }
+            let empty = self.tags.get(group)?.empty();
+            if empty != 0 {
+                return Some((distance, group * TagGroup::SLOTS + empty.trailing_zeros() as usize));
+            }
+        }
+        // One that has expired may be hidden behind a time that was not corrected yet; else
+        // the least of those that may be evicted goes.
+        let rows = [0..GROUPS_PER_ROW, GROUPS_PER_ROW..self.places.probes()];
+        let (distance, index) = rows.into_iter().find_map(|row| self.victim(place, row, class))?;
+        let passed = self.slots.get(index).is_some_and(|slot| slot.deadline.has_passed(now));
+        let reason = if passed { Removal::Expired } else { Removal::Evicted };
+        removed(self.vacate(index, reason)?);
+        Some((distance, index))
+    }
+
+    /// Of these groups, all of them full, the entry of the lowest class that would expire first.
+    fn victim(&mut self, place: Place, distances: std::ops::Range<usize>, class: Class) -> Option<(usize, usize)> {
+        let mut looks = Self::LOOKS;
+        // The best of those whose own deadline was read.
+        let mut best: Option<(Class, Coarse, usize, usize)> = None;
+        loop {
+            let mut least: Option<(Class, Coarse, usize, usize)> = None;
+            for distance in distances.clone() {
+                let group = self.places.group(place, distance);
+                let info = self.info.get(group)?;
+                for (slot, (other, not_before)) in info.classes.iter().zip(&info.not_before).enumerate() {
+                    let lower = least.is_none_or(|(least, first, ..)| {
+                        *other < least || (*other == least && not_before.is_before(first))
+                    });
+                    if *other <= class && lower {
+                        least = Some((*other, *not_before, distance, group * TagGroup::SLOTS + slot));
+                    }
+                }
+            }
+            let (other, not_before, distance, index) = least?;
+            let deadline = self.slots.get(index)?.deadline;
+            if deadline == not_before {
+                return Some((distance, index));
+            }
+            self.correct(index, deadline);
+            if best.is_none_or(|(_, first, ..)| deadline.is_before(first)) {
+                best = Some((other, deadline, distance, index));
+            }
+            looks -= 1;
+            if looks == 0 {
+                return best.map(|(_, _, distance, index)| (distance, index));
+            }
+        }
+    }
+
+    /// The occupied slots of a group whose time may have come.
+    #[inline]
+    fn due(&self, group: usize, now: Coarse) -> Bits {
+        let Some(info) = self.info.get(group) else { return Bits(0) };
+        let mut due = 0;
+        for (slot, not_before) in info.not_before.iter().enumerate() {
+            due |= u16::from(not_before.has_passed(now)) << slot;
+        }
+        Bits(due & self.occupied(group).0)
+    }
+
+    /// Lets an entry go whose deadline has passed, or corrects the time that said so.
+    fn expire_if_due(&mut self, index: usize, now: Coarse, removed: &mut impl FnMut(Removed<K, V>)) -> bool {
+        let Some(deadline) = self.slots.get(index).map(|slot| slot.deadline) else { return false };
+        if !deadline.has_passed(now) {
+            self.correct(index, deadline);
+            return false;
+        }
+        match self.vacate(index, Removal::Expired) {
+            Some(entry) => removed(entry),
+            None => return false,
+        }
+        true
+    }
+
+    /// Notes beside the slot when its entry expires.
+    pub(super) fn correct(&mut self, index: usize, deadline: Coarse) {
+        let (group, slot) = split(index);
+        if let Some(place) = self.info.get_mut(group).and_then(|info| info.not_before.get_mut(slot)) {
+            *place = deadline;
+        }
+    }
+}
