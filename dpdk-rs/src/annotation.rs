@@ -4,28 +4,19 @@
 use crate::Errno;
 use dpdk_sys as sys;
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The flag in `ol_flags`; 0 before DPDK has started, and so never set.
-static FLAG: AtomicU64 = AtomicU64::new(0);
-/// As [`FLAG`]: whether the packet is marked.
-static MARK: AtomicU64 = AtomicU64::new(0);
+/// Whether a packet is annotated, in `ol_flags`. DPDK gives the lowest free flags to whoever asks for any,
+/// so the highest ones are there; and what is known when this is compiled costs no look at memory.
+pub(crate) const FLAG: u64 = sys::RTE_MBUF_F_LAST_FREE;
+/// The same: whether a packet is marked.
+pub(crate) const MARK: u64 = FLAG >> 1;
 /// Bytes from the mbuf's start.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 const FIELD_NAME: &CStr = c"dpdk_rs_annotation";
 const FLAG_NAME: &CStr = c"dpdk_rs_annotated";
 const MARK_NAME: &CStr = c"dpdk_rs_marked";
-
-#[inline]
-pub(crate) fn flag() -> u64 {
-    FLAG.load(Ordering::Relaxed)
-}
-
-#[inline]
-pub(crate) fn mark() -> u64 {
-    MARK.load(Ordering::Relaxed)
-}
 
 #[inline]
 pub(crate) fn offset() -> usize {
@@ -44,18 +35,17 @@ pub(crate) fn register(offsets: std::ops::Range<usize>) -> Result<(), Errno> {
     let at = |offset| unsafe { sys::rte_mbuf_dynfield_register_offset(&raw const field, offset) };
     let offset = offsets.step_by(align_of::<u64>()).find_map(|offset| usize::try_from(at(offset)).ok());
     let offset = offset.ok_or_else(Errno::last)?;
-    let (flag, mark) = (register_flag(FLAG_NAME)?, register_flag(MARK_NAME)?);
+    register_flag(FLAG_NAME, FLAG)?;
+    register_flag(MARK_NAME, MARK)?;
     OFFSET.store(offset, Ordering::Relaxed);
-    FLAG.store(flag, Ordering::Relaxed);
-    MARK.store(mark, Ordering::Relaxed);
     Ok(())
 }
 
-fn register_flag(text: &CStr) -> Result<u64, Errno> {
-    let flag = sys::rte_mbuf_dynflag { name: name(text), ..sys::rte_mbuf_dynflag::default() };
+fn register_flag(text: &CStr, flag: u64) -> Result<(), Errno> {
+    let named = sys::rte_mbuf_dynflag { name: name(text), ..sys::rte_mbuf_dynflag::default() };
     // SAFETY: DPDK copies what it is given.
-    let bit = unsafe { sys::rte_mbuf_dynflag_register(&raw const flag) };
-    u32::try_from(bit).ok().and_then(|bit| 1_u64.checked_shl(bit)).ok_or_else(Errno::last)
+    let bit = unsafe { sys::rte_mbuf_dynflag_register_bitnum(&raw const named, flag.trailing_zeros()) };
+    if bit < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
 /// A name that is shorter than DPDK's longest, with zeros behind it.

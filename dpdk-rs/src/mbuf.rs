@@ -440,37 +440,36 @@ impl Mbuf {
     #[must_use]
     #[inline]
     pub fn is_marked(&self) -> bool {
-        self.raw().ol_flags & annotation::mark() != 0
+        self.raw().ol_flags & annotation::MARK != 0
     }
 
     /// Marks the packet, or takes the mark away.
     #[inline]
     pub fn set_marked(&mut self, marked: bool) {
-        let flag = annotation::mark();
         let raw = self.raw_mut();
-        raw.ol_flags = if marked { raw.ol_flags | flag } else { raw.ol_flags & !flag };
+        raw.ol_flags = if marked { raw.ol_flags | annotation::MARK } else { raw.ol_flags & !annotation::MARK };
     }
 
     /// Whether the packet has an [annotation](Self::annotation).
     #[must_use]
     #[inline]
     pub fn is_annotated(&self) -> bool {
-        self.raw().ol_flags & annotation::flag() != 0
+        self.raw().ol_flags & annotation::FLAG != 0
     }
 
     /// Writes the packet's [annotation](Self::annotation), or takes it away.
     #[inline]
     pub fn set_annotation(&mut self, value: Option<u64>) {
-        let (flag, offset) = (annotation::flag(), annotation::offset());
+        let offset = annotation::offset();
         let raw = self.raw_mut();
         let Some(value) = value else {
-            raw.ol_flags &= !flag;
+            raw.ol_flags &= !annotation::FLAG;
             return;
         };
         // Nothing before DPDK has started, but then there is no packet.
         if let Some(word) = raw.rest.get_mut(offset.wrapping_sub(RawMbuf::REST.start) / size_of::<u64>()) {
             *word = value;
-            raw.ol_flags |= flag;
+            raw.ol_flags |= annotation::FLAG;
         }
     }
 

@@ -26,6 +26,7 @@ fn packets_and_pools() {
             ("many threads may share a pool", many_threads_may_share_a_pool),
             ("a drain that stops early loses nothing", a_drain_that_stops_early_loses_nothing),
             ("packets of several pools are cleared together", packets_of_several_pools_are_cleared_together),
+            ("a loop over slots sees those that hold packets", a_loop_over_slots_sees_those_that_hold_packets),
             ("a pool's name is free again once its packets are home", names_are_free_again),
             ("a packet may outlive the handles of its pool", a_packet_may_outlive_its_pool),
             ("what no pool can be is refused", impossible_pools_are_refused),
@@ -270,6 +271,40 @@ fn packets_of_several_pools_are_cleared_together(eal: &Eal) {
     assert_eq!(burst.clear(), 7);
     assert_eq!(burst.clear(), 0);
     assert_eq!(pools.map(|pool| pool.available()), [127, 127]);
+}
+
+fn a_loop_over_slots_sees_those_that_hold_packets(eal: &Eal) {
+    let pool = pool_of(eal, "slots", 127);
+    for (len, taken, slots, expected) in [
+        (0, &[][..], u64::MAX, &[][..]),
+        (1, &[], u64::MAX, &[0]),
+        (5, &[], 0b1_1010, &[1, 3, 4]),
+        (5, &[], 0, &[]),
+        (5, &[1, 4], 0b1_1010, &[3]),
+        (5, &[1, 4], u64::MAX, &[0, 2, 3]),
+        (5, &[0, 1, 2, 3, 4], u64::MAX, &[]),
+        (64, &[], 1 << 63 | 1, &[0, 63]),
+        (64, &[63], 1 << 63 | 1, &[0]),
+    ] {
+        let mut burst = Burst::with_limit(Burst::CAPACITY);
+        (0..len).for_each(|index| burst.push(numbered(&pool, index)).unwrap());
+        for index in taken {
+            assert!(burst.take(*index).is_some());
+        }
+        burst.prefetch(slots);
+        let mut seen = Vec::new();
+        for (index, packet) in burst.packets_mut(slots) {
+            assert_eq!(number(packet) as usize, index);
+            packet.data_mut()[0] = 0xff;
+            seen.push(index);
+        }
+        assert_eq!(seen, expected, "{len} {taken:?} {slots:b}");
+        assert!(burst.packets_mut(slots).all(|(_, packet)| packet.data()[0] == 0xff));
+        burst.compact();
+        let left = burst.len();
+        assert_eq!(burst.packets_mut(u64::MAX).count(), left);
+    }
+    assert_eq!(pool.available(), 127);
 }
 
 fn names_are_free_again(eal: &Eal) {

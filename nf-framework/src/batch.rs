@@ -42,6 +42,18 @@ impl Batch {
         self.burst.packet_mut(slot)
     }
 
+    /// The undecided packets, each with its slot, to be changed: for loops that decide afterwards.
+    #[inline]
+    pub fn undecided_packets(&mut self) -> impl Iterator<Item = (usize, &mut Mbuf)> {
+        self.burst.packets_mut(self.undecided)
+    }
+
+    /// The packets in these slots.
+    #[inline]
+    pub(crate) fn packets_in(&mut self, slots: Slots) -> impl Iterator<Item = (usize, &mut Mbuf)> {
+        self.burst.packets_mut(slots.0)
+    }
+
     /// Gives a verdict on an undecided packet; without effect on any other slot.
     #[inline]
     pub fn decide(&mut self, slot: usize, verdict: Verdict) {
@@ -71,13 +83,11 @@ impl Batch {
     #[inline]
     pub fn each(&mut self, mut judge: impl FnMut(&mut Mbuf) -> Verdict) {
         self.prefetch();
-        for slot in self.undecided() {
-            if let Some(packet) = self.burst.packet_mut(slot) {
-                let verdict = judge(packet);
-                if verdict != Verdict::Next {
-                    self.verdicts[slot] = verdict;
-                    self.undecided &= !(1 << slot);
-                }
+        for (slot, packet) in self.burst.packets_mut(self.undecided) {
+            let verdict = judge(packet);
+            if verdict != Verdict::Next {
+                self.verdicts[slot] = verdict;
+                self.undecided &= !(1 << slot);
             }
         }
     }
@@ -102,11 +112,7 @@ impl Batch {
     /// Asks for the first cache line of every undecided packet, ahead of a loop that reads them.
     #[inline]
     pub fn prefetch(&self) {
-        for slot in self.undecided() {
-            if let Some(packet) = self.burst.packet(slot) {
-                packet.prefetch();
-            }
-        }
+        self.burst.prefetch(self.undecided);
     }
 
     /// What was decided about a slot's packet, [`Verdict::Next`] while nothing was.
@@ -193,8 +199,27 @@ fn mask(count: usize) -> u64 {
 }
 
 /// Slots of a batch, in order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Slots(u64);
+
+impl Slots {
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds a slot, which a batch has.
+    #[inline]
+    pub(crate) fn insert(&mut self, slot: usize) {
+        self.0 |= 1 << (slot % Burst::CAPACITY);
+    }
+
+    /// The same if that is so, without a branch.
+    #[inline]
+    pub(crate) fn insert_if(&mut self, so: bool, slot: usize) {
+        self.0 |= u64::from(so) << (slot % Burst::CAPACITY);
+    }
+}
 
 impl Iterator for Slots {
     type Item = usize;

@@ -21,7 +21,7 @@ use nf_framework::{
     Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError, Steering, Tuple,
     WorkerSetup,
 };
-use nfs::{monitor, rate_limit};
+use nfs::{monitor, nat, rate_limit};
 use port_block::PortBlock;
 use routed::{Around, Destinations, Routed};
 use std::array;
@@ -59,13 +59,16 @@ type Run = fn(&Eal, u64) -> anyhow::Result<()>;
 /// The empty worker, which functions are put into.
 const EMPTY: &str = "worker";
 
+/// The one that a NAT stands in.
+const CLIENTS: &str = "worker-clients";
+
 /// The one that the router stands in, with packets of either family.
 const ROUTED: &str = "worker-ipv4";
 const ROUTED_V6: &str = "worker-ipv6";
 const ROUTES: u32 = 1024;
 
 /// Every case, in the order of the table.
-const CASES: [Case; 19] = [
+const CASES: [Case; 21] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -97,6 +100,18 @@ const CASES: [Case; 19] = [
     function("port-block", "what the example adds to the worker", |eal, packets| {
         worker(eal, RING, &[Loaded::new(Made("port-block", Affinity::Any, PortBlock::new), ())], packets)
     }),
+    case(CLIENTS, "the worker with packets of 256 clients and replies to them, and Wire", |eal, packets| {
+        worker(eal, RING, &clients([]), packets)
+    }),
+    Case {
+        above: Some(CLIENTS),
+        ..case("nat", "what NAT adds, all sessions known", |eal, packets| {
+            let text = "[[pools]]\naddresses = [\"198.18.0.0/30\"]";
+            let nat = nat::Nat::new();
+            let policy = nat.policy(toml::from_str(text)?).map_err(|invalid| anyhow::anyhow!(invalid.message))?;
+            worker(eal, RING, &clients([Loaded::new(nat, policy)]), packets)
+        })
+    },
     case(ROUTED, "the worker with packets to be routed, and Wire", |eal, packets| {
         routed(eal, ForwardingKind::Wire, Destinations::V4(ROUTES), packets)
     }),
@@ -302,6 +317,77 @@ fn routed(eal: &Eal, forwarding: ForwardingKind, to: Destinations, packets: u64)
     // Until its neighbours had spoken, and behind announcements, it had fewer.
     ensure!(seen + 64 * BURST as u64 >= batches * BURST as u64, "not every burst was full: {report}");
     drain_rings(eal, &pool)
+}
+
+/// Functions between clients and a server that answers what comes.
+fn clients<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
+    let client = Made("clients", Affinity::Any, |_: &mut WorkerSetup| Ok(Clients { next: 0 }));
+    let server =
+        Made("server", Affinity::Any, |_: &mut WorkerSetup| Ok(Server { heads: [[0; HEAD]; 256], came: 0, left: 0 }));
+    [Loaded::new(client, ())].into_iter().chain(functions).chain([Loaded::new(server, ())]).collect()
+}
+
+/// Ethernet, IPv4 and UDP.
+const HEAD: usize = 42;
+
+/// Writes packets of one client after the other as they arrive from inside.
+struct Clients {
+    next: u8,
+}
+
+impl NetworkFunction for Clients {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if cx.direction() == Direction::Inbound {
+            return;
+        }
+        for slot in batch.undecided() {
+            let Some(head) = batch.packet_mut(slot).and_then(|packet| packet.data_mut().first_chunk_mut::<HEAD>())
+            else {
+                continue;
+            };
+            *head = CLIENT;
+            // The checksum of UDP is 0, and stays.
+            (head[29], head[35]) = (self.next, self.next);
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+}
+
+/// A packet of 10.0.0.0 port 4096 to 192.0.2.1 port 443, with a checksum of its header that is mended
+/// and never looked at.
+const CLIENT: [u8; HEAD] = [
+    2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0x12, 0x34, 10, 0, 0, 0, 192, 0,
+    2, 1, 16, 0, 1, 0xbb, 0, 26, 0xab, 0xcd,
+];
+
+/// Writes answers, as they arrive from outside, to what has left there.
+struct Server {
+    heads: [[u8; HEAD]; 256],
+    came: u8,
+    left: u8,
+}
+
+impl NetworkFunction for Server {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        for slot in batch.undecided() {
+            let Some(head) = batch.packet_mut(slot).and_then(|packet| packet.data_mut().first_chunk_mut::<HEAD>())
+            else {
+                continue;
+            };
+            if cx.direction() == Direction::Outbound {
+                let answer = &mut self.heads[usize::from(self.left)];
+                *answer = *head;
+                answer[26..30].copy_from_slice(&head[30..34]);
+                answer[30..34].copy_from_slice(&head[26..30]);
+                answer[34..36].copy_from_slice(&head[36..38]);
+                answer[36..38].copy_from_slice(&head[34..36]);
+                self.left = self.left.wrapping_add(1);
+            } else {
+                *head = self.heads[usize::from(self.came)];
+                self.came = self.came.wrapping_add(1);
+            }
+        }
+    }
 }
 
 fn circulating(eal: &Eal) -> anyhow::Result<Mempool> {

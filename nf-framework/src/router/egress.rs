@@ -2,9 +2,9 @@
 
 use super::icmp::{self, IcmpError};
 use super::tables::{self, Interface, Tables, Target, Way};
-use super::{ETHERNET, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
+use super::{ETHERNET, FoundAll, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
 use crate::annotation::Annotation;
-use crate::batch::Batch;
+use crate::batch::{Batch, Slots};
 use crate::context::{Context, Direction};
 use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
@@ -12,7 +12,7 @@ use crate::next_hop::NextHop;
 use crate::steering::Entrance;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
-use dpdk_rs::{Burst, Mbuf};
+use dpdk_rs::Mbuf;
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
@@ -33,15 +33,13 @@ impl Router {
     pub(super) fn leave(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         let generation = self.neighbours.generation();
         if generation != self.hops_of {
-            self.hops.fill(None);
+            self.hops.fill(Hop::UNKNOWN);
             self.hops_of = generation;
         }
         let (exit, direction) = (cx.exit(), cx.direction());
-        for slot in batch.undecided() {
+        for slot in address_usual(batch, &self.found, &self.hops, direction) {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            let usual = self.usual_hop(slot, packet, direction);
-            let departure = usual.map_or_else(|| self.address(slot, packet, cx), Departure::By);
-            match departure {
+            match self.address(slot, packet, cx) {
                 // Decided below, together.
                 Departure::By(port) if port == exit => {}
                 Departure::By(port) => batch.decide(slot, Verdict::Send(port)),
@@ -53,42 +51,6 @@ impl Router {
         batch.decide_all(Verdict::Send(exit));
     }
 
-    /// What nearly every packet needs: its next hop is known, and it leaves as it is but for its
-    /// addresses. [`address`](Self::address) knows what else there is.
-    #[inline]
-    fn usual_hop(&self, slot: usize, packet: &mut Mbuf, direction: Direction) -> Option<PortIx> {
-        let target = self.found(slot, packet.data())?;
-        let Way::Via(index) = target.way() else { return None };
-        let hop = self.hops.get(usize::from(index))?.as_ref()?;
-        let usual =
-            hop.leads == Some(direction) && packet.is_marked() && !packet.is_annotated() && packet.len() <= hop.longest;
-        if !usual {
-            return None;
-        }
-        *packet.data_mut().first_chunk_mut()? = hop.addresses;
-        Some(hop.port)
-    }
-
-    /// What the first half has found, if the packet has that destination still.
-    #[inline]
-    fn found(&self, slot: usize, frame: &[u8]) -> Option<Target> {
-        let head = frame.first_chunk::<{ ETHERNET + Ipv4Header::LENGTH }>()?;
-        let (ethernet, ip) = EthernetHeader::ref_from_prefix(head).ok()?;
-        match ethernet.ether_type {
-            EtherType::IPV4 => {
-                let found = &self.found.v4[slot % Burst::CAPACITY];
-                let destination = u32::from_be_bytes(Ipv4Header::ref_from_prefix(ip).ok()?.0.destination);
-                (destination == found.destination).then_some(found.target)
-            }
-            EtherType::IPV6 => {
-                let found = &self.found.v6[slot % Burst::CAPACITY];
-                let destination = Ipv6Header::ref_from_prefix(frame.get(ETHERNET..)?).ok()?.0.destination;
-                (destination == found.destination).then_some(found.target)
-            }
-            _ => None,
-        }
-    }
-
     /// Finds a packet's next hop and writes the Ethernet header.
     fn address(&mut self, slot: usize, packet: &mut Mbuf, cx: &mut Context<'_>) -> Departure {
         let Some(destination) = destination(packet.data()) else {
@@ -98,13 +60,13 @@ impl Router {
         if let Some(chosen) = known.next_hop {
             return self.address_to(packet, chosen, cx);
         }
-        let target = self.found(slot, packet.data()).unwrap_or_else(|| self.tables.find(destination));
+        let target = self.found.of(slot, packet.data()).unwrap_or_else(|| self.tables.find(destination));
         if known.unsigned && !self.sign(packet, target) {
             return Departure::Refused(DropReason::NO_ROUTE);
         }
         let (interface, next_hop) = match target.way() {
             Way::Via(index) => {
-                if let Some(Some(hop)) = self.hops.get(usize::from(index)) {
+                if let Some(hop) = self.hops.get(usize::from(index)).filter(|hop| **hop != Hop::UNKNOWN) {
                     return self.write(packet, *hop, cx);
                 }
                 let Some(next_hop) = self.tables.next_hops.get(usize::from(index)) else {
@@ -133,7 +95,7 @@ impl Router {
         if let Way::Via(index) = target.way()
             && let Some(known) = self.hops.get_mut(usize::from(index))
         {
-            *known = Some(hop);
+            *known = hop;
         }
         self.write(packet, hop, cx)
     }
@@ -192,8 +154,8 @@ impl Router {
         let mut addresses = [0; 12];
         addresses[..6].copy_from_slice(&mac.octets());
         addresses[6..].copy_from_slice(&own.mac.octets());
-        let leads = own.vlan.is_none().then_some(own.enters.reversed());
-        Some(Hop { addresses, interface, port: own.port, longest: ETHERNET + usize::from(own.mtu), leads })
+        let longest = u16::try_from(ETHERNET + usize::from(own.mtu)).unwrap_or(u16::MAX);
+        Some(Hop { addresses, interface, longest_untagged: if own.vlan.is_none() { longest } else { 0 } })
     }
 
     #[inline]
@@ -259,6 +221,29 @@ impl Router {
             shorten(&self.tables, &mut self.errors, interface, packet, cx);
         }
     }
+}
+
+/// Does for undecided packets what nearly every one needs: its next hop is known, and it leaves by the exit, as it
+/// is but for its addresses. Those that need more are returned: [`Router::address`] knows what else there is.
+// Never: in a function of its own, the loop has all registers.
+#[inline(never)]
+fn address_usual(batch: &mut Batch, found: &FoundAll, hops: &[Hop], direction: Direction) -> Slots {
+    let mut others = Slots::default();
+    for (slot, packet) in batch.undecided_packets() {
+        let via = found.of(slot, packet.data()).and_then(|target| target.via_towards(direction));
+        let hop = via.and_then(|index| hops.get(index));
+        if let Some(hop) = hop
+            && packet.is_marked()
+            && !packet.is_annotated()
+            && packet.len() <= usize::from(hop.longest_untagged)
+            && let Some(addresses) = packet.data_mut().first_chunk_mut()
+        {
+            *addresses = hop.addresses;
+        } else {
+            others.insert(slot);
+        }
+    }
+    others
 }
 
 /// Whether a packet without a tag is longer than this interface takes.

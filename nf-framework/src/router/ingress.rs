@@ -2,24 +2,25 @@
 
 use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
-use super::{ETHERNET, Found, Out, Router, complain, tag, vlan};
-use crate::batch::Batch;
+use super::{ETHERNET, Found, Out, PortOffloads, Router, complain, tag, vlan};
+use crate::batch::{Batch, Slots};
 use crate::context::{Context, Direction, Position};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, MacAddress, checksum};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
-use dpdk_rs::{Burst, Mbuf};
+use dpdk_rs::Mbuf;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 use zerocopy::FromBytes as _;
+use zerocopy::network_endian::U16;
 
 /// What a look at a frame says.
 enum Arrival {
     /// An IP packet, of IPv4 with its destination.
-    V4(u32),
+    V4([u8; 4]),
     /// The same, but to a group of stations on the link.
-    ToStations(u32),
-    V6,
+    ToStations([u8; 4]),
+    V6([u8; 16]),
     /// ARP, or a message of Neighbor Discovery to a group, which came in by this interface.
     Neighbours(u16),
     Refused(DropReason),
@@ -27,93 +28,83 @@ enum Arrival {
     Group(DropReason),
 }
 
-/// Packets of a batch with their destinations, to be looked up together.
-struct Wanted<A> {
-    slots: [u8; Burst::CAPACITY],
-    destinations: [A; Burst::CAPACITY],
-    targets: [u32; Burst::CAPACITY],
-    count: usize,
-}
-
-impl<A: Copy + Default> Wanted<A> {
-    #[inline]
-    fn new() -> Self {
-        let (slots, destinations) = ([0; Burst::CAPACITY], [A::default(); Burst::CAPACITY]);
-        Self { slots, destinations, targets: [0; Burst::CAPACITY], count: 0 }
-    }
-
-    #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "a batch has 64 slots")]
-    fn push(&mut self, slot: usize, destination: A) {
-        if let (Some(of_slot), Some(wanted)) = (self.slots.get_mut(self.count), self.destinations.get_mut(self.count)) {
-            (*of_slot, *wanted) = (slot as u8, destination);
-            self.count += 1;
-        }
-    }
-}
-
 impl Router {
     pub(super) fn arrive(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         batch.prefetch();
         let direction = cx.direction();
-        let offloads = self.tables.offloads(direction);
-        // Without VLANs a whole batch has come in by one interface.
-        let untagged = if self.tables.tagged { None } else { self.tables.entrance(direction, None) };
-        let mac = untagged.and_then(|index| self.tables.interface(index)).map(|interface| interface.mac);
-        let mut v4 = Wanted::<u32>::new();
-        let mut with_v6 = 0_u64;
-        for slot in batch.undecided() {
-            let Some(packet) = batch.packet_mut(slot) else { continue };
-            let good_checksum = || offloads.has_good_checksum(packet);
-            if let Some(destination) = mac.and_then(|mac| usual_v4(packet.data(), mac, good_checksum)) {
-                v4.push(slot, destination);
-                continue;
-            }
-            if mac.is_some_and(|mac| is_usual_v6(packet.data(), mac)) {
-                with_v6 |= 1 << slot;
-                continue;
-            }
-            match self.look(packet, direction) {
-                Arrival::V4(destination) => v4.push(slot, destination),
-                Arrival::ToStations(destination) => self.judge_group(slot, destination, batch, cx),
-                Arrival::V6 => with_v6 |= 1 << slot,
-                Arrival::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
-                Arrival::Group(reason) => self.give_to_host(slot, reason, batch, cx),
-                Arrival::Neighbours(interface) => self.give_to_neighbours(slot, interface, batch, cx),
+        let station = self.tables.station(direction).map_or(Station::NONE, Station::new);
+        let (mut v4, others) = take_usual_v4(batch, (station, self.tables.offloads(direction)), &mut self.found.v4);
+        let mut v6 = Slots::default();
+        if !others.is_empty() {
+            self.look_at(others, station, (&mut v4, &mut v6), batch, cx);
+        }
+        self.tables.look_up_v4(v4, &mut self.found.v4);
+        let mut others = Slots::default();
+        for (slot, packet) in batch.packets_in(v4) {
+            if !self.found.v4.target(slot).leads(direction) || !count_down_v4(packet) {
+                others.insert(slot);
             }
         }
-        self.tables.look_up_v4(&v4.destinations[..v4.count], &mut v4.targets[..v4.count]);
-        for ((slot, destination), target) in v4.slots.iter().zip(&v4.destinations).zip(&v4.targets).take(v4.count) {
-            let (slot, target) = (usize::from(*slot), Target::from(*target));
-            let goes_on = target.leads(direction) && batch.packet_mut(slot).is_some_and(count_down_v4);
-            if goes_on || self.judge(slot, target, batch, cx) {
-                self.found.v4[slot % Burst::CAPACITY] = Found { destination: *destination, target };
-            }
+        for slot in others {
+            self.judge(slot, self.found.v4.target(slot), batch, cx);
         }
-        if with_v6 != 0 {
-            self.arrive_v6(with_v6, batch, cx);
+        if !v6.is_empty() {
+            self.arrive_v6(v6, batch, cx);
         }
     }
 
-    /// The same for packets of IPv6, in these slots, that were looked at.
+    /// Looks at what is not usual for IPv4, in these slots.
     #[inline(never)]
-    fn arrive_v6(&mut self, slots: u64, batch: &mut Batch, cx: &mut Context<'_>) {
-        let direction = cx.direction();
-        let mut v6 = Wanted::<[u8; 16]>::new();
-        for slot in batch.undecided().filter(|slot| slots & 1 << slot != 0) {
-            let header = batch.packet(slot).and_then(|packet| packet.data().get(ETHERNET..));
-            if let Some(Ok((header, _))) = header.map(Ipv6Header::ref_from_prefix) {
-                v6.push(slot, header.destination);
+    fn look_at(
+        &mut self,
+        slots: Slots,
+        station: Station,
+        (v4, v6): (&mut Slots, &mut Slots),
+        batch: &mut Batch,
+        cx: &mut Context<'_>,
+    ) {
+        let mut others = Slots::default();
+        for (slot, packet) in batch.packets_in(slots) {
+            if let Some(destination) = usual_v6(packet.data(), station) {
+                self.found.v6.destinations[slot] = destination;
+                v6.insert(slot);
+            } else {
+                others.insert(slot);
             }
         }
-        self.tables.look_up_v6(&v6.destinations[..v6.count], &mut v6.targets[..v6.count]);
-        for ((slot, destination), target) in v6.slots.iter().zip(&v6.destinations).zip(&v6.targets).take(v6.count) {
-            let (slot, target) = (usize::from(*slot), Target::from(*target));
-            let goes_on = |packet: &mut Mbuf| !is_from_link_local(packet.data()) && count_down_v6(packet);
-            let goes_on = target.leads(direction) && batch.packet_mut(slot).is_some_and(goes_on);
-            if goes_on || self.judge(slot, target, batch, cx) {
-                self.found.v6[slot % Burst::CAPACITY] = Found { destination: *destination, target };
+        for slot in others {
+            match batch.packet(slot).map(|packet| self.look(packet, cx.direction())) {
+                Some(Arrival::V4(destination)) => {
+                    self.found.v4.destinations[slot] = destination;
+                    v4.insert(slot);
+                }
+                Some(Arrival::V6(destination)) => {
+                    self.found.v6.destinations[slot] = destination;
+                    v6.insert(slot);
+                }
+                Some(Arrival::ToStations(destination)) => self.judge_group(slot, destination, batch, cx),
+                Some(Arrival::Refused(reason)) => batch.decide(slot, Verdict::Drop(reason)),
+                Some(Arrival::Group(reason)) => self.give_to_host(slot, reason, batch, cx),
+                Some(Arrival::Neighbours(interface)) => self.give_to_neighbours(slot, interface, batch, cx),
+                None => {}
             }
+        }
+    }
+
+    /// What follows for packets of IPv6, in these slots, that were looked at.
+    #[inline(never)]
+    fn arrive_v6(&mut self, slots: Slots, batch: &mut Batch, cx: &mut Context<'_>) {
+        let direction = cx.direction();
+        self.tables.look_up_v6(slots, &mut self.found.v6);
+        let mut others = Slots::default();
+        for (slot, packet) in batch.packets_in(slots) {
+            let goes_on = self.found.v6.target(slot).leads(direction) && !is_from_link_local(packet.data());
+            if !goes_on || !count_down_v6(packet) {
+                others.insert(slot);
+            }
+        }
+        for slot in others {
+            self.judge(slot, self.found.v6.target(slot), batch, cx);
         }
     }
 
@@ -144,9 +135,9 @@ impl Router {
         }
     }
 
-    /// What becomes of a packet by its destination: whether it goes on.
-    fn judge(&mut self, slot: usize, target: Target, batch: &mut Batch, cx: &mut Context<'_>) -> bool {
-        let Some(packet) = batch.packet_mut(slot) else { return false };
+    /// What becomes of a packet by its destination.
+    fn judge(&mut self, slot: usize, target: Target, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(packet) = batch.packet_mut(slot) else { return };
         packet.set_marked(false);
         let refused = match target.way() {
             Way::Connected(interface) => self.forward(packet, interface, cx),
@@ -155,37 +146,31 @@ impl Router {
                 self.forward(packet, interface, cx)
             }
             Way::Function if discovery(packet.data()) == Some(true) => {
-                self.for_us(slot, batch, cx);
-                return false;
+                return self.for_us(slot, batch, cx);
             }
             // Its hops count when it turns out to go on.
             Way::Function => None,
             Way::Own => {
-                self.for_us(slot, batch, cx);
-                return false;
+                return self.for_us(slot, batch, cx);
             }
             Way::None if self.is_unnumbered(packet, cx.direction()) => {
-                self.give_to_host(slot, DropReason::NO_ROUTE, batch, cx);
-                return false;
+                return self.give_to_host(slot, DropReason::NO_ROUTE, batch, cx);
             }
             Way::None => self.refuse(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
             Way::Prohibited => self.refuse(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
             Way::Blackhole => Some(DropReason::BLACKHOLE),
             Way::Martian => Some(DropReason::MARTIAN),
             Way::Multicast => {
-                self.give_to_host(slot, DropReason::MULTICAST, batch, cx);
-                return false;
+                return self.give_to_host(slot, DropReason::MULTICAST, batch, cx);
             }
             Way::Broadcast => {
-                self.give_to_host(slot, DropReason::BROADCAST, batch, cx);
-                return false;
+                return self.give_to_host(slot, DropReason::BROADCAST, batch, cx);
             }
             Way::LinkLocal => Some(DropReason::LINK_LOCAL),
         };
         if let Some(reason) = refused {
             batch.decide(slot, Verdict::Drop(reason));
         }
-        refused.is_none()
     }
 
     /// Takes a hop off a packet that leaves by this interface; the reason if it may not.
@@ -276,7 +261,7 @@ impl Router {
     /// What was sent to a group of stations is for a group of hosts, or not for us: RFC 1812 section
     /// 5.3.4.
     #[cold]
-    fn judge_group(&mut self, slot: usize, destination: u32, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn judge_group(&mut self, slot: usize, destination: [u8; 4], batch: &mut Batch, cx: &mut Context<'_>) {
         match self.tables.find(IpAddr::V4(destination.into())).way() {
             Way::Broadcast => self.give_to_host(slot, DropReason::BROADCAST, batch, cx),
             Way::Multicast => self.give_to_host(slot, DropReason::MULTICAST, batch, cx),
@@ -351,8 +336,7 @@ fn look_v4(ip: &[u8], to_us: bool, good_checksum: bool) -> Arrival {
     if !options.is_empty() && is_source_routed(options) {
         return Arrival::Refused(DropReason::SOURCE_ROUTED);
     }
-    let destination = u32::from_be_bytes(header.destination);
-    if to_us { Arrival::V4(destination) } else { Arrival::ToStations(destination) }
+    if to_us { Arrival::V4(header.destination) } else { Arrival::ToStations(header.destination) }
 }
 
 #[inline]
@@ -375,7 +359,7 @@ fn look_v6(ip: &[u8], to_us: bool, interface: u16) -> Arrival {
     if !to_us {
         return Arrival::Refused(DropReason::OTHER_STATION);
     }
-    Arrival::V6
+    Arrival::V6(header.destination)
 }
 
 /// Whether there is a loose or strict source route (RFC 791 section 3.1), which RFC 7126 section
@@ -399,43 +383,101 @@ fn is_source_routed(mut options: &[u8]) -> bool {
     }
 }
 
+/// A station of ours, as eight octets of the frames that are for it alone and come from no group:
+/// the bits of both addresses that say so.
+#[derive(Clone, Copy)]
+struct Station(u64);
+
+impl Station {
+    /// Octets 0 to 5, and of octet 6 the bit that groups have.
+    const BITS: u64 = 0x0001_ffff_ffff_ffff;
+    /// No frame is for it.
+    const NONE: Self = Self(u64::MAX);
+
+    fn new(mac: MacAddress) -> Self {
+        let [a, b, c, d, e, f] = mac.octets();
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    #[inline]
+    fn is_met(self, frame: &[u8; 8]) -> bool {
+        u64::from_le_bytes(*frame) & Self::BITS == self.0
+    }
+}
+
+/// Writes the destinations of those undecided packets that are usual; these are the first slots returned, the
+/// second are the others.
+// Never: in a function of its own, the loop has all registers.
+#[inline(never)]
+fn take_usual_v4(
+    batch: &mut Batch,
+    (station, offloads): (Station, PortOffloads),
+    found: &mut Found<4>,
+) -> (Slots, Slots) {
+    let (mut usual, mut others) = (Slots::default(), Slots::default());
+    for (slot, packet) in batch.undecided_packets() {
+        if let Some(destination) = usual_v4(packet.data(), station, || offloads.has_good_checksum(packet)) {
+            found.destinations[slot] = destination;
+            usual.insert(slot);
+        } else {
+            others.insert(slot);
+        }
+    }
+    (usual, others)
+}
+
 /// The destination of what nearly every packet is: for this station, of IPv4 and sound, without
 /// options, from a host. [`look_v4`] knows what else there is.
 #[inline]
-fn usual_v4(frame: &[u8], station: MacAddress, good_checksum: impl Fn() -> bool) -> Option<u32> {
+fn usual_v4(frame: &[u8], station: Station, good_checksum: impl Fn() -> bool) -> Option<[u8; 4]> {
     const END: usize = ETHERNET + Ipv4Header::LENGTH;
+    // The EtherType, version and header's length, without the type of service between them and the rest.
+    const PLAIN: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
     let head = frame.first_chunk::<END>()?;
-    let (ethernet, header) = EthernetHeader::ref_from_prefix(head).ok()?;
-    let (header, _) = Ipv4Header::ref_from_prefix(header).ok()?;
+    let (header, _) = Ipv4Header::ref_from_prefix(&head[ETHERNET..]).ok()?;
+    let kind = u32::from_le_bytes(*head[ETHERNET - 2..].first_chunk()?);
     let length = usize::from(header.total_length.get());
-    let (words, _) = head[ETHERNET..].as_chunks::<4>();
-    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    let usual = ethernet.destination == station
-        && head[ETHERNET - 2..=ETHERNET] == [0x08, 0x00, 0x45]
+    let usual = station.is_met(head.first_chunk()?)
+        && kind & 0x00ff_ffff == PLAIN
         && length.wrapping_sub(Ipv4Header::LENGTH) <= frame.len() - END
-        // As a sum with the carries brought round (RFC 1071), which is nothing else than modulo 2^16 - 1.
-        && (good_checksum() || sum.is_multiple_of(0xffff))
         && !header.is_fragment()
+        && (good_checksum() || is_sound(head.last_chunk()?))
         && !header.source.starts_with(&LINK_LOCAL_V4)
-        && ethernet.source.octets()[0] & 1 == 0
         && !matches!(header.source[0], 0 | 127 | 224..);
-    usual.then(|| u32::from_be_bytes(header.destination))
+    usual.then_some(header.destination)
 }
 
-/// Whether a packet is what nearly every one of IPv6 is. [`look_v6`] knows what else there is.
+/// Whether the checksum of a header of IPv4 is right: its words add up to a multiple of 2^16 - 1 (RFC 1071),
+/// and so do wider ones. Of the few whose sum needs a carry it says no.
 #[inline]
-fn is_usual_v6(frame: &[u8], station: MacAddress) -> bool {
-    let Ok((ethernet, ip)) = EthernetHeader::ref_from_prefix(frame) else { return false };
-    let Ok((header, rest)) = Ipv6Header::ref_from_prefix(ip) else { return false };
-    // Neither unspecified nor loopback nor a group.
+fn is_sound(header: &[u8; Ipv4Header::LENGTH]) -> bool {
+    // 2^16 - 1 times this is 2^64 - 1, which is -1. So by its negative the multiples of 2^16 - 1 come to how
+    // often that is in them, which is not above it, and all other numbers to what is.
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    let ([first, second], rest) = header.as_chunks::<8>() else { return false };
+    let Some(third) = rest.first_chunk() else { return false };
+    let sum = u64::from_le_bytes(*first).checked_add(u64::from_le_bytes(*second));
+    let sum = sum.and_then(|sum| sum.checked_add(u32::from_le_bytes(*third).into()));
+    sum.is_some_and(|sum| sum.wrapping_mul(ONES.wrapping_neg()) <= ONES)
+}
+
+/// The destination of what nearly every packet of IPv6 is. [`look_v6`] knows what else there is.
+#[inline]
+fn usual_v6(frame: &[u8], station: Station) -> Option<[u8; 16]> {
+    const END: usize = ETHERNET + Ipv6Header::LENGTH;
+    let head = frame.first_chunk::<END>()?;
+    let (header, _) = Ipv6Header::ref_from_prefix(&head[ETHERNET..]).ok()?;
+    // Neither unspecified nor loopback nor mapped.
     let from = u128::from_be_bytes(header.source);
-    let source = from > 1 && from >> 32 != 0xffff && header.source[0] != 0xff && ethernet.source.octets()[0] & 1 == 0;
-    ethernet.destination == station
-        && ethernet.ether_type == EtherType::IPV6
+    let usual = station.is_met(head.first_chunk()?)
+        && head[ETHERNET - 2..ETHERNET] == [0x86, 0xdd]
         && header.version() == 6
-        && usize::from(header.payload_length.get()) <= rest.len()
+        && usize::from(header.payload_length.get()) <= frame.len() - END
         && header.destination[0] != 0xff
-        && source
+        && header.source[0] != 0xff
+        && from > 1
+        && from >> 32 != 0xffff;
+    usual.then_some(header.destination)
 }
 
 /// Takes a hop off a packet and marks it, or says that there is none left.
@@ -456,10 +498,12 @@ fn count_down_v4(packet: &mut Mbuf) -> bool {
         return false;
     }
     header.time_to_live -= 1;
-    // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger.
-    let sum = u32::from(header.header_checksum.get()) + 0x0100;
+    // RFC 1624: what is summed is smaller by 0x0100, so its complement is larger; with the octets as they lie
+    // in memory, by 1 (RFC 1071 section 2(B)).
+    let sum = u32::from(u16::from_le_bytes(header.header_checksum.to_bytes())) + 1;
     #[allow(clippy::cast_possible_truncation, reason = "the carry has been added")]
-    header.header_checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
+    let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+    header.header_checksum = U16::from_bytes(sum.to_le_bytes());
     packet.set_marked(true);
     true
 }
@@ -520,6 +564,66 @@ fn is_udp(frame: &[u8]) -> bool {
             let upper = Ipv6Header::ref_from_prefix(ip).ok();
             let upper = upper.and_then(|(header, rest)| crate::headers::upper_layer(header.next_header, rest));
             upper.is_some_and(|(protocol, _)| protocol == IpProtocol::UDP)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071 section 4.1, 16 bits at a time.
+    fn sums_up(header: &[u8; 20]) -> bool {
+        let words = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+        let mut sum: u32 = words.sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum == 0xffff
+    }
+
+    fn with_checksum(mut header: [u8; 20]) -> [u8; 20] {
+        let right = (0..=u16::MAX).find(|checksum| {
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            sums_up(&header)
+        });
+        header[10..12].copy_from_slice(&right.unwrap().to_be_bytes());
+        header
+    }
+
+    #[test]
+    fn the_short_way_leaves_a_right_checksum_to_the_long_one_only_where_its_sum_needs_a_carry() {
+        let plain = [0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 1];
+        let from = |source: [u8; 4]| {
+            let mut header = plain;
+            header[12..16].copy_from_slice(&source);
+            with_checksum(header)
+        };
+        for (source, expected) in [([192, 0, 2, 1], true), ([10, 0, 190, 255], true), ([10, 0, 255, 255], false)] {
+            assert!(sums_up(&from(source)));
+            assert_eq!(is_sound(&from(source)), expected, "{source:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_wrong_checksum_takes_the_short_way(
+            header in any::<[u8; 20]>(),
+            difference in 1..u16::MAX,
+            ends in prop::sample::select(vec![0, 0x7f, 0xfe, 0xff]),
+        ) {
+            let mut header = header;
+            (header[0], header[7], header[15]) = (0x45, ends, ends);
+            let header = with_checksum(header);
+            let mut wrong = header;
+            let checksum = u16::from_be_bytes([header[10], header[11]]).wrapping_add(difference);
+            wrong[10..12].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert!(!is_sound(&wrong) || sums_up(&wrong));
+            let wide = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
+            if wide(0).checked_add(wide(8)).is_some_and(|sum| sum < u64::MAX >> 1) {
+                prop_assert!(is_sound(&header));
+            }
         }
     }
 }

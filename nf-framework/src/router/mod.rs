@@ -24,7 +24,7 @@ pub(crate) use tables::{PortFacts, Tables};
 use crate::context::{Context, Position};
 use crate::forwarding::Forwarding;
 use crate::function::Budget;
-use crate::headers::{EthernetHeader, MacAddress};
+use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
 use crate::next_hop::NextHops;
 use crate::steering::{Entrance, hand_over};
@@ -55,7 +55,7 @@ pub(crate) struct Router {
     /// tables, whatever packet is in the slot.
     found: FoundAll,
     /// By next hop.
-    hops: Vec<Option<Hop>>,
+    hops: Vec<Hop>,
     /// Those that functions choose.
     chosen: NextHops,
     /// The generation of the neighbours that `hops` is of.
@@ -65,40 +65,70 @@ pub(crate) struct Router {
     errors: TokenBucket,
 }
 
-/// Where packets to a destination go.
-#[derive(Clone, Copy)]
-struct Found<A> {
-    destination: A,
-    target: Target,
+/// By slot: where packets to a destination go.
+struct Found<const N: usize> {
+    destinations: [[u8; N]; Burst::CAPACITY],
+    /// Each a [`Target`].
+    targets: [u32; Burst::CAPACITY],
+}
+
+impl<const N: usize> Found<N> {
+    fn new(target_of_zero: Target) -> Self {
+        Self { destinations: [[0; N]; Burst::CAPACITY], targets: [target_of_zero.into(); Burst::CAPACITY] }
+    }
+
+    #[inline]
+    fn target(&self, slot: usize) -> Target {
+        self.targets[slot % Burst::CAPACITY].into()
+    }
+
+    /// The same, if that is the destination.
+    #[inline]
+    fn of(&self, slot: usize, destination: [u8; N]) -> Option<Target> {
+        (destination == self.destinations[slot % Burst::CAPACITY]).then(|| self.target(slot))
+    }
 }
 
 /// Of both families.
 struct FoundAll {
-    v4: [Found<u32>; Burst::CAPACITY],
-    v6: [Found<[u8; 16]>; Burst::CAPACITY],
+    v4: Found<4>,
+    v6: Found<16>,
 }
 
 impl FoundAll {
     fn new(tables: &Tables) -> Self {
         let of = |address: IpAddr| tables.find(address);
-        Self {
-            v4: [Found { destination: 0, target: of(Ipv4Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
-            v6: [Found { destination: [0; 16], target: of(Ipv6Addr::UNSPECIFIED.into()) }; Burst::CAPACITY],
+        Self { v4: Found::new(of(Ipv4Addr::UNSPECIFIED.into())), v6: Found::new(of(Ipv6Addr::UNSPECIFIED.into())) }
+    }
+
+    /// Where a frame without tags goes, if it has the destination still.
+    #[inline]
+    fn of(&self, slot: usize, frame: &[u8]) -> Option<Target> {
+        let head = frame.first_chunk::<{ ETHERNET + Ipv4Header::LENGTH }>()?;
+        let (ethernet, ip) = EthernetHeader::ref_from_prefix(head).ok()?;
+        if ethernet.ether_type == EtherType::IPV4 {
+            self.v4.of(slot, Ipv4Header::ref_from_prefix(ip).ok()?.0.destination)
+        } else if ethernet.ether_type == EtherType::IPV6 {
+            self.v6.of(slot, Ipv6Header::ref_from_prefix(frame.get(ETHERNET..)?).ok()?.0.destination)
+        } else {
+            None
         }
     }
 }
 
-/// A next hop whose MAC address is known.
-#[derive(Clone, Copy)]
+/// A next hop.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Hop {
     /// Its address, and ours, as they stand in a frame.
     addresses: [u8; 12],
     interface: u16,
-    port: PortIx,
-    /// Octets in the longest frame of its interface.
-    longest: usize,
-    /// The way that packets leave there, unless they need a tag.
-    leads: Option<Direction>,
+    /// Octets in the longest frame that leaves there as it is. None does where frames get a tag, or
+    /// while the MAC address is not known.
+    longest_untagged: u16,
+}
+
+impl Hop {
+    const UNKNOWN: Self = Self { addresses: [0; 12], interface: u16::MAX, longest_untagged: 0 };
 }
 
 impl Router {
@@ -112,7 +142,7 @@ impl Router {
         errors_per_second: u32,
     ) -> Self {
         let found = FoundAll::new(&tables);
-        let hops = vec![None; tables.next_hops.len()];
+        let hops = vec![Hop::UNKNOWN; tables.next_hops.len()];
         Self {
             hops_of: neighbours.generation(),
             tables,
@@ -139,7 +169,7 @@ impl Router {
         self.tables = Arc::clone(tables);
         self.found = FoundAll::new(tables);
         self.hops.clear();
-        self.hops.resize(tables.next_hops.len(), None);
+        self.hops.resize(tables.next_hops.len(), Hop::UNKNOWN);
         self.linked = false;
     }
 

@@ -1,9 +1,10 @@
 //! What a router works by: its interfaces, and where packets go. Built whole off the data path,
 //! then only read.
 
-use super::PortOffloads;
 use super::config::{InterfaceAddress, Refuse, RouteConfig, RouterConfig, Side, is_host};
 use super::trie::Trie;
+use super::{Found, PortOffloads};
+use crate::batch::Slots;
 use crate::classifier::Prefix;
 use crate::context::Direction;
 use crate::function::Invalid;
@@ -122,6 +123,13 @@ impl Target {
     #[inline]
     pub(crate) fn leads(self, direction: Direction) -> bool {
         self.0 & Self::LEADS[direction as usize] != 0
+    }
+
+    /// The next hop, if it is one at the end of this direction.
+    #[inline]
+    pub(crate) fn via_towards(self, direction: Direction) -> Option<usize> {
+        let leads = Self::LEADS[direction as usize];
+        (self.0 & (Self::FORWARDED | leads) == Self::VIA | leads).then_some(self.0 as usize & 0xffff)
     }
 
     #[inline]
@@ -300,6 +308,13 @@ impl Tables {
         self.offloads[direction as usize]
     }
 
+    /// The station that a whole batch is for, as without VLANs all of it has come in by one interface.
+    #[inline]
+    pub(crate) fn station(&self, direction: Direction) -> Option<MacAddress> {
+        let untagged = if self.tagged { None } else { self.entrance(direction, None) };
+        Some(self.interface(untagged?)?.mac)
+    }
+
     /// The interface of this VLAN on the only port.
     #[inline]
     pub(crate) fn side(&self, vlan: Option<u16>) -> Option<Direction> {
@@ -324,22 +339,22 @@ impl Tables {
         self.interfaces.get(usize::from(index))
     }
 
-    /// Writes beside each address where packets to it go.
+    /// Writes beside each destination in these slots where packets to it go.
     #[inline]
-    pub(crate) fn look_up_v4(&self, addresses: &[u32], targets: &mut [u32]) {
-        self.v4.look_up(addresses, targets);
+    pub(super) fn look_up_v4(&self, slots: Slots, found: &mut Found<4>) {
+        self.v4.look_up(slots, &found.destinations, &mut found.targets);
     }
 
-    /// Writes beside each address where packets to it go.
+    /// Writes beside each destination in these slots where packets to it go.
     #[inline]
-    pub(crate) fn look_up_v6(&self, addresses: &[[u8; 16]], targets: &mut [u32]) {
-        self.v6.look_up(addresses, targets);
+    pub(super) fn look_up_v6(&self, slots: Slots, found: &mut Found<16>) {
+        self.v6.look_up(slots, &found.destinations, &mut found.targets);
     }
 
     /// Where packets to this address go.
     pub(crate) fn find(&self, address: IpAddr) -> Target {
         Target(match address {
-            IpAddr::V4(address) => self.v4.find(address.to_bits()),
+            IpAddr::V4(address) => self.v4.find(address.octets()),
             IpAddr::V6(address) => self.v6.find(address.octets()),
         })
     }
@@ -365,6 +380,12 @@ impl From<u32> for Target {
     #[inline]
     fn from(number: u32) -> Self {
         Self(number)
+    }
+}
+
+impl From<Target> for u32 {
+    fn from(target: Target) -> Self {
+        target.0
     }
 }
 

@@ -5,44 +5,17 @@
 //! first entry that is no branch: at most 3 steps for IPv4, mostly 2, and 15 for IPv6, mostly 5.
 //! It is built whole and never changed, so whoever reads it never sees half of a change.
 
+use crate::batch::Slots;
 use crate::classifier::Prefix;
-use dpdk_rs::{HugeSlice, Memory, OutOfMemory};
+use dpdk_rs::{Burst, HugeSlice, Memory, OutOfMemory};
 use std::net::IpAddr;
 
-const ROOT_BITS: u32 = 16;
-const NODE_BITS: u32 = 8;
-const ROOT: usize = 1 << ROOT_BITS;
-const NODE: usize = 1 << NODE_BITS;
+/// Octets that the first level decides by; each further one decides by one.
+const ROOT_OCTETS: usize = 2;
+const ROOT: usize = 1 << 16;
+const NODE: usize = 1 << 8;
 /// Set in an entry that leads on, to the node of the number in the other bits.
 const BRANCH: u32 = 1 << 31;
-
-/// An address as bits from the most significant one on.
-pub(super) trait Address: Copy {
-    const BITS: u32;
-
-    /// So many bits, [`ROOT_BITS`] or [`NODE_BITS`], from the beginning of an octet on, as a number.
-    fn bits(self, from: u32, count: u32) -> usize;
-}
-
-impl Address for u32 {
-    const BITS: Self = Self::BITS;
-
-    #[inline]
-    fn bits(self, from: u32, count: u32) -> usize {
-        (self << from >> (Self::BITS - count)) as usize
-    }
-}
-
-/// By octets, as levels are: shifts of 128 bits cost more.
-impl Address for [u8; 16] {
-    const BITS: u32 = 128;
-
-    #[inline]
-    fn bits(self, from: u32, count: u32) -> usize {
-        let octet = |at: u32| usize::from(self[at as usize % 16]);
-        if count == NODE_BITS { octet(from / 8) } else { octet(from / 8) << 8 | octet(from / 8 + 1) }
-    }
-}
 
 /// A value for each prefix, and one for what lies in none.
 pub(super) struct Trie {
@@ -63,8 +36,8 @@ impl Trie {
         by_length.sort_by_key(|(prefix, _)| prefix.length());
         for (prefix, value) in by_length {
             match prefix.address() {
-                IpAddr::V4(address) => entries.insert(address.to_bits(), prefix.length().into(), *value),
-                IpAddr::V6(address) => entries.insert(address.octets(), prefix.length().into(), *value),
+                IpAddr::V4(address) => entries.insert(&address.octets(), prefix.length().into(), *value),
+                IpAddr::V6(address) => entries.insert(&address.octets(), prefix.length().into(), *value),
             }
         }
         let of = |entries: &[u32]| memory.slice(entries.len(), |at| entries.get(at).copied().unwrap_or(otherwise));
@@ -76,35 +49,61 @@ impl Trie {
         size_of_val(&*self.root) + size_of_val(&*self.nodes)
     }
 
-    /// Writes the value of each address beside it.
+    /// Writes the value of each address in these slots beside it.
     #[inline]
-    pub(super) fn look_up<A: Address>(&self, addresses: &[A], values: &mut [u32]) {
+    pub(super) fn look_up<const N: usize>(
+        &self,
+        slots: Slots,
+        addresses: &[[u8; N]; Burst::CAPACITY],
+        values: &mut [u32; Burst::CAPACITY],
+    ) {
         // Level after level for all of them, so that the processor waits for their lines at once.
-        let mut branches = 0;
-        for (address, value) in addresses.iter().zip(values.iter_mut()) {
-            *value = self.root.get(address.bits(0, ROOT_BITS)).copied().unwrap_or(0);
-            branches |= *value;
-        }
-        let mut at = ROOT_BITS;
-        while branches & BRANCH != 0 && at < A::BITS {
-            branches = 0;
-            for (address, value) in addresses.iter().zip(values.iter_mut()) {
-                if *value & BRANCH != 0 {
-                    let place = (*value & !BRANCH) as usize * NODE + address.bits(at, NODE_BITS);
-                    *value = self.nodes.get(place).copied().unwrap_or(0);
-                    branches |= *value;
-                }
+        let mut open = Slots::default();
+        let Some(root) = self.root.first_chunk::<ROOT>() else { return };
+        for slot in slots {
+            values[slot] = root[root_index(&addresses[slot])];
+            // With a branch, which is guessed right where there are many routes, so that the next level need not
+            // wait for all of this one. Further down lengths differ.
+            if values[slot] & BRANCH != 0 {
+                open.insert(slot);
             }
-            at += NODE_BITS;
+        }
+        let mut level = ROOT_OCTETS;
+        while !open.is_empty() && level < N {
+            for slot in std::mem::take(&mut open) {
+                values[slot] = self.next(values[slot], addresses[slot][level]);
+                open.insert_if(values[slot] & BRANCH != 0, slot);
+            }
+            level += 1;
         }
     }
 
     /// The value of one address.
-    pub(super) fn find<A: Address>(&self, address: A) -> u32 {
-        let mut value = [0];
-        self.look_up(&[address], &mut value);
-        value[0]
+    pub(super) fn find<const N: usize>(&self, address: [u8; N]) -> u32 {
+        let mut value = self.root.get(root_index(&address)).copied().unwrap_or(0);
+        for octet in &address[ROOT_OCTETS..] {
+            if value & BRANCH != 0 {
+                value = self.next(value, *octet);
+            }
+        }
+        value
     }
+
+    /// Where an entry that leads on leads by the next octet.
+    #[inline]
+    fn next(&self, branch: u32, octet: u8) -> u32 {
+        self.nodes.get(node_index(branch & !BRANCH, octet)).copied().unwrap_or(0)
+    }
+}
+
+#[inline]
+fn root_index(address: &[u8]) -> usize {
+    address.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into())
+}
+
+#[inline]
+fn node_index(node: u32, octet: u8) -> usize {
+    node as usize * NODE + usize::from(octet)
 }
 
 /// A tree that is being built.
@@ -114,28 +113,27 @@ struct Entries {
 }
 
 impl Entries {
-    fn insert<A: Address>(&mut self, address: A, length: u32, value: u32) {
-        let (mut level, mut at, mut width) = (None, 0, ROOT_BITS);
+    fn insert(&mut self, address: &[u8], length: usize, value: u32) {
+        // None is the root.
+        let (mut node, mut end) = (None::<u32>, ROOT_OCTETS);
         loop {
-            let start = level.map_or(0, |node: u32| node as usize * NODE);
-            let place = start + address.bits(at, width);
-            if length <= at + width {
+            let next = u32::try_from(self.nodes.len() / NODE).unwrap_or(0);
+            let (level, place) = match node {
+                None => (&mut self.root, root_index(address)),
+                Some(node) => (&mut self.nodes, node_index(node, address[end - 1])),
+            };
+            if length <= 8 * end {
                 // All entries that begin with the prefix's bits.
-                let open = at + width - length;
-                let level = if level.is_some() { &mut self.nodes } else { &mut self.root };
-                level[place..place + (1 << open)].fill(value);
+                level[place..place + (1 << (8 * end - length))].fill(value);
                 return;
             }
-            let next = u32::try_from(self.nodes.len() / NODE).unwrap_or(0);
-            let entry = if level.is_some() { &mut self.nodes[place] } else { &mut self.root[place] };
-            let above = *entry;
+            let above = level[place];
             if above & BRANCH == 0 {
-                *entry = BRANCH | next;
+                level[place] = BRANCH | next;
                 self.nodes.extend(std::iter::repeat_n(above, NODE));
             }
-            level = Some(if above & BRANCH == 0 { next } else { above & !BRANCH });
-            at += width;
-            width = NODE_BITS;
+            node = Some(if above & BRANCH == 0 { next } else { above & !BRANCH });
+            end += 1;
         }
     }
 }
@@ -153,13 +151,34 @@ mod tests {
     use proptest::prelude::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
+    /// Of every other slot, so that a burst has some that nobody asks for.
+    fn look_up<const N: usize>(trie: &Trie, addresses: &[[u8; N]]) -> Vec<u32> {
+        let mut found = Vec::new();
+        for some in addresses.chunks(Burst::CAPACITY / 2) {
+            let (mut slots, mut wanted) = (Slots::default(), [[0; N]; Burst::CAPACITY]);
+            let mut values = [NOT_ASKED; Burst::CAPACITY];
+            for (index, address) in some.iter().enumerate() {
+                slots.insert(2 * index);
+                wanted[2 * index] = *address;
+            }
+            trie.look_up(slots, &wanted, &mut values);
+            let (asked, others): (Vec<_>, Vec<_>) = values.as_chunks::<2>().0.iter().map(|[a, b]| (*a, *b)).unzip();
+            assert!(others.iter().chain(&asked[some.len()..]).all(|value| *value == NOT_ASKED));
+            assert!(some.iter().zip(&asked).all(|(address, value)| trie.find(*address) == *value));
+            found.extend(&asked[..some.len()]);
+        }
+        found
+    }
+
+    const NOT_ASKED: u32 = u32::MAX;
+
     fn found(prefixes: &[(&str, u32)], addresses: &[&str]) -> Vec<u32> {
         let prefixes: Vec<_> = prefixes.iter().map(|(prefix, value)| (prefix.parse().unwrap(), *value)).collect();
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         lab(move |lab| {
             let trie = Trie::new(&lab.pool.memory(), 0, &prefixes).unwrap();
             let find = |address: &IpAddr| match address {
-                IpAddr::V4(address) => trie.find(address.to_bits()),
+                IpAddr::V4(address) => trie.find(address.octets()),
                 IpAddr::V6(address) => trie.find(address.octets()),
             };
             addresses.iter().map(find).collect()
@@ -240,13 +259,12 @@ mod tests {
             };
             let expected4: Vec<u32> = asked4.iter().map(|&bits| longest(&v4, four(bits))).collect();
             let expected6: Vec<u32> = asked6.iter().map(|&bits| longest(&v6, six(bits))).collect();
+            let asked4: Vec<[u8; 4]> = asked4.iter().map(|bits| bits.to_be_bytes()).collect();
             let asked6: Vec<[u8; 16]> = asked6.iter().map(|bits| bits.to_be_bytes()).collect();
             let (found4, found6) = lab(move |lab| {
                 let memory = lab.pool.memory();
-                let (mut found4, mut found6) = (vec![0; asked4.len()], vec![0; asked6.len()]);
-                Trie::new(&memory, 0, &v4).unwrap().look_up(&asked4, &mut found4);
-                Trie::new(&memory, 0, &v6).unwrap().look_up(&asked6, &mut found6);
-                (found4, found6)
+                let (v4, v6) = (Trie::new(&memory, 0, &v4).unwrap(), Trie::new(&memory, 0, &v6).unwrap());
+                (look_up(&v4, &asked4), look_up(&v6, &asked6))
             });
             prop_assert_eq!(found4, expected4);
             prop_assert_eq!(found6, expected6);
