@@ -453,11 +453,12 @@ fn fold_128(sum: u128) -> u64 {
 /// Folds to 16 bits, carries around. Only a sum of zero folds to zero.
 #[inline]
 fn fold_64(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) as u16
+    // A number and the same with its halves exchanged: above, the sum of both with its carry brought round.
+    #[allow(clippy::cast_possible_truncation, reason = "shifted so far")]
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    #[allow(clippy::cast_possible_truncation, reason = "shifted so far")]
+    let sum = (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16;
+    sum
 }
 
 #[cfg(test)]

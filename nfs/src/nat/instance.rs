@@ -27,6 +27,28 @@ pub struct Instance {
     pub(super) counters: Counters,
     /// By timer, when a session ends that is used now.
     deadlines: [Instant; Timer::COUNT],
+    /// Of a batch; kept, as to clear it each time takes a while. At hand between batches.
+    scratch: Option<Box<Scratch>>,
+}
+
+/// The usual packets of a batch.
+#[derive(Debug)]
+struct Scratch {
+    keys: [FlowKey; MOST],
+    slots: [usize; MOST],
+    found: [Option<Handle>; MOST],
+    places: [Slot; MOST],
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            keys: [FlowKey::default(); MOST],
+            slots: [0; MOST],
+            found: [None; MOST],
+            places: [Slot::default(); MOST],
+        }
+    }
 }
 
 /// As many as a batch has slots.
@@ -69,7 +91,8 @@ impl Instance {
     ) -> Self {
         let unsolicited = Unsolicited::new();
         let deadlines = [Instant::START; Timer::COUNT];
-        Self { policy, sessions, identifications, unsolicited, reasons, counters, deadlines }
+        let scratch = Some(Box::default());
+        Self { policy, sessions, identifications, unsolicited, reasons, counters, deadlines, scratch }
     }
 
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
@@ -79,22 +102,23 @@ impl Instance {
     }
 
     fn outbound(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        let (mut keys, mut slots, mut found) = ([FlowKey::default(); MOST], [0; MOST], [None; MOST]);
+        let Some(mut scratch) = self.scratch.take() else { return };
+        let Scratch { keys, slots, found, .. } = &mut *scratch;
         let mut count = 0;
         // Bit i: the packet in slot i needs a closer look.
         let mut others = 0_u64;
-        for slot in batch.undecided() {
-            let key = batch.packet(slot).and_then(|packet| usual(packet.data()));
-            match (key, keys.get_mut(count), slots.get_mut(count)) {
-                (Some(key), Some(place), Some(of_key)) => {
-                    (*place, *of_key) = (key, slot);
+        for (slot, packet) in batch.undecided_packets() {
+            match usual(packet.data()) {
+                Some(key) => {
+                    (keys[count % MOST], slots[count % MOST]) = (key, slot);
                     count += 1;
                 }
-                _ => others |= 1 << slot,
+                None => others |= 1 << slot,
             }
         }
+        let count = count.min(MOST);
         self.sessions.flows.lookup_batch(&keys[..count], &mut found[..count]);
-        for (&slot, found) in slots.iter().zip(&found).take(count) {
+        for (&slot, found) in slots[..count].iter().zip(&found[..count]) {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             match found.and_then(|handle| self.known_outbound(packet, handle)) {
                 Some(false) => {}
@@ -105,6 +129,7 @@ impl Instance {
                 None => others |= 1 << slot,
             }
         }
+        self.scratch = Some(scratch);
         for slot in bits(others) {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             let verdict = self.closer_outbound(packet, cx);
@@ -255,29 +280,31 @@ impl Instance {
     }
 
     fn inbound(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        let (mut keys, mut slots, mut places) = ([FlowKey::default(); MOST], [0; MOST], [Slot::default(); MOST]);
+        let Some(mut scratch) = self.scratch.take() else { return };
+        let Scratch { keys, slots, places, .. } = &mut *scratch;
         let mut count = 0;
         let mut others = 0_u64;
         let turned = cx.turned();
-        for slot in batch.undecided() {
-            let key = batch.packet(slot).and_then(|packet| usual(packet.data()));
-            let place = key.and_then(|key| self.place(&key, turned));
-            match (key, place, keys.get_mut(count), slots.get_mut(count)) {
-                (Some(key), Some(place), Some(of_packet), Some(of_key)) => {
+        for (slot, packet) in batch.undecided_packets() {
+            let key = usual(packet.data());
+            match key.and_then(|key| Some((key, self.place(&key, turned)?))) {
+                Some((key, place)) => {
                     self.sessions.ports.prefetch(place);
-                    (*of_packet, *of_key, places[count]) = (key, slot, place);
+                    (keys[count % MOST], slots[count % MOST], places[count % MOST]) = (key, slot, place);
                     count += 1;
                 }
-                _ => others |= 1 << slot,
+                None => others |= 1 << slot,
             }
         }
+        let count = count.min(MOST);
         let permitted = self.sessions.permitted(&self.policy, &keys[..count]);
-        for (index, ((&slot, key), &place)) in slots.iter().zip(&keys).zip(&places).take(count).enumerate() {
+        for (index, ((&slot, key), &place)) in slots[..count].iter().zip(&*keys).zip(&*places).enumerate() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             if permitted >> index & 1 == 0 || !self.known_inbound(packet, key, place) {
                 others |= 1 << slot;
             }
         }
+        self.scratch = Some(scratch);
         for slot in bits(others) {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer_inbound(packet, cx) {

@@ -572,6 +572,9 @@ fn mapping_key(group: u8, protocol: Option<Protocol>, (address, port): (Ipv4Addr
 /// Which addresses are ours: an open table, small enough to stay near.
 #[derive(Debug, Default)]
 pub(super) struct External {
+    /// The lowest, and how far the highest is from it.
+    first: u32,
+    span: u32,
     /// Address, and its number among the pools' or [`External::STATIC`]; a power of two of them.
     places: Vec<Option<(Ipv4Addr, u16)>>,
 }
@@ -582,7 +585,9 @@ impl External {
 
     fn new(policy: &Policy, numbers: &[(Ipv4Addr, u16)]) -> Self {
         let all: Vec<_> = policy.external().collect();
-        let mut new = Self { places: vec![None; (4 * all.len()).next_power_of_two()] };
+        let first = all.iter().min().map_or(0, |address| address.to_bits());
+        let span = all.iter().max().map_or(0, |address| address.to_bits() - first);
+        let mut new = Self { first, span, places: vec![None; (4 * all.len()).next_power_of_two()] };
         for (address, number) in numbers {
             new.insert(*address, *number);
         }
@@ -610,6 +615,10 @@ impl External {
 
     #[inline]
     fn find(&self, address: Ipv4Addr) -> Option<u16> {
+        // Most others are far from them.
+        if address.to_bits().wrapping_sub(self.first) > self.span {
+            return None;
+        }
         let mask = self.places.len().wrapping_sub(1);
         let mut place = Self::hash(address) & mask;
         // A quarter is filled at most.
