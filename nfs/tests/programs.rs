@@ -371,7 +371,7 @@ fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "server",
             of("ports = \"8080\"", "ports = \"1-65500\""),
-            "FILE:73: [nat] forward[0].to: 10.0.0.10:80: 1-65500 leads to as many ports from there on, from 1 to 65535",
+            "FILE:73: [nat] forward[0].to: 10.0.0.10:80 has not as many ports as 1-65500",
         ),
         (
             "lengths",

@@ -66,6 +66,8 @@ impl IcmpType {
     pub const ECHO_REPLY: Self = Self(0);
     /// A packet could not be delivered; the code says why.
     pub const DESTINATION_UNREACHABLE: Self = Self(3);
+    /// Asks the sender to send more slowly; RFC 6633 says that nobody does so any more.
+    pub const SOURCE_QUENCH: Self = Self(4);
     /// Another router is nearer.
     pub const REDIRECT: Self = Self(5);
     /// Asks for an echo reply.
@@ -90,7 +92,14 @@ impl IcmpType {
     #[inline]
     #[must_use]
     pub const fn quotes_packet(self) -> bool {
-        matches!(self, Self::DESTINATION_UNREACHABLE | Self::REDIRECT | Self::TIME_EXCEEDED | Self::PARAMETER_PROBLEM)
+        matches!(
+            self,
+            Self::DESTINATION_UNREACHABLE
+                | Self::SOURCE_QUENCH
+                | Self::REDIRECT
+                | Self::TIME_EXCEEDED
+                | Self::PARAMETER_PROBLEM
+        )
     }
 }
 

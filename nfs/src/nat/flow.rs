@@ -149,6 +149,8 @@ pub(super) enum Kind {
     Query { identifier: u16, asks: Option<bool> },
     /// An ICMP error about another packet; whether it is a fragment.
     Error { is_fragment: bool },
+    /// An ICMP redirect, which means nothing behind a router.
+    Redirect,
     /// What has none of these.
     Other,
 }
@@ -181,7 +183,7 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
             identifier: icmp.identifier(),
             asks: Some(matches!(icmp.message_type, IcmpType::ECHO_REQUEST | IcmpType::TIMESTAMP)),
         },
-        (Transport::Icmp(icmp), _) if icmp.message_type == IcmpType::REDIRECT => Kind::Other,
+        (Transport::Icmp(icmp), _) if icmp.message_type == IcmpType::REDIRECT => Kind::Redirect,
         (Transport::Icmp(icmp), _) if icmp.message_type.quotes_packet() => Kind::Error { is_fragment },
         (Transport::Fragment(protocol), Some(Ports::Both(source, destination))) => {
             match Protocol::of_number(protocol.0) {

@@ -29,27 +29,34 @@ impl Instance {
             Quotation::None => return Verdict::Drop(self.reasons.no_mapping),
         };
         let Some((external, port)) = self.external_of(&quoted) else {
-            return Verdict::Drop(self.reasons.no_mapping);
+            // What goes untranslated needs its errors too.
+            let untranslated = quoted.source == seen.destination && self.policy.is_excluded(seen.destination);
+            return if untranslated { Verdict::Next } else { Verdict::Drop(self.reasons.no_mapping) };
         };
         // Routers inside have no address that means anything outside: RFC 5508 REQ-5 b.
-        let sender = self.policy.one_to_one_outside(seen.source).unwrap_or(external);
-        if !translate(packet, (End::Destination, external, port), (End::Source, sender)) {
+        let own = self.policy.one_to_one_outside(seen.source);
+        let sender = own.unwrap_or(external);
+        let identification = seen.identification.filter(|_| own.is_none()).map(|_| self.identifications.next());
+        if !translate(packet, (End::Destination, external, port), (End::Source, sender), identification) {
             return Verdict::Drop(DropReason::MALFORMED);
         }
         if self.sessions.external.has(seen.destination) { Verdict::Turn } else { Verdict::Next }
     }
 
     /// An error from outside about a packet of an inside host.
-    pub(super) fn error_from_outside(&mut self, packet: &mut Mbuf) -> Verdict {
+    pub(super) fn error_from_outside(&mut self, packet: &mut Mbuf, seen: &Seen) -> Verdict {
         let quoted = match quotation(packet) {
             Quotation::Of(quoted) => quoted,
             Quotation::Broken => return Verdict::Drop(self.reasons.icmp_checksum),
             Quotation::None => return Verdict::Drop(self.reasons.no_mapping),
         };
         let Some((inside, port)) = self.inside_of(&quoted) else {
-            return Verdict::Drop(self.reasons.no_mapping);
+            let untranslated = quoted.source == seen.destination
+                && !self.sessions.external.has(seen.destination)
+                && self.policy.is_excluded(quoted.destination);
+            return if untranslated { Verdict::Next } else { Verdict::Drop(self.reasons.no_mapping) };
         };
-        if translate(packet, (End::Source, inside, port), (End::Destination, inside)) {
+        if translate(packet, (End::Source, inside, port), (End::Destination, inside), None) {
             Verdict::Next
         } else {
             Verdict::Drop(DropReason::MALFORMED)
@@ -133,6 +140,7 @@ fn translate(
     packet: &mut Mbuf,
     (quoted_end, quoted_address, port): (End, Ipv4Addr, Option<u16>),
     (end, address): (End, Ipv4Addr),
+    identification: Option<u16>,
 ) -> bool {
     let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return false };
     {
@@ -141,6 +149,6 @@ fn translate(
     }
     let Transport::Icmp(icmp) = &mut headers.transport else { return false };
     icmp.checksum.set(checksum::icmp(icmp, headers.payload));
-    write(packet, &Writing { end, address, port: None, identification: None, mss: None });
+    write(packet, &Writing { end, address, port: None, identification, mss: None });
     true
 }

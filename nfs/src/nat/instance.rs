@@ -168,7 +168,11 @@ impl Instance {
         let (protocol, source_port, destination_port, flags) = match seen.kind {
             Kind::Error { is_fragment: true } => return Verdict::Drop(self.reasons.icmp_fragment),
             Kind::Error { .. } => return self.error_from_inside(packet, &seen),
-            Kind::Other => return self.static_outbound(packet, &seen).unwrap_or(Verdict::Drop(self.reasons.protocol)),
+            Kind::Redirect => return Verdict::Drop(self.reasons.protocol),
+            Kind::Other => {
+                let verdict = self.static_outbound(packet, &seen, cx.now());
+                return verdict.unwrap_or(Verdict::Drop(self.reasons.protocol));
+            }
             Kind::Flow(protocol, source, destination, flags) => (protocol, source, destination, flags),
             Kind::Query { identifier, .. } => (Protocol::Icmp, identifier, 0, TcpFlags(0)),
         };
@@ -177,7 +181,7 @@ impl Instance {
         let session = match self.follow_outbound(&flow, flags) {
             Some(session) => session,
             None => {
-                if let Some(verdict) = self.static_outbound(packet, &seen) {
+                if let Some(verdict) = self.static_outbound(packet, &seen, cx.now()) {
                     return verdict;
                 }
                 match self.begin(&flow, &seen, flags, cx) {
@@ -258,7 +262,7 @@ impl Instance {
 
     /// What the configuration says of a packet from inside without a session: untranslated, one to one,
     /// or from a server.
-    fn static_outbound(&mut self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
+    fn static_outbound(&mut self, packet: &mut Mbuf, seen: &Seen, now: Instant) -> Option<Verdict> {
         if self.policy.is_excluded(seen.destination) {
             return Some(Verdict::Next);
         }
@@ -273,7 +277,7 @@ impl Instance {
             let old = seen.identification;
             writing.address = external.address;
             writing.port = Some(external.port);
-            writing.identification = old.map(|old| self.identifications.of(seen, old, Instant::START));
+            writing.identification = old.map(|old| self.identifications.of(seen, old, now));
         }
         write(packet, &writing);
         Some(if self.sessions.external.has(seen.destination) { Verdict::Turn } else { Verdict::Next })
@@ -357,7 +361,8 @@ impl Instance {
         }
         let (protocol, source_port, destination_port, flags) = match seen.kind {
             Kind::Error { is_fragment: true } => return Fate::Verdict(Verdict::Drop(self.reasons.icmp_fragment)),
-            Kind::Error { .. } => return Fate::Verdict(self.error_from_outside(packet)),
+            Kind::Error { .. } => return Fate::Verdict(self.error_from_outside(packet, &seen)),
+            Kind::Redirect => return Fate::Verdict(Verdict::Drop(self.reasons.protocol)),
             Kind::Other => {
                 let verdict = self.static_inbound(packet, &seen).or_else(|| self.untranslated(&seen));
                 return Fate::Verdict(verdict.unwrap_or(Verdict::Drop(self.reasons.protocol)));
@@ -407,9 +412,11 @@ impl Instance {
         }
         let Some(handle) = self.sessions.flows.lookup(&inside.key()) else { return };
         let Some((_, session)) = self.sessions.flows.entry_mut(handle) else { return };
+        let before = session.timer();
         session.follow(session.tcp.after(flags, Way::In));
         let timer = session.timer();
-        if let Some(deadline) = self.deadlines.get(timer) {
+        // What says nothing new does not prolong it: RFC 4787 REQ-6.
+        if let Some(deadline) = self.deadlines.get(timer).filter(|_| timer != before) {
             self.sessions.flows.touch(handle, *deadline);
         }
         self.sessions.settle_class(handle);

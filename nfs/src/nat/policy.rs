@@ -150,7 +150,7 @@ impl Policy {
         let timeouts = timeouts(&config)?;
         let pools = pools(&config.pools, running)?;
         let (one_to_one_by_inside, one_to_one) = one_to_one(&config.one_to_one, &pools)?;
-        let (forward, forwarded) = forward(&config.forward, &one_to_one)?;
+        let (forward, forwarded) = forward(&config.forward, &one_to_one, &one_to_one_by_inside)?;
         if pools.is_empty() && one_to_one.is_empty() && forward.is_empty() {
             return Err(Invalid::new("pools", "there is nothing to translate to: give a pool, one_to_one or forward"));
         }
@@ -399,7 +399,7 @@ fn one_to_one(configs: &[OneToOneConfig], pools: &[Pool]) -> Result<(OneToOne, O
 
 type Forward = (HashMap<Endpoint, Vec<Endpoint>>, HashMap<Endpoint, Endpoint>);
 
-fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne) -> Result<Forward, Invalid> {
+fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOne) -> Result<Forward, Invalid> {
     let (mut by_external, mut by_server) = (HashMap::new(), HashMap::new());
     for (index, config) in configs.iter().enumerate() {
         let invalid = |of: &str, message: String| Err(Invalid::new(format!("forward[{index}].{of}"), message));
@@ -413,6 +413,9 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne) -> Result<Forward, 
         if config.to.is_empty() {
             return invalid("to", "there is no server".to_owned());
         }
+        if let Some(to) = config.to.iter().find(|to| by_inside.contains_key(to.ip())) {
+            return invalid("to", format!("{} answers from the address that one_to_one gives it", to.ip()));
+        }
         if by_external.len() + config.ports.len() as usize > MOST_STATIC {
             return invalid("ports", format!("there are more than {MOST_STATIC} ports"));
         }
@@ -421,9 +424,7 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne) -> Result<Forward, 
             let mut servers = Vec::new();
             for to in &config.to {
                 let Some(port) = to.port().checked_add(port - config.ports.first).filter(|_| to.port() > 0) else {
-                    let message =
-                        format!("{to}: {} leads to as many ports from there on, from 1 to 65535", config.ports);
-                    return invalid("to", message);
+                    return invalid("to", format!("{to} has not as many ports as {}", config.ports));
                 };
                 let server = Endpoint { protocol, address: *to.ip(), port };
                 if by_server.insert(server, external).is_some() {

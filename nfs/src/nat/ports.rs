@@ -204,7 +204,12 @@ impl Ports {
                 None => self.addresses.push(new),
             }
         }
-        self.addresses.get_mut(index)?.status = status;
+        let known = self.addresses.get_mut(index)?;
+        known.status = status;
+        // One that was gone may be another pool's by now.
+        if known.in_use == 0 {
+            known.group = group;
+        }
         u16::try_from(index).ok()
     }
 
@@ -485,4 +490,250 @@ fn first(bits: &[u64], range: std::ops::Range<usize>, mask: u64) -> Option<usize
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+    const INSIDE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 168, 1, 1), 5000);
+
+    /// One address, of a worker that has the ports that `owns` says.
+    fn ports(owns: impl Fn(u16) -> bool) -> Ports {
+        let mut ports = Ports::new(owns);
+        assert_eq!(ports.set_address(OUTSIDE, 0, Status::Active), Some(0));
+        ports
+    }
+
+    /// Every other block, as the second of two workers might have.
+    fn odd_blocks(port: u16) -> bool {
+        port >> BLOCK_BITS & 1 == 1
+    }
+
+    fn wanted(first: u16, last: u16) -> Wanted {
+        Wanted { range: PortRange { first, last }, parity: None, rather: None }
+    }
+
+    /// Takes ports until there are no more.
+    fn take_all(ports: &mut Ports, protocol: Protocol, wanted: Wanted) -> Vec<(Slot, u16)> {
+        std::iter::from_fn(|| ports.take(0, protocol, wanted, INSIDE, |_| true)).collect()
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn exactly_the_ports_of_a_range_and_worker_are_given_out_once() {
+        for (first, last) in [
+            (1, 1023),
+            (1024, 65535),
+            (1, 65535),
+            (80, 80),
+            (2003, 2010),
+            (2000, 2063),
+            (65535, 65535),
+            (7, 8),
+            (1023, 1025),
+        ] {
+            for all in [true, false] {
+                let owns = move |port| all || odd_blocks(port);
+                let mut ports = ports(owns);
+                for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
+                    let taken = take_all(&mut ports, protocol, wanted(first, last));
+                    let given: BTreeSet<_> = taken.iter().map(|(_, port)| *port).collect();
+                    assert_eq!(given.len(), taken.len(), "one twice of {first}-{last}");
+                    let expected: BTreeSet<_> = (first..=last).filter(|port| owns(*port)).collect();
+                    assert_eq!(given, expected, "{first}-{last}, all: {all}");
+                    for (slot, port) in taken {
+                        assert_eq!(ports.port(slot), port);
+                        assert_eq!(ports.slot(0, protocol, port), Some(slot));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn port_0_is_nobodys_and_anothers_ports_have_no_place() {
+        let mut all = ports(|_| true);
+        assert_eq!(all.take(0, Protocol::Udp, Wanted { rather: Some(0), ..wanted(0, 0) }, INSIDE, |_| true), None);
+        let odd = ports(odd_blocks);
+        assert_eq!(odd.per_address(), 1 << 15);
+        assert_eq!(odd.slot(0, Protocol::Tcp, 16), None);
+        assert!(odd.slot(0, Protocol::Tcp, 15).is_some());
+    }
+
+    #[test]
+    fn a_parity_is_kept_to_the_last_port() {
+        for parity in [0, 1] {
+            let mut ports = ports(odd_blocks);
+            let wanted = Wanted { parity: Some(parity), ..wanted(2001, 2101) };
+            let given: BTreeSet<_> =
+                take_all(&mut ports, Protocol::Udp, wanted).into_iter().map(|(_, port)| port).collect();
+            let expected: BTreeSet<_> = (2001..=2101).filter(|port| odd_blocks(*port) && port % 2 == parity).collect();
+            assert_eq!(given, expected);
+        }
+    }
+
+    #[test]
+    fn a_port_is_had_rather_if_it_is_free_and_in_the_range() {
+        let mut all = ports(|_| true);
+        let rather = |port| Wanted { rather: Some(port), ..wanted(2000, 2999) };
+        let mut take = |port| all.take(0, Protocol::Udp, rather(port), INSIDE, |_| true).map(|(_, port)| port).unwrap();
+        assert_eq!(take(2500), 2500);
+        assert!((2000..=2999).contains(&take(2500)));
+        assert!((2000..=2999).contains(&take(3500)));
+        let mut odd = ports(odd_blocks);
+        let (_, port) = odd.take(0, Protocol::Udp, rather(2512), INSIDE, |_| true).unwrap();
+        assert!(odd_blocks(port), "2512 is another worker's");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_passed_over_until_it_is_given_back() {
+        let mut all = ports(|_| true);
+        let may = |port| port != 2000;
+        let first = all.take(0, Protocol::Udp, Wanted { rather: Some(2000), ..wanted(2000, 2001) }, INSIDE, may);
+        assert_eq!(first.map(|(_, port)| port), Some(2001));
+        assert_eq!(all.take(0, Protocol::Udp, wanted(2000, 2001), INSIDE, |_| true), None);
+        // One that is in use stays in use.
+        all.give_back(OUTSIDE, Protocol::Udp, 2001);
+        assert_eq!(all.take(0, Protocol::Udp, wanted(2001, 2001), INSIDE, |_| true), None);
+        all.give_back(OUTSIDE, Protocol::Udp, 2000);
+        assert_eq!(all.take(0, Protocol::Udp, wanted(2000, 2001), INSIDE, |_| true).map(|(_, port)| port), Some(2000));
+        // Nobody's address, and another worker's port.
+        all.give_back(Ipv4Addr::LOCALHOST, Protocol::Udp, 2000);
+        ports(odd_blocks).give_back(OUTSIDE, Protocol::Udp, 16);
+    }
+
+    #[test]
+    fn a_mapping_lasts_as_long_as_its_sessions() {
+        let mut ports = ports(|_| true);
+        let (slot, _) = ports.take(0, Protocol::Tcp, wanted(2000, 2000), INSIDE, |_| true).unwrap();
+        let mapping = Mapping { inside: INSIDE.0, port: INSIDE.1, answered: false };
+        assert_eq!(ports.mapping(slot), Some(mapping));
+        assert!(ports.join(slot));
+        ports.answered(slot);
+        let mapping = Mapping { answered: true, ..mapping };
+        assert_eq!(ports.mapping(slot), Some(mapping));
+        assert_eq!(ports.leave(slot, at(0), 0), None);
+        assert_eq!(ports.mapping(slot), Some(mapping));
+        assert_eq!(ports.leave(slot, at(0), 0), Some(mapping));
+        assert_eq!(ports.mapping(slot), None);
+        // What is gone cannot go again, and the next one begins unanswered.
+        assert_eq!(ports.leave(slot, at(0), 0), None);
+        let (slot, _) = ports.take(0, Protocol::Tcp, wanted(2000, 2000), INSIDE, |_| true).unwrap();
+        assert_eq!(ports.mapping(slot), Some(Mapping { answered: false, ..mapping }));
+    }
+
+    #[test]
+    fn sessions_are_counted_as_far_as_there_is_room_for_the_count() {
+        let mut ports = ports(|_| true);
+        let (slot, _) = ports.take(0, Protocol::Tcp, wanted(2000, 2000), INSIDE, |_| true).unwrap();
+        ports.answered(slot);
+        let joined = (0..40_000).filter(|_| ports.join(slot)).count();
+        assert_eq!(joined + 1, usize::from(!ANSWERED));
+        for _ in 0..joined {
+            assert_eq!(ports.leave(slot, at(0), 0), None);
+        }
+        assert!(ports.leave(slot, at(0), 0).is_some());
+    }
+
+    #[test]
+    fn ports_rest_in_the_order_in_which_they_were_given_back() {
+        let mut ports = ports(|_| true);
+        let range = wanted(2000, 2003);
+        let taken = take_all(&mut ports, Protocol::Udp, range);
+        // A second apart, the last one last; of two protocols, as one queue has both.
+        let (other, _) = ports.take(0, Protocol::Tcp, range, INSIDE, |_| true).unwrap();
+        for (second, (slot, _)) in (0..).zip(&taken) {
+            assert!(ports.leave(*slot, at(second), 120).is_some());
+        }
+        assert!(ports.leave(other, at(3), 120).is_some());
+        let resting = |ports: &Ports| ports.occupancy().next().map(|(.., in_use, resting)| (in_use, resting)).unwrap();
+        assert_eq!(resting(&ports), (0, 5));
+        ports.wake(at(120), 120, 64);
+        assert_eq!(resting(&ports), (0, 5));
+        for (second, (_, port)) in (121..).zip(&taken) {
+            assert_eq!(ports.take(0, Protocol::Udp, range, INSIDE, |_| true), None, "after {second} s");
+            ports.wake(at(second), 120, 64);
+            let (_, woken) = ports.take(0, Protocol::Udp, range, INSIDE, |_| true).unwrap();
+            assert_eq!(woken, *port);
+        }
+        assert_eq!(resting(&ports), (4, 0));
+    }
+
+    #[test]
+    fn so_many_wake_at_once() {
+        let mut ports = ports(|_| true);
+        for (slot, _) in take_all(&mut ports, Protocol::Udp, wanted(2000, 2099)) {
+            ports.leave(slot, at(0), 10);
+        }
+        for woken in [64, 100, 100] {
+            ports.wake(at(20), 10, 64);
+            assert_eq!(ports.occupancy().map(|(.., resting)| 100 - resting).next(), Some(woken));
+        }
+        assert_eq!(take_all(&mut ports, Protocol::Udp, wanted(2000, 2099)).len(), 100);
+    }
+
+    #[test]
+    fn the_quiet_time_outlasts_the_count_of_seconds() {
+        let mut ports = ports(|_| true);
+        let (slot, _) = ports.take(0, Protocol::Udp, wanted(2000, 2000), INSIDE, |_| true).unwrap();
+        ports.leave(slot, at(65_530), 120);
+        ports.wake(at(65_530 + 120), 120, 64);
+        assert_eq!(ports.take(0, Protocol::Udp, wanted(2000, 2000), INSIDE, |_| true), None);
+        ports.wake(at(65_530 + 121), 120, 64);
+        assert!(ports.take(0, Protocol::Udp, wanted(2000, 2000), INSIDE, |_| true).is_some());
+    }
+
+    #[test]
+    fn an_address_takes_the_place_of_one_that_is_gone_and_empty() {
+        let address = |last| Ipv4Addr::new(198, 51, 100, last);
+        let mut ports = Ports::new(|_| true);
+        assert_eq!(ports.set_address(address(1), 0, Status::Active), Some(0));
+        assert_eq!(ports.set_address(address(2), 0, Status::Active), Some(1));
+        let (slot, port) = ports.take(0, Protocol::Udp, wanted(2000, 2000), INSIDE, |_| true).unwrap();
+        ports.cut(|kept| kept == address(2));
+        assert_eq!((ports.status(0), ports.status(1)), (Some(Status::Cut), Some(Status::Active)));
+        // It still has a port in use, and then one that rests.
+        assert_eq!(ports.set_address(address(3), 0, Status::Active), Some(2));
+        assert!(ports.leave(slot, at(0), 10).is_some());
+        assert_eq!(ports.set_address(address(4), 0, Status::Active), Some(3));
+        ports.wake(at(11), 10, 64);
+        assert_eq!(ports.set_address(address(5), 7, Status::Active), Some(0));
+        assert_eq!((ports.address(0), ports.group(0)), (Some(address(5)), Some(7)));
+        assert!(ports.take(0, Protocol::Udp, wanted(port, port), INSIDE, |_| true).is_some());
+        // A new host gets an address of its group that is active.
+        ports.set_address(address(2), 0, Status::Draining);
+        for _ in 0..50 {
+            assert!([Some(2), Some(3)].contains(&ports.any_address(0)));
+            assert_eq!(ports.any_address(7), Some(0));
+            assert_eq!(ports.any_address(1), None);
+        }
+    }
+
+    #[test]
+    fn bits_are_found_by_range_and_mask() {
+        let bits = [1 << 3 | 1 << 63, 1 << 0 | 1 << 5, 0, 1 << 10];
+        for (range, mask, expected) in [
+            (0..256, u64::MAX, Some(3)),
+            (3..4, u64::MAX, Some(3)),
+            (4..63, u64::MAX, None),
+            (4..64, u64::MAX, Some(63)),
+            (64..65, u64::MAX, Some(64)),
+            (65..202, u64::MAX, Some(69)),
+            (70..202, u64::MAX, None),
+            (70..203, u64::MAX, Some(202)),
+            (0..256, 0x5555_5555_5555_5555, Some(64)),
+            (65..256, 0x5555_5555_5555_5555, Some(202)),
+            (5..5, u64::MAX, None),
+            (250..300, u64::MAX, None),
+        ] {
+            assert_eq!(first(&bits, range.clone(), mask), expected, "{range:?}");
+        }
+    }
 }

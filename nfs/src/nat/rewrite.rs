@@ -232,3 +232,41 @@ pub(super) struct QuotedEnds {
     /// Protocol, source port, destination port; a query's identifier is either.
     pub(super) flow: Option<(Protocol, u16, u16)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nf_framework::testing::Frame;
+
+    /// A SYN with these options.
+    fn syn(options: &[u8]) -> Vec<u8> {
+        Frame::new().ipv4([10, 0, 0, 1], [10, 0, 0, 2]).tcp(1, 2).flags(TcpFlags::SYN).tcp_options(options).build()
+    }
+
+    #[test]
+    fn the_size_that_a_syn_offers_comes_down_wherever_it_stands() {
+        // Options, and what they become at most 1280 (0x0500).
+        let cases: [(&[u8], &[u8]); 12] = [
+            (&[2, 4, 0x05, 0xb4], &[2, 4, 0x05, 0x00]),
+            (&[1, 2, 4, 0x05, 0xb4, 1, 1, 1], &[1, 2, 4, 0x05, 0x00, 1, 1, 1]),
+            (&[1, 1, 2, 4, 0xff, 0xff, 1, 1], &[1, 1, 2, 4, 0x05, 0x00, 1, 1]),
+            (&[3, 3, 9, 2, 4, 0x12, 0x34, 0], &[3, 3, 9, 2, 4, 0x05, 0x00, 0]),
+            (&[2, 4, 0x05, 0x00], &[2, 4, 0x05, 0x00]),
+            (&[2, 4, 0x02, 0x18], &[2, 4, 0x02, 0x18]),
+            // Behind the end, cut short, of another length, and none.
+            (&[0, 2, 4, 0xff, 0xff, 0, 0, 0], &[0, 2, 4, 0xff, 0xff, 0, 0, 0]),
+            (&[1, 2, 4, 0xff], &[1, 2, 4, 0xff]),
+            (&[2, 3, 0xff, 1, 2, 4, 0xff, 0xff], &[2, 3, 0xff, 1, 2, 4, 0xff, 0xff]),
+            (&[8, 0, 2, 4, 0xff, 0xff, 1, 1], &[8, 0, 2, 4, 0xff, 0xff, 1, 1]),
+            (&[8, 200, 2, 4, 0xff, 0xff, 1, 1], &[8, 200, 2, 4, 0xff, 0xff, 1, 1]),
+            (&[], &[]),
+        ];
+        for (before, after) in cases {
+            let (mut frame, expected) = (syn(before), syn(after));
+            let mut headers = Headers::parse(&mut frame).unwrap();
+            let Transport::Tcp { header, options } = &mut headers.transport else { panic!("it is TCP") };
+            clamp(options, 1280, ChecksumUpdate::new()).apply(&mut header.checksum);
+            assert_eq!(frame, expected, "{before:?}");
+        }
+    }
+}

@@ -99,16 +99,21 @@ pub(super) struct Sessions {
     purge: Option<usize>,
 }
 
+/// Mappings and permits that there is room for, for each session. None of them goes to make place for
+/// another, so their tables must not be full before that of the sessions is: a new session evicts one
+/// there, and what that held goes with it.
+const ROOM: usize = 2;
 /// Ports that may be woken at once.
 const WAKE: usize = 64;
 
 impl Sessions {
     pub(super) fn new(policy: &Policy, memory: &Memory, ports: Ports, events: Events) -> Result<Self, FlowTableError> {
         let (sessions, subscribers) = (policy.config.sessions, policy.config.subscribers);
-        let permits = policy.filters().then(|| FlowTable::with_capacity(memory, sessions, HashKey::random()));
+        let shared = sessions * ROOM;
+        let permits = policy.filters().then(|| FlowTable::with_capacity(memory, shared, HashKey::random()));
         let mut new = Self {
             flows: FlowTable::with_capacity(memory, sessions, HashKey::random())?,
-            mappings: FlowTable::with_capacity(memory, sessions, HashKey::random())?,
+            mappings: FlowTable::with_capacity(memory, shared, HashKey::random())?,
             subscribers: FlowTable::with_capacity(memory, subscribers, HashKey::random())?,
             permits: permits.transpose()?,
             ports,
@@ -125,9 +130,10 @@ impl Sessions {
     /// Bytes that they take.
     pub(super) fn bytes(policy: &Policy) -> usize {
         let (sessions, subscribers) = (policy.config.sessions, policy.config.subscribers);
-        let permits = if policy.filters() { FlowTable::<FlowKey, u32>::bytes(sessions) } else { 0 };
+        let shared = sessions * ROOM;
+        let permits = if policy.filters() { FlowTable::<FlowKey, u32>::bytes(shared) } else { 0 };
         FlowTable::<FlowKey, Session>::bytes(sessions)
-            + FlowTable::<MappingKey, Slot>::bytes(sessions)
+            + FlowTable::<MappingKey, Slot>::bytes(shared)
             + FlowTable::<MappingKey, Subscriber>::bytes(subscribers)
             + permits
     }
@@ -263,16 +269,18 @@ impl Sessions {
         (draining, begins): (bool, bool),
         now: Instant,
     ) -> Result<Session, Refusal> {
-        if draining {
-            return Err(Refusal::Draining);
-        }
         let inside = (flow.source, flow.source_port);
         let key = mapping_key(pool.group, Some(flow.protocol), inside);
         let known = self.mappings.lookup(&key).and_then(|handle| Some(*self.mappings.entry(handle)?.1));
+        if known.is_none() && !begins {
+            return Err(Refusal::NoSession);
+        }
+        if draining {
+            return Err(Refusal::Draining);
+        }
         let subscriber = self.subscriber(policy, pool, flow.source)?;
         let (slot, made) = match known {
             Some(slot) => (slot, None),
-            None if !begins => return self.give_up(pool, flow.source, Refusal::NoSession),
             None => match self.map(flow, subscriber, policy, pool, now) {
                 Ok((slot, port)) => (slot, Some(port)),
                 Err(refusal) => return self.give_up(pool, flow.source, refusal),
@@ -294,7 +302,6 @@ impl Sessions {
         if session.tcp.is_open() {
             session.flags |= CONFIRMED;
         }
-        let class = if session.is_confirmed() { Class::ESTABLISHED } else { Class::EMBRYONIC };
         self.count(pool, flow.source, |subscriber| {
             subscriber.sessions += 1;
             subscriber.ports += u32::from(made.is_some());
@@ -305,9 +312,13 @@ impl Sessions {
             return Err(Refusal::SessionsFull);
         }
         let Self { flows, gone, .. } = self;
+        // As one that takes no established one's place, whatever it is.
+        let class = Class::EMBRYONIC;
         let inserted = flows.insert(flow.key(), session, class, now, deadline, |removed| gone.push(removed));
-        if inserted.is_err() {
-            self.let_go(flow, &session, policy, now);
+        match &inserted {
+            Ok(inserted) if session.is_confirmed() => _ = flows.reclassify(inserted.handle(), Class::ESTABLISHED),
+            Ok(_) => {}
+            Err(_) => self.let_go(flow, &session, policy, now),
         }
         self.finish(policy, now);
         inserted.map(|_| session).map_err(|_| Refusal::SessionsFull)
@@ -375,19 +386,23 @@ impl Sessions {
             rather: Some(flow.source_port).filter(|_| policy.preserves_ports()),
         };
         let mut address = subscriber.address;
-        if self.ports.status(address) != Some(Status::Active) {
-            // The host's own goes, with the mappings that it has.
+        if self.ports.status(address) != Some(Status::Active) || self.ports.group(address) != Some(pool.group) {
+            // The host's own goes, with the mappings that it has, or is gone and its number another's.
             address = self.ports.any_address(pool.group).ok_or(Refusal::PortsExhausted)?;
-            self.count(pool, flow.source, |subscriber| subscriber.address = address);
+            self.bind(pool, flow.source, address);
         }
         let mut found = self.take(address, flow, wanted, policy);
-        let mut next = Some(0).filter(|_| !policy.paired());
+        // One that has no ports yet is bound to no address.
+        let mut next = Some(0).filter(|_| !policy.paired() || subscriber.ports == 0);
         while let (None, Some(from)) = (found, next) {
             let other = self.ports.next_address(pool.group, from);
             found = other.and_then(|other| self.take(other, flow, wanted, policy));
             next = other.map(|other| other + 1);
         }
         let (slot, port) = found.ok_or(Refusal::PortsExhausted)?;
+        if subscriber.ports == 0 && slot.address() != address {
+            self.bind(pool, flow.source, slot.address());
+        }
         let inserted = self.mappings.insert(key, slot, Class::EMBRYONIC, now, Instant::NEVER, |_| ());
         let Ok(inserted) = inserted else {
             self.ports.leave(slot, now, 0);
@@ -396,6 +411,14 @@ impl Sessions {
         self.mappings.reclassify(inserted.handle(), Class::KEPT);
         self.events.mapping(true, flow.protocol, inside, (self.ports.address(slot.address()), port));
         Ok((slot, port))
+    }
+
+    /// From now on a host's ports are of this address.
+    fn bind(&mut self, pool: &Pool, host: Ipv4Addr, address: u16) {
+        let handle = self.subscribers.lookup(&mapping_key(pool.group, None, (host, 0)));
+        if let Some((_, subscriber)) = handle.and_then(|handle| self.subscribers.entry_mut(handle)) {
+            subscriber.address = address;
+        }
     }
 
     fn take(&mut self, address: u16, flow: &FlowTuple, wanted: Wanted, policy: &Policy) -> Option<(Slot, u16)> {
@@ -494,7 +517,8 @@ impl Sessions {
         let forbidden = |flow: &FlowTuple, session: &Session, external: &External| {
             let (address, port) = (Ipv4Addr::from(session.address), session.port);
             let endpoint = Endpoint { protocol: flow.protocol, address, port };
-            external.number(address).is_none() || policy.forward.contains_key(&endpoint)
+            let turns = external.has(flow.destination);
+            external.number(address).is_none() || policy.forward.contains_key(&endpoint) || turns != session.turns()
         };
         self.purge = self.remove_where(from, budget, forbidden);
         self.finish(policy, now);
@@ -647,5 +671,42 @@ impl External {
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sessions").field("len", &self.flows.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nf_framework::Function as _;
+
+    #[test]
+    fn an_external_address_has_the_number_that_it_was_given() {
+        let text = r#"
+            forward = [{ protocol = "tcp", outside = "198.51.100.77", ports = "80", to = ["192.168.1.1:80"] },
+                       { protocol = "tcp", outside = "10.0.3.3", ports = "80", to = ["192.168.1.2:80"] }]
+            one_to_one = [{ inside = "192.168.2.0/28", outside = "203.0.113.0/28" }]
+            [[pools]]
+            addresses = ["10.0.0.0/22"]
+            draining = ["10.1.0.0/30"]"#;
+        let policy = crate::nat::Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
+        let of_pool = (0..1024).map(|host| Ipv4Addr::from_bits(0x0a00_0000 + host));
+        let draining = (0..4).map(|host| Ipv4Addr::from_bits(0x0a01_0000 + host));
+        let numbers: Vec<_> = of_pool.chain(draining).zip(100..).collect();
+        let external = External::new(&policy, &numbers);
+        for (address, number) in &numbers {
+            assert_eq!((external.has(*address), external.number(*address)), (true, Some(*number)), "{address}");
+        }
+        // Those that no pool has are ours all the same; one that a pool has too is the pool's.
+        let one_to_one = (0..16).map(|host| Ipv4Addr::new(203, 0, 113, host));
+        for address in one_to_one.chain([Ipv4Addr::new(198, 51, 100, 77)]) {
+            assert_eq!((external.has(address), external.number(address)), (true, None), "{address}");
+        }
+        for address in
+            [[10, 0, 4, 0], [10, 1, 0, 4], [9, 255, 255, 255], [203, 0, 113, 16], [192, 168, 2, 1], [0; 4], [255; 4]]
+        {
+            assert!(!external.has(address.into()), "{address:?}");
+        }
+        // Before there is a policy there are none.
+        assert!(!External::default().has(Ipv4Addr::UNSPECIFIED));
     }
 }
