@@ -113,7 +113,9 @@ impl Instance {
             destination_port: remote_port,
         };
         let any = self.policy.filtering(protocol) == Filtering::EndpointIndependent;
-        (any || self.sessions.session(&flow.key()).is_some()).then_some((mapping.inside, Some(mapping.port)))
+        let session = self.sessions.session(&flow.key());
+        let known = session.is_some_and(|(_, session)| (session.address.into(), session.port) == (external, port));
+        (any || known).then_some((mapping.inside, Some(mapping.port)))
     }
 }
 

@@ -389,7 +389,7 @@ impl Instance {
                         source_port: mapping.port,
                         destination_port: source_port,
                     };
-                    self.follow_inbound(&inside, flags);
+                    self.follow_inbound(&inside, (destination, destination_port), flags);
                 }
                 let mss = self.policy.config.mss;
                 let (address, port) = (mapping.inside, Some(mapping.port));
@@ -406,12 +406,16 @@ impl Instance {
     }
 
     /// What a segment from outside says of its session, given as the inside host sends.
-    fn follow_inbound(&mut self, inside: &FlowTuple, flags: TcpFlags) {
+    fn follow_inbound(&mut self, inside: &FlowTuple, external: (Ipv4Addr, u16), flags: TcpFlags) {
         if !flags.intersects(TcpState::SIGNALS) {
             return;
         }
         let Some(handle) = self.sessions.flows.lookup(&inside.key()) else { return };
         let Some((_, session)) = self.sessions.flows.entry_mut(handle) else { return };
+        // Of another pool the host may have another external port, which is not what this one leaves by.
+        if (session.address.into(), session.port) != external {
+            return;
+        }
         let before = session.timer();
         session.follow(session.tcp.after(flags, Way::In));
         let timer = session.timer();

@@ -80,7 +80,7 @@ impl Fragments {
         let Some(ip) = Ip::read(packet).filter(Ip::is_fragment) else { return on(packet, None) };
         let data = &packet[ip.header..ip.length];
         let (start, end) = (ip.offset, ip.offset + data.len());
-        if data.is_empty() || (ip.more && data.len() % 8 != 0) || ip.header + end > 0xffff {
+        if data.is_empty() || (ip.more && !data.len().is_multiple_of(8)) || ip.header + end > 0xffff {
             return drop("fragment-length");
         }
         if start == 8 && ip.protocol == TCP {

@@ -103,8 +103,8 @@ impl Generator {
         }
         while frames.len() < length {
             let more = match side {
-                Side::Inside => self.from_inside(world),
-                Side::Outside => self.from_outside(world),
+                Side::Inside => self.hosts_send(world),
+                Side::Outside => self.remotes_send(world),
             };
             if frames.len() + more.len() > 64 {
                 break;
@@ -135,10 +135,15 @@ impl Generator {
         frames
     }
 
-    fn from_inside(&mut self, world: &World) -> Vec<Vec<u8>> {
+    fn hosts_send(&mut self, world: &World) -> Vec<Vec<u8>> {
         let setting = &world.nat.setting;
         let draft = match self.random.below(100) {
             0..45 => self.on_some_session(world),
+            45..47 if !world.nat.awaited().is_empty() => {
+                let awaited = world.nat.awaited();
+                let (inside, remote) = awaited[self.random.index(awaited.len())];
+                self.tcp(inside, remote, SYN)
+            }
             45..58 => {
                 let (inside, remote) = ((self.host(), self.host_port()), (self.remote(), self.remote_port()));
                 self.udp(inside, remote)
@@ -160,7 +165,10 @@ impl Generator {
                 let port = if draft.protocol == ICMP { be16(&draft.message, 4) } else { be16(&draft.message, 0) };
                 let inside = (draft.source, port);
                 draft.foreseen = world.nat.is_mapped(draft.protocol, inside, draft.destination);
-                if !draft.foreseen && [setting.tcp, setting.udp] != [Filtering::EndpointIndependent; 2] {
+                // Of few ports one that nobody has seen yet would be met by chance; and a filter would go by
+                // its address.
+                let filters = [setting.tcp, setting.udp] != [Filtering::EndpointIndependent; 2];
+                if !draft.foreseen && (filters || has_few_ports(setting)) {
                     return Vec::new();
                 }
                 draft
@@ -195,7 +203,7 @@ impl Generator {
         self.finish(Side::Inside, draft)
     }
 
-    fn from_outside(&mut self, world: &World) -> Vec<Vec<u8>> {
+    fn remotes_send(&mut self, world: &World) -> Vec<Vec<u8>> {
         let setting = &world.nat.setting;
         let draft = match self.random.below(100) {
             0..50 => match self.answer() {
@@ -339,9 +347,7 @@ impl Generator {
                 if forward.protocol == TCP { self.tcp(source, external, flags) } else { self.udp(source, external) }
             }
             (3, ..) => {
-                // Few ports would be met by chance, also those that nobody knows yet.
-                let few = setting.pools[0].ports.1 - setting.pools[0].ports.0 < 1000;
-                let port = if few { 9 } else { self.some_port(setting) };
+                let port = self.some_port(setting);
                 let address = self.pool_address(setting);
                 self.any(source, (address, port))
             }
@@ -693,6 +699,10 @@ impl Generator {
         packet.extend(self.random.bytes(4));
         [&ROUTER[at(side)][..], &NEXT[at(side)], &[0x86, 0xdd], &packet].concat()
     }
+}
+
+fn has_few_ports(setting: &Setting) -> bool {
+    setting.pools.iter().any(|pool| pool.ports.1 - pool.ports.0 < 2000)
 }
 
 /// In which order a burst's packets find that their session has gone, nobody can say.

@@ -191,24 +191,29 @@ impl Model {
         self.held.len()
     }
 
-    /// Inside ports with an external one.
-    pub(crate) fn mappings(&self) -> usize {
-        self.mappings.len()
-    }
-
     /// Times at which something ends.
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = Nanoseconds> {
         let sessions = self.sessions.values().map(|session| session.deadline);
         sessions.chain(self.held.iter().map(|syn| syn.due))
     }
 
-    /// External ports in use: protocol, external and inside.
+    /// External ports in use: protocol, external and inside; in an order that does not hang on what the
+    /// NAT has chosen.
     pub(crate) fn externals(&self) -> Vec<(u8, Endpoint, Endpoint)> {
-        self.by_external.iter().map(|((protocol, external), mapping)| (*protocol, *external, mapping.1)).collect()
+        let known = self.mappings.iter().filter_map(|(key, mapping)| Some((key.0, mapping.external?, key.1)));
+        known.collect()
     }
 
     pub(crate) fn external_of(&self, key: &SessionKey) -> Option<Endpoint> {
         self.mappings.get(&(key.0, key.1, self.sessions.get(key)?.pool))?.external
+    }
+
+    /// Connections that wait for an inside host to begin them too: from inside, and to where.
+    pub(crate) fn awaited(&self) -> Vec<(Endpoint, Endpoint)> {
+        let inside = |syn: &HeldSyn| self.by_external.get(&(TCP, syn.external)).map(|mapping| mapping.1);
+        // Of one that turned the port may be unknown.
+        let foreign = self.held.iter().filter(|syn| !self.setting.is_external(syn.remote.0));
+        foreign.filter_map(|syn| Some((inside(syn)?, syn.remote))).collect()
     }
 
     /// Whether the external port is known by which an inside one sends to this destination.
@@ -252,7 +257,9 @@ impl Model {
 
     fn remove_mapping(&mut self, key: MappingKey, not_before: Nanoseconds) {
         let sessions: Vec<SessionKey> = self.sessions_of(key).map(|(session, _)| *session).collect();
-        sessions.iter().for_each(|session| drop(self.sessions.remove(session)));
+        for session in sessions {
+            self.sessions.remove(&session);
+        }
         if let Some(Mapping { external: Some(external) }) = self.mappings.remove(&key) {
             self.by_external.remove(&(key.0, external));
             self.quiet.insert((key.0, external), (not_before, self.now));
@@ -283,6 +290,9 @@ impl Model {
     pub(crate) fn outbound(&mut self, packet: &[u8], of_fragment: Ports, seen: &Seen) -> Verdict {
         let ip = Ip::read(packet).expect("the router lets nothing else through");
         let Some(part) = Part::read(packet, &ip, of_fragment) else { return dropped("malformed") };
+        if ip.is_fragment() && ip.offset == 0 {
+            self.identifications.remove(&(ip.source, ip.destination, ip.protocol, ip.identification));
+        }
         if part.is_error(&ip) {
             return self.error_out(packet, &ip, seen);
         }
@@ -531,6 +541,18 @@ impl Model {
         self.by_external.insert((protocol, external), mapping);
     }
 
+    /// Learns the external port of a mapping that no packet was seen to leave by, from one that came in.
+    fn learn_unseen(&mut self, protocol: u8, inside: Endpoint, external: Endpoint) {
+        let known = self.by_external.contains_key(&(protocol, external));
+        let unseen = self
+            .mappings
+            .iter()
+            .find(|(key, mapping)| (key.0, key.1) == (protocol, inside) && mapping.external.is_none() && !known);
+        if let Some(mapping) = unseen.map(|(key, _)| *key) {
+            self.learn(mapping, external);
+        }
+    }
+
     /// A translated packet leaves, by the mapping of its session.
     fn leave(&mut self, key: SessionKey, pool: usize, packet: &[u8], seen: &Seen) -> Verdict {
         let mapping = (key.0, key.1, pool);
@@ -541,8 +563,11 @@ impl Model {
             self.learn(mapping, external);
         }
         let external = self.mappings.get(&mapping).and_then(|mapping| mapping.external);
+        // A query that turned left with the identifier of the inside host that it is for.
+        let query_turned = key.0 == ICMP && self.setting.is_external(key.2.0);
         if let (Some(expected), Some(seen)) = (external, source_as_seen(seen, serial))
             && expected != seen
+            && !query_turned
         {
             self.fault(format!("{key:?} left from {seen:?}, not {expected:?}: {:?}", self.sessions.get(&key)));
         }
@@ -642,7 +667,7 @@ impl Model {
             return dropped("nat-no-mapping");
         }
         let remote = (ip.source, if ip.protocol == ICMP { 0 } else { remote });
-        self.to_mapping(packet, &ip, &part, (ip.destination, port), remote, seen)
+        self.reach_mapping(packet, &ip, &part, (ip.destination, port), remote, seen)
     }
 
     /// The server that a client is led to.
@@ -668,7 +693,7 @@ impl Model {
     }
 
     /// A packet for an external port of a pool.
-    fn to_mapping(
+    fn reach_mapping(
         &mut self,
         packet: &[u8],
         ip: &Ip,
@@ -678,6 +703,9 @@ impl Model {
         seen: &Seen,
     ) -> Verdict {
         let serial = number(packet).map_or(0, |(serial, _)| serial);
+        if let Some(inside) = destination_as_seen(seen, serial) {
+            self.learn_unseen(ip.protocol, inside, external);
+        }
         let Some(mapping) = self.by_external.get(&(ip.protocol, external)).copied() else {
             return self.unsolicited(packet, part, external, remote, vec!["nat-no-mapping"]);
         };
@@ -716,7 +744,10 @@ impl Model {
             let before = session.state;
             follow(session, flags, 1);
             let after = session.state;
-            if after != before {
+            // One that has begun anew unseen may know less, and so change its state where this one does not.
+            let may_change = session.tainted && flags & (SYN | FIN | RST) != 0;
+            session.doubtful |= may_change;
+            if after != before || may_change {
                 let deadline = self.now + self.timeout(ip.protocol, after);
                 self.sessions.get_mut(&key).expect("there is one").deadline = deadline;
             }
@@ -759,8 +790,11 @@ impl Model {
         };
         let inside = (about.ip.destination, about.ports.map_or(0, |ports| ports.1));
         let remote = (about.ip.source, about.ports.map_or(0, |ports| ports.0));
-        let external = self.external_of_error(&about, inside, remote);
         let serial = number(packet).map_or(0, |(serial, _)| serial);
+        if let Some(external) = quoted_as_seen(seen, serial, true) {
+            self.learn_unseen(about.ip.protocol, inside, external);
+        }
+        let external = self.external_of_error(&about, inside, remote);
         let external =
             external.filter(|_| seen.went_on(serial) || !self.is_doubtful(about.ip.protocol, inside, remote));
         let Some((address, port)) = external else {
@@ -820,11 +854,14 @@ impl Model {
             None
         } else if let Some(servers) = self.setting.servers(protocol, external) {
             let serial = number(packet).map_or(0, |(serial, _)| serial);
-            let seen = quoted_source_as_seen(seen, serial);
+            let seen = quoted_as_seen(seen, serial, false);
             let (address, port) = self.server(protocol, remote, external, &servers, seen);
             Some((address, Some(port)))
         } else {
             let serial = number(packet).map_or(0, |(serial, _)| serial);
+            if let Some(inside) = quoted_as_seen(seen, serial, false) {
+                self.learn_unseen(protocol, inside, external);
+            }
             let inside = self.inside_of_error(protocol, external, remote);
             let is_doubtful = |(address, port): &(Ipv4Addr, Option<u16>)| {
                 self.is_doubtful(protocol, (*address, port.unwrap_or(0)), remote)
@@ -872,7 +909,7 @@ impl Model {
     /// After a new session: where the table is nearly full, those that are not established may have
     /// gone for it.
     fn note_pressure(&mut self, new: SessionKey) {
-        if self.sessions.len() * 10 * self.workers < self.setting.sessions * 6 {
+        if !self.setting.has_small_tables() || self.sessions.len() * 10 * self.workers < self.setting.sessions * 6 {
             return;
         }
         self.count("sessions made under pressure");
@@ -1033,16 +1070,19 @@ fn source_as_seen(seen: &Seen, serial: Serial) -> Option<Endpoint> {
 fn destination_as_seen(seen: &Seen, serial: Serial) -> Option<Endpoint> {
     let (_, packet) = seen.on(serial)?;
     let ip = Ip::read(packet).filter(|ip| ip.offset == 0)?;
-    Some((ip.destination, be16(packet, ip.header + 2)))
+    let at = if ip.protocol == ICMP { 4 } else { 2 };
+    Some((ip.destination, be16(packet, ip.header + at)))
 }
 
-/// The source of the packet that the error of this number quotes.
-fn quoted_source_as_seen(seen: &Seen, serial: Serial) -> Option<Endpoint> {
+/// The source, or the destination, of the packet that the error of this number quotes.
+fn quoted_as_seen(seen: &Seen, serial: Serial, destination: bool) -> Option<Endpoint> {
     let (_, packet) = seen.on(serial)?;
     let ip = Ip::read(packet)?;
-    let quoted = packet.get(ip.header + 8..)?;
-    let of_quoted = Ip::header(quoted)?;
-    Some((of_quoted.source, be16(quoted, of_quoted.header)))
+    let quoted = packet.get(ip.header + 8..ip.length)?;
+    let of_quoted = Ip::header(quoted).filter(|ip| quoted.len() >= ip.header + 8)?;
+    let (address, at) = if destination { (of_quoted.destination, 2) } else { (of_quoted.source, 0) };
+    let at = if of_quoted.protocol == ICMP { 4 } else { at };
+    Some((address, be16(quoted, of_quoted.header + at)))
 }
 
 #[cfg(test)]

@@ -134,6 +134,11 @@ impl Setting {
         text
     }
 
+    /// Whether sessions are evicted; in other settings there are never as many as there is room for.
+    pub(crate) fn has_small_tables(&self) -> bool {
+        self.sessions < 1000
+    }
+
     pub(crate) fn is_excluded(&self, address: Ipv4Addr) -> bool {
         self.exclude.iter().any(|prefix| contains(*prefix, address))
     }

@@ -1,10 +1,10 @@
 //! What stands around the NAT: links, the router's two halves, virtual reassembly; and a burst's way
 //! through all of it.
 
-use crate::nat_model::bytes::{ETHERNET, ICMP, Ip, be16, checksum, fill_checksums, fill_header_checksum};
+use crate::nat_model::bytes::{ETHERNET, ICMP, Ip, checksum, fill_checksums, fill_header_checksum};
 use crate::nat_model::fragments::{Fragments, Ports};
 use crate::nat_model::model::{Model, Verdict};
-use crate::nat_model::seen::{Seen, is_error};
+use crate::nat_model::seen::{Seen, is_error, number};
 use crate::nat_model::setting::{Prefix, contains};
 use crate::nat_model::{Nanoseconds, Side};
 use std::collections::BTreeMap;
@@ -80,6 +80,8 @@ struct Pending {
     /// From which side it meets the NAT.
     from: Side,
     turned: bool,
+    /// Nobody knows yet what it was translated to.
+    unforeseen: bool,
 }
 
 pub(crate) struct World {
@@ -129,8 +131,12 @@ impl World {
         // What has turned, and errors of the router's second half, go behind the burst.
         while !pending.is_empty() {
             expected.in_order = false;
-            for Pending { packet, from, turned } in std::mem::take(&mut pending) {
-                self.pass(packet, from, turned, seen, &mut expected, &mut pending);
+            for Pending { packet, from, turned, unforeseen } in std::mem::take(&mut pending) {
+                if unforeseen {
+                    accept(&packet, seen, &mut expected);
+                } else {
+                    self.pass(packet, from, turned, seen, &mut expected, &mut pending);
+                }
             }
         }
         self.nat.burst_is_over();
@@ -221,10 +227,10 @@ impl World {
             Verdict::Turn(_) if turned => expected.dropped.push(vec!["turned-twice"]),
             Verdict::Turn(bytes) => {
                 // Its ports are those of after the translation.
-                let translated = Ip::read(&bytes).map(|ip| ip.source);
-                let of_fragment = translated.and(of_fragment).map(|ports| self.turned_ports(&packet, ports));
-                let packet = Packet { bytes, of_fragment, counted };
-                pending.push(Pending { packet, from: from.other(), turned: true });
+                let translated = of_fragment.map(|ports| self.turned_ports(&packet, ports));
+                let unforeseen = translated == Some(None);
+                let packet = Packet { bytes, of_fragment: translated.flatten(), counted };
+                pending.push(Pending { packet, from: from.other(), turned: true, unforeseen });
             }
             Verdict::Drop(reasons) => expected.dropped.push(reasons),
             Verdict::Refuse(reasons) => {
@@ -241,15 +247,18 @@ impl World {
         }
     }
 
-    /// The ports of a fragment that turned: the source is the external one.
-    fn turned_ports(&self, packet: &Packet, ports: (u16, u16)) -> (u16, u16) {
-        let Some(ip) = Ip::read(&packet.bytes) else { return ports };
+    /// The ports of a fragment that turned: the source is the external one. Nothing if nobody knows that.
+    fn turned_ports(&self, packet: &Packet, ports: (u16, u16)) -> Ports {
+        let ip = Ip::read(&packet.bytes)?;
         let icmp = ip.protocol == ICMP;
         let key = (ip.protocol, (ip.source, ports.0), (ip.destination, if icmp { 0 } else { ports.1 }));
         let external = self.nat.external_of(&key);
         let external = external.or_else(|| self.nat.setting.external_of_server(ip.protocol, (ip.source, ports.0)));
-        let port = external.map_or(ports.0, |external| external.1);
-        if icmp { (port, port) } else { (port, ports.1) }
+        if self.nat.setting.outside_of(ip.source).is_some() || ip.offset == 0 {
+            return Some(ports);
+        }
+        let port = external?.1;
+        Some(if icmp { (port, port) } else { (port, ports.1) })
     }
 
     /// The router's second half.
@@ -263,7 +272,7 @@ impl World {
             expected.dropped.push(vec!["ttl-expired"]);
             if let Some(bytes) = error(11, 0, OWN[at(from)], ip.source, &packet) {
                 let packet = Packet { bytes, of_fragment: None, counted: true };
-                pending.push(Pending { packet, from: to, turned: false });
+                pending.push(Pending { packet, from: to, turned: false, unforeseen: false });
             }
             return;
         }
@@ -290,6 +299,14 @@ impl World {
             }
         }
         expected
+    }
+}
+
+/// Whatever became of it is right.
+fn accept(packet: &Packet, seen: &Seen, expected: &mut Expected) {
+    match number(&packet.bytes).and_then(|(serial, _)| seen.on(serial)) {
+        Some((side, bytes)) => expected.frames.push((*side, framed(*side, [8, 0], bytes))),
+        None => expected.dropped.push(vec!["nat-no-mapping", "nat-filtered"]),
     }
 }
 
@@ -340,9 +357,4 @@ pub(crate) fn tally<T: Ord + Clone>(of: &[T]) -> BTreeMap<T, usize> {
         *tally.entry(each.clone()).or_default() += 1;
     }
     tally
-}
-
-/// The IPv4 packet of a frame, if it is one.
-pub(crate) fn packet_of(frame: &[u8]) -> Option<&[u8]> {
-    frame.get(ETHERNET..).filter(|_| be16(frame, 12) == 0x0800)
 }
