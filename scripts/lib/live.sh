@@ -134,6 +134,23 @@ program_settled() {
     grep -qs "$program_name runs on" "$log" || grep -qs '^balance:' "$tables" || not alive "$program"
 }
 
+# start_router WORKERS INTERFACE...: starts the program with $config, in the namespace $router. For each of
+# the kernel's interfaces there, it gets the other end as a port: net_tap0, net_tap1 and so on.
+start_router() {
+    local memory remark worker lcores='' ports=() interface
+    find_memory
+    for ((worker = 0; worker < $1; worker++)); do
+        lcores+=${lcores:+,}"$worker@($(allowed_cpus))"
+    done
+    for interface in "${@:2}"; do
+        ports+=("--vdev=net_tap${#ports[@]},iface=$interface")
+    done
+    add_namespace "$router"
+    start_program "starting $program_name as a router; workers: $1, ports: $(($# - 1)) ($remark)" \
+        ip netns exec "$router" "$binary" "${memory[@]}" --no-pci --no-telemetry --lcores "$lcores" \
+        "${ports[@]}" -- --config "$config" --stats-interval 1
+}
+
 # Stops the program as Ctrl-C would, and shows its final table.
 stop_program() {
     say "stopping $program_name with SIGINT; its final table:"
@@ -236,16 +253,34 @@ connect() {
     nsenter --target "$program" --net ip link set "$1" netns "$2" || fail "$1 cannot be moved"
 }
 
-# give_addresses NAMESPACE INTERFACE ADDRESS ADDRESS6
+# connect_to_router INTERFACE NAMESPACE: moves it there, for a host or for a bridge.
+connect_to_router() {
+    connect "$1" "$2"
+    # A tap's own MAC address is the port's, so the router's.
+    ip -n "$2" link set "$1" address 02:00:00:00:00:aa
+}
+
+# give_addresses NAMESPACE INTERFACE ADDRESS [ADDRESS6]
 give_addresses() {
     ip -n "$1" address add "$3/24" dev "$2"
     # Where IPv6 is switched off this fails, and what goes over IPv6 is left out.
-    ip -n "$1" address add "$4/64" dev "$2" nodad 2>/dev/null || true
+    [[ -z ${4:-} ]] || ip -n "$1" address add "$4/64" dev "$2" nodad 2>/dev/null || true
 }
 
 # has_address NAMESPACE ADDRESS6
 has_address() {
     [[ -n $(ip -n "$1" -6 address show to "$2") ]]
+}
+
+# add_host NAMESPACE INTERFACE ADDRESS ROUTER [ADDRESS6 ROUTER6]: a host of whom nobody knows yet.
+add_host() {
+    give_addresses "$1" "$2" "$3" "${5:-}"
+    ip -n "$1" link set "$2" up
+    ip -n "$1" route add default via "$4"
+    if [[ -n ${5:-} ]] && has_address "$1" "$5"; then
+        ip -n "$1" route add default via "$6"
+    fi
+    ! ip -n "$1" neigh show nud all | grep -qv NOARP || fail "$1 knows neighbours before it has said a word"
 }
 
 # make_pages MEGABYTES: what the servers have, a page and a file.
@@ -290,16 +325,47 @@ get_page() {
 
 # get_file NAMESPACE URL
 get_file() {
-    fetch "$1" "$2/file" --max-time 60 --output "$scratch/file" --write-out '%{speed_download}' \
-        >"$scratch/speed" || fail "the file does not come through"
-    local sums speed
-    speed=$(<"$scratch/speed")
-    sums=$(sha256sum "$scratch/www/file" "$scratch/file" | cut -d ' ' -f 1 | uniq)
+    fetch "$1" "$2/file" --speed-limit 100000 --speed-time 10 --output "$scratch/file" \
+        --write-out '%{speed_download} %{time_total}\n' >"$scratch/speed" || fail "the file does not come through"
+    local speed seconds
+    read -r speed seconds <"$scratch/speed"
+    compare_files "$scratch/www/file" "$scratch/file" "$((${speed%.*} / 1000000)) MB/s, ${seconds%????} s"
+}
+
+# compare_files FILE FILE REMARK: one that was sent, and as it came through.
+compare_files() {
+    local sums
+    sums=$(sha256sum "$1" "$2" | cut -d ' ' -f 1 | uniq)
     [[ $sums != *$'\n'* ]] || fail "the file came through damaged"
-    note "$((${speed%.*} / 1000000)) MB/s; SHA-256 on both sides ${sums:0:16}..."
+    note "$3; SHA-256 on both sides ${sums:0:16}..."
 }
 
 ping_through() {
     in_namespace "$@" >"$scratch/ping" || fail "ping does not come through"
     sed -n '/packets transmitted\|^rtt/p' "$scratch/ping" | indent
+}
+
+# ping_all NAMESPACE ADDRESS ARGUMENT...: every request has to be answered.
+ping_all() {
+    ping_through "$1" ping -n -q -c 3 -i 0.2 -W 2 "${@:3}" "$2"
+    grep -q ' 0% packet loss' "$scratch/ping" || fail "of three requests not all are answered"
+}
+
+# trace NAMESPACE ADDRESS HOPS ARGUMENT...: these hops, and then the address itself.
+trace() {
+    local hops
+    in_namespace "$1" traceroute -n -q 1 -N 1 -w 2 -m 5 "${@:4}" "$2" >"$scratch/trace" || fail "traceroute fails"
+    sed -n 's/^ *[0-9]/&/p' "$scratch/trace" | indent
+    hops=$(awk '$1 ~ /^[0-9]+$/ { print $2 }' "$scratch/trace" | paste -s -d ' ')
+    [[ $hops == "$3 $2" ]] || fail "the hops should be $3 $2"
+}
+
+# path_mtu NAMESPACE ADDRESS: what a host has learned, or nothing.
+path_mtu() {
+    ip -n "$1" route get "$2" | sed -n 's/.* mtu \([0-9]*\).*/\1/p'
+}
+
+# counted NAMESPACE NAME: one of the kernel's counters.
+counted() {
+    ip netns exec "$1" nstat -asz "$2" | awk -v name="$2" '$1 == name { print $2 }'
 }

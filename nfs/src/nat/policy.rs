@@ -305,16 +305,16 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
     let mut owner = BTreeMap::new();
     let mut pools = Vec::<Pool>::new();
     for (index, config) in configs.iter().enumerate() {
-        let active = addresses(&config.addresses, &format!("pools.{index}.addresses"))?;
-        let draining = addresses(&config.draining, &format!("pools.{index}.draining"))?;
+        let active = addresses(&config.addresses, &format!("pools[{index}].addresses"))?;
+        let draining = addresses(&config.draining, &format!("pools[{index}].draining"))?;
         let draining_alone: Vec<_> = draining.iter().copied().filter(|of| !active.contains(of)).collect();
         if draining_alone.len() < draining.len() {
-            let key = format!("pools.{index}.draining");
+            let key = format!("pools[{index}].draining");
             return Err(Invalid::new(key, "an address is either in use (addresses) or draining"));
         }
         let mut group = None;
         for address in active.iter().chain(&draining) {
-            let key = format!("pools.{index}.addresses");
+            let key = format!("pools[{index}].addresses");
             if let Some(other) = owner.insert(*address, index) {
                 return Err(Invalid::new(key, format!("{address} is in pool {other} already (they count from 0)")));
             }
@@ -332,8 +332,8 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
             group: group.unwrap_or(u8::MAX),
             addresses: active,
             draining,
-            subscribers: nets(&config.subscribers, &format!("pools.{index}.subscribers"))?,
-            to: nets(&config.to, &format!("pools.{index}.to"))?,
+            subscribers: nets(&config.subscribers, &format!("pools[{index}].subscribers"))?,
+            to: nets(&config.to, &format!("pools[{index}].to"))?,
             ports: config.ports,
         });
     }
@@ -351,7 +351,7 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
         let group = pools[index].group;
         if pools[..index].iter().any(|other| other.group == group) {
             let message = "it has addresses that were together in one pool: a pool is divided by a restart only";
-            return Err(Invalid::new(format!("pools.{index}"), message));
+            return Err(Invalid::new(format!("pools[{index}]"), message));
         }
     }
     Ok(pools)
@@ -369,7 +369,7 @@ type OneToOne = HashMap<Ipv4Addr, Ipv4Addr>;
 fn one_to_one(configs: &[OneToOneConfig], pools: &[Pool]) -> Result<(OneToOne, OneToOne), Invalid> {
     let (mut by_inside, mut by_outside) = (OneToOne::new(), OneToOne::new());
     for (index, config) in configs.iter().enumerate() {
-        let key = |of: &str| format!("one_to_one.{index}.{of}");
+        let key = |of: &str| format!("one_to_one[{index}].{of}");
         let net =
             |prefix: Prefix, of| Net::of(prefix).ok_or_else(|| Invalid::new(key(of), format!("{prefix} is not IPv4")));
         let (inside, outside) = (net(config.inside, "inside")?, net(config.outside, "outside")?);
@@ -402,7 +402,7 @@ type Forward = (HashMap<Endpoint, Vec<Endpoint>>, HashMap<Endpoint, Endpoint>);
 fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOne) -> Result<Forward, Invalid> {
     let (mut by_external, mut by_server) = (HashMap::new(), HashMap::new());
     for (index, config) in configs.iter().enumerate() {
-        let invalid = |of: &str, message: String| Err(Invalid::new(format!("forward.{index}.{of}"), message));
+        let invalid = |of: &str, message: String| Err(Invalid::new(format!("forward[{index}].{of}"), message));
         let protocol = match config.protocol {
             ForwardProtocol::Tcp => Protocol::Tcp,
             ForwardProtocol::Udp => Protocol::Udp,

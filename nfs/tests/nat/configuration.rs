@@ -39,76 +39,76 @@ fn what_cannot_be_is_said_with_its_key() {
         ("exclude = [\"2001:db8::/32\"]", "exclude", "2001:db8::/32 is not IPv4"),
         (
             "one_to_one = [{ inside = \"192.168.1.0/24\", outside = \"198.51.100.0/25\" }]",
-            "one_to_one.0.outside",
+            "one_to_one[0].outside",
             "198.51.100.0/25 has not the length of 192.168.1.0/24",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"2001:db8::1\" }]",
-            "one_to_one.0.outside",
+            "one_to_one[0].outside",
             "2001:db8::1/128 is not IPv4",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"198.51.100.9\" }, { inside = \"192.168.1.1\", outside = \"198.51.100.8\" }]",
-            "one_to_one.1.inside",
+            "one_to_one[1].inside",
             "192.168.1.1 has an outside address already",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"198.51.100.9\" }, { inside = \"192.168.1.2\", outside = \"198.51.100.9\" }]",
-            "one_to_one.1.outside",
+            "one_to_one[1].outside",
             "198.51.100.9 stands for another inside address",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"198.51.100.100\" }]",
-            "one_to_one.0.outside",
+            "one_to_one[0].outside",
             "198.51.100.100 is an address of a pool",
         ),
         (
             "one_to_one = [{ inside = \"10.0.0.0/8\", outside = \"11.0.0.0/8\" }]",
-            "one_to_one.0.inside",
+            "one_to_one[0].inside",
             "there are more than 65536 addresses",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.1\", outside = \"198.51.100.9\" }]\n\
              forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:80\"] }]",
-            "forward.0.outside",
+            "forward[0].outside",
             "198.51.100.9 is an address of one_to_one",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [] }]",
-            "forward.0.to",
+            "forward[0].to",
             "there is no server",
         ),
         (
             "one_to_one = [{ inside = \"192.168.1.0/24\", outside = \"203.0.113.0/24\" }]\n\
              forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:80\"] }]",
-            "forward.0.to",
+            "forward[0].to",
             "192.168.1.2 answers from the address that one_to_one gives it",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"1-65535\", to = [\"192.168.1.2:1\"] }, \
                         { protocol = \"udp\", outside = \"198.51.100.9\", ports = \"1-2\", to = [\"192.168.1.2:1\"] }]",
-            "forward.1.ports",
+            "forward[1].ports",
             "there are more than 65536 ports",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-90\", to = [\"192.168.1.2:65530\"] }]",
-            "forward.0.to",
+            "forward[0].to",
             "192.168.1.2:65530 has not as many ports as 80-90",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:0\"] }]",
-            "forward.0.to",
+            "forward[0].to",
             "192.168.1.2:0 has not as many ports as 80",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-81\", to = [\"192.168.1.2:80\", \"192.168.1.2:81\"] }]",
-            "forward.0.to",
+            "forward[0].to",
             "192.168.1.2:81 has an external port already",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:80\"] }, \
                         { protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"79-81\", to = [\"192.168.1.3:79\"] }]",
-            "forward.1.ports",
+            "forward[1].ports",
             "198.51.100.9:80 leads to other servers already",
         ),
     ] {
@@ -122,11 +122,11 @@ fn pools_that_cannot_be_are_said_with_their_key() {
     for (text, key, message) in [
         ("", "pools", "there is nothing to translate to: give a pool, one_to_one or forward"),
         (&many, "pools", "there are more than 64"),
-        ("[[pools]]\naddresses = [\"2001:db8::1\"]", "pools.0.addresses", "2001:db8::1/128 is not IPv4"),
-        ("[[pools]]\naddresses = [\"10.0.0.0/19\"]", "pools.0.addresses", "there are more than 4096 addresses"),
+        ("[[pools]]\naddresses = [\"2001:db8::1\"]", "pools[0].addresses", "2001:db8::1/128 is not IPv4"),
+        ("[[pools]]\naddresses = [\"10.0.0.0/19\"]", "pools[0].addresses", "there are more than 4096 addresses"),
         (
             "[[pools]]\naddresses = [\"10.0.0.0/20\", \"10.1.0.0\"]",
-            "pools.0.addresses",
+            "pools[0].addresses",
             "there are more than 4096 addresses",
         ),
         (
@@ -136,20 +136,20 @@ fn pools_that_cannot_be_are_said_with_their_key() {
         ),
         (
             "[[pools]]\naddresses = [\"10.0.0.1\"]\ndraining = [\"10.0.0.1\"]",
-            "pools.0.draining",
+            "pools[0].draining",
             "an address is either in use (addresses) or draining",
         ),
         (
             "[[pools]]\naddresses = [\"10.0.0.1\"]\n[[pools]]\naddresses = [\"10.0.0.2\"]\ndraining = [\"10.0.0.0/31\"]",
-            "pools.1.addresses",
+            "pools[1].addresses",
             "10.0.0.1 is in pool 0 already (they count from 0)",
         ),
         (
             "[[pools]]\naddresses = [\"10.0.0.1\"]\nsubscribers = [\"2001:db8::/64\"]",
-            "pools.0.subscribers",
+            "pools[0].subscribers",
             "2001:db8::/64 is not IPv4",
         ),
-        ("[[pools]]\naddresses = [\"10.0.0.1\"]\nto = [\"::/0\"]", "pools.0.to", "::/0 is not IPv4"),
+        ("[[pools]]\naddresses = [\"10.0.0.1\"]\nto = [\"::/0\"]", "pools[0].to", "::/0 is not IPv4"),
     ] {
         assert_eq!(invalid(text), (key.to_owned(), message.to_owned()), "{text}");
     }

@@ -220,7 +220,7 @@ fn what_a_table_was_made_for_changes_by_a_restart_only() {
             (both("subscribers = 128"), "subscribers"),
             (both("filtering.udp = \"address-dependent\""), "filtering"),
             (both("log = { file = \"nowhere\" }"), "log"),
-            (pools(&format!("{OLD}, {NEW}"), ""), "pools.0.addresses"),
+            (pools(&format!("{OLD}, {NEW}"), ""), "pools[0].addresses"),
         ] {
             let invalid = nat.reload(config(&text)).unwrap_err();
             assert_eq!(invalid.key, key, "{text}");
@@ -230,7 +230,7 @@ fn what_a_table_was_made_for_changes_by_a_restart_only() {
     });
     with_nat("[[pools]]\naddresses = [\"198.51.100.100/31\"]", |nat| {
         let invalid = nat.reload(config(TWO)).unwrap_err();
-        assert_eq!(invalid.key, "pools.1");
+        assert_eq!(invalid.key, "pools[1]");
         assert!(invalid.message.contains("restart"), "{}", invalid.message);
     });
 }

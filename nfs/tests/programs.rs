@@ -1,0 +1,394 @@
+//! The programs as their users run them, with the examples of their configurations.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+const NF_CHAIN: &str = env!("CARGO_BIN_EXE_nf-chain");
+const NAT: &str = env!("CARGO_BIN_EXE_nat");
+const EAL: [&str; 10] = [
+    "-l",
+    "0",
+    "--no-huge",
+    "--no-shconf",
+    "--no-telemetry",
+    "--no-pci",
+    "-m",
+    "128",
+    "--vdev=net_null0",
+    "--vdev=net_null1",
+];
+
+/// An example with ports that every machine has.
+fn on_null_ports(example: &str) -> String {
+    example.replace("net_tap0", "net_null0").replace("net_tap1", "net_null1")
+}
+
+fn chain_example() -> String {
+    on_null_ports(include_str!("../examples/nf-chain.toml"))
+}
+
+fn router_example() -> String {
+    on_null_ports(include_str!("../examples/router.toml"))
+}
+
+fn nat_example() -> String {
+    on_null_ports(include_str!("../examples/nat.toml"))
+}
+
+/// Writes a configuration that no other test of this file writes to.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("nfs-test-{}-{name}.toml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A program with a configuration.
+fn command(program: &str, config: &PathBuf) -> Command {
+    let mut command = Command::new(program);
+    // Lcore 0 on whatever CPU this process may use.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    command.arg(format!("--lcores=0@({cpus})")).args(&EAL[2..]).args(["--", "--config"]).arg(config);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Each of these configurations, by a name, ends the program with a sentence that ends so.
+fn assert_refused(program: &str, cases: &[(&str, String, &str)]) {
+    for (name, text, sentence) in cases {
+        let config = file(name, text);
+        let output = command(program, &config).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let (path, line) = (config.to_str().unwrap(), error.strip_suffix('\n').unwrap());
+        let is_right = line.starts_with(&format!("error: {path}:")) && line.ends_with(&sentence.replace("FILE", path));
+        assert!(is_right && !line.contains('\n'), "{name}:\n{error}{sentence}");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{name}");
+        std::fs::remove_file(config).unwrap();
+    }
+}
+
+/// The program runs with a configuration, and says a line of each change: what is replaced, by what, the line.
+fn assert_reloads(program: &str, name: &str, text: &str, changes: &[(&str, &str, &str)]) {
+    let config = file(name, text);
+    let mut child = command(program, &config).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    let mut wait_for = |line: &str| {
+        while !seen.contains(line) {
+            let read = log.read_line(&mut seen).unwrap();
+            assert!(read > 0, "it ended early: {seen}");
+        }
+    };
+    let tell = |signal: &str| {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", child.id())).status().unwrap();
+        assert!(sent.success());
+    };
+    wait_for("runs on net_null0 and net_null1 with 1 worker");
+    for (old, new, line) in changes {
+        assert!(text.contains(old), "{old} is not in the configuration");
+        std::fs::write(&config, text.replacen(old, new, 1)).unwrap();
+        tell("HUP");
+        wait_for(line);
+    }
+    tell("INT");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    std::fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn the_annotated_example_runs_until_a_signal_and_its_balance_closes() {
+    let config = file("example", &chain_example());
+    for signal in ["INT", "TERM"] {
+        let mut child = command(NF_CHAIN, &config).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains("runs on net_null0 and net_null1 with 1 worker") {
+            let read = log.read_line(&mut seen).unwrap();
+            assert!(read > 0, "it ended early: {seen}");
+        }
+        // A new rate, on the way.
+        std::fs::write(&config, chain_example().replace("100_000", "200_000")).unwrap();
+        assert!(Command::new("sh").arg("-c").arg(format!("kill -HUP {}", child.id())).status().unwrap().success());
+        while !seen.contains("generation 2: [rate-limit] packets_per_second: 100000 -> 200000") {
+            let read = log.read_line(&mut seen).unwrap();
+            assert!(read > 0, "it ended early: {seen}");
+        }
+        std::fs::write(&config, chain_example()).unwrap();
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", child.id())).status().unwrap();
+        assert!(sent.success());
+        log.read_to_string(&mut seen).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "after SIG{signal}: {seen}");
+        let table = String::from_utf8(output.stdout).unwrap();
+        for word in ["net_null0", "net_null1", "monitor", "rate-limit", "balance: "] {
+            assert!(table.contains(word), "{word} is not in:\n{table}");
+        }
+        assert!(!table.contains("unaccounted"), "{table}");
+    }
+    std::fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
+    let cases = [
+        (
+            "unknown-function",
+            chain_example().replace(r#"["monitor", "#, r#"["monitr", "#),
+            r#"FILE:7: chain[0]: there is no function "monitr" (known: monitor, nat, rate-limit)"#,
+        ),
+        (
+            "twice",
+            chain_example().replace(r#""rate-limit"]"#, r#""monitor"]"#),
+            r#"FILE:7: chain[1]: the function "monitor" is in the chain twice (name it once)"#,
+        ),
+        (
+            "no-chain",
+            chain_example().replace("chain = ", "# "),
+            "FILE: chain: missing key (list the functions from inside to outside; known: monitor, nat, rate-limit)",
+        ),
+        ("burst", chain_example().replace("burst = 32", "burst = 65"), "FILE:14: burst: 65 is not from 1 to 64"),
+        (
+            "rate",
+            chain_example().replace("100_000", "0"),
+            "FILE:30: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
+        ),
+        (
+            "unknown-key",
+            chain_example().replace("[monitor]", "[monitor]\nverbose = true"),
+            "FILE:28: [monitor] verbose: unknown key (none are known here)",
+        ),
+        (
+            "unknown-table",
+            chain_example().replace("[monitor]", "[monitoring]"),
+            "FILE:27: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, monitor, nat, rate-limit)",
+        ),
+    ];
+    assert_refused(NF_CHAIN, &cases);
+}
+
+#[test]
+fn the_routers_example_runs_and_takes_other_routes_on_the_way() {
+    let changes = [
+        ("198.51.100.254", "198.51.100.253", "generation 2: [router] routes"),
+        ("198.51.100.254", "192.0.2.300", "reload refused, generation 2 stays in force"),
+        ("198.51.100.254", "203.0.113.1", "203.0.113.1 is on no interface's prefix"),
+        ("vlan = 20", "vlan = 21", "generation 3: [router]"),
+        (
+            "# [router]\n# icmp_errors_per_second = 1000",
+            "[router]\nicmp_errors_per_second = 7",
+            "icmp_errors_per_second: 1000 -> 7 is a change that a running program cannot make",
+        ),
+    ];
+    assert_reloads(NF_CHAIN, "router", &router_example(), &changes);
+}
+
+#[test]
+fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
+    let of = |old: &str, new: &str| router_example().replacen(old, new, 1);
+    let cases = [
+        (
+            "no-table",
+            "forwarding = \"router\"\nchain = []\n[ports]\ninside = \"net_null0\"\n".to_owned(),
+            "FILE:1: forwarding: a router needs a table [router] with its interfaces",
+        ),
+        ("wire", of("\"router\"", "\"wire\""), "FILE:30: [router]: this table is for forwarding = \"router\""),
+        (
+            "no-length",
+            of("198.51.100.1/24", "198.51.100.1"),
+            "FILE:36: [router] interfaces.wan.addresses[0]: \"198.51.100.1\" has no prefix length: write 198.51.100.1/24 or the like",
+        ),
+        (
+            "no-host",
+            of("198.51.100.1/24", "198.51.100.255/24"),
+            "FILE:36: [router] interfaces.wan.addresses[0]: 198.51.100.255 is the first or the last address of 198.51.100.0/24, which no host has",
+        ),
+        (
+            "overlap",
+            of("198.51.100.1/24", "192.0.2.9/25"),
+            "FILE:36: [router] interfaces.wan.addresses[0]: 192.0.2.9/25 overlaps with 192.0.2.1/24 of \"lan\": each link has prefixes of its own",
+        ),
+        (
+            "vlan",
+            of("vlan = 20", "vlan = 4095"),
+            "FILE:46: [router] interfaces.guests.vlan: 4095 is not from 1 to 4094",
+        ),
+        ("same-vlan", of("vlan = 20\n", ""), "the interface \"guests\" already (give each a VLAN of its own)"),
+        (
+            "mtu",
+            of("mtu = 1400", "mtu = 1279"),
+            "FILE:37: [router] interfaces.wan.mtu: 1279 is not from 1280 to 65535, the port's",
+        ),
+        (
+            "via",
+            of("198.51.100.254", "203.0.113.1"),
+            "FILE:52: [router] routes[0].via: 203.0.113.1 is on no interface's prefix (name the interface that it is on)",
+        ),
+        (
+            "own",
+            of("198.51.100.254", "198.51.100.1"),
+            "FILE:52: [router] routes[0].via: 198.51.100.1 is this router's own address",
+        ),
+        (
+            "special",
+            of("10.0.0.0/8", "127.1.0.0/16"),
+            "routes[2].to: 127.1.0.0/16 is never forwarded, whatever a route says",
+        ),
+        ("link", of("10.0.0.0/8", "192.0.2.0/24"), "routes[2].to: 192.0.2.0/24 is the link of the interface \"lan\""),
+        (
+            "via-broadcast",
+            of("198.51.100.254", "198.51.100.255"),
+            "routes[0].via: 198.51.100.255 is the first or the last address of a link, which no host has",
+        ),
+        (
+            "family",
+            of("198.51.100.254", "2001:db8:2::9"),
+            "FILE:52: [router] routes[0].via: 2001:db8:2::9 is of another IP version than 0.0.0.0/0",
+        ),
+        (
+            "interface",
+            of("interface = \"wan\"", "interface = \"wann\""),
+            "FILE:57: [router] routes[1].interface: there is no interface \"wann\" (there are: guests, lan, wan)",
+        ),
+        (
+            "both",
+            of("interface = \"wan\"", "refuse = \"blackhole\""),
+            "a route has either via, with an interface or without, or interface, or refuse",
+        ),
+        (
+            "twice",
+            of("10.0.0.0/8", "0.0.0.0/0"),
+            "FILE:61: [router] routes[2].to: 0.0.0.0/0 stands in routes[0] already",
+        ),
+    ];
+    assert_refused(NF_CHAIN, &cases);
+}
+
+/// The example with all that is commented out in it, but for comments in words.
+fn whole_nat_example() -> String {
+    let is_configuration = |line: &str| line.starts_with('[') || line.split(' ').nth(1) == Some("=");
+    let example = nat_example();
+    let lines = example.lines().map(|line| {
+        let uncommented = line.strip_prefix("# ").filter(|rest| is_configuration(rest));
+        format!("{}\n", uncommented.unwrap_or(line))
+    });
+    lines.collect::<String>().replace("/var/log/nat.jsonl", "/dev/null")
+}
+
+#[test]
+fn the_nats_example_runs_and_changes_on_the_way() {
+    let changes = [
+        ("198.51.100.8/31", "198.51.100.8/30", "reload refused, generation 1 stays in force"),
+        (
+            "[\"198.51.100.8/31\"]",
+            "[\"198.51.100.8/31\", \"198.51.100.12\"]",
+            "generation 2: + [nat] pools[0].addresses[1] = \"198.51.100.12\"",
+        ),
+        ("keep_parity = false", "keep_parity = true", "generation 3: [nat] keep_parity: false -> true"),
+        ("10.0.0.10:80", "10.0.0.11:80", "generation 4: [nat] forward[0].to[0]"),
+        ("sessions = 65536", "sessions = 131072", "sessions: cannot change while the program runs"),
+    ];
+    assert_reloads(NAT, "nat", &nat_example(), &changes);
+    let changes = [
+        ("icmp = 60", "icmp = 61", "generation 2: [nat] timeouts.icmp: 60 -> 61"),
+        ("lines_per_second = 10000", "lines_per_second = 1", "log: cannot change while the program runs"),
+    ];
+    assert_reloads(NAT, "whole-nat", &whole_nat_example(), &changes);
+}
+
+#[test]
+fn the_nats_example_gives_every_key_and_what_it_is_unless_given() {
+    #[derive(serde::Deserialize)]
+    struct File {
+        nat: nfs::nat::Config,
+    }
+    let whole = whole_nat_example();
+    let unusual = ["ports_per_subscriber", "sessions_per_subscriber", "mss = ", "exclude = "];
+    let given: File = toml::from_str(&whole).unwrap();
+    for scalars_of in ["[nat]\n", "[nat.filtering]\n", "[nat.timeouts]\n", "[nat.log]\n"] {
+        let (before, table) = whole.split_once(scalars_of).unwrap();
+        let (table, after) = table.split_at(table.find("\n[").map_or(table.len(), |at| at + 1));
+        let is_kept = |line: &&str| line.starts_with("file = ") || unusual.iter().any(|key| line.starts_with(key));
+        let kept: String = table.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
+        let usual: File = toml::from_str(&format!("{before}{scalars_of}{kept}{after}")).unwrap();
+        assert_eq!(usual.nat, given.nat, "{scalars_of}");
+    }
+
+    let tables =
+        ["nat", "nat.filtering", "[nat.pools]", "[nat.forward]", "[nat.one_to_one]", "nat.timeouts", "nat.log"];
+    for table in tables {
+        let (before, keys) = whole.split_once(&format!("[{table}]\n")).unwrap();
+        let config = file("unknown", &format!("{before}[{table}]\nunknown = 1\n{keys}"));
+        let output = command(NAT, &config).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let known = error.split_once("(known: ").unwrap().1.trim_end().trim_end_matches(')');
+        for key in known.split(", ") {
+            let is_given = keys.lines().any(|line| line.starts_with(&format!("{key} = ")))
+                || [format!("[nat.{key}]"), format!("[[nat.{key}]]")].iter().any(|of| whole.contains(of));
+            assert!(is_given, "{key} of {table} is not in the example");
+        }
+        std::fs::remove_file(config).unwrap();
+    }
+}
+
+#[test]
+fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
+    let of = |old: &str, new: &str| {
+        assert!(nat_example().contains(old), "{old}");
+        nat_example().replacen(old, new, 1)
+    };
+    let cases = [
+        ("sessions", of("sessions = 65536", "sessions = 6"), "FILE:35: [nat] sessions: 6 is not from 64 to 268435456"),
+        (
+            "selection",
+            of("\"random\"", "\"randomly\""),
+            "FILE:43: [nat] port_selection: unknown value \"randomly\" (known: random, preserve)",
+        ),
+        ("mss", of("# mss = 1360", "mss = 100"), "[nat] mss: 100 is less than every host takes, 536 (RFC 9293)"),
+        (
+            "prefix",
+            of("198.51.100.8/31", "198.51.100.8/33"),
+            "FILE:62: [nat] pools[0].addresses[0]: \"198.51.100.8/33\" is not a prefix: the length is from 0 to 32",
+        ),
+        (
+            "draining",
+            of("\"198.51.100.10\"", "\"198.51.100.9\""),
+            "FILE:63: [nat] pools[0].draining: an address is either in use (addresses) or draining",
+        ),
+        ("version", of("\"0.0.0.0/0\"]", "\"::/0\"]"), "FILE:65: [nat] pools[0].to: ::/0 is not IPv4"),
+        (
+            "ports",
+            of("\"8080\"", "\"0\""),
+            "FILE:72: [nat] forward[0].ports: \"0\" is not a range of ports: write \"1024-65535\", or \"80\" for one, from 1 to 65535",
+        ),
+        (
+            "taken",
+            of("outside = \"198.51.100.8\"", "outside = \"198.51.100.99\""),
+            "FILE:71: [nat] forward[0].outside: 198.51.100.99 is an address of one_to_one",
+        ),
+        (
+            "server",
+            of("ports = \"8080\"", "ports = \"1-65500\""),
+            "FILE:73: [nat] forward[0].to: 10.0.0.10:80 has not as many ports as 1-65500",
+        ),
+        (
+            "lengths",
+            of("inside = \"10.0.0.99\"", "inside = \"10.0.1.0/24\""),
+            "FILE:79: [nat] one_to_one[0].outside: 198.51.100.99/32 has not the length of 10.0.1.0/24",
+        ),
+        (
+            "pool",
+            of("outside = \"198.51.100.99\"", "outside = \"198.51.100.9\""),
+            "FILE:79: [nat] one_to_one[0].outside: 198.51.100.9 is an address of a pool",
+        ),
+        ("timeout", of("udp = 300", "udp = 0"), "FILE:83: [nat] timeouts.udp: 0 seconds are not from 1 to 1000000"),
+        (
+            "wire",
+            of("forwarding = \"router\"", "forwarding = \"wire\""),
+            "FILE:18: [router]: this table is for forwarding = \"router\"",
+        ),
+    ];
+    assert_refused(NAT, &cases);
+}
