@@ -253,7 +253,8 @@ impl PacketFunction for Picky {
 #[test]
 fn a_failure_names_the_file_and_the_packet() {
     let scratch = corpus("failure");
-    let summary = replay_all(&scratch, Options { flip: None, subject: || Box::new(|_: &mut WorkerSetup| Picky.into()) });
+    let summary =
+        replay_all(&scratch, Options { flip: None, subject: || Box::new(|_: &mut WorkerSetup| Picky.into()) });
     let [cut, _, whole, _] = &summary.failures[..] else { panic!("{:?}", summary.failures) };
     assert!(cut.starts_with("cut.pcap: on 1 worker(s), packet 2: "), "{cut}");
     assert!(whole.starts_with("deep/one.pcap: on 1 worker(s), packet 2: ") && whole.contains("not this protocol"));

@@ -79,7 +79,7 @@ impl Subject for Natted {
     fn chain(&self, worker: &mut WorkerSetup) -> Chain {
         let nat = self.nat.instance(Arc::clone(&self.policy), worker).expect("memory for a small NAT");
         let sources: Sources = Arc::new(Mutex::new([None; 64]));
-        let translated = worker.counter("translated, of those whole");
+        let translated = worker.counter("sources translated");
         let behind = Behind { sources: Arc::clone(&sources), externals: Arc::clone(&self.externals), translated };
         Before(sources).then(nat).then(behind)
     }
@@ -108,9 +108,8 @@ impl Subject for Natted {
         readdress(&mut plain, End::Destination, moved(receiver));
         let mut answer = plain.clone();
         let known = self.externals.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_receiver = |(protocol, [_, b, c, d], port): Endpoint| {
-            known.get(&(protocol, [FIRST[0], b, c, d], port)).copied()
-        };
+        let of_receiver =
+            |(protocol, [_, b, c, d], port): Endpoint| known.get(&(protocol, [FIRST[0], b, c, d], port)).copied();
         if readdress(&mut answer, End::Destination, of_receiver) { vec![plain, answer] } else { vec![plain] }
     }
 }
