@@ -338,19 +338,20 @@ fn once(eal: &Eal, flood: Option<Flood>, slice: Duration, tells: bool) -> anyhow
     let template = flood.map(|flood| anyhow::Ok((flood, flood.template()?))).transpose()?;
     let of_source = Arc::clone(&shared);
     let chain = vec![onlooker(&shared), Loaded::new(nat, policy)];
-    let runtime = Runtime::new(eal, &config(Setting::new(NULL)), chain)?.around(move |inner| {
-        Box::new(Source {
-            inner,
-            shared: Arc::clone(&of_source),
-            flood: template,
-            first: std::thread::current().id() == main,
-            random: Random(7),
-            next: [0; 2],
-            frames: HashMap::new(),
-            probe,
-            own: false,
-        })
-    });
+    let runtime =
+        Runtime::new(eal, &config(Setting { queues: Some(2), ..Setting::new(NULL) }), chain)?.around(move |inner| {
+            Box::new(Source {
+                inner,
+                shared: Arc::clone(&of_source),
+                flood: template,
+                first: std::thread::current().id() == main,
+                random: Random(7),
+                next: [0; 2],
+                frames: HashMap::new(),
+                probe,
+                own: false,
+            })
+        });
     let (toll, report) = runtime.run(|control| measure(control, &shared, slice, tells))?;
     let mut toll = toll?;
     ensure!(report.balance.unaccounted() == 0, "packets are missing: {report}");
