@@ -12,7 +12,7 @@ mod replay;
 use capture::{Capture, Fault, Packet};
 use common::Scratch;
 use nf_framework::testing::Frame;
-use nf_framework::{Context, Mbuf, PacketFunction, Verdict};
+use nf_framework::{Context, Mbuf, PacketFunction, Verdict, WorkerSetup};
 use replay::{Options, Summary};
 use std::time::Duration;
 
@@ -206,7 +206,7 @@ fn replay_all(scratch: &Scratch, options: Options) -> Summary {
 #[test]
 fn every_capture_is_replayed_and_every_packet_accounted_for() {
     let scratch = corpus("replay");
-    let summary = replay_all(&scratch, Options { flip: None, chain: functions::chain });
+    let summary = replay_all(&scratch, Options { flip: None, subject: || Box::new(functions::chain) });
     assert_eq!(summary.failures, Vec::<String>::new());
     assert_eq!((summary.files, summary.frames, summary.too_long), (4, 6 + 5 + 1, 2));
     assert_eq!(summary.other_links, [(113, 1)].into());
@@ -232,7 +232,7 @@ fn every_capture_is_replayed_and_every_packet_accounted_for() {
 #[test]
 fn what_is_flipped_comes_from_the_seed() {
     let scratch = corpus("flip");
-    let flipped = |seed| replay_all(&scratch, Options { flip: Some(seed), chain: functions::chain });
+    let flipped = |seed| replay_all(&scratch, Options { flip: Some(seed), subject: || Box::new(functions::chain) });
     let first = flipped(1);
     assert!(first.failures.is_empty() && first.changed > 0, "{first:?}");
     assert_eq!(first.changed, flipped(1).changed);
@@ -253,7 +253,8 @@ impl PacketFunction for Picky {
 #[test]
 fn a_failure_names_the_file_and_the_packet() {
     let scratch = corpus("failure");
-    let summary = replay_all(&scratch, Options { flip: None, chain: |_| Picky.into() });
+    let summary =
+        replay_all(&scratch, Options { flip: None, subject: || Box::new(|_: &mut WorkerSetup| Picky.into()) });
     let [cut, _, whole, _] = &summary.failures[..] else { panic!("{:?}", summary.failures) };
     assert!(cut.starts_with("cut.pcap: on 1 worker(s), packet 2: "), "{cut}");
     assert!(whole.starts_with("deep/one.pcap: on 1 worker(s), packet 2: ") && whole.contains("not this protocol"));
@@ -263,6 +264,6 @@ fn a_failure_names_the_file_and_the_packet() {
 fn a_directory_that_is_not_there_is_an_error() {
     let scratch = Scratch::new("nothing");
     let nothing = scratch.0.join("nothing");
-    let summary = replay::replay(&nothing, &Options { flip: None, chain: functions::chain }).unwrap();
+    let summary = replay::replay(&nothing, &Options { flip: None, subject: || Box::new(functions::chain) }).unwrap();
     assert_eq!((summary.frames, summary.faults.len()), (0, 1), "{summary:?}");
 }

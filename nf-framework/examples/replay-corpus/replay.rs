@@ -1,5 +1,6 @@
 //! All captures of a directory through a router with functions in it, on the time of the captures, on
-//! one worker and on two with every packet arriving at the wrong one.
+//! one worker and on two with every packet arriving at the wrong one. What the functions are, a
+//! [`Subject`] says.
 
 use crate::capture::{self, Capture, ETHERNET, Packet};
 use nf_framework::headers::{Headers, MacAddress};
@@ -18,7 +19,35 @@ use std::time::Duration;
 pub(crate) struct Options {
     /// Whether bits and bytes of the frames are changed, by random numbers from a seed.
     pub(crate) flip: Option<u64>,
-    pub(crate) chain: fn(&mut WorkerSetup) -> Chain,
+    /// Makes what they go through, for each run of a file.
+    pub(crate) subject: fn() -> Box<dyn Subject>,
+}
+
+/// What captures go through. A function that makes a chain is one, in a router for all of them.
+pub(crate) trait Subject: Send + Sync {
+    /// A worker's functions.
+    fn chain(&self, worker: &mut WorkerSetup) -> Chain;
+
+    /// What they need.
+    fn affinity(&self) -> Affinity {
+        Affinity::Flow
+    }
+
+    /// The table `[router]`, and the addresses that the router takes packets for on behalf of functions.
+    fn router(&self) -> (&'static str, Vec<String>) {
+        (ROUTER, Vec::new())
+    }
+
+    /// A frame as it comes in on a side, once or more often.
+    fn arriving(&self, frame: &[u8], direction: Direction) -> Vec<Vec<u8>> {
+        vec![arriving(frame, direction)]
+    }
+}
+
+impl<F: Fn(&mut WorkerSetup) -> Chain + Send + Sync> Subject for F {
+    fn chain(&self, worker: &mut WorkerSetup) -> Chain {
+        self(worker)
+    }
 }
 
 /// Half of all addresses are on either side. Some destinations are neighbours, the others are behind
@@ -136,7 +165,7 @@ pub(crate) fn replay(directory: &Path, options: &Options) -> std::io::Result<Sum
         let frames = Arc::new(summary.choose(packets, options.flip, &name));
         summary.frames += frames.len();
         for (workers, run) in [1, 2].into_iter().zip(&mut summary.runs) {
-            match replay_file(&frames, workers, options.chain) {
+            match replay_file(&frames, workers, options.subject) {
                 Ok((report, most_held)) => run.add(&report, most_held),
                 Err(said) => summary.failures.push(format!("{name}: on {workers} worker(s), {said}")),
             }
@@ -191,13 +220,13 @@ impl Summary {
 fn replay_file(
     frames: &Arc<Vec<Numbered>>,
     workers: u16,
-    chain: fn(&mut WorkerSetup) -> Chain,
+    subject: fn() -> Box<dyn Subject>,
 ) -> Result<(Report, u64), String> {
     let once = |together| {
         let frames = Arc::clone(frames);
         let begun = Arc::new(AtomicUsize::new(0));
         let at = Arc::clone(&begun);
-        let replay = move || lab(move |lab| through(lab, &frames, workers, together, chain, &at));
+        let replay = move || lab(move |lab| through(lab, &frames, workers, together, &*subject(), &at));
         catch_unwind(AssertUnwindSafe(replay)).map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -216,14 +245,16 @@ fn through(
     frames: &[Numbered],
     workers: u16,
     together: usize,
-    chain: fn(&mut WorkerSetup) -> Chain,
+    subject: &dyn Subject,
     begun: &AtomicUsize,
 ) -> (Report, u64) {
     let trial = match workers {
-        1 => lab.trial(chain).with_fragments(FragmentsConfig::default()),
-        _ => lab.trial_at_wrong_workers(workers, Affinity::Flow, chain),
+        1 => lab.trial(|worker| subject.chain(worker)).with_fragments(FragmentsConfig::default()),
+        _ => lab.trial_at_wrong_workers(workers, subject.affinity(), |worker| subject.chain(worker)),
     };
-    let mut link = Links { trial: trial.with_router(ROUTER, &[]), given: 0, held: 0, most_held: 0 };
+    let (router, addresses) = subject.router();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let mut link = Links { trial: trial.with_router(router, &addresses), given: 0, held: 0, most_held: 0 };
     link.advance(Duration::ZERO);
     let mut last = frames.first().map_or(Duration::ZERO, |frame| frame.time);
     let mut rest = frames;
@@ -233,7 +264,7 @@ fn through(
         begun.store(first.number, Ordering::Relaxed);
         link.advance(first.time.saturating_sub(last).min(LONGEST_PAUSE));
         for direction in [Direction::Outbound, Direction::Inbound] {
-            let frames: Vec<_> = burst.iter().map(|frame| arriving(&frame.data, direction)).collect();
+            let frames: Vec<_> = burst.iter().flat_map(|frame| subject.arriving(&frame.data, direction)).collect();
             link.send(direction, &frames);
         }
         (rest, last) = (behind, first.time);

@@ -457,7 +457,7 @@ impl Round {
 }
 
 /// The process's memory in KiB.
-fn resident() -> anyhow::Result<u64> {
+pub(crate) fn resident() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.split_whitespace().next().context("no number")?.parse()?)

@@ -22,6 +22,7 @@ mod machine;
 mod measure;
 mod namespace;
 mod nat;
+mod nat_floods;
 mod ours;
 mod parent;
 mod plot;
@@ -146,6 +147,15 @@ const FLOODS: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const NAT_FLOODS: Built = Built {
+    about: nat_floods::ABOUT,
+    run: nat_floods::run,
+    notes: nat_floods::notes,
+    mebibytes: |_| nat_floods::MEBIBYTES,
+    cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -177,10 +187,10 @@ const IDEAS: Built = Built {
 };
 
 /// Suites that are run only when they are named: they teach, or need the machine to themselves.
-const ONLY_NAMED: [&str; 2] = ["floods", "ideas"];
+const ONLY_NAMED: [&str; 3] = ["floods", "nat-floods", "ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 14] = [
+static SUITES: [(&str, Option<Built>); 15] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
@@ -194,6 +204,7 @@ static SUITES: [(&str, Option<Built>); 14] = [
     ("workers", Some(WORKERS)),
     ("linux", Some(LINUX)),
     ("floods", Some(FLOODS)),
+    ("nat-floods", Some(NAT_FLOODS)),
     ("ideas", Some(IDEAS)),
 ];
 
