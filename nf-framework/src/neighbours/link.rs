@@ -151,6 +151,12 @@ impl Link {
                 || self.on_link.iter().any(|prefix| prefix.contains(address)))
     }
 
+    /// Whether an address is that of a host on another link.
+    pub(super) fn is_off_link(&self, address: IpAddr) -> bool {
+        let is_near = |prefix: &Prefix| prefix.contains(address);
+        is_host(address) && !self.addresses.iter().any(|(_, prefix)| is_near(prefix))
+    }
+
     /// The address that a neighbour is asked from: one in its prefix if there is one, else any
     /// of its family (RFC 4861 section 7.2.2).
     pub(super) fn source_towards(&self, neighbour: IpAddr) -> Option<IpAddr> {

@@ -332,7 +332,10 @@ impl Neighbours {
         if mac == our_mac {
             return Some(Outcome::Drop(DropReason::OWN_MAC));
         }
-        if !is_probe && !link.can_be_neighbour(sender.into()) {
+        // One with an address of another link is answered, and nothing is learned of it: a router may ask
+        // from a loopback address.
+        let is_stranger = link.is_off_link(sender.into());
+        if !(is_probe || link.can_be_neighbour(sender.into()) || is_stranger && is_request && asks_us) {
             return None;
         }
         let known = self.table.slot(Key::new(interface, sender.into()));
@@ -348,7 +351,7 @@ impl Neighbours {
         if !self.may_answer(interface, now) {
             return Some(Outcome::Drop(DropReason::NEIGHBOUR_FLOOD));
         }
-        if known.is_none() && !is_probe {
+        if known.is_none() && !is_probe && !is_stranger {
             self.learn(interface, sender.into(), mac, now, out);
         }
         Some(Outcome::Answer(Frame::arp_reply((our_mac, target), (mac, sender))))

@@ -533,7 +533,7 @@ fn arp_is_answered_and_learned_from_by_its_rfcs() {
         ("5227 3: nor one by reply", arp_reply(B, host, host), ignored, None),
         ("5227 2.1.1: a probe is answered and nothing learned", arp_request(B, "0.0.0.0", us), tell, None),
         ("5227 2.1.1: a probe for others is not", arp_request(B, "0.0.0.0", "192.0.2.3"), ignored, None),
-        ("a sender of another network", arp_request(B, "198.51.100.2", us), ignored, None),
+        ("a sender of another network is answered, and not learned", arp_request(B, "198.51.100.2", us), tell, None),
         ("a sender that is the broadcast address", arp_request(B, "192.0.2.255", us), ignored, None),
         ("a sender that is multicast", arp_request(B, "224.0.0.1", us), ignored, None),
         ("what we have sent ourselves", arp_request(US, host, us), own_mac, None),
