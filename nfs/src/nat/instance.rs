@@ -233,7 +233,7 @@ impl Instance {
             // It belongs to something that is over: it goes as what it was, and nothing begins.
             let (address, port) = self
                 .sessions
-                .mapped(pool, flow.protocol, (flow.source, flow.source_port))
+                .mapped((&policy, pool), flow.protocol, (flow.source, flow.source_port))
                 .ok_or(Some(Refusal::NoSession))?;
             return Ok(self.sessions.passing(address, port, flow.destination));
         }

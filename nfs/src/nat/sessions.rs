@@ -254,10 +254,26 @@ impl Sessions {
     }
 
     /// The external address and port of an inside one towards what a pool serves.
-    pub(super) fn mapped(&self, pool: &Pool, protocol: Protocol, inside: (Ipv4Addr, u16)) -> Option<(Ipv4Addr, u16)> {
+    pub(super) fn mapped(
+        &self,
+        (policy, pool): (&Policy, &Pool),
+        protocol: Protocol,
+        inside: (Ipv4Addr, u16),
+    ) -> Option<(Ipv4Addr, u16)> {
         let handle = self.mappings.lookup(&mapping_key(pool.group, Some(protocol), inside))?;
         let (_, slot) = self.mappings.entry(handle)?;
+        if self.goes(policy, protocol, *slot) {
+            return None;
+        }
         Some((self.ports.address(slot.address())?, self.ports.port(*slot)))
+    }
+
+    /// Whether a mapping is one that the policy does not allow any more, and that is still to be found.
+    fn goes(&self, policy: &Policy, protocol: Protocol, slot: Slot) -> bool {
+        let Some(address) = self.ports.address(slot.address()) else { return true };
+        let is_forwarded =
+            || policy.forward.contains_key(&Endpoint { protocol, address, port: self.ports.port(slot) });
+        self.ports.status(slot.address()) == Some(Status::Cut) || !policy.forward.is_empty() && is_forwarded()
     }
 
     /// Begins a session of an inside host.
@@ -273,6 +289,10 @@ impl Sessions {
         let key = mapping_key(pool.group, Some(flow.protocol), inside);
         let known = self.mappings.lookup(&key).and_then(|handle| Some(*self.mappings.entry(handle)?.1));
         if known.is_none() && !begins {
+            return Err(Refusal::NoSession);
+        }
+        // The search for those that go would not come by a new session of it: it begins when they are gone.
+        if known.is_some_and(|slot| self.goes(policy, flow.protocol, slot)) {
             return Err(Refusal::NoSession);
         }
         if draining {
