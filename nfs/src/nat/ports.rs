@@ -223,11 +223,12 @@ impl Ports {
         }
     }
 
-    /// The addresses of a group that get new mappings, by their numbers.
-    fn active(&self, group: u8) -> impl Iterator<Item = u16> {
+    /// The addresses of a group that get new mappings, by their numbers, from this one on.
+    fn active(&self, group: u8, from: u16) -> impl Iterator<Item = u16> {
         let is_active =
             move |(_, address): &(u16, &Address)| address.group == group && address.status == Status::Active;
-        (0..).zip(&self.addresses).filter(is_active).map(|(number, _)| number)
+        let rest = self.addresses.get(usize::from(from)..).unwrap_or_default();
+        (from..).zip(rest).filter(is_active).map(|(number, _)| number)
     }
 
     pub(super) fn address(&self, number: u16) -> Option<Ipv4Addr> {
@@ -254,19 +255,19 @@ impl Ports {
 
     /// An address for a new host: the emptier of two by chance, which keeps all about equally full.
     pub(super) fn any_address(&mut self, group: u8) -> Option<u16> {
-        let count = self.active(group).count();
+        let count = self.active(group, 0).count();
         if count == 0 {
             return None;
         }
         let pair = [self.random.below(count), self.random.below(count)];
-        let pair = pair.map(|at| self.active(group).nth(at));
+        let pair = pair.map(|at| self.active(group, 0).nth(at));
         let in_use = |number: &u16| self.addresses.get(usize::from(*number)).map_or(u32::MAX, |of| of.in_use);
         pair.into_iter().flatten().min_by_key(in_use)
     }
 
     /// The next address of a group that gets new mappings, from this number on.
     pub(super) fn next_address(&self, group: u8, from: u16) -> Option<u16> {
-        self.active(group).find(|number| *number >= from)
+        self.active(group, from).next()
     }
 
     /// The number of an address, of one that is cut too.

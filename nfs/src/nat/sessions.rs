@@ -271,8 +271,7 @@ impl Sessions {
     /// Whether a mapping is one that the policy does not allow any more, and that is still to be found.
     fn goes(&self, policy: &Policy, protocol: Protocol, slot: Slot) -> bool {
         let Some(address) = self.ports.address(slot.address()) else { return true };
-        let is_forwarded =
-            || policy.forward.contains_key(&Endpoint { protocol, address, port: self.ports.port(slot) });
+        let is_forwarded = || policy.forward.contains_key(&Endpoint { protocol, address, port: self.ports.port(slot) });
         self.ports.status(slot.address()) == Some(Status::Cut) || !policy.forward.is_empty() && is_forwarded()
     }
 
