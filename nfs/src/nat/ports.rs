@@ -81,6 +81,8 @@ struct Address {
     address: Ipv4Addr,
     group: u8,
     status: Status,
+    /// Of another pool, when the mappings are gone that it has of an earlier one.
+    then: Option<(u8, Status)>,
     /// By protocol and place.
     records: Vec<Record>,
     /// The same as bits, 1 for free.
@@ -199,17 +201,18 @@ impl Ports {
                 }
             }
             let records = vec![Record::default(); records];
-            let new = Address { address, group, status, records, free, in_use: 0, resting: 0 };
+            let new = Address { address, group, status, then: None, records, free, in_use: 0, resting: 0 };
             match self.addresses.get_mut(index) {
                 Some(place) => *place = new,
                 None => self.addresses.push(new),
             }
         }
         let known = self.addresses.get_mut(index)?;
-        known.status = status;
-        // One that was gone may be another pool's by now.
-        if known.in_use == 0 {
-            known.group = group;
+        if known.in_use > 0 && known.group != group {
+            // It was gone, and comes back in another pool.
+            (known.status, known.then) = (Status::Cut, Some((group, status)));
+        } else {
+            (known.group, known.status, known.then) = (group, status, None);
         }
         u16::try_from(index).ok()
     }
@@ -218,7 +221,7 @@ impl Ports {
     pub(super) fn cut(&mut self, keep: impl Fn(Ipv4Addr) -> bool) {
         for address in &mut self.addresses {
             if !keep(address.address) {
-                address.status = Status::Cut;
+                (address.status, address.then) = (Status::Cut, None);
             }
         }
     }
@@ -386,6 +389,9 @@ impl Ports {
     fn rest(&mut self, slot: Slot, now: Instant, quiet: u16) {
         let Some(all) = self.addresses.get_mut(usize::from(slot.address)) else { return };
         all.in_use -= 1;
+        if let Some(then) = all.then.take_if(|_| all.in_use == 0) {
+            (all.group, all.status) = then;
+        }
         let Some(record) = all.records.get_mut(slot.record as usize) else { return };
         if quiet == 0 {
             *record = Record::default();

@@ -505,8 +505,8 @@ impl Sessions {
     fn unmap(&mut self, flow: &FlowTuple, session: &Session, policy: &Policy, now: Instant) {
         let external = (Ipv4Addr::from(session.address), session.port);
         let Some(slot) = self.slot(flow, session) else { return };
-        let ended = self.ports.leave(slot, now, policy.port_quiet);
         let Some(group) = self.ports.group(slot.address()) else { return };
+        let ended = self.ports.leave(slot, now, policy.port_quiet);
         if let Some(Mapping { inside, port, .. }) = ended {
             if let Some(handle) = self.mappings.lookup(&mapping_key(group, Some(flow.protocol), (inside, port))) {
                 // Its port has been given back above.
@@ -533,11 +533,9 @@ impl Sessions {
     }
 
     fn purge(&mut self, from: usize, policy: &Policy, now: Instant, budget: usize) {
-        let forbidden = |flow: &FlowTuple, session: &Session, external: &External| {
-            let (address, port) = (Ipv4Addr::from(session.address), session.port);
-            let endpoint = Endpoint { protocol: flow.protocol, address, port };
-            let turns = external.has(flow.destination);
-            external.number(address).is_none() || policy.forward.contains_key(&endpoint) || turns != session.turns()
+        let forbidden = |flow: &FlowTuple, session: &Session, all: &Self| {
+            let goes = all.slot(flow, session).is_none_or(|slot| all.goes(policy, flow.protocol, slot));
+            goes || all.external.has(flow.destination) != session.turns()
         };
         self.purge = self.remove_where(from, budget, forbidden);
         self.finish(policy, now);
@@ -549,12 +547,11 @@ impl Sessions {
         &mut self,
         from: usize,
         budget: usize,
-        which: impl Fn(&FlowTuple, &Session, &External) -> bool,
+        which: impl Fn(&FlowTuple, &Session, &Self) -> bool,
     ) -> Option<usize> {
         let to = from + budget;
-        let wanted = |key: &FlowKey, session: &Session| {
-            FlowTuple::of_key(key).is_some_and(|flow| which(&flow, session, &self.external))
-        };
+        let wanted =
+            |key: &FlowKey, session: &Session| FlowTuple::of_key(key).is_some_and(|flow| which(&flow, session, self));
         let entries = self.flows.entries_in(from..to).filter(|(_, key, session)| wanted(key, session));
         let handles: Vec<_> = entries.map(|(handle, ..)| handle).collect();
         for handle in handles {

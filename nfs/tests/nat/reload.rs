@@ -334,3 +334,27 @@ fn nothing_begins_on_a_port_that_becomes_a_servers() {
         }
     });
 }
+
+#[test]
+fn an_address_that_comes_back_in_another_pool_is_its_when_what_it_had_is_gone() {
+    const BOTH: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.100/31\"]";
+    const ONE: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.101\"]";
+    const TWO: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.101\"]\n\
+                       subscribers = [\"192.168.1.10\"]\n[[pools]]\naddresses = [\"198.51.100.100\"]";
+    with_nat(BOTH, |nat| {
+        let sources = (1..=100).map(|host| {
+            let host = Ipv4Addr::new(192, 168, 2, host);
+            left(&nat.out(&from(host, X).udp(5000, 53))).source
+        });
+        let stay = sources.filter(|source| *source == Q).count() as u64;
+        nat.reload(config(ONE)).unwrap();
+        nat.reload(config(TWO)).unwrap();
+        assert!(nat.sessions() > stay, "none is to go still");
+        for _ in 0..8 {
+            nat.pass(1);
+        }
+        assert_eq!(nat.sessions(), stay);
+        assert_eq!(left(&nat.out(&from(B, X).udp(5000, 53))).source, P);
+        assert_eq!(left(&nat.out(&from(A, X).udp(5000, 53))).source, Q);
+    });
+}
