@@ -4,8 +4,8 @@
 use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, MacAddress, Network, Transport};
 use nf_framework::testing::{Frame, Outcome, Trial, lab};
 use nf_framework::{
-    Affinity, Annotation, Chain, Context, Direction, DropReason, Mbuf, NextHop, PacketFunction, Steering, Then, Tuple,
-    Verdict, WorkerSetup,
+    Affinity, Annotation, Chain, Context, Direction, DropReason, IcmpError, Mbuf, NextHop, PacketFunction, Steering,
+    Then, Tuple, Verdict, WorkerSetup,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -826,6 +826,46 @@ fn a_next_hop_that_a_function_has_chosen_gets_the_packet_as_it_is() {
         introduce(&mut trial);
         let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, FAR4).tcp(1000, 80));
         assert_eq!(outcome.dropped, [("no-route".to_owned(), 1)].into());
+        trial.check_for_leaks();
+    });
+}
+
+/// Sends all that goes in to this neighbour.
+struct InToOne(NextHop);
+
+impl PacketFunction for InToOne {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        if cx.direction() == Direction::Inbound {
+            Annotation { next_hop: Some(self.0), ..Annotation::of(packet) }.write(packet);
+        }
+        Verdict::Next
+    }
+}
+
+/// Lets nothing out, and says so.
+struct Refuses;
+
+impl PacketFunction for Refuses {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        cx.refuse(packet, IcmpError::Prohibited);
+        Verdict::Drop(DropReason::PROHIBITED)
+    }
+}
+
+#[test]
+fn an_error_of_a_function_has_its_interfaces_address_by_a_chosen_next_hop_too() {
+    lab(|lab| {
+        let make = |worker: &mut WorkerSetup| {
+            let chosen = worker.next_hops().at(HOST4.into()).unwrap();
+            InToOne(chosen).then(Refuses)
+        };
+        let mut trial = lab.trial(make).with_router(ROUTER, &[]);
+        introduce(&mut trial);
+        let mut outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, FAR4).udp(1000, 80));
+        let headers = Headers::parse(&mut outcome.inside[0]).unwrap();
+        assert_eq!(headers.verify_checksums(), Ok(()));
+        let Network::Ipv4 { header, .. } = headers.network else { panic!("not IPv4") };
+        assert_eq!((header.source, header.destination), (OWN4.octets(), HOST4.octets()));
         trial.check_for_leaks();
     });
 }

@@ -126,6 +126,9 @@ impl Router {
             Ok(hop) => hop,
             Err(departure) => return departure,
         };
+        if Annotation::of(packet).unsigned && !self.sign(packet, self.tables.find(address)) {
+            return Departure::Refused(DropReason::NO_ROUTE);
+        }
         // Done with: net_ring hands buffers round as they are.
         packet.set_annotation(None);
         self.write(packet, hop, cx)

@@ -158,6 +158,7 @@ pub(super) enum Kind {
 /// What is not for the NAT to translate.
 pub(super) enum NotSeen {
     Ipv6,
+    Arp,
     NotIp,
     Malformed,
 }
@@ -169,6 +170,7 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let header = match &headers.network {
         Network::Ipv4 { header, .. } => header,
         Network::Ipv6 { .. } => return Err(NotSeen::Ipv6),
+        Network::Arp(_) => return Err(NotSeen::Arp),
         _ => return Err(NotSeen::NotIp),
     };
     let is_fragment = header.is_fragment();

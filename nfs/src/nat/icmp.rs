@@ -88,7 +88,7 @@ impl Instance {
             return None;
         }
         let pool = self.policy.pool(inside, remote)?;
-        let (external, port) = self.sessions.mapped(pool, protocol, (inside, port))?;
+        let (external, port) = self.sessions.mapped((&self.policy, pool), protocol, (inside, port))?;
         Some((external, Some(port)))
     }
 

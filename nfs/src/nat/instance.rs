@@ -233,7 +233,7 @@ impl Instance {
             // It belongs to something that is over: it goes as what it was, and nothing begins.
             let (address, port) = self
                 .sessions
-                .mapped(pool, flow.protocol, (flow.source, flow.source_port))
+                .mapped((&policy, pool), flow.protocol, (flow.source, flow.source_port))
                 .ok_or(Some(Refusal::NoSession))?;
             return Ok(self.sessions.passing(address, port, flow.destination));
         }
@@ -457,7 +457,10 @@ impl Instance {
         match not_seen {
             NotSeen::Ipv6 if self.policy.forwards_ipv6() => Verdict::Next,
             NotSeen::Ipv6 => Verdict::Drop(self.reasons.ipv6),
-            NotSeen::NotIp => Verdict::Next,
+            // Where there is no router: neighbours find each other through the NAT.
+            NotSeen::Arp => Verdict::Next,
+            // It may have an IPv4 packet in it that ought to be translated.
+            NotSeen::NotIp => Verdict::Drop(DropReason::NOT_IP),
             NotSeen::Malformed => Verdict::Drop(DropReason::MALFORMED),
         }
     }

@@ -6,7 +6,7 @@
 use super::config::LogConfig;
 use super::flow::Protocol;
 use nf_framework::Counter;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,6 +80,7 @@ impl Log {
     /// When it cannot be opened, or there is no thread.
     pub(super) fn start(config: &LogConfig) -> io::Result<Self> {
         let shared: Arc<Shared> = Arc::default();
+        let name = config.file.display().to_string();
         let mut writer = Writer {
             file: BufWriter::new(OpenOptions::new().create(true).append(true).open(&config.file)?),
             shared: Arc::clone(&shared),
@@ -87,14 +88,10 @@ impl Log {
             second: 0,
             lines: 0,
             lost: 0,
+            name,
+            fails: false,
         };
-        let name = config.file.display().to_string();
-        let run = move || {
-            if let Err(error) = writer.run() {
-                log::error!("nat: {name}: {error}; mappings are written down no more");
-            }
-        };
-        let thread = std::thread::Builder::new().name("nat-log".to_owned()).spawn(run)?;
+        let thread = std::thread::Builder::new().name("nat-log".to_owned()).spawn(move || writer.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -116,25 +113,33 @@ impl Drop for Log {
     }
 }
 
-struct Writer {
-    file: BufWriter<File>,
+struct Writer<W: Write> {
+    file: BufWriter<W>,
     shared: Arc<Shared>,
     lines_per_second: u32,
     /// The second that it writes in, since 1970, and the lines that it may still write there.
     second: u64,
     lines: u32,
-    /// Lines that were too many.
+    /// Lines that were too many, or found no room.
     lost: u64,
+    name: String,
+    /// Whether the last lines could not be written, which has been said.
+    fails: bool,
 }
 
-impl Writer {
-    fn run(&mut self) -> io::Result<()> {
+impl<W: Write> Writer<W> {
+    fn run(&mut self) {
         loop {
             // Before the look, so that what came before the stop is seen.
             let last = self.shared.stop.load(Ordering::Acquire);
-            self.write_what_came(last)?;
+            let written = self.write_what_came(last);
+            // A disk that is full has room again some day.
+            if let (Err(error), false) = (&written, self.fails) {
+                log::error!("nat: {}: {error}; mappings are lost until it can be written again", self.name);
+            }
+            self.fails = written.is_err();
             if last {
-                return Ok(());
+                return;
             }
             std::thread::sleep(PAUSE);
         }
@@ -154,7 +159,10 @@ impl Writer {
                 match channel.try_recv() {
                     Ok(event) if *lines > 0 => {
                         *lines -= 1;
-                        failed = failed.take().or(write_line(file, time, &event).err());
+                        if let Err(error) = file.write_all(line(time, &event).as_bytes()) {
+                            *lost += 1;
+                            failed = Some(error);
+                        }
                     }
                     Ok(_) => *lost += 1,
                     Err(TryRecvError::Empty) => return true,
@@ -165,7 +173,8 @@ impl Writer {
         drop(channels);
         if *lost > 0 && (*lines > 0 || last) {
             *lines = lines.saturating_sub(1);
-            writeln!(file, "{{\"time\":{},\"event\":\"lost\",\"lines\":{lost}}}", seconds(time))?;
+            let line = format!("{{\"time\":{},\"event\":\"lost\",\"lines\":{lost}}}\n", seconds(time));
+            file.write_all(line.as_bytes())?;
             *lost = 0;
         }
         failed.map_or(Ok(()), Err)?;
@@ -173,7 +182,9 @@ impl Writer {
     }
 }
 
-fn write_line(file: &mut impl Write, time: Duration, event: &Event) -> io::Result<()> {
+/// A line, written at once: what is in the buffer are whole ones, also when another program writes to the
+/// same file, or the disk is full.
+fn line(time: Duration, event: &Event) -> String {
     let what = if event.begins { "mapping-created" } else { "mapping-deleted" };
     let protocol = match event.protocol {
         Protocol::Tcp => "tcp",
@@ -181,10 +192,9 @@ fn write_line(file: &mut impl Write, time: Duration, event: &Event) -> io::Resul
         Protocol::Icmp => "icmp",
     };
     let ((inside, inside_port), (outside, outside_port)) = (event.inside, event.outside);
-    writeln!(
-        file,
+    format!(
         "{{\"time\":{},\"event\":\"{what}\",\"protocol\":\"{protocol}\",\"inside\":\"{inside}:{inside_port}\",\
-         \"outside\":\"{outside}:{outside_port}\"}}",
+         \"outside\":\"{outside}:{outside_port}\"}}\n",
         seconds(time)
     )
 }
@@ -192,4 +202,68 @@ fn write_line(file: &mut impl Write, time: Duration, event: &Event) -> io::Resul
 /// Seconds since 1970, with milliseconds.
 fn seconds(time: Duration) -> String {
     format!("{}.{:03}", time.as_secs(), time.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that has room for so many bytes.
+    #[derive(Default)]
+    struct Disk {
+        written: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.written.extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_gets_whole_lines_and_how_many_were_lost() {
+        let (to, from) = sync_channel(1000);
+        let shared: Arc<Shared> = Arc::default();
+        shared.channels.lock().unwrap().push(from);
+        let mut writer = Writer {
+            file: BufWriter::new(Disk { room: 1000, ..Disk::default() }),
+            shared,
+            lines_per_second: 10_000,
+            second: 0,
+            lines: 0,
+            lost: 0,
+            name: String::new(),
+            fails: false,
+        };
+        let end = (Ipv4Addr::new(192, 0, 2, 1), 1);
+        for _ in 0..500 {
+            to.send(Event { begins: true, protocol: Protocol::Udp, inside: end, outside: end }).unwrap();
+        }
+        assert!(writer.write_what_came(true).is_err());
+        assert!(writer.write_what_came(true).is_err());
+        writer.file.get_mut().room = usize::MAX;
+        writer.write_what_came(true).unwrap();
+        let text = String::from_utf8(writer.file.get_ref().written.clone()).unwrap();
+        let (mut created, mut lost) = (0, 0);
+        for line in text.lines() {
+            assert!(line.starts_with("{\"time\":") && line.ends_with('}'), "{line}");
+            match line.split_once("\"lost\",\"lines\":") {
+                Some((_, count)) => lost += count.trim_end_matches('}').parse::<u64>().unwrap(),
+                None => created += 1,
+            }
+        }
+        assert!(lost > 0 && created > 0);
+        assert_eq!(created + lost, 500);
+    }
 }

@@ -285,6 +285,15 @@ fn nets(prefixes: &[Prefix], key: &str) -> Result<Vec<Net>, Invalid> {
     prefixes.iter().map(net).collect()
 }
 
+/// The router takes packets for an external address whatever it is otherwise: it may not be of a group, of
+/// nobody, loopback or reserved (RFC 1122 section 3.2.1.3).
+fn of_a_host(address: Ipv4Addr, key: &str) -> Result<(), Invalid> {
+    if matches!(address.octets()[0], 0 | 127 | 224..) {
+        return Err(Invalid::new(key, format!("{address} is not an address that a host can have")));
+    }
+    Ok(())
+}
+
 /// The addresses of several prefixes, not too many.
 fn addresses(prefixes: &[Prefix], key: &str) -> Result<Vec<Ipv4Addr>, Invalid> {
     let too_many = || Invalid::new(key, format!("there are more than {MOST_ADDRESSES} addresses"));
@@ -315,6 +324,7 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
         let mut group = None;
         for address in active.iter().chain(&draining) {
             let key = format!("pools[{index}].addresses");
+            of_a_host(*address, &key)?;
             if let Some(other) = owner.insert(*address, index) {
                 return Err(Invalid::new(key, format!("{address} is in pool {other} already (they count from 0)")));
             }
@@ -383,6 +393,7 @@ fn one_to_one(configs: &[OneToOneConfig], pools: &[Pool]) -> Result<(OneToOne, O
             return Err(Invalid::new(key("inside"), format!("there are more than {MOST_STATIC} addresses")));
         }
         for (inside, outside) in inside.addresses().zip(outside.addresses()) {
+            of_a_host(outside, &key("outside"))?;
             if by_inside.insert(inside, outside).is_some() {
                 return Err(Invalid::new(key("inside"), format!("{inside} has an outside address already")));
             }
@@ -407,6 +418,7 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
             ForwardProtocol::Tcp => Protocol::Tcp,
             ForwardProtocol::Udp => Protocol::Udp,
         };
+        of_a_host(config.outside, &format!("forward[{index}].outside"))?;
         if one_to_one.contains_key(&config.outside) {
             return invalid("outside", format!("{} is an address of one_to_one", config.outside));
         }

@@ -254,10 +254,25 @@ impl Sessions {
     }
 
     /// The external address and port of an inside one towards what a pool serves.
-    pub(super) fn mapped(&self, pool: &Pool, protocol: Protocol, inside: (Ipv4Addr, u16)) -> Option<(Ipv4Addr, u16)> {
+    pub(super) fn mapped(
+        &self,
+        (policy, pool): (&Policy, &Pool),
+        protocol: Protocol,
+        inside: (Ipv4Addr, u16),
+    ) -> Option<(Ipv4Addr, u16)> {
         let handle = self.mappings.lookup(&mapping_key(pool.group, Some(protocol), inside))?;
         let (_, slot) = self.mappings.entry(handle)?;
+        if self.goes(policy, protocol, *slot) {
+            return None;
+        }
         Some((self.ports.address(slot.address())?, self.ports.port(*slot)))
+    }
+
+    /// Whether a mapping is one that the policy does not allow any more, and that is still to be found.
+    fn goes(&self, policy: &Policy, protocol: Protocol, slot: Slot) -> bool {
+        let Some(address) = self.ports.address(slot.address()) else { return true };
+        let is_forwarded = || policy.forward.contains_key(&Endpoint { protocol, address, port: self.ports.port(slot) });
+        self.ports.status(slot.address()) == Some(Status::Cut) || !policy.forward.is_empty() && is_forwarded()
     }
 
     /// Begins a session of an inside host.
@@ -273,6 +288,10 @@ impl Sessions {
         let key = mapping_key(pool.group, Some(flow.protocol), inside);
         let known = self.mappings.lookup(&key).and_then(|handle| Some(*self.mappings.entry(handle)?.1));
         if known.is_none() && !begins {
+            return Err(Refusal::NoSession);
+        }
+        // The search for those that go would not come by a new session of it: it begins when they are gone.
+        if known.is_some_and(|slot| self.goes(policy, flow.protocol, slot)) {
             return Err(Refusal::NoSession);
         }
         if draining {
@@ -486,8 +505,8 @@ impl Sessions {
     fn unmap(&mut self, flow: &FlowTuple, session: &Session, policy: &Policy, now: Instant) {
         let external = (Ipv4Addr::from(session.address), session.port);
         let Some(slot) = self.slot(flow, session) else { return };
-        let ended = self.ports.leave(slot, now, policy.port_quiet);
         let Some(group) = self.ports.group(slot.address()) else { return };
+        let ended = self.ports.leave(slot, now, policy.port_quiet);
         if let Some(Mapping { inside, port, .. }) = ended {
             if let Some(handle) = self.mappings.lookup(&mapping_key(group, Some(flow.protocol), (inside, port))) {
                 // Its port has been given back above.
@@ -514,11 +533,9 @@ impl Sessions {
     }
 
     fn purge(&mut self, from: usize, policy: &Policy, now: Instant, budget: usize) {
-        let forbidden = |flow: &FlowTuple, session: &Session, external: &External| {
-            let (address, port) = (Ipv4Addr::from(session.address), session.port);
-            let endpoint = Endpoint { protocol: flow.protocol, address, port };
-            let turns = external.has(flow.destination);
-            external.number(address).is_none() || policy.forward.contains_key(&endpoint) || turns != session.turns()
+        let forbidden = |flow: &FlowTuple, session: &Session, all: &Self| {
+            let goes = all.slot(flow, session).is_none_or(|slot| all.goes(policy, flow.protocol, slot));
+            goes || all.external.has(flow.destination) != session.turns()
         };
         self.purge = self.remove_where(from, budget, forbidden);
         self.finish(policy, now);
@@ -530,12 +547,11 @@ impl Sessions {
         &mut self,
         from: usize,
         budget: usize,
-        which: impl Fn(&FlowTuple, &Session, &External) -> bool,
+        which: impl Fn(&FlowTuple, &Session, &Self) -> bool,
     ) -> Option<usize> {
         let to = from + budget;
-        let wanted = |key: &FlowKey, session: &Session| {
-            FlowTuple::of_key(key).is_some_and(|flow| which(&flow, session, &self.external))
-        };
+        let wanted =
+            |key: &FlowKey, session: &Session| FlowTuple::of_key(key).is_some_and(|flow| which(&flow, session, self));
         let entries = self.flows.entries_in(from..to).filter(|(_, key, session)| wanted(key, session));
         let handles: Vec<_> = entries.map(|(handle, ..)| handle).collect();
         for handle in handles {

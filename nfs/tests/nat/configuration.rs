@@ -38,6 +38,21 @@ fn what_cannot_be_is_said_with_its_key() {
         ("timeouts.port_quiet = 16385", "timeouts.port_quiet", "16385 seconds are not from 0 to 16384"),
         ("exclude = [\"2001:db8::/32\"]", "exclude", "2001:db8::/32 is not IPv4"),
         (
+            "[[pools]]\naddresses = [\"223.255.255.255\", \"224.0.0.0/28\"]",
+            "pools[0].addresses",
+            "224.0.0.0 is not an address that a host can have",
+        ),
+        (
+            "one_to_one = [{ inside = \"192.168.1.1\", outside = \"127.0.0.1\" }]",
+            "one_to_one[0].outside",
+            "127.0.0.1 is not an address that a host can have",
+        ),
+        (
+            "forward = [{ protocol = \"udp\", outside = \"0.0.0.0\", ports = \"53\", to = [\"192.168.1.1:53\"] }]",
+            "forward[0].outside",
+            "0.0.0.0 is not an address that a host can have",
+        ),
+        (
             "one_to_one = [{ inside = \"192.168.1.0/24\", outside = \"198.51.100.0/25\" }]",
             "one_to_one[0].outside",
             "198.51.100.0/25 has not the length of 192.168.1.0/24",

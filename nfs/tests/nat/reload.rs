@@ -277,3 +277,84 @@ fn while_the_program_drains_nothing_begins_and_everything_goes_on() {
         nat.udp_port(A, 5000, (X, 53));
     });
 }
+
+#[test]
+fn nothing_begins_on_an_address_that_goes() {
+    // More than the time between the reload and the packets looks through.
+    const BOTH: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.100/31\"]";
+    const ONE: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.101\"]";
+    with_nat(BOTH, |nat| {
+        let hosts = (1..=100).map(|host| Ipv4Addr::new(192, 168, 2, host));
+        let out = |nat: &mut Bench, host, to| nat.out(&from(host, to).udp(5000, 53));
+        for host in hosts.clone() {
+            left(&out(nat, host, X));
+        }
+        nat.reload(config(ONE)).unwrap();
+        let mut refused = 0;
+        for host in hosts.clone() {
+            let outcome = out(nat, host, Y);
+            if outcome.outside.is_empty() {
+                assert_eq!(dropped(&outcome), "nat-no-session");
+                refused += 1;
+            } else {
+                assert_eq!(left(&outcome).source, Q, "{host}");
+            }
+        }
+        assert!(refused > 0, "no old session was there still");
+        for _ in 0..8 {
+            nat.pass(1);
+        }
+        for host in hosts {
+            assert_eq!(left(&out(nat, host, Y)).source, Q, "{host}");
+        }
+    });
+}
+
+#[test]
+fn nothing_begins_on_a_port_that_becomes_a_servers() {
+    const WITH: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.100\"]\nports = \"2000-2063\"";
+    const SERVER: &str = "sessions = 131072\nforward = [{ protocol = \"udp\", outside = \"198.51.100.100\", \
+                          ports = \"2000-2063\", to = [\"192.168.1.20:3000\"] }]\n\
+                          [[pools]]\naddresses = [\"198.51.100.100\"]";
+    with_nat(WITH, |nat| {
+        let ports = 5000..5020;
+        for port in ports.clone() {
+            nat.udp_port(A, port, (X, 53));
+        }
+        nat.reload(config(SERVER)).unwrap();
+        for port in ports.clone() {
+            nat.out(&from(A, Y).udp(port, 53));
+        }
+        for _ in 0..8 {
+            nat.pass(1);
+        }
+        for port in ports {
+            let external = nat.udp_port(A, port, (Y, 53));
+            assert!(!(2000..=2063).contains(&external), "{external}");
+        }
+    });
+}
+
+#[test]
+fn an_address_that_comes_back_in_another_pool_is_its_when_what_it_had_is_gone() {
+    const BOTH: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.100/31\"]";
+    const ONE: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.101\"]";
+    const TWO: &str = "sessions = 131072\n[[pools]]\naddresses = [\"198.51.100.101\"]\n\
+                       subscribers = [\"192.168.1.10\"]\n[[pools]]\naddresses = [\"198.51.100.100\"]";
+    with_nat(BOTH, |nat| {
+        let sources = (1..=100).map(|host| {
+            let host = Ipv4Addr::new(192, 168, 2, host);
+            left(&nat.out(&from(host, X).udp(5000, 53))).source
+        });
+        let stay = sources.filter(|source| *source == Q).count() as u64;
+        nat.reload(config(ONE)).unwrap();
+        nat.reload(config(TWO)).unwrap();
+        assert!(nat.sessions() > stay, "none is to go still");
+        for _ in 0..8 {
+            nat.pass(1);
+        }
+        assert_eq!(nat.sessions(), stay);
+        assert_eq!(left(&nat.out(&from(B, X).udp(5000, 53))).source, P);
+        assert_eq!(left(&nat.out(&from(A, X).udp(5000, 53))).source, Q);
+    });
+}
