@@ -263,8 +263,11 @@ connect_to_router() {
 # give_addresses NAMESPACE INTERFACE ADDRESS [ADDRESS6]
 give_addresses() {
     ip -n "$1" address add "$3/24" dev "$2"
-    # Where IPv6 is switched off this fails, and what goes over IPv6 is left out.
-    [[ -z ${4:-} ]] || ip -n "$1" address add "$4/64" dev "$2" nodad 2>/dev/null || true
+    # Where IPv6 is switched off, what goes over it is left out.
+    local off=/proc/sys/net/ipv6/conf/$2/disable_ipv6
+    if [[ -n ${4:-} && $(ip netns exec "$1" cat "$off" 2>/dev/null) == 0 ]]; then
+        ip -n "$1" address add "$4/64" dev "$2" nodad
+    fi
 }
 
 # has_address NAMESPACE ADDRESS6

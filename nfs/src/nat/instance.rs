@@ -68,7 +68,7 @@ impl NetworkFunction for Instance {
         self.sessions.tick(&self.policy, cx.now(), budget.0);
         self.identifications.tick(cx.now(), budget.0);
         self.unsolicited.tick(&self.reasons, cx);
-        let evicted = self.sessions.evicted() - self.counters.sessions_evicted.value();
+        let evicted = self.sessions.evicted().saturating_sub(self.counters.sessions_evicted.value());
         self.counters.sessions_evicted.add(evicted);
     }
 
