@@ -15,7 +15,7 @@ from machine import GuestError
 from packets import Wrong
 
 ATTEMPTS = 2
-LAST_LINES = 25  # of each log of an attempt that has failed
+LAST_LINES = 15  # of each log of an attempt that has failed
 
 
 def arguments():

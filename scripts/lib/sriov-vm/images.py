@@ -8,6 +8,8 @@ from machine import Tools
 
 DRIVERS = ["mempool_ring", "net_e1000", "net_virtio", "net_vmxnet3"]
 MODULES = ["igb", "vfio_iommu_type1", "vfio-pci", "uio_pci_generic"]
+HYPERVISOR_MODULES = ["igb", "vfio_iommu_type1", "vfio-pci", "kvm_amd"]
+FIRMWARE = ["bios-256k.bin", "pvh.bin", "kvmvapic.bin", "linuxboot_dma.bin"]
 HERE = Path(__file__).parent
 
 
@@ -16,13 +18,16 @@ def prepare(options, directory):
     qemu = options.cache / "qemu"
     tools = Tools(
         qemu=qemu / "usr/bin/qemu-system-x86_64",
-        firmware=[qemu / "usr/share" / name for name in ("qemu", "seabios")],
+        # What is installed was not downloaded again.
+        firmware=[root / "usr/share" / name for root in (qemu, Path("/")) for name in ("qemu", "seabios")],
         libraries=[qemu / name / "x86_64-linux-gnu" for name in ("usr/lib", "lib")],
         kernel=Kernel(options.cache / "kernel"),
     )
     guest = directory / "guest.cpio"
     with_programs(options, tools, directory).write(guest)
-    return tools, {"guest": guest}
+    hypervisor = directory / "hypervisor.cpio"
+    with_qemu(options, tools, guest).write(hypervisor)
+    return tools, {"guest": guest, "hypervisor": hypervisor}
 
 
 def bare(options, tools, modules):
@@ -49,4 +54,15 @@ def with_programs(options, tools, directory):
     for name in DRIVERS:
         (driver,) = plugins.glob(f"librte_{name}.so.*.*")
         archive.program(str(driver), driver)
+    return archive
+
+
+def with_qemu(options, tools, guest):
+    """A hypervisor with the image of its guest."""
+    archive = bare(options, tools, HYPERVISOR_MODULES)
+    archive.program("/bin/qemu-system-x86_64", tools.qemu, tools.libraries)
+    for name in FIRMWARE:
+        archive.file(f"/usr/share/qemu/{name}", next(path / name for path in tools.firmware if (path / name).exists()))
+    archive.file("/vmlinux", tools.kernel.image)
+    archive.file("/guest.cpio", guest)
     return archive

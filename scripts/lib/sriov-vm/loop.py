@@ -4,6 +4,9 @@ import selectors
 import time
 
 
+GLANCE = 0.1  # seconds after which one looks again, as a process may have ended
+
+
 class TooLate(Exception):
     """What was waited for has not happened."""
 
@@ -36,6 +39,6 @@ class Loop:
                 if end == self.deadline:
                     raise TooLate("the time limit of the whole set-up")
                 return False
-            for key, _ in self.selector.select(left):
+            for key, _ in self.selector.select(min(left, GLANCE)):
                 key.data()
         return True

@@ -156,6 +156,23 @@ class Program:
         return tables
 
 
+def qemu_arguments(accelerator, memory, cpus, kernel, image, hugepages, iommu):
+    """A machine of so many MiB without any device; `hugepages` of 2 MiB."""
+    append = f"{KERNEL} hugepages={hugepages}" + (" intel_iommu=on iommu=pt" if iommu else "")
+    # Caching mode: the IOMMU hears of every mapping, as one that is passed on to a nested guest needs.
+    vtd = ["-device", "intel-iommu,intremap=on,caching-mode=on"] if iommu else []
+    return [
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
+        *("-M", "q35,kernel-irqchip=split", "-accel", accelerator, "-cpu", "max", "-smp", cpus, "-m", memory),
+        *("-kernel", kernel, "-initrd", image, "-append", append, *vtd),
+    ]
+
+
+def root_port(number):
+    """The arguments for a port behind which a device has an IOMMU group of its own."""
+    return ["-device", f"pcie-root-port,id=port{number},chassis={number},slot={number},addr={number + 1}"]
+
+
 class Machine:
     """QEMU with a guest. To be used in a `with`."""
 
@@ -165,30 +182,18 @@ class Machine:
         self.links = []
         self.process = None
         self.seen = 0.0  # when the first packet came back, in seconds after the start
-        append = f"{KERNEL} hugepages={hugepages}" + (" intel_iommu=on iommu=pt" if iommu else "")
         self.arguments = [
-            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
-            *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus), "-m", str(memory)),
-            *("-M", "q35,kernel-irqchip=split"),
-            *("-kernel", str(tools.kernel.image), "-initrd", str(image), "-append", append),
+            *qemu_arguments("tcg,thread=multi", memory, cpus, tools.kernel.image, image, hugepages, iommu),
+            *(argument for path in tools.firmware for argument in ("-L", path)),
         ]
-        for path in tools.firmware:
-            self.arguments += ["-L", str(path)]
         for line, serial in enumerate(self.serials):
             self.arguments += ["-chardev", f"socket,id=serial{line},path={serial.path}", "-serial", f"chardev:serial{line}"]
-        if iommu:
-            # Caching mode: the IOMMU hears of every mapping, as one that is passed on to a nested guest needs.
-            self.arguments += ["-device", "intel-iommu,intremap=on,caching-mode=on"]
-
-    def add_port(self, number):
-        """A root port, behind which a device has an IOMMU group of its own."""
-        self.arguments += ["-device", f"pcie-root-port,id=port{number},chassis={number},slot={number},addr={number + 1}"]
-        return f"port{number}"
 
     def add_nic(self, link, device):
         self.links.append(link)
-        port = self.add_port(len(self.links))
-        self.arguments += ["-netdev", link.netdev(), "-device", f"{device},bus={port},netdev={link.name},romfile="]
+        number = len(self.links)
+        self.arguments += [*root_port(number), "-netdev", link.netdev()]
+        self.arguments += ["-device", f"{device},bus=port{number},netdev={link.name},romfile="]
 
     def start(self, seconds):
         """The machine is gone after so many seconds, whatever happens."""
@@ -199,7 +204,7 @@ class Machine:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             # It is gone with this program, too.
-            ["setpriv", "--pdeathsig", "TERM", "timeout", "-k", "3", str(seconds), self.tools.qemu, *self.arguments],
+            ["setpriv", "--pdeathsig", "TERM", "timeout", "-k", "3", *map(str, [seconds, self.tools.qemu, *self.arguments])],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.errors,
@@ -218,6 +223,10 @@ class Machine:
 
     def said(self):
         return Path(self.errors.name).read_text("utf-8", "replace")
+
+    def nested(self):
+        """The guest of its guest, which has the other two lines."""
+        return Guest(self.loop, *self.serials[2:4], "the nested guest")
 
     def power_off(self):
         self.guest.commands.send("poweroff -f\n")

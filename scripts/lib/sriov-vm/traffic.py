@@ -8,7 +8,7 @@ IN_FLIGHT = 8  # frames: a unix socket holds few
 ARRIVAL = 5.0  # seconds for a packet, on a busy machine and through a router that asks for its neighbour first
 
 # The hosts inside, and the server behind the provider's router outside.
-A, B, LAN = "10.0.0.10", "10.0.0.11", "10.0.0.1"
+HOST, LAN = "10.0.0.{}", "10.0.0.1"
 WAN, ISP, SERVER, SERVER2 = "198.51.100.1", "198.51.100.254", "203.0.113.10", "203.0.113.11"
 POOL = ["198.51.100.8", "198.51.100.9"]
 LAN_VLAN, WAN_VLAN = 10, 20
