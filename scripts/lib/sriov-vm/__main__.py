@@ -40,10 +40,10 @@ def chosen(options):
     return [setup for setup in setups.SETUPS if setup.quick or not options.quick]
 
 
-def attempt(setup, tools, made):
+def attempt(setup, tools, made, programs):
     """One attempt; what it made is gone afterwards. The error, with the guest's last words, or None."""
     with tempfile.TemporaryDirectory(prefix="sriov-vm-") as directory:
-        lab = setups.Lab(Loop(), tools, directory, made, setup.seconds)
+        lab = setups.Lab(Loop(), tools, directory, made, programs, setup.seconds)
         lab.loop.limit(setup.seconds)
         try:
             return setup.attempt(lab), None
@@ -91,7 +91,7 @@ def main():
                 print(f"==> {setup.name}: {setup.about}", flush=True)
                 started = time.monotonic()
                 for number in range(ATTEMPTS):
-                    result, error = attempt(setup, tools, made)
+                    result, error = attempt(setup, tools, made, options.programs)
                     if result:
                         break
                     print(f"    attempt {number + 1} of {ATTEMPTS}: {error}", flush=True)

@@ -1,9 +1,11 @@
 """The set-ups: what is in each machine, and what has to be seen there."""
 
+import os
 import re
 import shlex
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import configs
 import traffic
@@ -11,15 +13,21 @@ from machine import Machine, Program, qemu_arguments, root_port
 from packets import Wrong, expect
 from stations import Link, Station
 from traffic import ISP, LAN, LAN_VLAN, SERVER, SERVER2, WAN, WAN_VLAN, HOST, Exchange, Sides
+from vhost import VhostLink
 
 IGB, IGB_VF = "0x8086:0x10c9", "0x8086:0x10ca"
 # As the hypervisor gives them: to the physical functions, and by them to the virtual ones.
 PF_MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
 VF_MACS = ["02:00:00:00:00:10", "02:00:00:00:01:10"]
 HOST_MAC = "02:aa:00:00:01:{:02x}"
+NESTED_MEMORY = 448  # MiB
 NESTED_END = 30  # seconds for a nested guest to end
 ISP_MAC = "02:aa:00:00:00:fe"
 EAL = ["-l", "0", "--in-memory", "--no-telemetry"]
+
+
+class Skipped(Exception):
+    """A set-up cannot be tried here."""
 
 
 @dataclass
@@ -30,6 +38,7 @@ class Lab:
     tools: object
     directory: str
     images: dict
+    programs: Path
     patience: int  # seconds for all of it
     began: float = field(default_factory=time.monotonic)
 
@@ -182,6 +191,30 @@ def vmxnet3(lab):
     return nics(lab, "vmxnet3", VMXNET3, "vfio-pci", iommu=True, excused=SETTINGS_OF_NOBODY)
 
 
+def vhost_user(lab):
+    """Inside by vhost-user, from a program of ours on this machine; outside as QEMU has it."""
+    if os.geteuid():
+        raise Skipped("there is no root for an interface of the kernel's")
+    with lab.machine(shared=True) as machine:
+        inside = VhostLink(lab.loop, lab.directory, "inside", lab.programs / "nf-chain")
+        machine.add_nic(inside, f"virtio-net-pci,mac={PF_MACS[0]}")
+        inside.open()
+        outside = lab.link("outside")
+        machine.add_nic(outside, f"virtio-net-pci,mac={PF_MACS[1]}")
+        machine.start(lab.patience)
+        guest = machine.guest
+        guest.wait_for_boot()
+        lab.say("the guest is up")
+        devices = take(guest, "uio_pci_generic", guest.devices(VIRTIO))
+        run_programs(lab, machine, guest, devices, sides(inside, outside, PF_MACS), "PA", False, BOTH)
+        check_faults(machine, guest)
+        machine.power_off()
+        status, tables = inside.stop()
+        expect("the status of the program on this machine", status, 0)
+        lab.say(f"nf-chain on this machine: {check_closing(tables)}")
+        return Result("uio_pci_generic", "PA", machine.seen)
+
+
 WORKERS = 2
 RSS_FLOWS = 12  # of each host; a quarter is ICMP
 HOSTS = 16  # that all of them are one worker's happens once in 32768 runs
@@ -251,7 +284,7 @@ def vf_only_iommu(lab):
 def nested(lab, driver, iommu):
     """A hypervisor passes one virtual function on to a guest that has nothing else, and so both sides on one port."""
     link = lab.link("wire")
-    with lab.machine("hypervisor", iommu=True, memory=2048, hugepages=0, lines=4) as machine:
+    with lab.machine("hypervisor", iommu=True, memory=2048, hugepages=NESTED_MEMORY // 2, lines=4) as machine:
         machine.add_nic(link, f"igb,mac={PF_MACS[0]}")
         machine.start(lab.patience)
         hypervisor = machine.guest
@@ -259,7 +292,9 @@ def nested(lab, driver, iommu):
         hypervisor.run("load igb kvm_amd")
         (pf,) = hypervisor.devices(IGB)
         (vf,) = take(hypervisor, "vfio-pci", [hypervisor.run(f"vf {pf} {VF_MACS[0]}")])
-        arguments = qemu_arguments("kvm", 512, 1, "/vmlinux", "/guest.cpio", 64, iommu)
+        arguments = qemu_arguments("kvm", NESTED_MEMORY, 1, "/vmlinux", "/guest.cpio", 64, iommu)
+        # All of it is mapped for the device before the guest starts, which in small pages takes long.
+        arguments += ["-mem-path", "/dev/hugepages"]
         for line in (2, 3):
             arguments += ["-chardev", f"serial,id=line{line},path=/dev/ttyS{line}", "-serial", f"chardev:line{line}"]
         arguments += [*root_port(1), "-device", f"vfio-pci,host={vf},bus=port1"]
@@ -280,6 +315,7 @@ def nested(lab, driver, iommu):
 
 
 SETUPS = [
+    Setup("vhost-user", "virtio-net by vhost-user, nf-chain at its other end", vhost_user, 60),
     Setup("vf-only", "a virtual function and nothing else, uio_pci_generic, sides by VLAN", vf_only, 150, quick=True),
     Setup("vf-only-iommu", "the same, vfio-pci behind an IOMMU in that VM", vf_only_iommu, 200),
     Setup("igb-rss", "two igb with two queues each: receive side scaling, a NAT on two workers", igb_rss, 120),

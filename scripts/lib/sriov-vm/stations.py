@@ -24,8 +24,9 @@ class Link:
         loop.add(self.socket, self.receive)
 
     def netdev(self):
+        """QEMU's arguments for it."""
         local, remote = f"local.type=unix,local.path={self.theirs}", f"remote.type=unix,remote.path={self.ours}"
-        return f"dgram,id={self.name},{local},{remote}"
+        return ["-netdev", f"dgram,id={self.name},{local},{remote}"]
 
     def send(self, data):
         """A guest that is down, or slow, loses the frame."""
