@@ -10,11 +10,13 @@ from pathlib import Path
 
 import images
 import setups
+from lab import Lab, Skipped
 from loop import Loop, TooLate
 from machine import GuestError
 from packets import Wrong
 
 ATTEMPTS = 2
+HEADS = ("set-up", "driver", "IOVA", "result", "first packet", "wall", "retries")
 LAST_LINES = 15  # of each log of an attempt that has failed
 
 
@@ -41,12 +43,15 @@ def chosen(options):
 
 
 def attempt(setup, tools, made, programs):
-    """One attempt; what it made is gone afterwards. The error, with the guest's last words, or None."""
+    """One attempt; what it made is gone afterwards. Its result, or the error with the guest's last words, or why it
+    cannot be tried here."""
     with tempfile.TemporaryDirectory(prefix="sriov-vm-") as directory:
-        lab = setups.Lab(Loop(), tools, directory, made, programs, setup.seconds)
+        lab = Lab(Loop(), tools, directory, made, programs, setup.seconds)
         lab.loop.limit(setup.seconds)
         try:
             return setup.attempt(lab), None
+        except Skipped as why:
+            return None, why
         except (GuestError, TooLate, Wrong) as error:
             return None, f"{error}\n{last_words(directory)}"
         except OSError:
@@ -71,6 +76,26 @@ def print_table(rows):
         print(row(cells, widths))
 
 
+def try_setup(setup, tools, made, programs):
+    """A row of the table, how many retries it took, and whether it failed."""
+    print(f"==> {setup.name}: {setup.about}", flush=True)
+    began = time.monotonic()
+    driver, iova, first, retries = "-", "-", "-", 0
+    for retries in range(ATTEMPTS):
+        result, error = attempt(setup, tools, made, programs)
+        if not isinstance(error, str):
+            break
+        print(f"    attempt {retries + 1} of {ATTEMPTS}: {error}", flush=True)
+    wall = f"{time.monotonic() - began:.0f} s"
+    if result:
+        verdict, driver, iova = "ok", result.driver, result.iova
+        first = f"{result.first:.1f} s" if result.first else "-"
+    else:
+        verdict = "failed" if isinstance(error, str) else "skipped"
+    print(f"    {verdict} in {wall}" + (f": {error}" if verdict == "skipped" else ""), flush=True)
+    return (setup.name, driver, iova, verdict, first, wall, str(retries)), retries, verdict == "failed"
+
+
 def main():
     options = arguments()
     if options.list:
@@ -81,31 +106,15 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     began = time.monotonic()
-    retries, failed = 0, 0
-    rows = [("set-up", "driver", "IOVA", "result", "first packet", "wall", "retries")]
     with tempfile.TemporaryDirectory(prefix="sriov-vm-") as directory:
         tools, made = images.prepare(options, Path(directory))
         print(f"==> images built in {time.monotonic() - began:.0f} s", flush=True)
-        for time_number in range(options.times):
-            for setup in wanted:
-                print(f"==> {setup.name}: {setup.about}", flush=True)
-                started = time.monotonic()
-                for number in range(ATTEMPTS):
-                    result, error = attempt(setup, tools, made, options.programs)
-                    if result:
-                        break
-                    print(f"    attempt {number + 1} of {ATTEMPTS}: {error}", flush=True)
-                wall = time.monotonic() - started
-                retries += number
-                failed += result is None
-                first = f"{result.first:.1f} s" if result and result.first else "-"
-                driver, iova = (result.driver, result.iova) if result else ("-", "-")
-                verdict = "ok" if result else "failed"
-                rows.append((setup.name, driver, iova, verdict, first, f"{wall:.0f} s", str(number)))
-                print(f"    {verdict} in {wall:.0f} s", flush=True)
+        outcomes = [try_setup(setup, tools, made, options.programs) for setup in wanted * options.times]
     print()
-    print_table(rows)
-    print(f"\nin all {time.monotonic() - began:.0f} s, {retries} retries in {len(rows) - 1} runs, {failed} failed")
+    rows, retries, failures = zip(*outcomes)
+    print_table([HEADS, *rows])
+    seconds, failed = time.monotonic() - began, sum(failures)
+    print(f"\nin all {seconds:.0f} s, {sum(retries)} retries in {len(rows)} runs, {failed} failed")
     sys.exit(failed > 0)
 
 

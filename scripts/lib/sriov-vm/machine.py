@@ -13,7 +13,7 @@ from pathlib import Path
 from loop import TooLate
 
 BOOTED = 60  # seconds
-COMMAND = 15  # seconds
+COMMAND = 40  # seconds, of a busy machine
 STARTED = 60  # seconds until a program forwards
 STOPPED = 20  # seconds
 # Without these a boot takes twice as long in an emulated CPU.
@@ -169,9 +169,9 @@ def qemu_arguments(accelerator, memory, cpus, kernel, image, hugepages, iommu):
     ]
 
 
-def root_port(number):
-    """The arguments for a port behind which a device has an IOMMU group of its own."""
-    return ["-device", f"pcie-root-port,id=port{number},chassis={number},slot={number},addr={number + 1}"]
+def root_port(number, kind="pcie-root-port"):
+    """The arguments for a port behind which a device has an IOMMU group of its own, if it is of the usual kind."""
+    return ["-device", f"{kind},id=port{number},chassis={number},slot={number},addr={number + 1}"]
 
 
 class Machine:
@@ -194,10 +194,10 @@ class Machine:
         for line, serial in enumerate(self.serials):
             self.arguments += ["-chardev", f"socket,id=serial{line},path={serial.path}", "-serial", f"chardev:serial{line}"]
 
-    def add_nic(self, link, device):
+    def add_nic(self, link, device, port="pcie-root-port"):
         self.links.append(link)
         number = len(self.links)
-        self.arguments += root_port(number) + link.netdev()
+        self.arguments += root_port(number, port) + link.netdev()
         self.arguments += ["-device", f"{device},bus=port{number},netdev={link.name},romfile="]
 
     def start(self, seconds):

@@ -81,10 +81,10 @@ class Station:
     def say(self, to_mac, kind, payload):
         self.link.send(frame(to_mac, self.mac, kind, payload, self.vlan))
 
-    def resolve(self, address):
+    def resolve(self, address, questions=QUESTIONS):
         """The MAC address of a neighbour."""
         question = Arp(False, self.mac, self.address, "00:00:00:00:00:00", address).packed()
-        for _ in range(QUESTIONS):
+        for _ in range(questions):
             if address in self.neighbours:
                 return self.neighbours[address]
             self.say(BROADCAST, ARP, question)

@@ -110,7 +110,7 @@ def payload(size, number):
 SIZES = [4, 5, 18, 19, 512, 1472]
 
 
-def through_router(sides, exchange, flows):
+def through_router(sides, exchange, flows=24):
     """Back and forth, as it is but for what a router does."""
     out = forwarded(sides.isp, sides.outside_mac)
     number = 0
@@ -163,7 +163,7 @@ def untranslated(host, inside_mac, before):
     return expected
 
 
-def through_nat(sides, exchange, flows):
+def through_nat(sides, exchange, flows=24):
     """Sessions of UDP, TCP and ICMP of each host; returns the external ports by their protocol and inside endpoint."""
     external = {}
     number = 0
