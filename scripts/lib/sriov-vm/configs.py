@@ -1,5 +1,7 @@
 """Configurations for our programs."""
 
+import json
+
 from traffic import ISP, LAN, LAN_VLAN, POOL, WAN, WAN_VLAN
 
 
@@ -10,18 +12,17 @@ def ports(inside, outside=None, descriptors=512, **more):
     return "[ports]\n" + "".join(f"{line}\n" for line in lines + [f"{name} = {value}" for name, value in more.items()])
 
 
-def router(ports, functions, vlans=False):
+def router(ports, functions, vlans=False, nat=None):
+    """`nat` are other settings than usual of the NAT."""
+    nat = {"sessions": 4096, "timeouts": ""} | (nat or {})
     lan, wan = (f"vlan = {vlan}" if vlans else "" for vlan in (LAN_VLAN, WAN_VLAN))
-    chain = ", ".join(f'"{name}"' for name in functions)
     tables = {
         "monitor": "[monitor]\n",
         "rate-limit": "[rate-limit]\npackets_per_second = 1_000_000\n",
-        "nat": "[nat]\nsessions = 4096\n[[nat.pools]]\naddresses = [{}]\n".format(
-            ", ".join(f'"{address}"' for address in POOL)
-        ),
+        "nat": f"[nat]\nsessions = {nat['sessions']}\n[[nat.pools]]\naddresses = {json.dumps(POOL)}\n{nat['timeouts']}\n",
     }
     return f"""
-chain = [{chain}]
+chain = {json.dumps(functions)}
 forwarding = "router"
 {ports}
 [router.interfaces.lan]

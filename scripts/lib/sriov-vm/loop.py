@@ -42,3 +42,7 @@ class Loop:
             for key, _ in self.selector.select(min(left, GLANCE)):
                 key.data()
         return True
+
+    def briefly(self, seconds):
+        """Serves all sources for so long."""
+        self.briefly_until(lambda: False, seconds)

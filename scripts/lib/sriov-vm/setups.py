@@ -6,6 +6,7 @@ import shlex
 
 import configs
 import negative
+import reset
 import traffic
 from lab import (
     IGB,
@@ -223,5 +224,6 @@ SETUPS = [
     Setup("vhost-user", "a virtio-net by vhost-user, nf-chain on this machine at its other end", vhost_user, 60),
     Setup("vmxnet3", "two vmxnet3, vfio-pci behind an emulated VT-d", vmxnet3, 60),
     Setup("igb-rss", "two igb with two queues each: receive side scaling, a NAT on two workers", igb_rss, 120),
+    *reset.SETUPS,
     *negative.SETUPS,
 ]
