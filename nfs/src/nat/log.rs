@@ -5,7 +5,7 @@
 
 use super::config::LogConfig;
 use super::flow::Protocol;
-use nf_framework::Counter;
+use nf_framework::{Counter, Invalid};
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
@@ -14,6 +14,22 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Looks whether there can be such a file, without making it.
+pub(super) fn check(config: &LogConfig) -> Result<(), Invalid> {
+    let file = &config.file;
+    let invalid = |message| Err(Invalid::new("log.file", message));
+    if file.is_dir() {
+        return invalid(format!("{} is a directory: name a file in it", file.display()));
+    }
+    // Of a name alone it is empty.
+    match file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        Some(directory) if !directory.is_dir() => {
+            invalid(format!("there is no directory {}: make it, or name another", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// What a worker may be ahead of the writer.
 const CHANNEL: usize = 1 << 14;

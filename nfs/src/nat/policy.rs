@@ -236,6 +236,22 @@ impl Policy {
         pools.chain(self.one_to_one.keys()).copied().chain(self.forward.keys().map(|external| external.address))
     }
 
+    /// The key that makes an address an external one.
+    pub(super) fn key_of(&self, address: IpAddr) -> Option<String> {
+        let of_pools = self.config.pools.iter().enumerate().flat_map(|(index, pool)| {
+            let keyed = |list: &str, prefixes: &[Prefix]| {
+                let place = prefixes.iter().position(|prefix| prefix.contains(address))?;
+                Some(format!("pools[{index}].{list}[{place}]"))
+            };
+            [keyed("addresses", &pool.addresses), keyed("draining", &pool.draining)]
+        });
+        let one_to_one = || self.config.one_to_one.iter().position(|config| config.outside.contains(address));
+        let forward = || self.config.forward.iter().position(|config| address == config.outside);
+        let of_one_to_one = || Some(format!("one_to_one[{}].outside", one_to_one()?));
+        let of_forward = || Some(format!("forward[{}].outside", forward()?));
+        of_pools.flatten().next().or_else(of_one_to_one).or_else(of_forward)
+    }
+
     pub(super) fn paired(&self) -> bool {
         self.config.pooling == Pooling::Paired
     }

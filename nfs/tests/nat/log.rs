@@ -123,16 +123,37 @@ fn what_the_writer_has_no_room_for_is_counted_by_the_worker() {
 }
 
 #[test]
+fn a_log_that_cannot_be_is_refused_and_nothing_is_made() {
+    let file = File::new("missing");
+    let (missing, there) = (file.0.display(), std::env::temp_dir());
+    for (path, message) in [
+        (format!("{missing}/nat.jsonl"), format!("there is no directory {missing}: make it, or name another")),
+        (there.display().to_string(), format!("{} is a directory: name a file in it", there.display())),
+    ] {
+        let invalid = nfs::nat::Nat::new().policy(config(&format!("log.file = {path:?}"))).err().unwrap();
+        assert_eq!((invalid.key.as_str(), invalid.message), ("log.file", message));
+    }
+    for good in [missing.to_string(), "a-name-alone".to_owned()] {
+        nfs::nat::Nat::new().policy(config(&format!("log.file = {good:?}"))).unwrap();
+        assert!(!std::fs::exists(&good).unwrap());
+    }
+    assert!(!std::fs::exists(&file.0).unwrap());
+}
+
+#[test]
 fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
     lab(|lab| {
         let nat = nfs::nat::Nat::new();
-        let policy = nat.policy(config("log.file = \"/nowhere/at/all\"")).unwrap();
+        let file = File::new("a-directory");
+        let policy = nat.policy(config(&format!("log.file = {:?}", file.0))).unwrap();
         let policy = std::sync::Arc::new(policy);
+        std::fs::create_dir(&file.0).unwrap();
         let mut message = None;
         drop(lab.trial(|worker| {
             message = nat.instance(policy, worker).err().map(|error| error.to_string());
             nf_framework::Chain::default()
         }));
-        assert!(message.unwrap().starts_with("/nowhere/at/all: "));
+        std::fs::remove_dir(&file.0).unwrap();
+        assert!(message.unwrap().starts_with(&format!("{}: ", file.0.display())));
     });
 }
