@@ -64,7 +64,8 @@ fn usual() -> Setting {
         refuse_syn: true,
         mss: None,
         forward_ipv6: false,
-        exclude: vec![(Ipv4Addr::new(9, 9, 9, 0), 24)],
+        // External addresses are not, whatever prefix they are in.
+        exclude: vec![(Ipv4Addr::new(9, 9, 9, 0), 24), (pool_address(100), 30)],
         one_to_one: vec![
             (Ipv4Addr::new(10, 0, 9, 1), pool_address(101)),
             (Ipv4Addr::new(10, 0, 9, 2), pool_address(102)),

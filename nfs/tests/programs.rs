@@ -376,7 +376,12 @@ fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "server",
             of("ports = \"8080\"", "ports = \"1-65500\""),
-            "FILE:73: [nat] forward[0].to: 10.0.0.10:80 has not as many ports as 1-65500",
+            "FILE:73: [nat] forward[0].to[0]: 1-65500 are 65500 ports, and from 80 to 65535 there are 65456",
+        ),
+        (
+            "number",
+            of("\"8080\"", "8080"),
+            "FILE:72: [nat] forward[0].ports: expected a range of ports in quotes (\"1024-65535\", or \"80\" for one), found 8080",
         ),
         (
             "lengths",

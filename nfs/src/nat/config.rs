@@ -1,7 +1,8 @@
 //! The table `[nat]` of a configuration file, as it stands there.
 
 use nf_framework::Prefix;
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -48,7 +49,8 @@ pub struct Config {
     /// What becomes of IPv6 packets.
     #[serde(default)]
     pub ipv6: Ipv6,
-    /// Destinations to which packets from inside go untranslated, RFC 6888 REQ-6.
+    /// Destinations to which packets from inside go untranslated, RFC 6888 REQ-6; external addresses are never
+    /// among them.
     #[serde(default)]
     pub exclude: Vec<Prefix>,
     /// Inside addresses with an outside address of their own.
@@ -241,8 +243,7 @@ fn yes() -> bool {
 }
 
 /// Ports from one to another, both included: `1024-65535`, or `80` alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortRange {
     /// The first, not 0.
     pub first: u16,
@@ -287,11 +288,24 @@ impl FromStr for PortRange {
     }
 }
 
-impl TryFrom<String> for PortRange {
-    type Error = InvalidPortRange;
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(PortRangeVisitor)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, InvalidPortRange> {
-        text.parse()
+/// Says to whoever writes a number what a range looks like.
+struct PortRangeVisitor;
+
+impl Visitor<'_> for PortRangeVisitor {
+    type Value = PortRange;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a range of ports in quotes (\"1024-65535\", or \"80\" for one)")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PortRange, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

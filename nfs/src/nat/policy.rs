@@ -28,7 +28,7 @@ pub struct Policy {
     pub(super) port_quiet: u16,
     pub(super) pools: Vec<Pool>,
     /// Packets to these go untranslated.
-    pub(super) exclude: Vec<Net>,
+    exclude: Nets,
     /// Inside addresses by outside ones, and the opposite.
     one_to_one: HashMap<Ipv4Addr, Ipv4Addr>,
     one_to_one_by_inside: HashMap<Ipv4Addr, Ipv4Addr>,
@@ -54,17 +54,22 @@ pub(super) struct Pool {
     pub(super) group: u8,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) draining: Vec<Ipv4Addr>,
-    subscribers: Vec<Net>,
-    to: Vec<Net>,
+    subscribers: Nets,
+    to: Nets,
     pub(super) ports: PortRange,
 }
 
 /// An IPv4 prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Net {
+struct Net {
     first: u32,
     mask: u32,
 }
+
+/// IPv4 addresses of several prefixes, as ranges in order: what is looked up in them takes few steps, as new
+/// sessions and untranslated packets do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Nets(Vec<(u32, u32)>);
 
 /// What a session is timed by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,11 +87,6 @@ impl Timer {
 }
 
 impl Net {
-    #[inline]
-    pub(super) fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & self.mask == self.first
-    }
-
     fn of(prefix: Prefix) -> Option<Self> {
         let IpAddr::V4(first) = prefix.address() else { return None };
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix.length())).unwrap_or(0);
@@ -98,11 +98,56 @@ impl Net {
     }
 }
 
+impl Nets {
+    fn new(prefixes: &[Prefix], key: &str) -> Result<Self, Invalid> {
+        let range = |net: Net| (net.first, net.first | !net.mask);
+        let mut ranges: Vec<_> = nets(prefixes, key)?.into_iter().map(range).collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|later, earlier| {
+            let overlaps = later.0 <= earlier.1;
+            earlier.1 = if overlaps { earlier.1.max(later.1) } else { earlier.1 };
+            overlaps
+        });
+        Ok(Self(ranges))
+    }
+
+    /// All but some addresses of hosts, of which none is the last that there is.
+    fn without(&self, hosts: impl Iterator<Item = Ipv4Addr>) -> Self {
+        let mut holes: Vec<u32> = hosts.map(Ipv4Addr::to_bits).collect();
+        holes.sort_unstable();
+        let mut rest = Vec::new();
+        for &(mut first, last) in &self.0 {
+            let from = holes.partition_point(|hole| *hole < first);
+            for &hole in holes[from..].iter().take_while(|hole| **hole <= last) {
+                if first < hole {
+                    rest.push((first, hole - 1));
+                }
+                first = hole + 1;
+            }
+            if first <= last {
+                rest.push((first, last));
+            }
+        }
+        Self(rest)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline]
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        let address = address.to_bits();
+        let behind = self.0.partition_point(|(first, _)| *first <= address);
+        self.0[..behind].last().is_some_and(|(_, last)| address <= *last)
+    }
+}
+
 impl Pool {
     /// Whether a packet of this inside host to this destination uses it.
     #[inline]
     fn serves(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
-        let among = |nets: &[Net], address| nets.is_empty() || nets.iter().any(|net| net.contains(address));
+        let among = |nets: &Nets, address| nets.is_empty() || nets.contains(address);
         among(&self.subscribers, source) && among(&self.to, destination)
     }
 }
@@ -154,10 +199,11 @@ impl Policy {
         if pools.is_empty() && one_to_one.is_empty() && forward.is_empty() {
             return Err(Invalid::new("pools", "there is nothing to translate to: give a pool, one_to_one or forward"));
         }
-        Ok(Self {
+        let exclude = Nets::new(&config.exclude, "exclude")?;
+        let policy = Self {
             timeouts,
             port_quiet: config.timeouts.port_quiet,
-            exclude: nets(&config.exclude, "exclude")?,
+            exclude: Nets(Vec::new()),
             pools,
             one_to_one,
             one_to_one_by_inside,
@@ -165,7 +211,9 @@ impl Policy {
             forwarded,
             server_choice: running.map_or_else(HashKey::random, |running| running.server_choice.clone()),
             config,
-        })
+        };
+        // What is sent to our own addresses turns: it is not for anybody beyond.
+        Ok(Self { exclude: exclude.without(policy.external()), ..policy })
     }
 
     /// The pool of a packet from inside.
@@ -174,10 +222,11 @@ impl Policy {
         self.pools.iter().find(|pool| pool.serves(source, destination))
     }
 
-    /// Whether packets to this address go untranslated, and those from there.
+    /// Whether packets to this address go untranslated, and those from there. External addresses do not,
+    /// whatever prefix they are in.
     #[inline]
     pub(super) fn is_excluded(&self, address: Ipv4Addr) -> bool {
-        self.exclude.iter().any(|net| net.contains(address))
+        self.exclude.contains(address)
     }
 
     /// The server that a client's packets to an external port go to.
@@ -358,8 +407,8 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
             group: group.unwrap_or(u8::MAX),
             addresses: active,
             draining,
-            subscribers: nets(&config.subscribers, &format!("pools[{index}].subscribers"))?,
-            to: nets(&config.to, &format!("pools[{index}].to"))?,
+            subscribers: Nets::new(&config.subscribers, &format!("pools[{index}].subscribers"))?,
+            to: Nets::new(&config.to, &format!("pools[{index}].to"))?,
             ports: config.ports,
         });
     }
@@ -447,13 +496,28 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
         if by_external.len() + config.ports.len() as usize > MOST_STATIC {
             return invalid("ports", format!("there are more than {MOST_STATIC} ports"));
         }
+        for (place, to) in config.to.iter().enumerate() {
+            let (first, count) = (to.port(), config.ports.len());
+            if first == 0 {
+                return invalid(
+                    &format!("to[{place}]"),
+                    format!("there is no port 0 (write {}:80 or the like)", to.ip()),
+                );
+            }
+            if u32::from(first) + count - 1 > u32::from(u16::MAX) {
+                let message = format!(
+                    "{} are {count} ports, and from {first} to 65535 there are {}",
+                    config.ports,
+                    u32::from(u16::MAX - first) + 1
+                );
+                return invalid(&format!("to[{place}]"), message);
+            }
+        }
         for port in config.ports.first..=config.ports.last {
             let external = Endpoint { protocol, address: config.outside, port };
             let mut servers = Vec::new();
             for to in &config.to {
-                let Some(port) = to.port().checked_add(port - config.ports.first).filter(|_| to.port() > 0) else {
-                    return invalid("to", format!("{to} has not as many ports as {}", config.ports));
-                };
+                let port = to.port() + (port - config.ports.first);
                 let server = Endpoint { protocol, address: *to.ip(), port };
                 if by_server.insert(server, external).is_some() {
                     // Its own packets could not be told from each other's.
@@ -467,4 +531,33 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
         }
     }
     Ok((by_external, by_server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_the_prefixes_that_have_them() {
+        for (prefixes, holes, expected) in [
+            (&[][..], &[][..], &[][..]),
+            (&["10.0.0.4/30"], &[], &[4..=7]),
+            (&["10.0.0.4/30", "10.0.0.0/30"], &[], &[0..=7]),
+            (&["10.0.0.8/31", "10.0.0.0/29", "10.0.0.2", "10.0.0.0", "10.0.0.8/31"], &[], &[0..=9]),
+            (&["10.0.0.0/28", "10.0.0.0/30", "10.0.0.12/30", "10.0.0.20"], &[], &[0..=15, 20..=20]),
+            // Holes at an end, beside each other, twice, outside, and one that takes all.
+            (&["10.0.0.0/29", "10.0.0.16"], &[0, 3, 3, 4, 7, 9, 16], &[1..=2, 5..=6]),
+            (&["10.0.0.4/30"], &[1, 8], &[4..=7]),
+        ] {
+            let prefixes: Vec<Prefix> = prefixes.iter().map(|text| text.parse().unwrap()).collect();
+            let host = |number| Ipv4Addr::from_bits(0x0a00_0000 + number);
+            let nets = Nets::new(&prefixes, "key").unwrap().without(holes.iter().copied().map(host));
+            let found: Vec<u32> = (0..32).filter(|number| nets.contains(host(*number))).collect();
+            let expected: Vec<u32> = expected.iter().cloned().flatten().collect();
+            assert_eq!(found, expected, "{prefixes:?} without {holes:?}");
+            assert_eq!(nets.is_empty(), expected.is_empty());
+        }
+        let every = Nets::new(&["0.0.0.0/0".parse().unwrap()], "key").unwrap();
+        assert!([0, 1 << 31, u32::MAX].iter().all(|address| every.contains(Ipv4Addr::from_bits(*address))));
+    }
 }

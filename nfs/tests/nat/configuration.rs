@@ -107,13 +107,13 @@ fn what_cannot_be_is_said_with_its_key() {
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-90\", to = [\"192.168.1.2:65530\"] }]",
-            "forward[0].to",
-            "192.168.1.2:65530 has not as many ports as 80-90",
+            "forward[0].to[0]",
+            "80-90 are 11 ports, and from 65530 to 65535 there are 6",
         ),
         (
-            "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:0\"] }]",
-            "forward[0].to",
-            "192.168.1.2:0 has not as many ports as 80",
+            "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.3:1\", \"192.168.1.2:0\"] }]",
+            "forward[0].to[1]",
+            "there is no port 0 (write 192.168.1.2:80 or the like)",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-81\", to = [\"192.168.1.2:80\", \"192.168.1.2:81\"] }]",
@@ -180,6 +180,10 @@ fn what_is_not_understood_is_said_where_it_stands() {
         ("timeouts.port_quiet = 70000", "invalid value: integer `70000`"),
         ("log.lines_per_second = 5", "missing field `file`"),
         ("[[pools]]\nports = \"80\"", "missing field `addresses`"),
+        (
+            "[[pools]]\naddresses = []\nports = 80",
+            "invalid type: integer `80`, expected a range of ports in quotes (\"1024-65535\", or \"80\" for one)",
+        ),
         ("[[pools]]\naddresses = []\nports = \"0\"", "\"0\" is not a range of ports"),
         ("[[pools]]\naddresses = []\nports = \"0-5\"", "\"0-5\" is not a range of ports"),
         ("[[pools]]\naddresses = []\nports = \"5-4\"", "\"5-4\" is not a range of ports"),
@@ -218,6 +222,7 @@ fn what_may_be_at_the_limits_is_taken() {
     for text in [
         "one_to_one = [{ inside = \"10.0.0.0/16\", outside = \"11.0.0.0/16\" }]",
         "forward = [{ protocol = \"udp\", outside = \"10.0.0.1\", ports = \"1-65535\", to = [\"192.168.1.1:1\"] }]",
+        "forward = [{ protocol = \"udp\", outside = \"10.0.0.1\", ports = \"80-90\", to = [\"192.168.1.1:65525\"] }]",
         "[[pools]]\naddresses = [\"10.0.0.0/20\"]\nports = \"1-65535\"",
         "[[pools]]\naddresses = []\ndraining = [\"10.0.0.1\"]",
     ] {

@@ -179,6 +179,29 @@ fn n34_excluded_destinations_are_reached_untranslated() {
 }
 
 #[test]
+fn external_addresses_are_excluded_by_no_prefix_and_one_to_one_hosts_by_their_destination() {
+    const TEXT: &str = "exclude = [\"198.51.100.0/24\", \"192.168.0.0/16\"]\n\
+                        one_to_one = [{ inside = \"192.168.1.20\", outside = \"198.51.100.110\" }]";
+    const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+    const OF_B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 110);
+    with_nat(TEXT, |nat| {
+        // Inside hosts meet at their external addresses.
+        let of_c = nat.udp_port(C, 6000, (X, 53));
+        assert_eq!(came(&nat.out(&from(A, P).udp(5000, of_c))).source, P);
+        assert_eq!(came(&nat.out(&from(A, OF_B).udp(5000, 53))).source, P);
+        assert_eq!(dropped(&nat.out(&from(A, P).protocol(47))), "nat-protocol");
+        assert_eq!(nat.counter("hairpin-packets"), 2);
+        // Their neighbours are excluded, for a host with an address of its own too, which is translated elsewhere.
+        for host in [A, B] {
+            let out = nat.out(&from(host, NEIGHBOUR).udp(5000, 53));
+            assert_eq!(out.outside, [super::bench::outside(host, NEIGHBOUR).udp(5000, 53).build()]);
+        }
+        assert_eq!(left(&nat.out(&from(B, X).udp(5000, 53))).source, OF_B);
+        assert_eq!(came(&nat.back(&from_outside(X, OF_B).udp(53, 5000))).destination, B);
+    });
+}
+
+#[test]
 fn n34_ports_cannot_be_guessed() {
     with_nat("", |nat| {
         for kind in [0, 1, 2] {
