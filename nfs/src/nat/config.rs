@@ -219,7 +219,7 @@ impl Default for TimeoutsConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// The file that they are added to.
+    /// The file that they are added to; once it is renamed, it is made anew with the next line.
     pub file: PathBuf,
     /// Most lines in a second; what is more is lost, and how much is written down and counted.
     #[serde(default = "usual_lines")]

@@ -66,6 +66,7 @@ impl NetworkFunction for Instance {
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         self.sessions.tick(&self.policy, cx.now(), budget.0);
+        self.sessions.events.tick();
         self.identifications.tick(cx.now(), budget.0);
         self.unsolicited.tick(&self.reasons, cx);
         let evicted = self.sessions.evicted().saturating_sub(self.counters.sessions_evicted.value());
