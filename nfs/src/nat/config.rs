@@ -49,8 +49,8 @@ pub struct Config {
     /// What becomes of IPv6 packets.
     #[serde(default)]
     pub ipv6: Ipv6,
-    /// Destinations to which packets from inside go untranslated, RFC 6888 REQ-6; external addresses are never
-    /// among them.
+    /// Destinations to which packets from inside go untranslated, RFC 6888 REQ-6, 4096 prefixes at most; external
+    /// addresses are never among them.
     #[serde(default)]
     pub exclude: Vec<Prefix>,
     /// Inside addresses with an outside address of their own.
@@ -76,10 +76,10 @@ pub struct PoolConfig {
     /// stands in neither list loses its mappings at once.)
     #[serde(default)]
     pub draining: Vec<Prefix>,
-    /// The inside hosts that use this pool; all unless given.
+    /// The inside hosts that use this pool, 4096 prefixes at most; all unless given.
     #[serde(default)]
     pub subscribers: Vec<Prefix>,
-    /// The destinations that it is used towards; all unless given. So each outside interface can have
+    /// The destinations that it is used towards, 4096 prefixes at most; all unless given. So each outside interface can have
     /// a pool of its own, for the destinations that are routed there.
     #[serde(default)]
     pub to: Vec<Prefix>,
@@ -176,8 +176,8 @@ pub struct ForwardConfig {
     pub outside: Ipv4Addr,
     /// The external ports.
     pub ports: PortRange,
-    /// The servers, each with the port that the first external one leads to; of several, one is chosen
-    /// by the client's address and port.
+    /// The servers, 64 at most, each with the port that the first external one leads to; of several, one is
+    /// chosen by the client's address and port.
     pub to: Vec<SocketAddrV4>,
 }
 

@@ -16,6 +16,12 @@ pub(super) const MOST_ADDRESSES: usize = 4096;
 const MOST_POOLS: usize = 64;
 /// Addresses of one_to_one, and ports of forward.
 const MOST_STATIC: usize = 1 << 16;
+/// Servers of one forward: each costs every packet that comes by it a hash.
+const MOST_SERVERS: usize = 64;
+/// Servers of all of them, counted for each port.
+const MOST_SERVER_PORTS: usize = 1 << 18;
+/// Prefixes in one list: a new session looks through those of every pool in a dozen steps.
+const MOST_PREFIXES: usize = 4096;
 /// Deadlines reach about so far: see [`FlowTable`](nf_framework::FlowTable).
 const LONGEST_TIMEOUT: u32 = 1_000_000;
 
@@ -100,6 +106,9 @@ impl Net {
 
 impl Nets {
     fn new(prefixes: &[Prefix], key: &str) -> Result<Self, Invalid> {
+        if prefixes.len() > MOST_PREFIXES {
+            return Err(Invalid::new(key, format!("there are more than {MOST_PREFIXES} prefixes")));
+        }
         let range = |net: Net| (net.first, net.first | !net.mask);
         let mut ranges: Vec<_> = nets(prefixes, key)?.into_iter().map(range).collect();
         ranges.sort_unstable();
@@ -364,12 +373,12 @@ fn addresses(prefixes: &[Prefix], key: &str) -> Result<Vec<Ipv4Addr>, Invalid> {
     let too_many = || Invalid::new(key, format!("there are more than {MOST_ADDRESSES} addresses"));
     let mut all = Vec::new();
     for net in nets(prefixes, key)? {
-        if !net.mask as usize >= MOST_ADDRESSES {
+        if all.len() + !net.mask as usize >= MOST_ADDRESSES {
             return Err(too_many());
         }
         all.extend(net.addresses());
     }
-    if all.len() > MOST_ADDRESSES { Err(too_many()) } else { Ok(all) }
+    Ok(all)
 }
 
 fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, Invalid> {
@@ -493,8 +502,14 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
         if let Some(to) = config.to.iter().find(|to| by_inside.contains_key(to.ip())) {
             return invalid("to", format!("{} answers from the address that one_to_one gives it", to.ip()));
         }
+        if config.to.len() > MOST_SERVERS {
+            return invalid("to", format!("there are more than {MOST_SERVERS} servers"));
+        }
         if by_external.len() + config.ports.len() as usize > MOST_STATIC {
             return invalid("ports", format!("there are more than {MOST_STATIC} ports"));
+        }
+        if by_server.len() + config.ports.len() as usize * config.to.len() > MOST_SERVER_PORTS {
+            return invalid("to", format!("there are more than {MOST_SERVER_PORTS} servers, counted for each port"));
         }
         for (place, to) in config.to.iter().enumerate() {
             let (first, count) = (to.port(), config.ports.len());

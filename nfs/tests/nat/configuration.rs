@@ -229,3 +229,40 @@ fn what_may_be_at_the_limits_is_taken() {
         Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
     }
 }
+
+#[test]
+fn lists_have_a_length_that_they_are_held_to() {
+    let list = |count: u32, item: &dyn Fn(u32) -> String| {
+        let items: Vec<_> = (0..count).map(|number| format!("\"{}\"", item(number))).collect();
+        format!("[{}]", items.join(", "))
+    };
+    let address = |number| std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).to_string();
+    let server = |number| format!("{}:80", address(number));
+    let prefixes = |count| list(count, &address);
+    let forward = |index: u32, ports: &str, servers: u32| {
+        let servers = list(servers, &|number| server(index << 16 | number));
+        format!("{{ protocol = \"tcp\", outside = \"198.51.100.{index}\", ports = \"{ports}\", to = {servers} }}")
+    };
+    let exclude = |count| format!("exclude = {}\n{POOL}", prefixes(count));
+    let subscribers = |count| format!("{POOL}subscribers = {}\n", prefixes(count));
+    let to = |count| format!("{POOL}to = {}\n", prefixes(count));
+    let addresses = |count| format!("[[pools]]\naddresses = {}\n", prefixes(count));
+    let servers = |count| format!("forward = [{}]\n", forward(1, "80", count));
+    // Each of 4096 ports has 64 servers.
+    let all_servers = |more: u32| {
+        let all = [forward(1, "1-2048", 64), forward(2, "1-2048", 64)];
+        let others = (3..3 + more).map(|index| forward(index, "80", 1));
+        format!("forward = [{}]\n", all.into_iter().chain(others).collect::<Vec<_>>().join(", "))
+    };
+    for (good, bad, key, message) in [
+        (exclude(4096), exclude(4097), "exclude", "there are more than 4096 prefixes"),
+        (subscribers(4096), subscribers(4097), "pools[0].subscribers", "there are more than 4096 prefixes"),
+        (to(4096), to(4097), "pools[0].to", "there are more than 4096 prefixes"),
+        (addresses(4096), addresses(4097), "pools[0].addresses", "there are more than 4096 addresses"),
+        (servers(64), servers(65), "forward[0].to", "there are more than 64 servers"),
+        (all_servers(0), all_servers(1), "forward[2].to", "there are more than 262144 servers, counted for each port"),
+    ] {
+        Nat::new().policy(toml::from_str(&good).unwrap()).unwrap();
+        assert_eq!(invalid(&bad), (key.to_owned(), message.to_owned()));
+    }
+}
