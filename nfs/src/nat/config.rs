@@ -21,9 +21,10 @@ pub struct Config {
     /// External addresses; the first pool that fits a packet is taken.
     #[serde(default)]
     pub pools: Vec<PoolConfig>,
-    /// External ports and identifiers that one inside host may have at once, RFC 6888 REQ-4.
+    /// External ports and identifiers that one inside host may have at once, RFC 6888 REQ-4; in each pool, so
+    /// that who uses several has them several times.
     pub ports_per_subscriber: Option<u32>,
-    /// Sessions that one inside host may have at once.
+    /// Sessions that one inside host may have at once, in each pool.
     pub sessions_per_subscriber: Option<u32>,
     /// Who may answer, or begin to talk to, an inside host: RFC 4787 section 5, RFC 5382 section 4.3.
     #[serde(default)]
