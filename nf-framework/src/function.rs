@@ -178,7 +178,8 @@ pub trait Function: Send + Sync + 'static {
     /// pool that it translates to. The [router](crate::RouterConfig) answers for them in its
     /// neighbours' ARP and Neighbor Discovery and announces them when they come, and sends packets
     /// for them through the chain; what no function decides about or redirects is dropped as
-    /// `no-listener`. They may be the router's own; a configuration in which one is a next router's, or the
+    /// `no-listener`. What functions themselves send to one turns at the end of the chain and comes back
+    /// through it, once. They may be the router's own; a configuration in which one is a next router's, or the
     /// first or last of an interface's network, is refused.
     fn addresses(&self, policy: &Self::Policy) -> Vec<Prefix> {
         let _ = policy;
