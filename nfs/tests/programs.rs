@@ -293,6 +293,11 @@ fn the_nats_example_runs_and_changes_on_the_way() {
         ),
         ("keep_parity = false", "keep_parity = true", "generation 3: [nat] keep_parity: false -> true"),
         ("10.0.0.10:80", "10.0.0.11:80", "generation 4: [nat] forward[0].to[0]"),
+        (
+            "draining = [\"198.51.100.10\"]",
+            "draining = []",
+            "nat: a reload ends all sessions of 198.51.100.10, in no pool any more",
+        ),
         ("sessions = 65536", "sessions = 131072", "sessions: cannot change while the program runs"),
     ];
     assert_reloads(NAT, "nat", &nat_example(), &changes);

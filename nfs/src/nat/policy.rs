@@ -6,7 +6,7 @@ use super::config::{
 };
 use super::flow::Protocol;
 use nf_framework::{HashKey, Invalid, Prefix};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -177,7 +177,36 @@ impl Policy {
         restart("subscribers", config.subscribers != running.config.subscribers)?;
         restart("filtering", config.filtering != running.config.filtering)?;
         restart("log", config.log != running.config.log)?;
-        Self::after(config, Some(running))
+        let next = Self::after(config, Some(running))?;
+        for what in next.ends(running) {
+            log::warn!("nat: a reload ends {what}");
+        }
+        Ok(next)
+    }
+
+    /// What ends that began under another policy.
+    fn ends(&self, running: &Self) -> Vec<String> {
+        let shared = |policy: &Self| {
+            let pools = policy.pools.iter().flat_map(|pool| pool.addresses.iter().chain(&pool.draining));
+            pools.copied().collect::<BTreeSet<_>>()
+        };
+        let (before, after) = (shared(running), shared(self));
+        let gone = before.difference(&after).map(ToString::to_string).collect();
+        let taken = self.forward.keys().filter(|external| !running.forward.contains_key(external));
+        let mut taken: Vec<_> = taken.filter(|external| before.contains(&external.address)).collect();
+        taken.sort_unstable_by_key(|external| (external.address, external.port, external.protocol.number()));
+        let taken = taken.iter().map(|external| format!("{}:{}", external.address, external.port)).collect();
+        let sentence = |what: &str, of: Vec<String>, why: &str| {
+            let others = match of.len() {
+                0 => return None,
+                1 => String::new(),
+                all => format!(" and {} more", all - 1),
+            };
+            Some(format!("{what} {}{others}, {why}", of[0]))
+        };
+        let gone = sentence("all sessions of", gone, "in no pool any more (under draining they end by themselves)");
+        let taken = sentence("what inside hosts have on", taken, "which leads to a server now");
+        gone.into_iter().chain(taken).collect()
     }
 
     fn after(config: Config, running: Option<&Self>) -> Result<Self, Invalid> {
@@ -551,6 +580,7 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nf_framework::Function as _;
 
     #[test]
     fn addresses_are_found_in_the_prefixes_that_have_them() {
@@ -574,5 +604,46 @@ mod tests {
         }
         let every = Nets::new(&["0.0.0.0/0".parse().unwrap()], "key").unwrap();
         assert!([0, 1 << 31, u32::MAX].iter().all(|address| every.contains(Ipv4Addr::from_bits(*address))));
+    }
+
+    #[test]
+    fn what_a_reload_ends_is_said() {
+        let policy = |text: &str| crate::nat::Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
+        let drain = "in no pool any more (under draining they end by themselves)";
+        let forward = |outside: &str, ports: &str| {
+            let to = "192.168.1.1:80";
+            format!(
+                "forward = [{{ protocol = \"tcp\", outside = \"{outside}\", ports = \"{ports}\", to = [\"{to}\"] }}]"
+            )
+        };
+        let pool = "[[pools]]\naddresses = [\"198.51.100.8/30\"]\ndraining = [\"198.51.100.20\"]";
+        let running = policy(pool);
+        for (text, expected) in [
+            (pool.to_owned(), vec![]),
+            (format!("exclude = [\"0.0.0.0/0\"]\n{pool}"), vec![]),
+            // One may be drained, and stand in another pool.
+            (
+                "[[pools]]\naddresses = [\"198.51.100.20\"]\ndraining = [\"198.51.100.8/31\", \"198.51.100.10/31\"]"
+                    .to_owned(),
+                vec![],
+            ),
+            (
+                "[[pools]]\naddresses = [\"198.51.100.8/30\"]".to_owned(),
+                vec![format!("all sessions of 198.51.100.20, {drain}")],
+            ),
+            (
+                "[[pools]]\naddresses = [\"198.51.100.9\"]".to_owned(),
+                vec![format!("all sessions of 198.51.100.8 and 3 more, {drain}")],
+            ),
+            (format!("{}\n{pool}", forward("198.51.100.30", "80")), vec![]),
+            (
+                format!("{}\n{pool}", forward("198.51.100.9", "80-82")),
+                vec!["what inside hosts have on 198.51.100.9:80 and 2 more, which leads to a server now".to_owned()],
+            ),
+        ] {
+            assert_eq!(policy(&text).ends(&running), expected, "{text}");
+            // What was there stays.
+            assert_eq!(policy(&text).ends(&policy(&text)), [""; 0], "{text}");
+        }
     }
 }
