@@ -592,11 +592,6 @@ impl Sessions {
     pub(super) fn mapped_ports(&self) -> usize {
         self.mappings.len()
     }
-
-    /// Sessions that were ended to make place.
-    pub(super) fn evicted(&self) -> u64 {
-        self.flows.counters().evicted.iter().sum()
-    }
 }
 
 /// An inside port in a pool's group; without a protocol the host itself.
