@@ -10,7 +10,8 @@
 //! assert_eq!(diagnosis.count(Level::Fault), 0);
 //! ```
 //!
-//! Files are all that [`Doctor::examine`] looks at: it changes nothing, and any user may do it. Each
+//! Files are all that [`Doctor::examine`] looks at: it changes nothing, and any user may do it;
+//! [`Doctor::examine_with_dpdk`] looks at the devices too, as no file says what they do. Each
 //! subject has a file here, with a function of the machine's files and of what is asked of it.
 
 mod device;
@@ -20,6 +21,7 @@ mod iommu;
 mod links;
 mod machine;
 mod memory;
+mod ports;
 mod processors;
 mod request;
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod users;
 
 pub use finding::{Diagnosis, Finding, Level};
 
+use crate::eal_arguments;
 use device::Device;
 use drivers::PollModeDrivers;
 use machine::Machine;
@@ -38,6 +41,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Doctor {
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     need: Option<u64>,
 }
 
@@ -46,7 +50,7 @@ impl Doctor {
     /// looked at what every program needs.
     #[must_use]
     pub fn new(arguments: &[String]) -> Self {
-        Self { arguments: arguments.to_vec(), need: None }
+        Self { arguments: arguments.to_vec(), environment: eal_arguments::environment(), need: None }
     }
 
     /// How many bytes of hugepages the program needs, as its `--check` says.
@@ -59,12 +63,43 @@ impl Doctor {
     /// Looks at the files of a machine, which has them under `root`.
     #[must_use]
     pub fn examine(&self, root: &Path) -> Diagnosis {
-        Diagnosis::new(self.findings(root))
+        Diagnosis::new(self.files(root).findings)
     }
 
-    fn findings(&self, root: &Path) -> Vec<Finding> {
-        let patient = Patient::new(Machine::new(root), Request::new(&self.arguments, self.need));
-        [
+    /// Looks at the files of this machine, and then, if there are arguments and no fault, starts DPDK
+    /// with them and looks at its ports: once in a process. Takes the process's log, if nobody has it.
+    #[must_use]
+    pub fn examine_with_dpdk(&self) -> Diagnosis {
+        let Files { mut findings, patient, words } = self.files(Path::new("/"));
+        if self.arguments.is_empty() {
+            return Diagnosis::new(findings);
+        }
+        if findings.iter().any(|finding| finding.level == Level::Fault) {
+            findings.push(
+                Finding::note("eal", "eal-not-tried", "DPDK was not started, and the ports were not looked at")
+                    .why("It would fail by what is a fault above, or get in the way of others."),
+            );
+        } else {
+            findings.extend(ports::examine(&patient, &words));
+        }
+        Diagnosis::new(findings)
+    }
+
+    fn files(&self, root: &Path) -> Files {
+        let mut findings = Vec::new();
+        let words = match eal_arguments::complete(root, &self.environment, &self.arguments) {
+            Ok(completed) => {
+                findings.extend(completed.notes.into_iter().map(|note| Finding::ok("arguments", "arguments", note)));
+                completed.words
+            }
+            Err(error) => {
+                findings.push(Finding::fault("arguments", "arguments-wrong", error.to_string()));
+                self.arguments.clone()
+            }
+        };
+        let request = Request { is_known: !self.arguments.is_empty(), ..Request::new(&words, self.need) };
+        let patient = Patient::new(Machine::new(root), request);
+        let subjects = [
             memory::examine,
             memory::privileges,
             iommu::examine,
@@ -72,11 +107,18 @@ impl Doctor {
             users::examine,
             links::examine,
             processors::examine,
-        ]
-        .into_iter()
-        .flat_map(|examine| examine(&patient))
-        .collect()
+        ];
+        findings.extend(subjects.into_iter().flat_map(|examine| examine(&patient)));
+        Files { findings, patient, words }
     }
+}
+
+/// What files tell.
+struct Files {
+    findings: Vec<Finding>,
+    patient: Patient,
+    /// The arguments for the EAL.
+    words: Vec<String>,
 }
 
 /// A machine and what is asked of it.

@@ -163,7 +163,8 @@ impl Tree {
 
     fn examine(&self, arguments: &str) -> Diagnosis {
         let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
-        Doctor::new(&words).examine(&self.0)
+        // This machine's own is none of the tests' business.
+        Doctor { environment: Vec::new(), ..Doctor::new(&words) }.examine(&self.0)
     }
 }
 
@@ -571,6 +572,29 @@ fn what_a_program_needs_is_compared_with_what_is_free() {
     let words: Vec<String> = format!("{USUAL} --no-huge").split(' ').map(str::to_owned).collect();
     tree.remove("sys/kernel/mm");
     assert_eq!(troubles(&Doctor::new(&words).need(1 << 40).examine(&tree.0)), [ALWAYS]);
+}
+
+#[test]
+fn interfaces_and_the_environment_name_devices_too() {
+    let tree = Tree::healthy();
+    tree.device("0000:05:00.0", "0x8086", "0x10ca", "igbvf", Some(9), 0);
+    tree.interface("0000:05:00.0", "net/eth5");
+    tree.link("sys/bus/pci/devices/0000:05:00.0/net/eth5/device", "../..");
+    tree.directory("sys/class/net/veth0");
+    let environment = |text: &str| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (words, variable, found, on) in [
+        ("-l 1 -a eth5", "", "Fault driver-kernel", "0000:05:00.0"),
+        ("-l 1", "PCIDEVICE_X=0000:05:00.0", "Fault driver-kernel", "0000:05:00.0"),
+        ("", "PCIDEVICE_X=0000:05:00.0", "Fault driver-kernel", "0000:05:00.0"),
+        ("-l 1", "PCIDEVICE_X=eth5", "Fault arguments-wrong", ""),
+        ("-l 1 -a veth0", "", "Fault arguments-wrong", ""),
+    ] {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        let environment = environment(variable).into_iter().collect();
+        let diagnosis = Doctor { environment, ..Doctor::new(&words) }.examine(&tree.0);
+        assert_eq!(troubles(&diagnosis), [found, ALWAYS], "{diagnosis}");
+        assert_eq!(diagnosis.findings()[0].device.as_deref().unwrap_or_default(), on);
+    }
 }
 
 #[test]

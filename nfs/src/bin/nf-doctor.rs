@@ -57,8 +57,7 @@ fn main() -> ExitCode {
     let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
 
     let doctor = options.need.into_iter().fold(Doctor::new(&eal), Doctor::need);
-    let root = Path::new("/");
-    let diagnosis = doctor.examine(root);
+    let diagnosis = if options.files { doctor.examine(Path::new("/")) } else { doctor.examine_with_dpdk() };
     show(diagnosis, options.json)
 }
 
