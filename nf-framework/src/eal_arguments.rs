@@ -93,6 +93,12 @@ pub(crate) fn device_name(value: &str) -> &str {
 /// Why arguments cannot be given to the EAL.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum EalArgumentsError {
+    /// Neither an address nor an interface.
+    #[error("-a {name}: there is no interface {name}, and no PCI address is like this (scripts/bind --status)")]
+    NoSuchInterface {
+        /// As on the command line.
+        name: String,
+    },
     /// An interface that is no PCI device: a veth, a bridge, a tap.
     #[error(
         "-a {interface}: this interface is no PCI device; DPDK shares it with the kernel by \
@@ -144,9 +150,12 @@ pub(crate) fn complete(
     let given = arguments(words);
     for argument in given.iter().filter(|argument| argument.name == "--allow") {
         let interface = device_name(argument.value);
-        if pci_address(interface).is_some() || !is_interface(root, interface) {
-            // What is neither is for the EAL to judge: other buses have other names.
-            continue;
+        if !is_interface(root, interface) {
+            // Devices of other buses have marks in their names, and the EAL may know them.
+            if interface.is_empty() || interface.contains([':', '.', '_', '-', '=']) {
+                continue;
+            }
+            return Err(EalArgumentsError::NoSuchInterface { name: interface.to_owned() });
         }
         let none = || EalArgumentsError::NoPciDevice { interface: interface.to_owned() };
         let address = pci_device_of(root, interface).ok_or_else(none)?;
@@ -354,9 +363,14 @@ mod tests {
             ("-aeth1,x=eth1", "", Ok("-a0000:01:10.0,x=eth1")),
             ("--allow=eth0 --allow eth5,y=1", "", Ok("--allow=0000:00:03.0 --allow 0000:05:00.0,y=1")),
             (
-                "-a 01:10.0 -a eth9 -a auxiliary:mlx5_core.sf.4",
+                "-a 01:10.0 -a net_ring0 -a auxiliary:mlx5_core.sf.4 -a",
                 "",
-                Ok("-a 01:10.0 -a eth9 -a auxiliary:mlx5_core.sf.4"),
+                Ok("-a 01:10.0 -a net_ring0 -a auxiliary:mlx5_core.sf.4 -a"),
+            ),
+            (
+                "-a eth9",
+                "",
+                Err("-a eth9: there is no interface eth9, and no PCI address is like this (scripts/bind --status)"),
             ),
             (
                 "-a veth0",

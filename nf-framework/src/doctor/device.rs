@@ -84,10 +84,15 @@ impl Patient {
         self.request.devices.contains(&device.address)
     }
 
+    /// Whether devices on the PCI bus matter at all.
+    pub(super) fn is_about_pci(&self) -> bool {
+        !self.request.is_virtual || !self.request.devices.is_empty()
+    }
+
     /// The devices that it is about: those that are asked for; if none is, those that were given to
     /// programs.
     pub(super) fn concerned(&self) -> impl Iterator<Item = &Device> {
-        let any = self.request.devices.is_empty();
+        let any = self.request.devices.is_empty() && !self.request.is_virtual;
         self.devices.iter().filter(move |device| if any { device.is_given() } else { self.wants(device) })
     }
 

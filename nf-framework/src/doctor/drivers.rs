@@ -127,7 +127,7 @@ pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
     for device in patient.concerned() {
         findings.extend(driver(patient, device).or_else(|| poll_mode_driver(patient, device)));
     }
-    if patient.concerned().next().is_none() && before == 0 {
+    if patient.concerned().next().is_none() && before == 0 && patient.is_about_pci() {
         findings.push(none_given(patient));
     }
     findings

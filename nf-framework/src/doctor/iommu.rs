@@ -86,6 +86,9 @@ impl Patient {
 }
 
 pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
+    if !patient.is_about_pci() {
+        return Vec::new();
+    }
     let mut findings = vec![on_or_off(patient)];
     for device in patient.concerned() {
         findings.extend(group(patient, device));
@@ -176,7 +179,7 @@ fn group(patient: &Patient, device: &Device) -> Option<Finding> {
         (!viable && member != &device.address).then(|| (member.clone(), driver))
     };
     let others: Vec<(String, String)> = members.iter().filter_map(of_other_driver).collect();
-    if others.is_empty() || !device.driver.as_deref().is_none_or(|driver| driver == "vfio-pci") {
+    if others.is_empty() || device.driver.as_deref().is_some_and(|driver| driver != "vfio-pci") {
         return None;
     }
     let names: Vec<String> = others.iter().map(|(member, driver)| format!("{member} ({driver})")).collect();

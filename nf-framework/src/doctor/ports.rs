@@ -2,6 +2,7 @@
 
 use super::links::random_mac;
 use super::{Finding, Patient};
+use crate::eal_arguments::pci_address;
 use dpdk_rs::{
     Eal, Mempool, MempoolConfig, Offloads, Port, PortBuilder, PortError, PortId, PortInfo, RssFunctions, RssKey,
     RssProblem, RssTable, RssTableSize,
@@ -65,7 +66,8 @@ fn examine_port(patient: &Patient, eal: &Eal, id: PortId) -> Vec<Finding> {
         Ok(info) => info,
         Err(errno) => return gone(format!("{id}: {errno}")),
     };
-    let mut findings = mac(&info);
+    // Those of virtual devices are theirs to choose.
+    let mut findings = pci_address(&info.name).map_or_else(Vec::new, |_| mac(&info));
     findings.extend(workers(patient, &info));
     let started = start(eal, &info);
     let (port, queues) = match started {

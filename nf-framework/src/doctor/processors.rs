@@ -104,19 +104,24 @@ fn isolation(patient: &Patient) -> Option<Finding> {
         (!lacking.is_empty()).then(|| format!("{} not in {name}", listed(&lacking)))
     };
     let lacking: Vec<String> = kept.iter().filter_map(lacking).collect();
-    let cpus = listed(&patient.request.cpus);
+    let mut cpus = patient.request.cpus.clone();
     if lacking.is_empty() {
+        let cpus = listed(&cpus);
         return Some(Finding::ok("cpu", "cpu-isolation", format!("{cpus} isolated, without tick and RCU's callbacks")));
     }
-    Some(
-        Finding::note(
-            "cpu",
-            "cpu-not-isolated",
-            format!("the kernel does other work on workers' CPUs: {}", lacking.join(", ")),
-        )
-        .why("A worker that has to share its CPU now and then stands still, and packets are lost.")
-        .mend(arguments_for(&cpus)),
-    )
+    let what = format!("the kernel does other work on workers' CPUs: {}", lacking.join(", "));
+    let finding = Finding::note("cpu", "cpu-not-isolated", what)
+        .why("A worker that has to share its CPU now and then stands still, and packets are lost.");
+    // The kernel needs one for itself, and that is the first.
+    let has_first = cpus.contains(&0);
+    cpus.retain(|cpu| *cpu != 0);
+    Some(match (has_first, cpus.is_empty()) {
+        (false, _) => finding.mend(arguments_for(&listed(&cpus))),
+        (true, false) => finding.mend(format!("-l {0}, and {1}", listed(&cpus), arguments_for(&listed(&cpus)))),
+        (true, true) => {
+            finding.mend("-l with other CPUs than 0, which the kernel needs for itself, and isolcpus for them")
+        }
+    })
 }
 
 fn arguments_for(cpus: &str) -> String {

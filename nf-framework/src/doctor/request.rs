@@ -18,6 +18,8 @@ pub(super) struct Request {
     pub(super) plugins: Vec<String>,
     /// Bytes of hugepages.
     pub(super) need: Option<u64>,
+    /// Whether it works with virtual devices, or without PCI devices.
+    pub(super) is_virtual: bool,
     /// Whether there are arguments: then it is known how the program will be run.
     pub(super) is_known: bool,
 }
@@ -37,6 +39,7 @@ impl Request {
                 "--in-memory" => request.in_memory = true,
                 "--file-prefix" => prefix = argument.value,
                 "--no-shconf" => private = true,
+                "--vdev" | "--no-pci" => request.is_virtual = true,
                 "-d" => request.plugins.push(argument.value.to_owned()),
                 _ => {}
             }

@@ -217,6 +217,16 @@ fn a_machine_without_devices_for_dpdk_hears_nothing_of_virtual_functions() {
     assert_eq!(tree.examine("").findings()[0].why, "There is no network device on the PCI bus.");
 }
 
+#[test]
+fn of_a_program_with_virtual_devices_only_what_it_uses_is_looked_at() {
+    let tree = Tree::healthy();
+    tree.without_iommu();
+    for arguments in ["-l 1 --vdev net_tap0", "-l 1 --no-pci"] {
+        let diagnosis = tree.examine(arguments);
+        assert_eq!(troubles(&diagnosis), [""; 0], "{diagnosis}");
+    }
+}
+
 /// The machine on which all is well, with one thing planted.
 type Case = (&'static str, fn(&Tree), &'static str, &'static str);
 
@@ -337,6 +347,13 @@ const PLANTED: &[(&str, fn(&Tree), &str, &str)] = &[
         "",
         "isolcpus=managed_irq,domain,1-3",
     ),
+    (
+        "Note cpu-not-isolated",
+        |_| {},
+        "-l 0-1 -a 0000:01:10.0",
+        "-l 1, and the kernel arguments isolcpus=managed_irq,domain,1",
+    ),
+    ("Note cpu-not-isolated", |_| {}, "-l 0 -a 0000:01:10.0", "-l with other CPUs than 0"),
     (
         "Note cpu-not-isolated",
         |tree| tree.write("sys/devices/system/cpu/nohz_full", "(null)"),
@@ -588,6 +605,7 @@ fn interfaces_and_the_environment_name_devices_too() {
         ("", "PCIDEVICE_X=0000:05:00.0", "Fault driver-kernel", "0000:05:00.0"),
         ("-l 1", "PCIDEVICE_X=eth5", "Fault arguments-wrong", ""),
         ("-l 1 -a veth0", "", "Fault arguments-wrong", ""),
+        ("-l 1 -a eth9", "", "Fault arguments-wrong", ""),
     ] {
         let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
         let environment = environment(variable).into_iter().collect();

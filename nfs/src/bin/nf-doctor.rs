@@ -70,9 +70,15 @@ fn arguments() -> (Vec<String>, Vec<String>) {
             "--json" | "--files" | "--help" | "-h" | "--version" | "-V" => own.push(word),
             "--need" => own.extend([Some(word), words.next()].into_iter().flatten()),
             "--" => own.extend(words.by_ref()),
-            _ if word.starts_with("--need=") => own.push(word),
+            _ if word.starts_with("--need=") || word.starts_with("--json") || word.starts_with("--files") => {
+                own.push(word)
+            }
             _ => eal.push(word),
         }
+    }
+    if let Some(word) = eal.first().filter(|word| !word.starts_with('-')) {
+        eprintln!("error: {word:?} is no argument of nf-doctor's: a device is named -a {word} (see --help)");
+        std::process::exit(2);
     }
     (eal, own)
 }
