@@ -227,9 +227,12 @@ impl Drop for Machine {
     }
 }
 
+/// A command, what the machine is prepared by, and a part of what is said.
+type Case = (&'static str, fn(&Machine), &'static str);
+
 /// Each of these commands, on a machine that was prepared, fails with a sentence that has this in it,
 /// and leaves the machine as it was.
-fn assert_refused(cases: &[(&str, fn(&Machine), &str)]) {
+fn assert_refused(cases: &[Case]) {
     for (command, prepare, sentence) in cases {
         let machine = Machine::new();
         prepare(&machine);
@@ -530,10 +533,8 @@ ip link set dev eth0 vf 1 spoofchk off
 #[test]
 fn virtual_functions_that_cannot_be_or_are_in_use_are_refused() {
     let two = |machine: &Machine| assert_eq!(machine.run("sriov-vfs eth0 2").0, 0);
-    let _: fn(&Machine) = two;
-    let without_vf: fn(&Machine) = |machine| {
-        fs::remove_dir_all(machine.root().join("sys/bus/pci/devices/0000:01:10.0")).unwrap();
-    };
+    let without_vf =
+        |machine: &Machine| fs::remove_dir_all(machine.root().join("sys/bus/pci/devices/0000:01:10.0")).unwrap();
     assert_refused(&[
         ("sriov-vfs", UNCHANGED, "say which interface"),
         ("sriov-vfs eth0 two", UNCHANGED, "two is no number of VFs"),

@@ -231,7 +231,7 @@ fn of_a_program_with_virtual_devices_only_what_it_uses_is_looked_at() {
 type Case = (&'static str, fn(&Tree), &'static str, &'static str);
 
 /// Each of these makes one finding, whose sentences have this in them, and no other.
-const PLANTED: &[(&str, fn(&Tree), &str, &str)] = &[
+const PLANTED: &[Case] = &[
     (
         "Fault hugepages-absent",
         |tree| tree.write(&format!("{PAGES}/nr_hugepages"), "0"),
