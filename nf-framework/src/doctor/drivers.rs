@@ -43,16 +43,16 @@ impl PollModeDrivers {
     pub(super) fn of(patient: &Patient) -> Option<Self> {
         let machine = &patient.machine;
         let maps = machine.text("proc/self/maps").unwrap_or_default();
-        let of_eal = |line: &str| {
-            let path = line.split_whitespace().nth(5)?;
-            let (directory, name) = path.rsplit_once('/')?;
-            Some((directory.to_owned(), name.strip_prefix("librte_eal.so.")?.to_owned()))
-        };
-        let (mut files, place) = match maps.lines().find_map(of_eal) {
-            Some((directory, abi)) => {
-                // Where Debian, and DPDK's own build, put them; and the names that the EAL loads.
-                let plugins = format!("{directory}/dpdk/pmds-{abi}");
+        let eal = maps
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(5))
+            .find(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("librte_eal.so")));
+        let (mut files, place) = match eal {
+            Some(eal) => {
+                let plugins = plugin_directory(&std::fs::read(machine.path(eal)).ok()?)?;
                 let names = machine.names(&plugins);
+                // The names that the EAL loads (eal_common_options.c).
+                let abi = plugins.rsplit('-').next().unwrap_or_default();
                 let is_loaded = |name: &&String| name.ends_with(".so") || name.ends_with(&format!(".so.{abi}"));
                 (names.iter().filter(is_loaded).map(|name| format!("{plugins}/{name}")).collect(), plugins)
             }
@@ -82,6 +82,15 @@ impl PollModeDrivers {
     pub(super) fn is_virtual_function(&self, device: &Device) -> bool {
         device.nic.is_some() || self.of_device(device).is_some_and(PollModeDriver::is_of_virtual_functions)
     }
+}
+
+/// Where the EAL's library looks for drivers: `RTE_EAL_PMD_PATH`, as it was built.
+fn plugin_directory(library: &[u8]) -> Option<String> {
+    let at = find(library, b"/dpdk/pmds-")?;
+    // It may stand in a text of several settings.
+    let start = library[..at].iter().rposition(|byte| [0, b'='].contains(byte))? + 1;
+    let end = at + library[at..].iter().position(|byte| *byte == 0)?;
+    String::from_utf8(library[start..end].to_vec()).ok()
 }
 
 /// What a library says of the drivers in it.
@@ -276,5 +285,9 @@ mod tests {
         assert_eq!(found.iter().map(|driver| driver.name.as_str()).collect::<Vec<_>>(), ["net_ixgbe_vf", "net_tap"]);
         assert!(found[0].is_for((0x8086, 0x10ed)) && !found[0].is_for((0x8086, 0x10ee)) && !found[1].is_for((0, 0)));
         assert!(found[0].is_of_virtual_functions() && !found[0].works_beside_the_kernel());
+
+        let eal = b"\x7fELF\0PATH=/usr/lib/x/dpdk/pmds-23.0\0%s/librte\0";
+        assert_eq!(plugin_directory(eal).as_deref(), Some("/usr/lib/x/dpdk/pmds-23.0"));
+        assert_eq!(plugin_directory(b"\x7fELF\0nothing\0"), None);
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
         findings.extend(group(patient, device));
         if patient.iommu_is_on()
             && device.driver.as_deref().is_some_and(|driver| USER_DRIVERS[1..].contains(&driver))
-            && !passes_through(&patient.machine)
+            && !passes_through(&patient.machine, device)
         {
             let driver = device.driver_name();
             findings.push(
@@ -113,9 +113,13 @@ pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
     findings
 }
 
-fn passes_through(machine: &Machine) -> bool {
-    machine.kernel_argument("iommu").iter().any(|value| value.split(',').any(|value| value == "pt"))
-        || machine.kernel_argument("iommu.passthrough").iter().any(|value| value == "1")
+/// Whether the IOMMU lets a device through to all memory, as one that the kernel's drivers trust.
+fn passes_through(machine: &Machine, device: &Device) -> bool {
+    let kind = device.group.as_ref().and_then(|group| machine.text(&format!("sys/kernel/iommu_groups/{group}/type")));
+    match kind {
+        Some(kind) => kind == "identity",
+        None => machine.kernel_argument("iommu").iter().any(|value| value.split(',').any(|value| value == "pt")),
+    }
 }
 
 fn on_or_off(patient: &Patient) -> Finding {
@@ -175,7 +179,7 @@ fn group(patient: &Patient, device: &Device) -> Option<Finding> {
     let members = patient.machine.names(&format!("sys/kernel/iommu_groups/{group}/devices"));
     let of_other_driver = |member: &String| {
         let driver = patient.machine.target(&format!("sys/bus/pci/devices/{member}/driver"))?;
-        let viable = ["vfio-pci", "pcieport", "pci-stub"].contains(&driver.as_str());
+        let viable = driver.contains("vfio") || ["pcieport", "pci-stub"].contains(&driver.as_str());
         (!viable && member != &device.address).then(|| (member.clone(), driver))
     };
     let others: Vec<(String, String)> = members.iter().filter_map(of_other_driver).collect();

@@ -1,7 +1,6 @@
 //! Hugepages: whether there are any, free ones, enough, mounted, and where the device is.
 
 use super::{Finding, Patient};
-use crate::eal_arguments::USER_DRIVERS;
 
 /// The hugepages of one size.
 #[derive(Debug)]
@@ -78,6 +77,12 @@ fn read(patient: &Patient, directory: &str) -> Vec<Pages> {
     patient.machine.names(directory).iter().filter_map(of_size).collect()
 }
 
+/// Bytes that are reserved.
+pub(super) fn reserved(patient: &Patient) -> u64 {
+    let pages = read(patient, "sys/kernel/mm/hugepages");
+    pages.iter().map(|pages| pages.all.saturating_mul(pages.size)).sum()
+}
+
 fn described(pages: &[Pages]) -> String {
     let some = pages.iter().filter(|pages| pages.all > 0);
     let text =
@@ -144,56 +149,6 @@ fn nodes(patient: &Patient) -> Vec<Finding> {
                 .mend(format!("scripts/hugepages 1024M --node {node}")),
             );
         }
-    }
-    findings
-}
-
-/// What this process may do, where a device and DPDK need it.
-pub(super) fn privileges(patient: &Patient) -> Vec<Finding> {
-    const CAP_IPC_LOCK: u32 = 14;
-    const CAP_SYS_ADMIN: u32 = 21;
-    let is_on = |drivers: &[&str]| {
-        let on = |device: &&super::Device| device.driver.as_deref().is_some_and(|driver| drivers.contains(&driver));
-        patient.concerned().find(on).map(|device| device.address.clone())
-    };
-    let mut findings = Vec::new();
-    if let Some(device) = is_on(&USER_DRIVERS[..1]).filter(|_| patient.iommu_is_on()) {
-        let limit = patient.machine.text("proc/self/limits").and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        let reserved: u64 = read(patient, "sys/kernel/mm/hugepages").iter().map(|pages| pages.all * pages.size).sum();
-        match limit.filter(|_| !patient.machine.is_capable_of(CAP_IPC_LOCK)) {
-            Some(limit) if limit < patient.request.need.unwrap_or(reserved).max(1) => findings.push(
-                Finding::fault(
-                    "memlock",
-                    "memlock-too-low",
-                    format!("this user may lock {} MiB of memory (RLIMIT_MEMLOCK)", limit >> 20),
-                )
-                .why(format!(
-                    "vfio pins all memory that the device {device} can reach, hugepages too; mapping more than that fails."
-                ))
-                .mend("ulimit -l unlimited    # in the shell, or LimitMEMLOCK=infinity in the systemd unit")
-                .mend("setcap cap_ipc_lock+ep PROGRAM"),
-            ),
-            Some(limit) => {
-                findings.push(Finding::ok("memlock", "memlock", format!("this user may lock {} MiB", limit >> 20)));
-            }
-            None => findings.push(Finding::ok("memlock", "memlock", "no limit for this user")),
-        }
-    }
-    let needs_addresses = if patient.iommu_is_on() { is_on(&USER_DRIVERS[1..]) } else { is_on(&USER_DRIVERS) };
-    if let Some(device) = needs_addresses.filter(|_| !patient.machine.is_capable_of(CAP_SYS_ADMIN)) {
-        findings.push(
-            Finding::fault(
-                "privilege",
-                "physical-addresses",
-                "this user may not see physical addresses (CAP_SYS_ADMIN)",
-            )
-            .on(&device)
-            .why("Without an IOMMU the device is told physical addresses, and only root may know them.")
-            .mend("run the program as root"),
-        );
     }
     findings
 }

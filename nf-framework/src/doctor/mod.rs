@@ -22,6 +22,7 @@ mod links;
 mod machine;
 mod memory;
 mod ports;
+mod privileges;
 mod processors;
 mod request;
 #[cfg(test)]
@@ -101,7 +102,7 @@ impl Doctor {
         let patient = Patient::new(Machine::new(root), request);
         let subjects = [
             memory::examine,
-            memory::privileges,
+            privileges::examine,
             iommu::examine,
             drivers::examine,
             users::examine,

@@ -3,7 +3,7 @@
 
 use super::*;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -47,7 +47,11 @@ impl Tree {
             ("proc/stat", "cpu  1000 0 1000 8000 0 0 0 5 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0"),
             ("proc/net/route", "Iface Destination\neth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0"),
             ("proc/sys/kernel/osrelease", "6.1.0-1-amd64"),
-            ("proc/7/status", "Name:\tnf-doctor\nCapEff:\t000001ffffffffff\nCpus_allowed_list:\t0-3"),
+            ("dev/vfio/7", ""),
+            (
+                "proc/7/status",
+                "Name:\tnf-doctor\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t0\nCapEff:\t000001ffffffffff\nCpus_allowed_list:\t0-3",
+            ),
             (
                 "proc/7/limits",
                 "Limit Soft Hard\nMax locked memory         8388608              8388608              bytes",
@@ -55,7 +59,7 @@ impl Tree {
             (
                 "proc/7/maps",
                 "7f00-7f01 r--p 00000000 fd:00 12  /lib/x/librte_ring.so.23.0\n\
-                 7f02-7f03 r--p 00000000 fd:00 13                         /usr/lib/x/librte_eal.so.23.0",
+                 7f02-7f03 r--p 00000000 fd:00 13                         /lib/x/librte_eal.so.23.0",
             ),
             ("lib/modules/6.1.0-1-amd64/modules.dep", "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/vfio.ko.xz"),
             ("boot/config-6.1.0-1-amd64", "CONFIG_VFIO=m\n# CONFIG_VFIO_NOIOMMU is not set"),
@@ -73,6 +77,7 @@ impl Tree {
         tree.device(VF, "0x8086", "0x10ca", "vfio-pci", Some(7), 0);
         tree.device("0000:00:01.0", "0x1b36", "0x000c", "pcieport", Some(7), -1);
         tree.write("sys/bus/pci/devices/0000:00:01.0/class", "0x060400");
+        tree.write("lib/x/librte_eal.so.23.0", "ELF\0/usr/lib/x/dpdk/pmds-23.0\0");
         tree.pmd("librte_net_e1000.so.23.0", "net_e1000_igb_vf", "* igb_uio | vfio-pci", &[(0x8086, 0x10ca)]);
         tree.pmd("librte_net_virtio.so", "net_virtio", "* igb_uio | uio_pci_generic | vfio-pci", &[(0x1af4, 0x1041)]);
         tree.pmd("librte_net_mlx5.so.23.0", "mlx5_pci", "* ib_uverbs & mlx5_core & mlx5_ib", &[(0x15b3, 0x1018)]);
@@ -205,6 +210,36 @@ fn where_all_is_well_nothing_is_found() {
 }
 
 #[test]
+fn what_is_not_usual_and_works_is_no_fault() {
+    let cases: &[(&str, fn(&Tree))] = &[
+        ("uio where the IOMMU lets it through", |tree| {
+            tree.driver(VF, "uio_pci_generic");
+            tree.write("sys/kernel/iommu_groups/7/type", "identity");
+        }),
+        ("a user whom the group's file was given", |tree| {
+            fs::set_permissions(tree.0.join("dev/vfio/7"), fs::Permissions::from_mode(0o600)).unwrap();
+            let user = fs::metadata(&tree.0).unwrap().uid();
+            tree.replace("proc/7/status", "Uid:\t0\t0\t0\t0", &format!("Uid:\t9\t9\t9\t{user}"));
+            tree.replace("proc/7/status", "000001ffffffffff", "000001ffffffbffd");
+            tree.replace("proc/7/limits", "8388608 ", "unlimited ");
+        }),
+        ("a limit above what is reserved", |tree| {
+            tree.replace("proc/7/status", "000001ffffffffff", "000001ffffffbfff");
+            tree.replace("proc/7/limits", "8388608 ", "1073741824 ");
+        }),
+        ("a member of the group that another program may have", |tree| {
+            tree.device("0000:01:10.2", "0x8086", "0x10ca", "mlx5_vfio_pci", Some(7), 0);
+        }),
+    ];
+    for (case, prepare) in cases {
+        let tree = Tree::healthy();
+        prepare(&tree);
+        let diagnosis = tree.examine(USUAL);
+        assert_eq!(troubles(&diagnosis), [ALWAYS], "{case}: {diagnosis}");
+    }
+}
+
+#[test]
 fn a_machine_without_devices_for_dpdk_hears_nothing_of_virtual_functions() {
     let tree = Tree::healthy();
     tree.remove(&format!("sys/bus/pci/devices/{VF}"));
@@ -259,6 +294,27 @@ const PLANTED: &[Case] = &[
         |tree| tree.replace("proc/7/status", "000001ffffffffff", "000001ffffffbfff"),
         USUAL,
         "this user may lock 8 MiB of memory",
+    ),
+    (
+        "Fault group-forbidden",
+        |tree| {
+            fs::set_permissions(tree.0.join("dev/vfio/7"), fs::Permissions::from_mode(0o600)).unwrap();
+            let other = fs::metadata(&tree.0).unwrap().uid() + 1;
+            tree.replace("proc/7/status", "000001ffffffffff", "000001fffffffffd");
+            tree.replace("proc/7/status", "Uid:\t0\t0\t0\t0", &format!("Uid:\t0\t0\t0\t{other}"));
+        },
+        USUAL,
+        "this user may not open /dev/vfio/7",
+    ),
+    (
+        "Fault iommu-unused",
+        |tree| {
+            tree.driver(VF, "igb_uio");
+            tree.write("sys/kernel/iommu_groups/7/type", "DMA-FQ");
+            tree.replace("proc/cmdline", "quiet", "iommu=pt");
+        },
+        USUAL,
+        "it has the driver igb_uio, which knows nothing of the IOMMU",
     ),
     (
         "Fault group-not-viable",
