@@ -331,7 +331,7 @@ fn a_device_goes_to_dpdk_and_comes_back() {
     let machine = Machine::new();
     let before = machine.state();
     let (status, said) = machine.run("bind --dry-run vfio-pci eth1");
-    let writes = "modprobe vfio-pci\n\
+    let writes = "modprobe vfio-pci\nmodprobe vfio_iommu_type1\n\
         echo vfio-pci > /sys/bus/pci/devices/0000:01:10.0/driver_override\n\
         echo 0000:01:10.0 > /sys/bus/pci/devices/0000:01:10.0/driver/unbind\n\
         echo 0000:01:10.0 > /sys/bus/pci/drivers_probe\n";
@@ -342,7 +342,7 @@ fn a_device_goes_to_dpdk_and_comes_back() {
     assert_eq!((status, said), (0, format!("{writes}0000:01:10.0: vfio-pci in place of igbvf\n")));
     assert_eq!(
         (machine.driver("0000:01:10.0").as_str(), machine.commands().as_str()),
-        ("vfio-pci", "modprobe vfio-pci\n")
+        ("vfio-pci", "modprobe vfio-pci\nmodprobe vfio_iommu_type1\n")
     );
     let once = machine.state();
     for address in ["0000:01:10.0", "01:10.0", "0000:01:10.0 01:10.0"] {
@@ -352,7 +352,7 @@ fn a_device_goes_to_dpdk_and_comes_back() {
     }
 
     let (status, said) = machine.run("bind --kernel 0000:01:10.0");
-    assert!(status == 0 && said.ends_with("0000:01:10.0: igbvf, interface eth1\n"), "{said}");
+    assert!(status == 0 && said.ends_with("0000:01:10.0: igbvf, eth1\n"), "{said}");
     fs::remove_dir_all(machine.root().join("sys/bus/pci/drivers/vfio-pci")).unwrap();
     fs::remove_dir_all(machine.root().join("sys/module")).unwrap();
     assert_eq!(machine.state(), before, "but for the driver, which stays loaded");
@@ -388,12 +388,17 @@ fn without_an_iommu_the_modes_that_need_none_are_taken() {
 }
 
 #[test]
-fn a_device_without_a_driver_of_the_kernels_says_so() {
+fn a_device_that_the_kernel_has_no_driver_for_is_given_back_all_the_same() {
     let machine = Machine::new();
     machine.write("native", "");
     assert_eq!(machine.run("bind vfio-pci eth1").0, 0);
     let (status, said) = machine.run("bind --kernel 0000:01:10.0");
-    assert!(status == 1 && said.ends_with("the kernel has no driver for 0000:01:10.0\n"), "{said}");
+    assert!(status == 0 && said.ends_with("0000:01:10.0: no driver, as the kernel has none for it\n"), "{said}");
+    assert_eq!(machine.driver("0000:01:10.0"), "");
+    // Here the kernel has none but vfio-pci.
+    machine.write("native", "vfio-pci");
+    let (status, said) = machine.run("bind --kernel 0000:01:10.0");
+    assert!(status == 1 && said.contains("0000:01:10.0 stays with vfio-pci"), "{said}");
 }
 
 #[test]

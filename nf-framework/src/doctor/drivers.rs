@@ -170,7 +170,7 @@ fn driver(patient: &Patient, device: &Device) -> Option<Finding> {
         );
     }
     if device.is_given() {
-        return None;
+        return iommu_driver(patient, device);
     }
     let carrier = patient.carriers().into_iter().find(|name| device.interfaces.contains(name));
     let (id, what) = match &device.driver {
@@ -204,6 +204,21 @@ fn driver(patient: &Patient, device: &Device) -> Option<Finding> {
     })
 }
 
+/// Whether what vfio-pci speaks to the IOMMU by is there.
+fn iommu_driver(patient: &Patient, device: &Device) -> Option<Finding> {
+    const MODULE: &str = "vfio_iommu_type1";
+    let is_there = patient.machine.exists(&format!("sys/module/{MODULE}"));
+    if is_there || device.driver_name() != "vfio-pci" || !patient.iommu_is_on() {
+        return None;
+    }
+    Some(
+        Finding::fault("driver", "vfio-type1-absent", format!("the kernel's module {MODULE} is not loaded"))
+            .on(&device.address)
+            .why("vfio-pci reaches the IOMMU by it; DPDK says that there are no supported IOMMU extensions.")
+            .mend(format!("modprobe {MODULE}")),
+    )
+}
+
 fn poll_mode_driver(patient: &Patient, device: &Device) -> Option<Finding> {
     let (vendor, id) = device.id;
     let drivers = patient.drivers.as_ref()?;
@@ -233,9 +248,9 @@ fn poll_mode_driver(patient: &Patient, device: &Device) -> Option<Finding> {
 /// There is no device for DPDK, and nobody asked for one.
 fn none_given(patient: &Patient) -> Finding {
     let carriers = patient.carriers();
+    let is_taken = |device: &Device| device.interfaces.iter().any(|name| carriers.contains(name));
     let describe = |device: &Device| {
         let interfaces = device.interfaces.join(" ");
-        let taken = device.interfaces.iter().any(|name| carriers.contains(name));
         let for_dpdk = patient.drivers.as_ref().map(|drivers| match drivers.of_device(device) {
             Some(driver) => format!(", DPDK: {}", driver.name),
             None => ", DPDK: none".to_owned(),
@@ -244,14 +259,17 @@ fn none_given(patient: &Patient) -> Finding {
             "{}{}{interfaces}{} (kernel: {}{})",
             device.address,
             if interfaces.is_empty() { "" } else { " " },
-            if taken { ", default route," } else { "" },
+            if is_taken(device) { ", default route," } else { "" },
             device.driver_name(),
             for_dpdk.unwrap_or_default(),
         )
     };
     let all: Vec<String> = patient.devices.iter().map(describe).collect();
     let shared = patient.devices.iter().filter(|device| device.is_shared());
-    let free = |device: &&Device| !device.is_shared() && !device.interfaces.iter().any(|name| carriers.contains(name));
+    // One that nobody uses rather than one that the kernel has; and no NIC of which there are virtual functions.
+    let is_divided = |nic: &Device| patient.devices.iter().any(|device| device.nic.as_ref() == Some(&nic.address));
+    let can_go = |device: &&Device| !device.is_shared() && !is_taken(device) && !is_divided(device);
+    let free = patient.devices.iter().filter(can_go).min_by_key(|device| device.driver.is_some());
     let finding = Finding::note("device", "device-none", "no network device is given to programs");
     if all.is_empty() {
         return finding
@@ -260,7 +278,7 @@ fn none_given(patient: &Patient) -> Finding {
     }
     let mut finding = finding.why(format!("There is: {}.", all.join("; ")));
     let driver = patient.drivers_to_give().first().copied();
-    if let (Some(driver), Some(device)) = (driver, patient.devices.iter().find(free)) {
+    if let (Some(driver), Some(device)) = (driver, free) {
         finding = finding.mend(format!("scripts/bind {driver} {}", device.address));
     }
     for device in shared {

@@ -64,14 +64,14 @@ impl Doctor {
     /// Looks at the files of a machine, which has them under `root`.
     #[must_use]
     pub fn examine(&self, root: &Path) -> Diagnosis {
-        Diagnosis::new(self.files(root).findings)
+        Diagnosis::new(self.files(root).0)
     }
 
     /// Looks at the files of this machine, and then, if there are arguments and no fault, starts DPDK
     /// with them and looks at its ports: once in a process. Takes the process's log, if nobody has it.
     #[must_use]
     pub fn examine_with_dpdk(&self) -> Diagnosis {
-        let Files { mut findings, patient, words } = self.files(Path::new("/"));
+        let (mut findings, words) = self.files(Path::new("/"));
         if self.arguments.is_empty() {
             return Diagnosis::new(findings);
         }
@@ -81,12 +81,13 @@ impl Doctor {
                     .why("It would fail by what is a fault above, or get in the way of others."),
             );
         } else {
-            findings.extend(ports::examine(&patient, &words));
+            findings.extend(ports::examine(&words));
         }
         Diagnosis::new(findings)
     }
 
-    fn files(&self, root: &Path) -> Files {
+    /// What files tell, and the arguments for the EAL.
+    fn files(&self, root: &Path) -> (Vec<Finding>, Vec<String>) {
         let mut findings = Vec::new();
         let words = match eal_arguments::complete(root, &self.environment, &self.arguments) {
             Ok(completed) => {
@@ -110,16 +111,8 @@ impl Doctor {
             processors::examine,
         ];
         findings.extend(subjects.into_iter().flat_map(|examine| examine(&patient)));
-        Files { findings, patient, words }
+        (findings, words)
     }
-}
-
-/// What files tell.
-struct Files {
-    findings: Vec<Finding>,
-    patient: Patient,
-    /// The arguments for the EAL.
-    words: Vec<String>,
 }
 
 /// A machine and what is asked of it.

@@ -1,7 +1,7 @@
 //! The devices themselves, looked at by DPDK: link, MAC, MTU, offloads, queues, RSS.
 
+use super::Finding;
 use super::links::random_mac;
-use super::{Finding, Patient};
 use crate::eal_arguments::pci_address;
 use dpdk_rs::{
     Eal, Mempool, MempoolConfig, Offloads, Port, PortBuilder, PortError, PortId, PortInfo, RssFunctions, RssKey,
@@ -33,7 +33,7 @@ impl log::Log for Ear {
 }
 
 /// Starts DPDK with these arguments, and looks at each port that it has then.
-pub(super) fn examine(patient: &Patient, words: &[String]) -> Vec<Finding> {
+pub(super) fn examine(words: &[String]) -> Vec<Finding> {
     // A program may have a logger of its own, and then hears all itself.
     if log::set_logger(&Ear).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
@@ -57,10 +57,10 @@ pub(super) fn examine(patient: &Patient, words: &[String]) -> Vec<Finding> {
                 .mend("--vdev net_tap0    # a virtual one"),
         ];
     }
-    ports.into_iter().flat_map(|port| examine_port(patient, &eal, port)).collect()
+    ports.into_iter().flat_map(|port| examine_port(&eal, port)).collect()
 }
 
-fn examine_port(patient: &Patient, eal: &Eal, id: PortId) -> Vec<Finding> {
+fn examine_port(eal: &Eal, id: PortId) -> Vec<Finding> {
     let gone = |error: String| vec![Finding::fault("port", "port-not-started", error)];
     let info = match PortInfo::new(eal, id) {
         Ok(info) => info,
@@ -68,7 +68,8 @@ fn examine_port(patient: &Patient, eal: &Eal, id: PortId) -> Vec<Finding> {
     };
     // Those of virtual devices are theirs to choose.
     let mut findings = pci_address(&info.name).map_or_else(Vec::new, |_| mac(&info));
-    findings.extend(workers(patient, &info));
+    let workers = eal.lcores().len();
+    findings.extend(few_queues(workers, &info));
     let started = start(eal, &info);
     let (port, queues) = match started {
         Ok(started) => started,
@@ -81,7 +82,7 @@ fn examine_port(patient: &Patient, eal: &Eal, id: PortId) -> Vec<Finding> {
     };
     findings.extend(link(&port, &info));
     findings.extend(mtu(&port, &info));
-    findings.push(rss(&port, &info, u16::try_from(queues.len()).unwrap_or(u16::MAX)));
+    findings.push(rss(workers, &port, &info, u16::try_from(queues.len()).unwrap_or(u16::MAX)));
     findings.push(Finding::ok("port", "port", described(&port, &info)).on(&info.name));
     if let Err(error) = port.stop(queues) {
         findings.push(Finding::warning("port", "port-not-stopped", error.to_string()).on(&info.name));
@@ -146,8 +147,8 @@ fn mac(info: &PortInfo) -> Vec<Finding> {
 }
 
 /// Whether there is a queue for each worker.
-fn workers(patient: &Patient, info: &PortInfo) -> Option<Finding> {
-    let (workers, queues) = (patient.request.cpus.len(), info.max_rx_queues.min(info.max_tx_queues));
+fn few_queues(workers: usize, info: &PortInfo) -> Option<Finding> {
+    let queues = info.max_rx_queues.min(info.max_tx_queues);
     if workers <= usize::from(queues) {
         return None;
     }
@@ -198,10 +199,15 @@ fn mtu(port: &Port, info: &PortInfo) -> Option<Finding> {
 }
 
 /// The honesty test: settings and their opposite, each read back.
-fn rss(port: &Port, info: &PortInfo, queues: u16) -> Finding {
-    const WHY: &str = "With several workers each packet's owner is found by the program, and handed over if it came to \
-                       another one: that works, and costs time. With one worker it is all the same.";
-    let none = |what: String| Finding::note("rss", "rss-none", what).on(&info.name).why(WHY);
+fn rss(workers: usize, port: &Port, info: &PortInfo, queues: u16) -> Finding {
+    // One worker has all packets anyway.
+    let none = |what: String| match workers {
+        1 => Finding::ok("rss", "rss-none", what + "; one worker needs none").on(&info.name),
+        _ => Finding::note("rss", "rss-none", what).on(&info.name).why(
+            "Each packet's owner among the workers is found by the program, and handed over if it came to another one: \
+             that works, and costs time.",
+        ),
+    };
     if queues < 2 {
         return none("it has one queue, so no RSS".to_owned());
     }

@@ -99,17 +99,25 @@ fn isolation(patient: &Patient) -> Option<Finding> {
             None => finding.mend("give the machine a second CPU"),
         });
     }
-    let lacking = |(name, cpus): &(&str, Vec<u32>)| {
-        let lacking: Vec<u32> = patient.request.cpus.iter().copied().filter(|cpu| !cpus.contains(cpu)).collect();
-        (!lacking.is_empty()).then(|| format!("{} not in {name}", listed(&lacking)))
-    };
-    let lacking: Vec<String> = kept.iter().filter_map(lacking).collect();
+    // The same CPUs are usually missing in all three.
+    let mut lacking: Vec<(String, Vec<&str>)> = Vec::new();
+    for (name, cpus) in &kept {
+        let missing: Vec<u32> = patient.request.cpus.iter().copied().filter(|cpu| !cpus.contains(cpu)).collect();
+        let missing = listed(&missing);
+        match lacking.iter_mut().find(|(of, _)| *of == missing) {
+            Some((_, names)) => names.push(name),
+            None if missing.is_empty() => {}
+            None => lacking.push((missing, vec![name])),
+        }
+    }
+    let lacking: Vec<String> =
+        lacking.into_iter().map(|(missing, names)| format!("{missing} is not in {}", names.join(", "))).collect();
     let mut cpus = patient.request.cpus.clone();
     if lacking.is_empty() {
         let cpus = listed(&cpus);
         return Some(Finding::ok("cpu", "cpu-isolation", format!("{cpus} isolated, without tick and RCU's callbacks")));
     }
-    let what = format!("the kernel does other work on workers' CPUs: {}", lacking.join(", "));
+    let what = format!("the kernel does other work on workers' CPUs: {}", lacking.join("; "));
     let finding = Finding::note("cpu", "cpu-not-isolated", what)
         .why("A worker that has to share its CPU now and then stands still, and packets are lost.");
     // The kernel needs one for itself, and that is the first.

@@ -67,6 +67,7 @@ impl Tree {
             tree.write(file, text);
         }
         tree.link("proc/self", "7");
+        tree.directory("sys/module/vfio_iommu_type1");
         for cpu in 0..4 {
             let at = format!("sys/devices/system/cpu/cpu{cpu}");
             tree.write(&format!("{at}/topology/thread_siblings_list"), &cpu.to_string());
@@ -262,6 +263,22 @@ fn of_a_program_with_virtual_devices_only_what_it_uses_is_looked_at() {
     }
 }
 
+#[test]
+fn what_nobody_uses_is_proposed_first() {
+    let tree = Tree::healthy();
+    tree.device("0000:01:00.0", "0x8086", "0x10c9", "igb", Some(8), 0);
+    tree.interface("0000:01:00.0", "net/eth1");
+    tree.device("0000:02:00.0", "0x8086", "0x10c9", "igb", Some(9), 0);
+    tree.link(&format!("sys/bus/pci/devices/{VF}/physfn"), "../0000:01:00.0");
+    for (driver, proposed) in [("", VF), ("igbvf", VF)] {
+        tree.driver(VF, driver);
+        let diagnosis = tree.examine("");
+        assert_eq!(diagnosis.findings()[0].mend, [format!("scripts/bind vfio-pci {proposed}")], "{diagnosis}");
+    }
+    tree.remove(&format!("sys/bus/pci/devices/{VF}"));
+    assert_eq!(tree.examine("").findings()[0].mend, ["scripts/bind vfio-pci 0000:01:00.0"]);
+}
+
 /// The machine on which all is well, with one thing planted.
 type Case = (&'static str, fn(&Tree), &'static str, &'static str);
 
@@ -327,6 +344,7 @@ const PLANTED: &[Case] = &[
         "its IOMMU group 7 is not viable: 0000:01:00.0 (igb)",
     ),
     ("Fault iommu-unused", |tree| tree.driver(VF, "uio_pci_generic"), USUAL, "scripts/bind vfio-pci 0000:01:10.0"),
+    ("Fault vfio-type1-absent", |tree| tree.remove("sys/module/vfio_iommu_type1"), USUAL, "modprobe vfio_iommu_type1"),
     ("Fault device-absent", |tree| tree.remove(&format!("sys/bus/pci/devices/{VF}")), USUAL, "0000:00:03.0"),
     ("Fault driver-kernel", |tree| tree.driver(VF, "igbvf"), USUAL, "scripts/bind vfio-pci 0000:01:10.0"),
     ("Fault driver-none", |tree| tree.driver(VF, ""), USUAL, "scripts/bind vfio-pci 0000:01:10.0"),
@@ -396,7 +414,7 @@ const PLANTED: &[Case] = &[
         "-l 0-1 -a 0000:01:10.0",
         "the CPUs 0-1 are threads of one core",
     ),
-    ("Note cpu-not-isolated", |tree| tree.write("sys/devices/system/cpu/isolated", ""), USUAL, "1 not in isolcpus"),
+    ("Note cpu-not-isolated", |tree| tree.write("sys/devices/system/cpu/isolated", ""), USUAL, "1 is not in isolcpus"),
     (
         "Note cpu-not-isolated",
         |tree| tree.write("sys/devices/system/cpu/isolated", ""),
@@ -414,7 +432,7 @@ const PLANTED: &[Case] = &[
         "Note cpu-not-isolated",
         |tree| tree.write("sys/devices/system/cpu/nohz_full", "(null)"),
         USUAL,
-        "1 not in nohz_full, 1 not in rcu_nocbs",
+        "1 is not in nohz_full, rcu_nocbs",
     ),
     (
         "Warning cpu-governor",

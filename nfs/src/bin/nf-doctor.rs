@@ -89,7 +89,9 @@ fn show(diagnosis: Diagnosis, json: bool) -> ExitCode {
     let text = if json {
         diagnosis.json() + "\n"
     } else {
-        let colours = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let is_plain =
+            std::env::var_os("NO_COLOR").is_some() || std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let colours = stdout.is_terminal() && !is_plain;
         diagnosis.coloured(colours).to_string()
     };
     // Nobody may be reading any more.
