@@ -60,7 +60,8 @@ set -eu
 [[ ! -e $NF_ROOT/refuses-${0##*/} ]] || exit 1
 case ${0##*/} in
 modprobe)
-    [[ $1 == -q ]] || mkdir -p "$NF_ROOT/sys/bus/pci/drivers/$1" "$NF_ROOT/sys/module/${1//-/_}"
+    [[ $1 == -q ]] || mkdir -p "$NF_ROOT/sys/module/${1//-/_}"
+    [[ $1 == -q || $1 == vfio_iommu_type1 ]] || mkdir -p "$NF_ROOT/sys/bus/pci/drivers/$1"
     [[ $1 != vfio-pci ]] || mkdir -p "$NF_ROOT/sys/module/vfio"
     ;;
 mount) echo "$5 ${6#"$NF_ROOT"} hugetlbfs rw,$4 0 0" >>"$NF_ROOT/proc/mounts" ;;
@@ -355,7 +356,7 @@ fn a_device_goes_to_dpdk_and_comes_back() {
     assert!(status == 0 && said.ends_with("0000:01:10.0: igbvf, eth1\n"), "{said}");
     fs::remove_dir_all(machine.root().join("sys/bus/pci/drivers/vfio-pci")).unwrap();
     fs::remove_dir_all(machine.root().join("sys/module")).unwrap();
-    assert_eq!(machine.state(), before, "but for the driver, which stays loaded");
+    assert!(machine.state() == before, "something is left, beside the driver, which stays loaded");
     let (status, said) = machine.run("bind --kernel eth1");
     assert_eq!((status, said.as_str()), (0, "0000:01:10.0 has its kernel driver igbvf already\n"));
 }

@@ -135,6 +135,7 @@ pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
     let before = findings.len();
     for device in patient.concerned() {
         findings.extend(driver(patient, device).or_else(|| poll_mode_driver(patient, device)));
+        findings.extend(interrupts(patient, device));
     }
     if patient.concerned().next().is_none() && before == 0 && patient.is_about_pci() {
         findings.push(none_given(patient));
@@ -216,6 +217,20 @@ fn iommu_driver(patient: &Patient, device: &Device) -> Option<Finding> {
             .on(&device.address)
             .why("vfio-pci reaches the IOMMU by it; DPDK says that there are no supported IOMMU extensions.")
             .mend(format!("modprobe {MODULE}")),
+    )
+}
+
+/// Whether a program would hear of what happens to its virtual function.
+fn interrupts(patient: &Patient, device: &Device) -> Option<Finding> {
+    let is_function = patient.drivers.as_ref().is_some_and(|drivers| drivers.is_virtual_function(device));
+    if !is_function || device.driver_name() != "uio_pci_generic" {
+        return None;
+    }
+    Some(
+        Finding::note("driver", "interrupts-absent", "uio_pci_generic brings no interrupts of a virtual function")
+            .on(&device.address)
+            .why("Packets go all the same. But the program does not hear of it when the NIC is reset or goes away.")
+            .mend("vfio-pci, or igb_uio"),
     )
 }
 
