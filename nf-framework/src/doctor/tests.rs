@@ -218,9 +218,12 @@ fn where_all_is_well_nothing_is_found() {
     );
 }
 
+/// A machine that all is well with too, and what is different.
+type Prepared = (&'static str, fn(&Tree));
+
 #[test]
 fn what_is_not_usual_and_works_is_no_fault() {
-    let cases: &[(&str, fn(&Tree))] = &[
+    let cases: &[Prepared] = &[
         ("uio where the IOMMU lets it through", |tree| {
             tree.driver(VF, "igb_uio");
             tree.write("sys/kernel/iommu_groups/7/type", "identity");
