@@ -82,7 +82,14 @@ pub enum EalError {
 /// What DPDK said, as the end of a sentence: each thing once, and what says nothing only
 /// if there is nothing else.
 fn reasons(log: &[String]) -> String {
-    const HOLLOW: [&str; 3] = ["Invalid 'command line' arguments", "failed to initialize", "probe failed"];
+    const HOLLOW: [&str; 5] = [
+        "Invalid 'command line' arguments",
+        "failed to initialize",
+        "probe failed",
+        // Of sizes that the machine has none of, and of a telemetry that nobody asked for.
+        "hugepages reported on node",
+        "No legacy callbacks",
+    ];
     let mut told: Vec<&str> = Vec::new();
     for line in log.iter().map(|line| line.trim().trim_end_matches('.')) {
         if !told.contains(&line) {
@@ -450,6 +457,9 @@ mod tests {
         lines.push("EAL: Invalid 'command line' arguments.".to_owned());
         assert_eq!(reasons(&lines), ": unrecognized option '--y'");
         assert_eq!(reasons(&lines[2..]), ": EAL: Invalid 'command line' arguments");
+        let other =
+            ["EAL: No free 1048576 kB hugepages reported on node 0", "TELEMETRY: No legacy callbacks", "EAL: no"];
+        assert_eq!(reasons(&other.map(str::to_owned)), ": EAL: no");
         assert_eq!(reasons(&[]), "");
     }
 }

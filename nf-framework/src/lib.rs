@@ -36,6 +36,7 @@
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
 //!   of a [`Configuration`] that was validated as a whole.
 //! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
+//! - [`doctor`] says what is wrong with a machine before DPDK is to blame.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
 //! # What it does not do yet
@@ -52,6 +53,8 @@ mod classifier;
 pub mod config;
 mod context;
 mod counters;
+pub mod doctor;
+mod eal_arguments;
 mod flow_table;
 mod forwarding;
 mod fragments;

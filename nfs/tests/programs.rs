@@ -170,6 +170,32 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
 }
 
 #[test]
+fn devices_come_by_interface_and_from_the_environment() {
+    let config = file("devices", &chain_example());
+    for (arguments, environment, sentence) in [
+        // Every machine has it, and nowhere is it a PCI device.
+        ("-a lo", "fffe:ff:1f.7", "error: -a lo: this interface is no PCI device"),
+        ("-a nothing0", "fffe:ff:1f.7", "error: -a nothing0: there is no interface nothing0"),
+        ("", "eth0", "error: the environment's PCIDEVICE_X names \"eth0\", which is no device"),
+        ("", "fffe:ff:1f.7", "the device \"fffe:ff:1f.7\" that the command line asks for did not start"),
+        ("", "fffe:ff:1f.7", "-a fffe:ff:1f.7 is from the environment (PCIDEVICE_X)"),
+    ] {
+        let mut command = Command::new(NF_CHAIN);
+        command.args(["--no-huge", "--no-shconf", "--no-telemetry", "-m", "64"]).args(arguments.split_whitespace());
+        command.args(["--", "--config"]).arg(&config).env("PCIDEVICE_X", environment);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(sentence) && output.status.code() == Some(1), "{arguments} {environment}:\n{said}");
+    }
+    // Beside a running program the devices are not touched.
+    let mut check = Command::new(NF_CHAIN);
+    check.args(["--", "--check", "--config"]).arg(&config).env("PCIDEVICE_X", "fffe:ff:1f.7");
+    let said = String::from_utf8(check.output().unwrap().stderr).unwrap();
+    assert!(!said.contains("fffe:ff:1f.7"), "{said}");
+    std::fs::remove_file(config).unwrap();
+}
+
+#[test]
 fn the_routers_example_runs_and_takes_other_routes_on_the_way() {
     let changes = [
         ("198.51.100.254", "198.51.100.253", "generation 2: [router] routes"),
