@@ -33,6 +33,16 @@ pub(crate) fn watch(port: PortId) -> Result<(), Errno> {
     Errno::check(unsafe { sys::shim_port_watch(port.0, Some(note)) }).map(|_| ())
 }
 
+/// Notes what something else than the device has said.
+pub(crate) fn add(port: PortId, events: PortEvents) {
+    let PortEvents { link, reset, removed } = events;
+    let kinds = [(link, sys::SHIM_EVENT_LINK), (reset, sys::SHIM_EVENT_RESET), (removed, sys::SHIM_EVENT_REMOVED)];
+    let bits = kinds.into_iter().filter(|(said, _)| *said).fold(0, |bits, (_, bit)| bits | bit);
+    if let Some(said) = SAID.get(usize::from(port.0)) {
+        said.fetch_or(bits, Ordering::Relaxed);
+    }
+}
+
 /// Those since the last call.
 pub(crate) fn take(port: PortId) -> PortEvents {
     let said = SAID.get(usize::from(port.0)).map_or(0, |said| said.swap(0, Ordering::Relaxed));
@@ -77,6 +87,8 @@ mod tests {
             assert_eq!(take(PortId(2)), PortEvents::default(), "of another port");
             assert_eq!(take(port), expected);
             assert_eq!(take(port), PortEvents::default());
+            add(port, expected);
+            assert_eq!(take(port), expected);
         }
     }
 

@@ -164,8 +164,11 @@ pub struct PortBuilder<'eal> {
 }
 
 impl<'eal> PortBuilder<'eal> {
-    /// One queue pair with about 1024 descriptors each way, as the device takes them, the device's MTU,
-    /// no offloads, promiscuous.
+    /// Descriptors of each queue unless asked for, as far as the device takes them.
+    pub const DESCRIPTORS: u16 = 1024;
+
+    /// One queue pair with [`DESCRIPTORS`](Self::DESCRIPTORS) each way, the device's MTU, no offloads,
+    /// promiscuous.
     #[must_use]
     pub fn new(eal: &'eal Eal, port: PortId) -> Self {
         let settings = Settings {
@@ -442,6 +445,12 @@ impl Port {
     #[must_use]
     pub fn events(&self) -> PortEvents {
         events::take(self.id())
+    }
+
+    /// Notes events as if the device had said them: for what DPDK is not told, and for tests of what is
+    /// done about them.
+    pub fn note(&self, events: PortEvents) {
+        events::add(self.id(), events);
     }
 
     /// Whether it is started, and not [taken down](Self::take_down).

@@ -4,7 +4,7 @@
 use crate::Errno;
 use crate::events;
 use crate::mempool::Mempool;
-use crate::port::PortError;
+use crate::port::{PortBuilder, PortError};
 use crate::port_info::{Interrupts, Offloads, PortId, PortInfo, control};
 use crate::queue::QueuePair;
 use crate::reception::Reception;
@@ -23,9 +23,6 @@ const TX_UNSOUND: Offloads = Offloads(sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE | s
 
 /// Bytes of a frame beside its MTU: Ethernet header, two VLAN tags, frame check sequence.
 const OVERHEAD: u32 = 14 + 8 + 4;
-
-/// Descriptors of a queue, receive and transmit, unless asked for.
-const USUAL_DESCRIPTORS: (u16, u16) = (1024, 1024);
 
 /// What is asked of a port.
 #[derive(Clone, Debug)]
@@ -119,7 +116,7 @@ impl Settings {
         let port = || info.name.clone();
         let pool = self.pool.clone().ok_or_else(|| PortError::NoPool { port: port() })?;
         let refused = |step| move |errno| PortError::Refused { port: port(), step, errno };
-        let asked = self.descriptors.unwrap_or(USUAL_DESCRIPTORS);
+        let asked = self.descriptors.unwrap_or((PortBuilder::DESCRIPTORS, PortBuilder::DESCRIPTORS));
         let descriptors = info.adjusted_descriptors(asked);
         if descriptors != asked {
             let ((rx, tx), (asked_rx, asked_tx)) = (descriptors, asked);

@@ -1,13 +1,14 @@
 //! The program's ports: found, planned, started, and told how to spread packets.
 
-use super::config::{PortsConfig, SteeringKind};
+use super::config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 use super::error::RuntimeError;
 use crate::context::Direction;
-use crate::router::{PortOffloads, RouterConfig};
+use crate::headers::MacAddress;
+use crate::router::{PortOffloads, RouterConfig, Side};
 use crate::steering::{Affinity, Steering};
 use dpdk_rs::{
-    Eal, HashKey, Mempool, Offloads, Port, PortBuilder, PortError, PortId, PortInfo, QueuePair, RssFunctions, RssKey,
-    RssTableSize,
+    Eal, HashKey, Mempool, Offloads, Port, PortBuilder, PortError, PortId, PortInfo, QueuePair, RssFunctions,
+    RssProblem, RssTableSize,
 };
 use std::num::NonZero;
 use std::sync::Arc;
@@ -25,16 +26,22 @@ pub(super) struct PortPlan {
     pub(super) steering: Option<Arc<Steering>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PlannedPort {
     pub(super) id: PortId,
     direction: Direction,
     /// How many of the workers, from the first on, have a queue pair.
     pub(super) queues: NonZero<u16>,
+    /// Of each queue, receive and transmit.
+    pub(super) descriptors: (u16, u16),
     /// Whether the device shall be told who owns what.
     told: bool,
+    /// Why it cannot be.
+    obstacle: Option<RssProblem>,
     /// What is left to the device, of what arrives and of what is sent.
     offloads: (Offloads, Offloads),
+    /// Those that the device shall let through.
+    vlans: Vec<u16>,
 }
 
 /// A started port and its workers' queues.
@@ -50,11 +57,11 @@ impl PortPlan {
     /// Finds the ports and shares them out between so many workers.
     pub(super) fn new(
         eal: &Eal,
-        config: &PortsConfig,
-        router: Option<&RouterConfig>,
+        config: &RuntimeConfig,
         workers: NonZero<u16>,
         affinity: Affinity,
     ) -> Result<Self, RuntimeError> {
+        let (forwarding, router, config) = (config.forwarding, config.routed(), &config.ports);
         if let Some(queues) = config.queues.filter(|queues| !(1..=workers.get()).contains(queues)) {
             return Err(RuntimeError::Queues { queues, workers: workers.get() });
         }
@@ -64,16 +71,19 @@ impl PortPlan {
             PortInfo::new(eal, *id).map_err(refused)
         };
         let infos = ids.iter().map(look).collect::<Result<Vec<PortInfo>, _>>()?;
+        check_wire(forwarding, config, &infos)?;
         let several = workers.get() > 1;
         // A router tells the sides of a port apart by VLAN.
         if several && ids.len() < 2 && affinity.has_sides() && router.is_none() {
             return Err(RuntimeError::OneSide { affinity });
         }
         let table = |info: &PortInfo| RssTableSize::new(info.rss_table_size).ok();
-        let tellable = |info: &PortInfo| usize::from(info.rss_key_size) >= RssKey::LEN && table(info).is_some();
+        let tellable = |info: &PortInfo| info.rss_obstacle().is_none();
+        // A virtual function that hashes nothing has all of its packets come to the first queue.
+        let one_queue = |info: &PortInfo| info.is_virtual_function() && info.rss_functions == 0;
         let queues = |info: &PortInfo| {
             let spreads = match config.steering {
-                _ if affinity == Affinity::Any => true,
+                _ if affinity == Affinity::Any => !one_queue(info),
                 SteeringKind::Auto => tellable(info),
                 SteeringKind::Rss => true,
                 SteeringKind::Software => false,
@@ -99,13 +109,21 @@ impl PortPlan {
         let seed = HashKey::random().hash(b"steering");
         let steering = if steered { Some(Arc::new(Steering::new(affinity, workers, size, seed)?)) } else { None };
         let directions = [Direction::Outbound, Direction::Inbound];
-        let (rx, tx) = router.filter(|_| config.offloads).map_or_else(Default::default, PortOffloads::wanted);
-        let planned = |(info, (id, direction)): (&PortInfo, (PortId, Direction))| PlannedPort {
-            id,
-            direction,
-            queues: queues(info),
-            told: told(info),
-            offloads: (rx & info.rx_offloads, tx & info.tx_offloads),
+        let asked = config.descriptors.unwrap_or(PortBuilder::DESCRIPTORS);
+        let planned = |(info, (id, direction)): (&PortInfo, (PortId, Direction))| {
+            let vlans = router.map_or_else(Vec::new, |router| vlans(router, direction, infos.len()));
+            let offloads = offloads(info, router.filter(|_| config.offloads), &vlans);
+            let filtered = offloads.0.contains(Offloads::RX_VLAN_FILTER);
+            PlannedPort {
+                id,
+                direction,
+                queues: queues(info),
+                descriptors: info.adjusted_descriptors((asked, asked)),
+                told: told(info),
+                obstacle: info.rss_obstacle(),
+                offloads,
+                vlans: if filtered { vlans } else { Vec::new() },
+            }
         };
         let mut ports: Vec<PlannedPort> = infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect();
         let sides = ports.len();
@@ -115,8 +133,17 @@ impl PortPlan {
             if ports.iter().any(|port| port.id == id) {
                 return Err(RuntimeError::HostPort { key, name: host.to_owned() });
             }
-            let (direction, queues) = (Direction::Outbound, NonZero::<u16>::MIN);
-            ports.push(PlannedPort { id, direction, queues, told: false, offloads: Default::default() });
+            let refused = |errno| PortError::Refused { port: host.to_owned(), step: "information", errno };
+            ports.push(PlannedPort {
+                id,
+                direction: Direction::Outbound,
+                queues: NonZero::<u16>::MIN,
+                descriptors: PortInfo::new(eal, id).map_err(refused)?.adjusted_descriptors((asked, asked)),
+                told: false,
+                obstacle: None,
+                offloads: Default::default(),
+                vlans: Vec::new(),
+            });
         }
         Ok(Self { ports, sides, steering })
     }
@@ -124,6 +151,11 @@ impl PortPlan {
     /// How many of the workers have a queue of each port.
     pub(super) fn queues(&self) -> Vec<usize> {
         self.ports.iter().map(|port| usize::from(port.queues.get())).collect()
+    }
+
+    /// Descriptors of each queue of each port, receive and transmit.
+    pub(super) fn descriptors(&self) -> Vec<(u16, u16)> {
+        self.ports.iter().map(|port| port.descriptors).collect()
     }
 
     /// Starts the ports. When one fails, those before it are stopped again.
@@ -143,10 +175,10 @@ impl PortPlan {
 impl PlannedPort {
     /// The port with its queues, without a pool.
     pub(super) fn builder<'eal>(&self, eal: &'eal Eal, config: &PortsConfig) -> PortBuilder<'eal> {
-        let descriptors = config.descriptors;
         let (rx, tx) = self.offloads;
-        let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).descriptors(descriptors, descriptors);
+        let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).vlans(self.vlans.iter().copied());
         let builder = builder.rx_offloads(rx).tx_offloads(tx);
+        let builder = config.descriptors.into_iter().fold(builder, |builder, count| builder.descriptors(count, count));
         config.mtu.into_iter().fold(builder, PortBuilder::mtu)
     }
 
@@ -163,35 +195,85 @@ impl PlannedPort {
             let (rx, tx) = self.offloads;
             log::info!("{}: left to the device: {}", port.name(), PortOffloads::new(rx, tx));
         }
-        let told = match steering.filter(|_| self.told) {
-            Some(steering) => tell(&port, steering, self, config.steering)?,
-            None => false,
+        look_at_mac_address(&port);
+        let trusted = self.tell(&port, workers, steering, config.steering)?;
+        Ok(StartedPort { port, queues, trusted })
+    }
+
+    /// Tells a started device who owns what, where it shall be told. Returns whether it said that it does
+    /// as it was told, and every worker has a queue.
+    pub(super) fn tell(
+        &self,
+        port: &Port,
+        workers: NonZero<u16>,
+        steering: Option<&Steering>,
+        kind: SteeringKind,
+    ) -> Result<bool, RuntimeError> {
+        let Some(steering) = steering else { return Ok(false) };
+        let affinity = steering.affinity();
+        // Packets of owners without a queue come to workers that have one.
+        let table = steering.owners().map(|owner| owner % self.queues);
+        let told = self.told.then(|| port.set_rss(steering.key(self.direction), &table, RssFunctions::FLOWS));
+        let why = match told {
+            Some(Ok(())) => {
+                log::info!("{}: the device keeps {affinity} together by receive side scaling", port.name());
+                return Ok(self.queues == workers);
+            }
+            Some(Err(error)) if kind == SteeringKind::Rss => return Err(RuntimeError::Rss(error)),
+            Some(Err(error)) => format!(": the device {}", error.problem),
+            None => match &self.obstacle {
+                Some(problem) => format!(": the device {problem}"),
+                None => String::new(),
+            },
         };
-        if let (Some(steering), false) = (steering, told) {
-            log::info!(
-                "{}: workers hand packets over to each other, to keep {} together",
-                port.name(),
-                steering.affinity()
-            );
-        }
-        Ok(StartedPort { port, queues, trusted: told && self.queues == workers })
+        log::info!("{}: workers hand packets over to each other, to keep {affinity} together{why}", port.name());
+        Ok(false)
     }
 }
 
-/// Tells a device who owns what. `false` if it does not take it, and need not.
-fn tell(port: &Port, steering: &Steering, plan: &PlannedPort, kind: SteeringKind) -> Result<bool, RuntimeError> {
-    // Packets of owners without a queue come to workers that have one.
-    let table = steering.owners().map(|owner| owner % plan.queues);
-    match port.set_rss(steering.key(plan.direction), &table, RssFunctions::FLOWS) {
-        Ok(()) => {
-            log::info!("{}: the device keeps {} together by receive side scaling", port.name(), steering.affinity());
-            Ok(true)
+/// A wire is no use on a port that gets nothing to carry.
+fn check_wire(
+    forwarding: Option<ForwardingKind>,
+    config: &PortsConfig,
+    infos: &[PortInfo],
+) -> Result<(), RuntimeError> {
+    let deaf = infos.iter().find(|info| info.is_virtual_function() && !config.vf_promiscuous);
+    match deaf {
+        Some(PortInfo { name, driver, .. }) if forwarding == Some(ForwardingKind::Wire) => {
+            Err(RuntimeError::WireOnVirtualFunction { port: name.clone(), driver: driver.clone() })
         }
-        Err(error) if kind == SteeringKind::Rss => Err(RuntimeError::Rss(error)),
-        Err(error) => {
-            log::warn!("{error}");
-            Ok(false)
-        }
+        _ => Ok(()),
+    }
+}
+
+/// Those of the interfaces on the port that is this end of the chain.
+fn vlans(router: &RouterConfig, end: Direction, ports: usize) -> Vec<u16> {
+    let side = if end == Direction::Outbound { Side::Inside } else { Side::Outside };
+    let here = router.interfaces.values().filter(|interface| ports < 2 || interface.side == side);
+    here.filter_map(|interface| interface.vlan).collect()
+}
+
+/// What is left to a device that can. A physical function lets those VLANs through to a virtual one that
+/// it was asked for, and may take their tags off unasked (Linux's igb does), so both are asked for.
+fn offloads(info: &PortInfo, router: Option<&RouterConfig>, vlans: &[u16]) -> (Offloads, Offloads) {
+    let (rx, tx) = router.map_or_else(Default::default, PortOffloads::wanted);
+    let asked = Offloads::RX_VLAN_FILTER | Offloads::RX_VLAN_STRIP;
+    let filtered = info.is_virtual_function() && !vlans.is_empty();
+    ((if filtered { rx | asked } else { rx }) & info.rx_offloads, tx & info.tx_offloads)
+}
+
+/// Says so when a virtual function seems to have no address of its own.
+pub(super) fn look_at_mac_address(port: &Port) {
+    if let Ok(info) = port.info()
+        && info.has_invented_mac_address()
+    {
+        log::warn!(
+            "{} ({}): its MAC address {} looks invented by the driver, as when the physical function is down or has \
+             none for it; if so, frames for it may not arrive (ip link set PF up, ip link set PF vf N mac ..)",
+            port.name(),
+            port.driver(),
+            MacAddress(info.mac_address)
+        );
     }
 }
 
