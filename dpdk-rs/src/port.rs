@@ -5,7 +5,7 @@ use crate::events;
 use crate::mempool::Mempool;
 use crate::port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat, control};
 use crate::queue::QueuePair;
-use crate::reception::Reception;
+use crate::reception::{self, Reception};
 use crate::rss::{self, RssError, RssFunctions, RssKey, RssProblem, RssTable};
 use crate::settings::Settings;
 use crate::started::{Claim, Started};
@@ -267,7 +267,8 @@ impl<'eal> PortBuilder<'eal> {
         let device = Device::of_port(self.port).ok();
         let (started, queues) = self.settings.bring_up(claim, &info).map_err(|(_, error)| error)?;
         let (id, state) = (Cell::new(self.port), RefCell::new(State::Up(started)));
-        let port = Port { state, id, name: info.name, driver: info.driver, settings: self.settings, device };
+        let settings = RefCell::new(self.settings);
+        let port = Port { state, id, name: info.name, driver: info.driver, settings, device };
         Ok((port, queues))
     }
 
@@ -308,7 +309,7 @@ pub struct Port {
     id: Cell<PortId>,
     name: String,
     driver: String,
-    settings: Settings,
+    settings: RefCell<Settings>,
     /// Where it is found again, if it can be.
     device: Option<Device>,
 }
@@ -342,13 +343,13 @@ impl Port {
     /// What the device was asked to do for every packet that arrives.
     #[must_use]
     pub fn rx_offloads(&self) -> Offloads {
-        self.settings.rx_offloads
+        self.settings.borrow().rx_offloads
     }
 
     /// What packets may ask of the device when they are sent.
     #[must_use]
     pub fn tx_offloads(&self) -> Offloads {
-        self.settings.tx_offloads
+        self.settings.borrow().tx_offloads
     }
 
     /// What the device can do.
@@ -438,7 +439,21 @@ impl Port {
         let error = |problem| RssError { port: self.name.clone(), driver: self.driver.clone(), problem };
         let gone = |errno| RssProblem::Refused { step: "say what it can do", errno };
         let info = PortInfo::read(self.id()).map_err(gone).map_err(error)?;
-        rss::set(&self.id(), &info, self.settings.queues, key, table, functions).map_err(error)
+        rss::set(&self.id(), &info, self.settings.borrow().queues, key, table, functions).map_err(error)
+    }
+
+    /// Lets frames of these VLANs through too, as [`PortBuilder::vlans`] does, from now on. What the device
+    /// refuses is in the log.
+    pub fn admit_vlans(&self, vlans: &[u16]) {
+        let known = self.settings.borrow().reception.vlans.clone();
+        let new: Vec<u16> = vlans.iter().copied().filter(|vlan| !known.contains(vlan)).collect();
+        if self.is_up() {
+            let _control = control();
+            for frames in reception::admit(&self.id(), &new) {
+                log::warn!("{} ({}) does not let through {frames}", self.name, self.driver);
+            }
+        }
+        self.settings.borrow_mut().reception.vlans.extend(new);
     }
 
     /// What the device has said since the last call.
@@ -510,7 +525,9 @@ impl Port {
         let started = attempt.and_then(|claim| {
             self.id.set(claim.port());
             match PortInfo::read(claim.port()) {
-                Ok(info) => self.settings.bring_up(claim, &info).map_err(|(claim, error)| (State::Down(claim), error)),
+                Ok(info) => {
+                    self.settings.borrow().bring_up(claim, &info).map_err(|(claim, error)| (State::Down(claim), error))
+                }
                 Err(errno) => Err((State::Down(claim), self.refused("information")(errno))),
             }
         });
@@ -580,9 +597,10 @@ impl Port {
     /// Whether these are the queues of this start of the port.
     fn all_of(&self, started: &Arc<Started>, queues: &[QueuePair]) -> Result<(), PortError> {
         let ours = queues.iter().filter(|pair| pair.belongs_to(started)).count();
-        match usize::from(self.settings.queues).saturating_sub(ours) {
+        let queues = self.settings.borrow().queues;
+        match usize::from(queues).saturating_sub(ours) {
             0 => Ok(()),
-            missing => Err(PortError::QueuesOut { port: self.name.clone(), missing, queues: self.settings.queues }),
+            missing => Err(PortError::QueuesOut { port: self.name.clone(), missing, queues }),
         }
     }
 

@@ -62,13 +62,18 @@ impl Reception {
         if virtual_function && let Err(errno) = device.set_all_multicast() {
             refused.push(format!("frames for groups, if not let through one by one: {errno}"));
         }
-        for &vlan in &self.vlans {
-            if let Err(errno) = device.admit_vlan(vlan) {
-                refused.push(format!("frames of VLAN {vlan}, which the physical function refuses: {errno}"));
-            }
-        }
+        refused.extend(admit(device, &self.vlans));
         Ok(refused)
     }
+}
+
+/// Has a device let frames of these VLANs through, and returns what it refused.
+pub(crate) fn admit(device: &impl Filter, vlans: &[u16]) -> Vec<String> {
+    let refusal = |vlan: &u16| {
+        let errno = device.admit_vlan(*vlan).err()?;
+        Some(format!("frames of VLAN {vlan}, which the physical function refuses: {errno}"))
+    };
+    vlans.iter().filter_map(refusal).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Scratch, write_capture};
+use common::{Scratch, read_capture, write_capture};
 use dpdk_rs::{Eal, PortEvents};
 use nf_framework::config::ConfigFile;
 use nf_framework::testing::Frame;
@@ -30,7 +30,8 @@ fn devices() -> Vec<String> {
     let some = files().path("some");
     // What is sent into net_ring comes out of it again.
     let rings = ["net_ring0", "net_ring1"].map(str::to_owned);
-    [rings.to_vec(), vec!["net_null0".to_owned(), format!("net_pcap0,rx_pcap={some}")]].concat()
+    let routed = format!("net_pcap1,rx_pcap={some},tx_pcap={}", files().path("routed"));
+    [rings.to_vec(), vec!["net_null0".to_owned(), format!("net_pcap0,rx_pcap={some}"), routed]].concat()
 }
 
 fn on_eal<T: Send + 'static>(test: impl FnOnce(&Eal) -> T + Send + 'static) -> T {
@@ -298,5 +299,37 @@ fn a_program_ends_well_while_its_ports_are_away() {
         assert_eq!(report.balance.unaccounted(), 0, "{report}");
         let ((), report) = runtime(eal, &wanted, "inside = 'net_null0'").run(|_| ()).unwrap();
         assert_eq!(report.balance.unaccounted(), 0, "the port was stopped: {report}");
+    });
+}
+
+#[test]
+fn a_router_takes_the_mac_address_that_its_port_comes_back_with_and_announces_it() {
+    on_eal(|eal| {
+        let text = "forwarding = 'router'\npackets = 4095\nchain = []\n\
+                    [ports]\ninside = 'net_pcap1'\ndescriptors = 256\n\
+                    [router.interfaces.lan]\nside = 'inside'\naddresses = ['192.0.2.1/24']\n";
+        let file = ConfigFile::parse("f.toml", text).unwrap();
+        let configuration = Configuration::load(&file, &Functions::new()).unwrap();
+        let control = |control: &Control| {
+            let mac = || control.ports()[0].info().unwrap().mac_address;
+            let before = mac();
+            control.ports()[0].note(PortEvents { removed: true, ..PortEvents::default() });
+            while control.report().ports[0].resets == 0 {
+                control.tend_ports();
+            }
+            assert_ne!(before, mac(), "net_pcap has another address in each life");
+            let sent = control.report().ports[0].sent;
+            wait(control, "announcements", |report| report.ports[0].sent > sent);
+            mac()
+        };
+        let (mac, report) = Runtime::configured(eal, configuration).unwrap().run(control).unwrap();
+        assert_eq!(report.balance.unaccounted(), 0, "{report}");
+        // The device writes its file anew, so all that is in it was sent since.
+        let frames = read_capture(files().path("routed"));
+        assert!(!frames.is_empty());
+        for frame in frames {
+            // A gratuitous ARP packet: its frame's source, and who it says has the address.
+            assert_eq!((&frame[6..12], &frame[22..28]), (&mac[..], &mac[..]));
+        }
     });
 }

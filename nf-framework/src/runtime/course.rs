@@ -156,6 +156,9 @@ mod tests {
     }
     use Then::{Fails, Hurry, Look, Up};
 
+    /// Its name, what happens, and whether the port is up in the end.
+    type Story<'a> = (&'a str, &'a [(u64, Then)], bool);
+
     fn run(story: &str, course: &mut Course, steps: &[(u64, Then)]) {
         let start = Instant::now();
         for (number, (milliseconds, then)) in steps.iter().enumerate() {
@@ -174,7 +177,7 @@ mod tests {
     #[test]
     fn a_port_goes_through_its_stages_by_what_its_device_says() {
         let (wait, recall, gone) = (Step::Wait, Step::Recall { away: false }, Step::Recall { away: true });
-        let story: &[(&str, &[(u64, Then)], bool)] = &[
+        let stories: &[Story<'_>] = &[
             ("nothing happens", &[(0, Look(NOTHING, false, wait)), (1, Look(LINK, false, wait))], true),
             (
                 "it is reset",
@@ -259,7 +262,7 @@ mod tests {
                 false,
             ),
         ];
-        for (name, steps, up) in story {
+        for (name, steps, up) in stories {
             let mut course = Course::up();
             run(name, &mut course, steps);
             assert_eq!(course.is_up(), *up, "{name}");

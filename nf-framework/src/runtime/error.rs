@@ -215,3 +215,32 @@ pub enum CommandError {
     #[error(transparent)]
     WorkerStopped(#[from] WorkerStopped),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_does_not_take_is_named_with_its_key() {
+        let (port, driver) = ("0000:0b:00.0".to_owned(), "net_vmxnet3".to_owned());
+        let descriptors = PortError::Descriptors {
+            port: port.clone(),
+            driver: driver.clone(),
+            kind: "transmit",
+            min: 512,
+            max: 4096,
+            asked: 256,
+        };
+        let mtu = PortError::Mtu { port: port.clone(), driver, min: 60, max: 9000, mtu: 9500 };
+        for (error, message) in [
+            (
+                descriptors,
+                "[ports] descriptors: port 0000:0b:00.0 (net_vmxnet3) takes 512 to 4096 transmit descriptors, not 256",
+            ),
+            (mtu, "[ports] mtu: port 0000:0b:00.0 (net_vmxnet3) takes an MTU from 60 to 9000, not 9500"),
+            (PortError::NoPool { port }, "port 0000:0b:00.0 was given no mempool to receive into"),
+        ] {
+            assert_eq!(RuntimeError::from(error).to_string(), message);
+        }
+    }
+}

@@ -8,14 +8,15 @@
 use super::config::SteeringKind;
 use super::control::Control;
 use super::course::{Course, Failed, LOOKS, Step};
-use super::ports::{PlannedPort, look_at_mac_address};
+use super::ports::{PlannedPort, filters, look_at_mac_address};
 use crate::berth::Berth;
 use crate::headers::MacAddress;
 use crate::mailbox::{Errand, Letter, QueuesLetter};
 use crate::report::PortReport;
+use crate::router::RouterConfig;
 use crate::steering::Steering;
 use crate::verdict::PortIx;
-use dpdk_rs::{Port, QueuePair};
+use dpdk_rs::{Offloads, Port, QueuePair};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,19 +64,29 @@ pub(super) struct Life {
     /// Somebody wants it to be reset.
     asked: bool,
     mac: MacAddress,
-    /// As it was last seen.
-    link_up: Option<bool>,
+    link: LinkWatch,
     next_look: Instant,
     why_down: String,
-    counts: LifeCounts,
-}
-
-/// What has happened to a port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct LifeCounts {
-    link_downs: u64,
     resets: u64,
     removals: u64,
+}
+
+/// What is known of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct LinkWatch {
+    /// As it was last seen.
+    up: Option<bool>,
+    /// How often it was seen to go down.
+    downs: u64,
+}
+
+impl LinkWatch {
+    /// Notes how the link is. Returns it if that is worth a line: it has changed, or is down at first.
+    fn see(&mut self, up: bool) -> Option<bool> {
+        let before = self.up.replace(up);
+        self.downs += u64::from(before == Some(true) && !up);
+        (before.unwrap_or(true) != up).then_some(up)
+    }
 }
 
 /// What a port that comes up again is told, as at the start.
@@ -97,10 +108,11 @@ impl Life {
             berths: (0..plan.queues.get()).map(|_| Arc::default()).collect(),
             asked: false,
             mac: mac_of(port),
-            link_up: None,
+            link: LinkWatch::default(),
             next_look: Instant::now(),
             why_down: String::new(),
-            counts: LifeCounts::default(),
+            resets: 0,
+            removals: 0,
         }
     }
 
@@ -114,8 +126,8 @@ impl Life {
     }
 
     pub(super) fn write(&self, report: &mut PortReport) {
-        let LifeCounts { link_downs, resets, removals } = self.counts;
-        (report.link_downs, report.resets, report.removals) = (link_downs, resets, removals);
+        let Self { link: LinkWatch { downs, .. }, resets, removals, .. } = *self;
+        (report.link_downs, report.resets, report.removals) = (downs, resets, removals);
         report.down = !self.is_up();
     }
 
@@ -126,14 +138,10 @@ impl Life {
         if !link.up && is_elsewhere(port) {
             return;
         }
-        match (self.link_up.replace(link.up), link.up) {
-            (Some(true), false) => {
-                self.counts.link_downs += 1;
-                log::warn!("{}: the link is down", port.name());
-            }
-            (None, false) => log::warn!("{}: the link is down", port.name()),
-            (Some(false), true) => log::info!("{}: the link is {link}", port.name()),
-            _ => {}
+        match self.link.see(link.up) {
+            Some(true) => log::info!("{}: the link is {link}", port.name()),
+            Some(false) => log::warn!("{}: the link is down", port.name()),
+            None => {}
         }
     }
 
@@ -193,6 +201,21 @@ impl Control {
         }
     }
 
+    /// Has devices that filter VLANs let those of a router's interfaces through.
+    pub(super) fn admit_vlans(&self, router: &RouterConfig) {
+        for (port, life) in self.ports.iter().zip(self.lives.borrow().iter()).take(self.telling.sides) {
+            let vlans = life.plan.vlans(router, self.telling.sides);
+            if port.rx_offloads().contains(Offloads::RX_VLAN_FILTER) {
+                port.admit_vlans(&vlans);
+            } else if port.info().is_ok_and(|info| filters(&info, &vlans)) {
+                log::warn!(
+                    "{}: a virtual function that began without VLANs gets no frames of theirs: restart",
+                    port.name()
+                );
+            }
+        }
+    }
+
     /// Whether all ports are up.
     pub(super) fn ports_are_up(&self) -> bool {
         self.lives.borrow().iter().all(Life::is_up)
@@ -217,7 +240,7 @@ impl Control {
             Step::Recall { away } => {
                 let why = if away { "its device is being taken away" } else { "its device is to be reset" };
                 log::warn!("{}: {why}: the workers give its queues back", port.name());
-                life.counts.removals += u64::from(away);
+                life.removals += u64::from(away);
                 life.write_to_workers(self, index, Errand::GiveBack);
             }
             Step::TakeDown => {
@@ -239,8 +262,7 @@ impl Control {
         match port.bring_up() {
             Ok(queues) => {
                 life.course.came_up();
-                life.counts.resets += 1;
-                life.link_up = life.link_up.filter(|up| *up);
+                life.resets += 1;
                 life.next_look = Instant::now() + LINK_LOOKS;
                 self.welcome(index, port, life);
                 for (berth, queues) in life.berths.iter().zip(queues) {
@@ -256,7 +278,7 @@ impl Control {
                     Failed::First => log::warn!("{error}: it is tried again"),
                     Failed::Again => log::debug!("{error}"),
                     Failed::GivenUp => {
-                        life.counts.removals += 1;
+                        life.removals += 1;
                         let seconds = LOOKS.as_secs();
                         log::error!("{error}: the device is given up, and looked for every {seconds} s");
                     }
@@ -300,4 +322,22 @@ fn is_elsewhere(port: &Port) -> bool {
     let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let index_of = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("ifindex")).ok();
     !interfaces.filter_map(index_of).any(|text| text.trim().parse() == Ok(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_told_of_once_each_way_and_its_downs_are_counted() {
+        for (seen, told, downs) in [
+            (&[true, true][..], &[None, None][..], 0),
+            (&[false, false, true], &[Some(false), None, Some(true)], 0),
+            (&[true, false, false, true, true, false], &[None, Some(false), None, Some(true), None, Some(false)], 2),
+        ] {
+            let mut link = LinkWatch::default();
+            assert_eq!(seen.iter().map(|up| link.see(*up)).collect::<Vec<_>>(), told, "{seen:?}");
+            assert_eq!(link.downs, downs, "{seen:?}");
+        }
+    }
 }

@@ -40,8 +40,8 @@ pub(super) struct PlannedPort {
     obstacle: Option<RssProblem>,
     /// What is left to the device, of what arrives and of what is sent.
     offloads: (Offloads, Offloads),
-    /// Those that the device shall let through.
-    vlans: Vec<u16>,
+    /// VLANs that the device shall let through.
+    filtered: Vec<u16>,
 }
 
 /// A started port and its workers' queues.
@@ -111,7 +111,7 @@ impl PortPlan {
         let directions = [Direction::Outbound, Direction::Inbound];
         let asked = config.descriptors.unwrap_or(PortBuilder::DESCRIPTORS);
         let planned = |(info, (id, direction)): (&PortInfo, (PortId, Direction))| {
-            let vlans = router.map_or_else(Vec::new, |router| vlans(router, direction, infos.len()));
+            let vlans = router.map_or_else(Vec::new, |router| vlans_at(router, direction, infos.len()));
             let offloads = offloads(info, router.filter(|_| config.offloads), &vlans);
             let filtered = offloads.0.contains(Offloads::RX_VLAN_FILTER);
             PlannedPort {
@@ -122,7 +122,7 @@ impl PortPlan {
                 told: told(info),
                 obstacle: info.rss_obstacle(),
                 offloads,
-                vlans: if filtered { vlans } else { Vec::new() },
+                filtered: if filtered { vlans } else { Vec::new() },
             }
         };
         let mut ports: Vec<PlannedPort> = infos.iter().zip(ids.into_iter().zip(directions)).map(planned).collect();
@@ -142,7 +142,7 @@ impl PortPlan {
                 told: false,
                 obstacle: None,
                 offloads: Default::default(),
-                vlans: Vec::new(),
+                filtered: Vec::new(),
             });
         }
         Ok(Self { ports, sides, steering })
@@ -176,7 +176,7 @@ impl PlannedPort {
     /// The port with its queues, without a pool.
     pub(super) fn builder<'eal>(&self, eal: &'eal Eal, config: &PortsConfig) -> PortBuilder<'eal> {
         let (rx, tx) = self.offloads;
-        let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).vlans(self.vlans.iter().copied());
+        let builder = PortBuilder::new(eal, self.id).queues(self.queues.get()).vlans(self.filtered.iter().copied());
         let builder = builder.rx_offloads(rx).tx_offloads(tx);
         let builder = config.descriptors.into_iter().fold(builder, |builder, count| builder.descriptors(count, count));
         config.mtu.into_iter().fold(builder, PortBuilder::mtu)
@@ -198,6 +198,11 @@ impl PlannedPort {
         look_at_mac_address(&port);
         let trusted = self.tell(&port, workers, steering, config.steering)?;
         Ok(StartedPort { port, queues, trusted })
+    }
+
+    /// VLANs of a router's interfaces on this one of so many ports.
+    pub(super) fn vlans(&self, router: &RouterConfig, ports: usize) -> Vec<u16> {
+        vlans_at(router, self.direction, ports)
     }
 
     /// Tells a started device who owns what, where it shall be told. Returns whether it said that it does
@@ -247,7 +252,7 @@ fn check_wire(
 }
 
 /// Those of the interfaces on the port that is this end of the chain.
-fn vlans(router: &RouterConfig, end: Direction, ports: usize) -> Vec<u16> {
+fn vlans_at(router: &RouterConfig, end: Direction, ports: usize) -> Vec<u16> {
     let side = if end == Direction::Outbound { Side::Inside } else { Side::Outside };
     let here = router.interfaces.values().filter(|interface| ports < 2 || interface.side == side);
     here.filter_map(|interface| interface.vlan).collect()
@@ -258,8 +263,13 @@ fn vlans(router: &RouterConfig, end: Direction, ports: usize) -> Vec<u16> {
 fn offloads(info: &PortInfo, router: Option<&RouterConfig>, vlans: &[u16]) -> (Offloads, Offloads) {
     let (rx, tx) = router.map_or_else(Default::default, PortOffloads::wanted);
     let asked = Offloads::RX_VLAN_FILTER | Offloads::RX_VLAN_STRIP;
-    let filtered = info.is_virtual_function() && !vlans.is_empty();
+    let filtered = filters(info, vlans);
     ((if filtered { rx | asked } else { rx }) & info.rx_offloads, tx & info.tx_offloads)
+}
+
+/// Whether a device has to be told of these VLANs, to let their frames through.
+pub(super) fn filters(info: &PortInfo, vlans: &[u16]) -> bool {
+    info.is_virtual_function() && !vlans.is_empty()
 }
 
 /// Says so when a virtual function seems to have no address of its own.
@@ -294,4 +304,88 @@ fn find_one(eal: &Eal, key: &str, name: &str) -> Result<PortId, RuntimeError> {
         let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         RuntimeError::NoSuchPort { key: key.to_owned(), name: name.to_owned(), have }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigFile;
+
+    /// What a device of the tests says of itself.
+    fn info(driver: &str, rx_offloads: Offloads) -> PortInfo {
+        PortInfo {
+            id: PortId(0),
+            name: "0000:01:10.0".to_owned(),
+            driver: driver.to_owned(),
+            mac_address: [2, 0, 0, 0, 0, 1],
+            socket: None,
+            kernel_interface: None,
+            max_mtu: 1500,
+            min_mtu: 68,
+            max_rx_queues: 2,
+            max_tx_queues: 2,
+            rx_descriptors: 32..=4096,
+            tx_descriptors: 32..=4096,
+            descriptors_align: (128, 128),
+            interrupts: dpdk_rs::Interrupts::default(),
+            rx_offloads,
+            tx_offloads: Offloads::TX_VLAN_INSERT,
+            rss_functions: 0,
+            rss_table_size: 0,
+            rss_key_size: 0,
+        }
+    }
+
+    #[test]
+    fn a_wire_on_a_virtual_function_is_refused_unless_it_is_said_to_see_every_frame() {
+        let (vf, other) = (info("net_e1000_igb_vf", Offloads::NONE), info("net_tap", Offloads::NONE));
+        let wire = Some(ForwardingKind::Wire);
+        for (forwarding, vf_promiscuous, infos, refused) in [
+            (wire, false, vec![vf.clone()], true),
+            (wire, false, vec![other.clone(), vf.clone()], true),
+            (wire, true, vec![vf.clone(), vf.clone()], false),
+            (wire, false, vec![other.clone(), other], false),
+            (Some(ForwardingKind::Router), false, vec![vf.clone()], false),
+            (None, false, vec![vf], false),
+        ] {
+            let config = PortsConfig { vf_promiscuous, ..PortsConfig::new("a") };
+            let found = check_wire(forwarding, &config, &infos).map_err(|error| error.to_string());
+            assert_eq!(found.is_err(), refused, "{forwarding:?} {infos:?}");
+            let Err(message) = found else { continue };
+            for part in ["forwarding = \"wire\"", "0000:01:10.0 (net_e1000_igb_vf)", "vf_promiscuous = true", "router"]
+            {
+                assert!(message.contains(part), "{part}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_virtual_function_is_told_of_the_vlans_on_its_port_and_takes_their_tags_off() {
+        let text = "forwarding = 'router'\n[ports]\ninside = 'a'\n\
+                    [router.interfaces.a]\nside = 'inside'\nvlan = 10\naddresses = ['192.0.2.1/24']\n\
+                    [router.interfaces.b]\nside = 'outside'\nvlan = 20\naddresses = ['198.51.100.1/24']\n\
+                    [router.interfaces.c]\nside = 'outside'\naddresses = ['203.0.113.1/24']\n";
+        let config: RuntimeConfig = ConfigFile::parse("f.toml", text).unwrap().framework(&[]).unwrap();
+        let router = config.router.unwrap();
+        let (outbound, inbound) = (Direction::Outbound, Direction::Inbound);
+        for (end, ports, expected) in [(outbound, 1, vec![10, 20]), (outbound, 2, vec![10]), (inbound, 2, vec![20])] {
+            assert_eq!(vlans_at(&router, end, ports), expected);
+        }
+
+        let all = Offloads::RX_VLAN_FILTER | Offloads::RX_VLAN_STRIP | Offloads::RX_IPV4_CHECKSUM;
+        let (filter, strip) = (Offloads::RX_VLAN_FILTER, Offloads::RX_VLAN_STRIP);
+        let insert = Offloads::TX_VLAN_INSERT;
+        let vf = "net_e1000_igb_vf";
+        for (driver, offered, wanted, vlans, expected) in [
+            // What the device is left with where offloads are off is what it takes to get the frames.
+            (vf, all, None, &[10][..], (filter | strip, Offloads::NONE)),
+            (vf, all, Some(&router), &[10], (all, insert)),
+            (vf, all, None, &[], (Offloads::NONE, Offloads::NONE)),
+            (vf, strip, None, &[10], (strip, Offloads::NONE)),
+            ("net_e1000_igb", all, None, &[10], (Offloads::NONE, Offloads::NONE)),
+            ("net_e1000_igb", all, Some(&router), &[10], (strip | Offloads::RX_IPV4_CHECKSUM, insert)),
+        ] {
+            assert_eq!(offloads(&info(driver, offered), wanted, vlans), expected, "{driver} {vlans:?}");
+        }
+    }
 }

@@ -132,7 +132,7 @@ pub(super) struct InForceRouter {
 /// What the routers are about to work by.
 #[derive(Debug)]
 pub(super) struct NextRouter {
-    config: RouterConfig,
+    pub(super) config: RouterConfig,
     ports: Vec<PortFacts>,
     addresses: Vec<Prefix>,
     kernel: KernelState,
