@@ -16,13 +16,15 @@ use crate::report::PortReport;
 use crate::router::RouterConfig;
 use crate::steering::Steering;
 use crate::verdict::PortIx;
-use dpdk_rs::{Offloads, Port, QueuePair};
+use dpdk_rs::{Offloads, Port, PortInfo, QueuePair};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a link is looked at whose device does not say when it changes.
 const LINK_LOOKS: Duration = Duration::from_secs(1);
+/// How long after a port was built anew its link is not taken as a reason to do so again.
+const LINK_SETTLES: Duration = Duration::from_secs(10);
 /// How long workers may take to give queues back to somebody who waits; it takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,9 @@ pub(super) struct Life {
     mac: MacAddress,
     link: LinkWatch,
     next_look: Instant,
+    /// The address looks invented: some drivers ask for it only when they find the device, so it is
+    /// found anew, once.
+    wants_address: bool,
     why_down: String,
     resets: u64,
     removals: u64,
@@ -78,14 +83,36 @@ struct LinkWatch {
     up: Option<bool>,
     /// How often it was seen to go down.
     downs: u64,
+    /// That the link of a virtual function comes back may be all that tells of a reset of its physical
+    /// function: some drivers tell of no links, and behind uio_pci_generic of nothing.
+    resets_port: bool,
+    /// It may go down and up with each reset, which are no new ones.
+    settled: Option<Instant>,
+}
+
+/// A link that is not as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LinkChange {
+    Down,
+    /// `reset`: the port is to be built anew.
+    Up {
+        reset: bool,
+    },
 }
 
 impl LinkWatch {
-    /// Notes how the link is. Returns it if that is worth a line: it has changed, or is down at first.
-    fn see(&mut self, up: bool) -> Option<bool> {
+    /// Notes how the link is. Returns that if it is worth a line: it has changed, or is down at first.
+    fn see(&mut self, up: bool, now: Instant) -> Option<LinkChange> {
         let before = self.up.replace(up);
         self.downs += u64::from(before == Some(true) && !up);
-        (before.unwrap_or(true) != up).then_some(up)
+        let reset = self.resets_port && self.settled.is_none_or(|settled| now >= settled);
+        let change = if up { LinkChange::Up { reset } } else { LinkChange::Down };
+        (before.unwrap_or(true) != up).then_some(change)
+    }
+
+    /// The port was built anew: how its link was says nothing of how it is.
+    fn begin_anew(&mut self, now: Instant) {
+        (self.up, self.settled) = (None, Some(now + LINK_SETTLES));
     }
 }
 
@@ -102,14 +129,23 @@ pub(super) struct Telling {
 
 impl Life {
     pub(super) fn new(port: &Port, plan: &PlannedPort) -> Self {
+        let info = port.info().ok();
+        let says = |what: fn(&PortInfo) -> bool| info.as_ref().is_some_and(what);
+        let tells_of_link = says(|info| info.interrupts.link);
+        let how = if tells_of_link { "its driver tells of its link" } else { "its link is looked at once a second" };
+        log::debug!("{}: {how}", port.name());
         Self {
             course: Course::up(),
             plan: plan.clone(),
             berths: (0..plan.queues.get()).map(|_| Arc::default()).collect(),
             asked: false,
             mac: mac_of(port),
-            link: LinkWatch::default(),
+            link: LinkWatch {
+                resets_port: says(PortInfo::is_virtual_function) && !tells_of_link,
+                ..LinkWatch::default()
+            },
             next_look: Instant::now(),
+            wants_address: says(PortInfo::has_invented_mac_address),
             why_down: String::new(),
             resets: 0,
             removals: 0,
@@ -138,9 +174,12 @@ impl Life {
         if !link.up && is_elsewhere(port) {
             return;
         }
-        match self.link.see(link.up) {
-            Some(true) => log::info!("{}: the link is {link}", port.name()),
-            Some(false) => log::warn!("{}: the link is down", port.name()),
+        match self.link.see(link.up, Instant::now()) {
+            Some(LinkChange::Up { reset }) => {
+                log::info!("{}: the link is {link}", port.name());
+                self.asked |= reset;
+            }
+            Some(LinkChange::Down) => log::warn!("{}: the link is down", port.name()),
             None => {}
         }
     }
@@ -248,22 +287,25 @@ impl Control {
                     log::debug!("{error}");
                 }
             }
-            Step::BringUp => self.bring_up(index, port, life),
-            Step::LookFor => {
-                if let Err(error) = port.detach() {
-                    log::debug!("{error}");
-                }
-                self.bring_up(index, port, life);
-            }
+            Step::BringUp => self.bring_up(index, port, life, false),
+            Step::LookFor => self.bring_up(index, port, life, true),
         }
     }
 
-    fn bring_up(&self, index: usize, port: &Port, life: &mut Life) {
+    /// Starts a port; `anew` if its device is to be found first.
+    fn bring_up(&self, index: usize, port: &Port, life: &mut Life, anew: bool) {
+        if (std::mem::take(&mut life.wants_address) || anew)
+            && let Err(error) = port.detach()
+        {
+            log::debug!("{error}");
+        }
         match port.bring_up() {
             Ok(queues) => {
                 life.course.came_up();
                 life.resets += 1;
-                life.next_look = Instant::now() + LINK_LOOKS;
+                let now = Instant::now();
+                life.link.begin_anew(now);
+                life.next_look = now + LINK_LOOKS;
                 self.welcome(index, port, life);
                 for (berth, queues) in life.berths.iter().zip(queues) {
                     berth.put(queues);
@@ -328,16 +370,37 @@ fn is_elsewhere(port: &Port) -> bool {
 mod tests {
     use super::*;
 
+    const DOWN: Option<LinkChange> = Some(LinkChange::Down);
+
+    fn up(reset: bool) -> Option<LinkChange> {
+        Some(LinkChange::Up { reset })
+    }
+
     #[test]
     fn a_link_is_told_of_once_each_way_and_its_downs_are_counted() {
         for (seen, told, downs) in [
             (&[true, true][..], &[None, None][..], 0),
-            (&[false, false, true], &[Some(false), None, Some(true)], 0),
-            (&[true, false, false, true, true, false], &[None, Some(false), None, Some(true), None, Some(false)], 2),
+            (&[false, false, true], &[DOWN, None, up(false)], 0),
+            (&[true, false, false, true, true, false], &[None, DOWN, None, up(false), None, DOWN], 2),
         ] {
             let mut link = LinkWatch::default();
-            assert_eq!(seen.iter().map(|up| link.see(*up)).collect::<Vec<_>>(), told, "{seen:?}");
+            let now = Instant::now();
+            assert_eq!(seen.iter().map(|up| link.see(*up, now)).collect::<Vec<_>>(), told, "{seen:?}");
             assert_eq!(link.downs, downs, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_link_that_comes_back_is_a_reset_of_a_port_that_nothing_else_tells_of() {
+        let start = Instant::now();
+        let mut link = LinkWatch { resets_port: true, ..LinkWatch::default() };
+        for (seconds, seen, told) in [(0, false, DOWN), (1, true, up(true)), (2, false, DOWN), (3, true, up(true))] {
+            assert_eq!(link.see(seen, start + Duration::from_secs(seconds)), told);
+        }
+        link.begin_anew(start + Duration::from_secs(4));
+        for (seconds, seen, told) in [(5, false, DOWN), (6, true, up(false)), (13, false, DOWN), (14, true, up(true))] {
+            assert_eq!(link.see(seen, start + Duration::from_secs(seconds)), told, "at {seconds} s");
+        }
+        assert_eq!(link.downs, 2, "and what is down after a reset has not gone down");
     }
 }
