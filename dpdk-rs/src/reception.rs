@@ -71,7 +71,7 @@ impl Reception {
 pub(crate) fn admit(device: &impl Filter, vlans: &[u16]) -> Vec<String> {
     let refusal = |vlan: &u16| {
         let errno = device.admit_vlan(*vlan).err()?;
-        Some(format!("frames of VLAN {vlan}, which the physical function refuses: {errno}"))
+        Some(format!("frames of VLAN {vlan}: {errno}"))
     };
     vlans.iter().filter_map(refusal).collect()
 }
@@ -128,7 +128,7 @@ mod tests {
                 refused(&[
                     "frames for other stations: no promiscuous mode for this function: Operation not permitted (errno 1)",
                     "frames for groups, if not let through one by one: Operation not supported (errno 95)",
-                    "frames of VLAN 200, which the physical function refuses: Invalid argument (errno 22)",
+                    "frames of VLAN 200: Invalid argument (errno 22)",
                 ]),
             ),
         ] {

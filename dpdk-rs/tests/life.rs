@@ -21,6 +21,7 @@ fn lives_of_ports() {
             ("a port that is down stops, and its device is free", a_port_that_is_down_stops),
             ("a device that was let go is found again, with its arguments", a_device_is_found_again),
             ("a device that comes back may be another port", a_device_may_be_another_port),
+            ("a device is told of its VLANs at each start", a_device_is_told_of_its_vlans_at_each_start),
             ("what a device says is told once, and nothing of an earlier life", what_a_device_says_is_told_once),
         ],
     );
@@ -154,6 +155,34 @@ fn a_device_may_be_another_port(eal: &Eal) {
     burst.clear();
     port.stop(queues).unwrap();
     let (port, queues) = start(eal, "net_null1", &pool, 1);
+    port.stop(queues).unwrap();
+}
+
+fn a_device_is_told_of_its_vlans_at_each_start(eal: &Eal) {
+    let pool = pool(eal, "vlans");
+    assert_eq!(common::logged(), [""; 0]);
+    // This one cannot filter, which shows that it is asked.
+    let refused = |vlans: &[u16]| -> Vec<String> {
+        let line = |vlan| format!("net_ring0 (net_ring) does not let through frames of VLAN {vlan}: ");
+        let logged = common::logged();
+        assert_eq!(logged.len(), vlans.len(), "{logged:?}");
+        vlans
+            .iter()
+            .zip(&logged)
+            .filter(|(vlan, said)| !said.starts_with(&line(**vlan)))
+            .map(|(_, said)| said.clone())
+            .collect()
+    };
+    let id = eal.port_by_name("net_ring0").unwrap();
+    let (port, queues) = PortBuilder::new(eal, id).pool(&pool).vlans([7]).start().unwrap();
+    assert_eq!(refused(&[7]), [""; 0]);
+    port.admit_vlans(&[7, 8]);
+    assert_eq!(refused(&[8]), [""; 0]);
+    port.take_down(queues).unwrap();
+    port.admit_vlans(&[9]);
+    assert_eq!(refused(&[]), [""; 0]);
+    let queues = port.bring_up().unwrap();
+    assert_eq!(refused(&[7, 8, 9]), [""; 0]);
     port.stop(queues).unwrap();
 }
 

@@ -233,7 +233,9 @@ impl Control {
                 return Err(RebuildError::QueuesOut { port: name.to_owned() });
             }
             if !life.why_down.is_empty() || self.stopping() {
-                return Err(RebuildError::Down { port: name.to_owned(), why: life.why_down.clone() });
+                let stopping = "the program is stopping".to_owned();
+                let why = if life.why_down.is_empty() { stopping } else { life.why_down.clone() };
+                return Err(RebuildError::Down { port: name.to_owned(), why });
             }
             drop(lives);
             std::thread::sleep(Duration::from_millis(1));

@@ -79,19 +79,7 @@ impl PortPlan {
         }
         let table = |info: &PortInfo| RssTableSize::new(info.rss_table_size).ok();
         let tellable = |info: &PortInfo| info.rss_obstacle().is_none();
-        // A virtual function that hashes nothing has all of its packets come to the first queue.
-        let one_queue = |info: &PortInfo| info.is_virtual_function() && info.rss_functions == 0;
-        let queues = |info: &PortInfo| {
-            let spreads = match config.steering {
-                _ if affinity == Affinity::Any => !one_queue(info),
-                SteeringKind::Auto => tellable(info),
-                SteeringKind::Rss => true,
-                SteeringKind::Software => false,
-            };
-            let most = info.max_rx_queues.min(info.max_tx_queues).min(workers.get());
-            // More than the device has is its own error, when it is started.
-            NonZero::new(config.queues.unwrap_or(if spreads { most } else { 1 })).unwrap_or(NonZero::<u16>::MIN)
-        };
+        let queues = |info: &PortInfo| queues_of(info, config, workers, affinity);
         let steered = several && (affinity != Affinity::Any || infos.iter().any(|info| queues(info) < workers));
         let told = |info: &PortInfo| match config.steering {
             _ if !steered => false,
@@ -219,21 +207,40 @@ impl PlannedPort {
         // Packets of owners without a queue come to workers that have one.
         let table = steering.owners().map(|owner| owner % self.queues);
         let told = self.told.then(|| port.set_rss(steering.key(self.direction), &table, RssFunctions::FLOWS));
-        let why = match told {
+        let refused = match told {
             Some(Ok(())) => {
                 log::info!("{}: the device keeps {affinity} together by receive side scaling", port.name());
                 return Ok(self.queues == workers);
             }
             Some(Err(error)) if kind == SteeringKind::Rss => return Err(RuntimeError::Rss(error)),
-            Some(Err(error)) => format!(": the device {}", error.problem),
-            None => match &self.obstacle {
-                Some(problem) => format!(": the device {problem}"),
-                None => String::new(),
-            },
+            Some(Err(error)) => Some(error.problem),
+            None => None,
         };
-        log::info!("{}: workers hand packets over to each other, to keep {affinity} together{why}", port.name());
+        let why = why_by_hand(refused.as_ref(), self.obstacle.as_ref());
+        let level = if refused.is_some() { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "{}: workers hand packets over to each other, to keep {affinity} together{why}", port.name());
         Ok(false)
     }
+}
+
+/// How many of the workers have a queue of a device.
+fn queues_of(info: &PortInfo, config: &PortsConfig, workers: NonZero<u16>, affinity: Affinity) -> NonZero<u16> {
+    // All packets of a virtual function that hashes nothing come to its first queue.
+    let first_only = info.is_virtual_function() && info.rss_functions == 0;
+    let spreads = match config.steering {
+        _ if affinity == Affinity::Any => !first_only,
+        SteeringKind::Auto => info.rss_obstacle().is_none(),
+        SteeringKind::Rss => true,
+        SteeringKind::Software => false,
+    };
+    let most = info.max_rx_queues.min(info.max_tx_queues).min(workers.get());
+    // More than the device has is its own error, when it is started.
+    NonZero::new(config.queues.unwrap_or(if spreads { most } else { 1 })).unwrap_or(NonZero::<u16>::MIN)
+}
+
+/// Why workers sort packets themselves: what a device that was told refused, or cannot.
+fn why_by_hand(refused: Option<&RssProblem>, obstacle: Option<&RssProblem>) -> String {
+    refused.or(obstacle).map_or_else(String::new, |problem| format!(": the device {problem}"))
 }
 
 /// A wire is no use on a port that gets nothing to carry.
@@ -357,6 +364,43 @@ mod tests {
                 assert!(message.contains(part), "{part}: {message}");
             }
         }
+    }
+
+    #[test]
+    fn a_device_that_cannot_spread_packets_gets_one_queue_and_the_log_says_why() {
+        let vf = PortInfo { max_rx_queues: 2, max_tx_queues: 2, ..info("net_e1000_igb_vf", Offloads::NONE) };
+        let tap = PortInfo { driver: "net_tap".to_owned(), ..vf.clone() };
+        let functions = RssFunctions::FLOWS.0;
+        let igb = PortInfo {
+            rss_key_size: 40,
+            rss_table_size: 128,
+            rss_functions: functions,
+            ..info("net_e1000_igb", Offloads::NONE)
+        };
+        let hashes_nothing = PortInfo { rss_functions: 0, ..igb.clone() };
+        let workers = NonZero::new(4).unwrap();
+        let auto = PortsConfig::new("a");
+        let software = PortsConfig { steering: SteeringKind::Software, ..auto.clone() };
+        let rss = PortsConfig { steering: SteeringKind::Rss, ..auto.clone() };
+        let key = "takes an RSS key of 0 bytes, 40 or more are needed";
+        for (info, config, affinity, queues, why) in [
+            (&vf, &auto, Affinity::Flow, 1, key),
+            (&vf, &auto, Affinity::Any, 1, key),
+            (&vf, &rss, Affinity::Flow, 2, key),
+            // Each queue of a virtual device is fed for itself.
+            (&tap, &auto, Affinity::Any, 2, key),
+            (&tap, &auto, Affinity::Flow, 1, key),
+            (&igb, &auto, Affinity::Flow, 2, ""),
+            (&igb, &software, Affinity::Flow, 1, ""),
+            (&hashes_nothing, &auto, Affinity::Flow, 1, "cannot hash "),
+        ] {
+            assert_eq!(queues_of(info, config, workers, affinity).get(), queues, "{info:?} {config:?} {affinity}");
+            let said = why_by_hand(None, info.rss_obstacle().as_ref());
+            let starts = if why.is_empty() { String::new() } else { format!(": the device {why}") };
+            assert!(said.starts_with(&starts) && said.is_empty() == why.is_empty(), "{said:?}");
+        }
+        let refused = RssProblem::KeyNotKept { byte: 3 };
+        assert_eq!(why_by_hand(Some(&refused), None), ": the device took an RSS key and has another, from byte 3 on");
     }
 
     #[test]
