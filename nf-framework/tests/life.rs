@@ -314,9 +314,10 @@ fn a_router_takes_the_mac_address_that_its_port_comes_back_with_and_announces_it
             let mac = || control.ports()[0].info().unwrap().mac_address;
             let before = mac();
             control.ports()[0].note(PortEvents { removed: true, ..PortEvents::default() });
-            while control.report().ports[0].resets == 0 {
+            while control.report().ports[0].device.is_some() {
                 control.tend_ports();
             }
+            control.rebuild_port("net_pcap1").unwrap();
             assert_ne!(before, mac(), "net_pcap has another address in each life");
             let sent = control.report().ports[0].sent;
             wait(control, "announcements", |report| report.ports[0].sent > sent);

@@ -14,7 +14,9 @@ const PAUSES: [Duration; 10] = {
     }
     pauses
 };
-/// How often a device is looked for that is away.
+/// How long a device that was let go is left alone, as others are taking it away.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// How often it is looked for then.
 pub(super) const LOOKS: Duration = Duration::from_secs(10);
 
 /// Where a port is in its life.
@@ -47,10 +49,15 @@ pub(super) enum Step {
         away: bool,
     },
     /// All queues are home: the port is stopped.
-    TakeDown,
+    TakeDown {
+        /// And its device is let go.
+        away: bool,
+    },
     /// It is started.
     BringUp,
-    /// Its device is let go, and looked for.
+    /// Its device is let go.
+    LetGo,
+    /// Its device is looked for, and the port started.
     LookFor,
 }
 
@@ -67,43 +74,54 @@ pub(super) enum Failed {
 
 /// A port's way through its stages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Course(Stage);
+pub(super) struct Course {
+    stage: Stage,
+    /// How often the device went away, or was given up.
+    pub(super) removals: u64,
+}
 
 impl Course {
     pub(super) fn up() -> Self {
-        Self(Stage::Up)
+        Self { stage: Stage::Up, removals: 0 }
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.0 == Stage::Up
+        self.stage == Stage::Up
     }
 
     /// The next attempt is due, if there will be one.
     pub(super) fn hurry(&mut self, now: Instant) {
-        if let Stage::Down { next, .. } | Stage::Away { next } = &mut self.0 {
+        if let Stage::Down { next, .. } | Stage::Away { next } = &mut self.stage {
             *next = now;
         }
     }
 
     /// Goes on by what was said since the last step, and by whether all queues are `home`.
     pub(super) fn step(&mut self, now: Instant, said: PortEvents, home: impl FnOnce() -> bool) -> Step {
-        match self.0 {
+        match self.stage {
             Stage::Up if said.removed || said.reset => {
-                self.0 = Stage::Recalled { away: said.removed };
-                Step::Recall { away: said.removed }
+                let away = said.removed;
+                self.stage = Stage::Recalled { away };
+                self.removals += u64::from(away);
+                Step::Recall { away }
             }
-            Stage::Recalled { away } => {
-                let away = away || said.removed;
-                self.0 = Stage::Recalled { away };
+            Stage::Recalled { away: before } => {
+                let away = before || said.removed;
+                self.removals += u64::from(away && !before);
+                self.stage = Stage::Recalled { away };
                 if !home() {
                     return Step::Wait;
                 }
-                self.0 = if away { Stage::Away { next: now } } else { Stage::Down { attempts: 0, next: now } };
-                Step::TakeDown
+                self.stage = match away {
+                    true => Stage::Away { next: now + LEFT_ALONE },
+                    false => Stage::Down { attempts: 0, next: now },
+                };
+                Step::TakeDown { away }
             }
             Stage::Down { .. } if said.removed => {
-                self.0 = Stage::Away { next: now + LOOKS };
-                Step::LookFor
+                self.removals += 1;
+                self.stage = Stage::Away { next: now + LEFT_ALONE };
+                Step::LetGo
             }
             Stage::Down { next, .. } if now >= next => Step::BringUp,
             Stage::Away { next } if now >= next => Step::LookFor,
@@ -113,24 +131,25 @@ impl Course {
 
     /// The port was started.
     pub(super) fn came_up(&mut self) {
-        self.0 = Stage::Up;
+        self.stage = Stage::Up;
     }
 
     /// The port was not started.
     pub(super) fn failed(&mut self, now: Instant) -> Failed {
-        match self.0 {
+        match self.stage {
             Stage::Down { attempts, .. } => match PAUSES.get(attempts) {
                 Some(pause) => {
-                    self.0 = Stage::Down { attempts: attempts + 1, next: now + *pause };
+                    self.stage = Stage::Down { attempts: attempts + 1, next: now + *pause };
                     if attempts == 0 { Failed::First } else { Failed::Again }
                 }
                 None => {
-                    self.0 = Stage::Away { next: now };
+                    self.removals += 1;
+                    self.stage = Stage::Away { next: now };
                     Failed::GivenUp
                 }
             },
             _ => {
-                self.0 = Stage::Away { next: now + LOOKS };
+                self.stage = Stage::Away { next: now + LOOKS };
                 Failed::Again
             }
         }
@@ -156,8 +175,8 @@ mod tests {
     }
     use Then::{Fails, Hurry, Look, Up};
 
-    /// Its name, what happens, and whether the port is up in the end.
-    type Story<'a> = (&'a str, &'a [(u64, Then)], bool);
+    /// Its name, what happens, whether the port is up in the end, and how often its device went away.
+    type Story<'a> = (&'a str, &'a [(u64, Then)], bool, u64);
 
     fn run(story: &str, course: &mut Course, steps: &[(u64, Then)]) {
         let start = Instant::now();
@@ -177,26 +196,28 @@ mod tests {
     #[test]
     fn a_port_goes_through_its_stages_by_what_its_device_says() {
         let (wait, recall, gone) = (Step::Wait, Step::Recall { away: false }, Step::Recall { away: true });
+        let (down, away) = (Step::TakeDown { away: false }, Step::TakeDown { away: true });
         let stories: &[Story<'_>] = &[
-            ("nothing happens", &[(0, Look(NOTHING, false, wait)), (1, Look(LINK, false, wait))], true),
+            ("nothing happens", &[(0, Look(NOTHING, false, wait)), (1, Look(LINK, false, wait))], true, 0),
             (
                 "it is reset",
                 &[
                     (0, Look(RESET, false, recall)),
                     (1, Look(RESET, false, wait)),
-                    (2, Look(NOTHING, true, Step::TakeDown)),
+                    (2, Look(NOTHING, true, down)),
                     (2, Look(NOTHING, true, Step::BringUp)),
                     (3, Up),
                     (4, Look(NOTHING, false, wait)),
                     (5, Look(RESET, false, recall)),
                 ],
                 false,
+                0,
             ),
             (
                 "it comes up at the third attempt",
                 &[
                     (0, Look(RESET, false, recall)),
-                    (0, Look(NOTHING, true, Step::TakeDown)),
+                    (0, Look(NOTHING, true, down)),
                     (0, Look(NOTHING, true, Step::BringUp)),
                     (50, Fails(Failed::First)),
                     (149, Look(NOTHING, true, wait)),
@@ -207,19 +228,48 @@ mod tests {
                     (350, Up),
                 ],
                 true,
+                0,
             ),
             (
                 "it goes away and comes back",
                 &[
                     (0, Look(REMOVED, false, gone)),
-                    (1, Look(REMOVED, true, Step::TakeDown)),
-                    (1, Look(NOTHING, true, Step::LookFor)),
-                    (2, Fails(Failed::Again)),
-                    (10_001, Look(NOTHING, true, wait)),
-                    (10_002, Look(NOTHING, true, Step::LookFor)),
-                    (10_002, Up),
+                    (1, Look(REMOVED, true, away)),
+                    (1000, Look(NOTHING, true, wait)),
+                    (1001, Look(NOTHING, true, Step::LookFor)),
+                    (1002, Fails(Failed::Again)),
+                    (11_001, Look(NOTHING, true, wait)),
+                    (11_002, Look(NOTHING, true, Step::LookFor)),
+                    (11_002, Up),
                 ],
                 true,
+                1,
+            ),
+            (
+                "it goes away while its queues are on their way",
+                &[
+                    (0, Look(RESET, false, recall)),
+                    (1, Look(REMOVED, false, wait)),
+                    (2, Look(REMOVED, true, away)),
+                    (2, Hurry),
+                    (2, Look(NOTHING, true, Step::LookFor)),
+                ],
+                false,
+                1,
+            ),
+            (
+                "it goes away while it does not come up",
+                &[
+                    (0, Look(RESET, false, recall)),
+                    (0, Look(NOTHING, true, down)),
+                    (0, Look(NOTHING, true, Step::BringUp)),
+                    (0, Fails(Failed::First)),
+                    (1, Look(REMOVED, true, Step::LetGo)),
+                    (200, Look(NOTHING, true, wait)),
+                    (1001, Look(NOTHING, true, Step::LookFor)),
+                ],
+                false,
+                1,
             ),
             (
                 "somebody does not want to wait",
@@ -229,7 +279,7 @@ mod tests {
                     (0, Look(RESET, false, recall)),
                     (1, Hurry),
                     (1, Look(NOTHING, false, wait)),
-                    (2, Look(NOTHING, true, Step::TakeDown)),
+                    (2, Look(NOTHING, true, down)),
                     (2, Look(NOTHING, true, Step::BringUp)),
                     (2, Fails(Failed::First)),
                     (3, Look(NOTHING, true, wait)),
@@ -237,35 +287,13 @@ mod tests {
                     (3, Look(NOTHING, true, Step::BringUp)),
                 ],
                 false,
-            ),
-            (
-                "it goes away while its queues are on their way",
-                &[
-                    (0, Look(RESET, false, recall)),
-                    (1, Look(REMOVED, false, wait)),
-                    (2, Look(NOTHING, true, Step::TakeDown)),
-                    (2, Look(NOTHING, true, Step::LookFor)),
-                ],
-                false,
-            ),
-            (
-                "it goes away while it does not come up",
-                &[
-                    (0, Look(RESET, false, recall)),
-                    (0, Look(NOTHING, true, Step::TakeDown)),
-                    (0, Look(NOTHING, true, Step::BringUp)),
-                    (0, Fails(Failed::First)),
-                    (1, Look(REMOVED, true, Step::LookFor)),
-                    (1, Fails(Failed::Again)),
-                    (200, Look(NOTHING, true, wait)),
-                ],
-                false,
+                0,
             ),
         ];
-        for (name, steps, up) in stories {
+        for (name, steps, up, removals) in stories {
             let mut course = Course::up();
             run(name, &mut course, steps);
-            assert_eq!(course.is_up(), *up, "{name}");
+            assert_eq!((course.is_up(), course.removals), (*up, *removals), "{name}");
         }
     }
 
@@ -287,7 +315,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(attempts, 11);
+        assert_eq!((attempts, course.removals), (11, 1));
         let pauses: Duration = PAUSES.iter().sum();
         assert!(now >= start + pauses && now < start + pauses + Duration::from_secs(1));
         assert_eq!(course.step(now, NOTHING, || true), Step::LookFor, "by its bus");

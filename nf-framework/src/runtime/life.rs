@@ -73,7 +73,6 @@ pub(super) struct Life {
     wants_address: bool,
     why_down: String,
     resets: u64,
-    removals: u64,
 }
 
 /// What is known of a link.
@@ -148,7 +147,6 @@ impl Life {
             wants_address: says(PortInfo::has_invented_mac_address),
             why_down: String::new(),
             resets: 0,
-            removals: 0,
         }
     }
 
@@ -162,8 +160,7 @@ impl Life {
     }
 
     pub(super) fn write(&self, report: &mut PortReport) {
-        let Self { link: LinkWatch { downs, .. }, resets, removals, .. } = *self;
-        (report.link_downs, report.resets, report.removals) = (downs, resets, removals);
+        (report.link_downs, report.resets, report.removals) = (self.link.downs, self.resets, self.course.removals);
         report.down = !self.is_up();
     }
 
@@ -279,28 +276,40 @@ impl Control {
                 }
             }
             Step::Recall { away } => {
-                let why = if away { "its device is being taken away" } else { "its device is to be reset" };
-                log::warn!("{}: {why}: the workers give its queues back", port.name());
-                life.removals += u64::from(away);
+                let name = port.name();
+                if away {
+                    let seconds = LOOKS.as_secs();
+                    log::warn!(
+                        "{name}: its device is being taken away; it is let go, and looked for every {seconds} s"
+                    );
+                } else {
+                    log::warn!("{name}: its device is to be reset: the workers give its queues back");
+                }
                 life.write_to_workers(self, index, Errand::GiveBack);
             }
-            Step::TakeDown => {
+            Step::TakeDown { away } => {
                 if let Err(error) = port.take_down(life.queues()) {
                     log::debug!("{error}");
                 }
+                if away {
+                    let_go(port);
+                }
             }
-            Step::BringUp => self.bring_up(index, port, life, false),
-            Step::LookFor => self.bring_up(index, port, life, true),
+            Step::BringUp => {
+                if std::mem::take(&mut life.wants_address) {
+                    let_go(port);
+                }
+                self.bring_up(index, port, life);
+            }
+            Step::LetGo => let_go(port),
+            Step::LookFor => {
+                let_go(port);
+                self.bring_up(index, port, life);
+            }
         }
     }
 
-    /// Starts a port; `anew` if its device is to be found first.
-    fn bring_up(&self, index: usize, port: &Port, life: &mut Life, anew: bool) {
-        if (std::mem::take(&mut life.wants_address) || anew)
-            && let Err(error) = port.detach()
-        {
-            log::debug!("{error}");
-        }
+    fn bring_up(&self, index: usize, port: &Port, life: &mut Life) {
         match port.bring_up() {
             Ok(queues) => {
                 life.course.came_up();
@@ -308,12 +317,12 @@ impl Control {
                 let now = Instant::now();
                 life.link.begin_anew(now);
                 life.next_look = now + LINK_LOOKS;
-                self.welcome(index, port, life);
                 for (berth, queues) in life.berths.iter().zip(queues) {
                     berth.put(queues);
                 }
                 let trusted = self.tell_again(index, port, &life.plan);
                 life.write_to_workers(self, index, Errand::Take { trusted });
+                self.take_mac_address(index, port, life);
                 log::info!("{}: up again, MAC address {}", port.name(), life.mac);
             }
             Err(error) => {
@@ -322,7 +331,6 @@ impl Control {
                     Failed::First => log::warn!("{error}: it is tried again"),
                     Failed::Again => log::debug!("{error}"),
                     Failed::GivenUp => {
-                        life.removals += 1;
                         let seconds = LOOKS.as_secs();
                         log::error!("{error}: the device is given up, and looked for every {seconds} s");
                     }
@@ -342,7 +350,7 @@ impl Control {
     }
 
     /// Takes a port's MAC address as it is now.
-    fn welcome(&self, index: usize, port: &Port, life: &mut Life) {
+    fn take_mac_address(&self, index: usize, port: &Port, life: &mut Life) {
         let mac = mac_of(port);
         if index < self.telling.sides && mac != life.mac {
             log::warn!("{}: its MAC address is {mac} now, in place of {}", port.name(), life.mac);
@@ -352,6 +360,13 @@ impl Control {
         }
         life.mac = mac;
         look_at_mac_address(port);
+    }
+}
+
+/// Has the driver let go of a device, if it has not.
+fn let_go(port: &Port) {
+    if let Err(error) = port.detach() {
+        log::debug!("{error}");
     }
 }
 
