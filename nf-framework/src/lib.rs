@@ -85,7 +85,8 @@ pub use classifier::{
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
-    Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
+    Class, Deadline, Entry, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal,
+    Removed,
 };
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};

@@ -55,6 +55,14 @@ pub(super) struct SlotInfo {
     pub(super) classes: [Class; TagGroup::SLOTS],
 }
 
+/// Notes beside a slot when its entry expires.
+pub(super) fn note_deadline(info: &mut [SlotInfo], index: usize, deadline: Coarse) {
+    let (group, slot) = split(index);
+    if let Some(place) = info.get_mut(group).and_then(|info| info.not_before.get_mut(slot)) {
+        *place = deadline;
+    }
+}
+
 /// How many of a group's entries are elsewhere: at most 48 near and 64 far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Away {

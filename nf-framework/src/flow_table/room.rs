@@ -1,7 +1,7 @@
 //! Making room: what has expired goes, and what is worth less than a newcomer.
 
 use super::clock::Coarse;
-use super::layout::{Bits, GROUPS_PER_ROW, Place, split};
+use super::layout::{self, Bits, GROUPS_PER_ROW, Place};
 use super::{Class, FlowKey, FlowTable, Instant, Removal, Removed};
 use dpdk_rs::{TagGroup, prefetch};
 
@@ -97,7 +97,7 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
             if deadline == not_before {
                 return Some((distance, index));
             }
-            self.correct(index, deadline);
+            layout::note_deadline(&mut self.info, index, deadline);
             if best.is_none_or(|(_, first, ..)| deadline.is_before(first)) {
                 best = Some((other, deadline, distance, index));
             }
@@ -123,7 +123,7 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
     fn expire_if_due(&mut self, index: usize, now: Coarse, removed: &mut impl FnMut(Removed<K, V>)) -> bool {
         let Some(deadline) = self.slots.get(index).map(|slot| slot.deadline) else { return false };
         if !deadline.has_passed(now) {
-            self.correct(index, deadline);
+            layout::note_deadline(&mut self.info, index, deadline);
             return false;
         }
         match self.vacate(index, Removal::Expired) {
@@ -131,13 +131,5 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
             None => return false,
         }
         true
-    }
-
-    /// Notes beside the slot when its entry expires.
-    pub(super) fn correct(&mut self, index: usize, deadline: Coarse) {
-        let (group, slot) = split(index);
-        if let Some(place) = self.info.get_mut(group).and_then(|info| info.not_before.get_mut(slot)) {
-            *place = deadline;
-        }
     }
 }

@@ -11,7 +11,7 @@ use crate::measure::{Plan, Variant, interleave};
 use crate::ours::{NULL, Setting, config, made, timed};
 use crate::results::{Axis, Row};
 use crate::scored::{self, Ends, HOT, SHARED, Source, Stage};
-use crate::source::{End, Externals, Flows, Lent, Shelf, When, client, no_stores};
+use crate::source::{End, Externals, Flows, Lent, Shelf, Store, When, client, no_stores};
 use anyhow::{Context as _, anyhow, ensure};
 use dpdk_rs::Eal;
 use nf_framework::{
@@ -120,33 +120,45 @@ fn kept(shelf: &Shelf<Instance>) -> Vec<Loaded> {
     vec![made("nat", Affinity::Any, move |_| Ok(Kept(shelf.take().ok_or("another worker has the NAT")?)))]
 }
 
-/// Begins a session of each flow; the NAT, and what stands for each flow outside.
-fn begin(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<(Shelf<Instance>, Externals)> {
+/// A NAT with sessions, and what stands for each flow outside.
+pub(crate) type Begun = (Shelf<Instance>, Externals);
+
+/// Begins a session of each flow on each of so many workers, each of which has a NAT of its own.
+pub(crate) fn begin(eal: &Eal, workers: usize, sessions: u32, filtering: &str) -> anyhow::Result<Vec<Begun>> {
     let maker = Arc::new(Maker::new(nat_config(sessions, 120, filtering)?)?);
-    let shelf = Shelf::empty();
+    let shelves: Vec<Shelf<Instance>> = (0..workers).map(|_| Shelf::empty()).collect();
     let slice = Duration::from_millis(200) + Duration::from_micros(u64::from(sessions));
     let begun = |shelf: &Shelf<Instance>| shelf.take().and_then(|mut lent| Some(lent.get()?.sessions())).unwrap_or(0);
+    let least = || shelves.iter().map(begun).min().unwrap_or(0);
     // On a machine with others it takes longer.
     for _ in 0..10 {
-        if begun(&shelf) > u64::from(sessions) - 1 {
+        if least() > u64::from(sessions) - 1 {
             break;
         }
-        let (first, maker) = (shelf.clone(), Arc::clone(&maker));
+        let (firsts, maker) = (shelves.clone(), Arc::clone(&maker));
         // Made on the worker, and left on the shelf when that ends.
-        let nat = made("nat", Affinity::Any, move |worker| match first.take() {
-            Some(lent) => Ok(Kept(lent)),
-            None => Ok(Kept(first.lend(maker.instance(worker)?))),
+        let nat = made("nat", Affinity::Any, move |worker| {
+            let first = firsts.get(worker.index()).ok_or("more workers than shelves")?;
+            match first.take() {
+                Some(lent) => Ok(Kept(lent)),
+                None => Ok(Kept(first.lend(maker.instance(worker)?))),
+            }
         });
-        let [store, _] = no_stores();
+        let stores: [Shelf<Store>; 2] = no_stores();
         let source = made("source", Affinity::Any, move |_| {
-            let store = store.take().ok_or("another worker has the packets")?;
+            let store = stores.iter().find_map(Shelf::take).ok_or("more workers than stores")?;
             Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(sessions), store))
         });
         let nobody = made("nobody", Affinity::Any, |_| Ok(Outside));
         timed(Runtime::new(eal, &config(Setting::new(NULL)), vec![source, nat, nobody])?, slice)?;
     }
-    let count = begun(&shelf);
+    let count = least();
     ensure!(count > u64::from(sessions) - 1, "{count} of {sessions} sessions have begun");
+    shelves.into_iter().map(|shelf| Ok((shelf.clone(), externals(&shelf, sessions)?))).collect()
+}
+
+/// What stands for each flow outside.
+fn externals(shelf: &Shelf<Instance>, sessions: u32) -> anyhow::Result<Externals> {
     let mut lent = shelf.take().context("the NAT is gone")?;
     let instance = lent.get().context("the NAT is gone")?;
     let (mut by_inside, mut next) = (HashMap::new(), Some(0));
@@ -161,7 +173,30 @@ fn begin(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<(Shelf<Ins
         let (address, port) = client(number);
         by_inside.get(&(address.into(), port)).copied().unwrap_or(any)
     };
-    Ok((shelf, Externals::new((0..sessions).map(external))))
+    Ok(Externals::new((0..sessions).map(external)))
+}
+
+fn begin_one(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<Begun> {
+    begin(eal, 1, sessions, filtering)?.pop().context("one worker has one NAT")
+}
+
+/// A chain in which each worker has its own of these, with packets for its sessions from both sides.
+pub(crate) fn chain_of(begun: &[Begun], sessions: u32) -> Vec<Loaded> {
+    let end = |name, entrance| {
+        let externals: Vec<_> = begun.iter().map(|(_, externals)| externals.clone()).collect();
+        let stores: [Shelf<Store>; 2] = no_stores();
+        made(name, Affinity::Any, move |worker| {
+            let store = stores.iter().find_map(Shelf::take).ok_or("more workers than stores")?;
+            let externals = externals.get(worker.index()).cloned().filter(|_| entrance == Direction::Inbound);
+            Ok(End::new(entrance, When::Arriving, Flows::All(sessions), store).anew(externals))
+        })
+    };
+    let shelves: Vec<_> = begun.iter().map(|(shelf, _)| shelf.clone()).collect();
+    let nat = made("nat", Affinity::Any, move |worker| {
+        let shelf = shelves.get(worker.index()).ok_or("more workers than shelves")?;
+        Ok(Kept(shelf.take().ok_or("another worker has the NAT")?))
+    });
+    vec![end("inside-end", Direction::Outbound), nat, end("outside-end", Direction::Inbound)]
 }
 
 /// Stands at the outside end while sessions begin: nobody sends from there.
@@ -180,10 +215,10 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let mut variants = vec![stage.macswap()];
     let mut all = Vec::new();
     for (name, sessions) in sizes(plan.quick) {
-        all.push((row(name), sessions, begin(&stage.eal, sessions, "")?));
+        all.push((row(name), sessions, begin_one(&stage.eal, sessions, "")?));
     }
     let by_both = "filtering = { udp = \"address-and-port-dependent\" }";
-    all.push((filtered("64k"), 1 << 16, begin(&stage.eal, 1 << 16, by_both)?));
+    all.push((filtered("64k"), 1 << 16, begin_one(&stage.eal, 1 << 16, by_both)?));
     for source in stage.rings()? {
         for (name, sessions, (shelf, externals)) in &all {
             let ends = Ends { flows: Flows::All(*sessions), externals: Some(externals.clone()) };

@@ -11,7 +11,7 @@ use super::log::Events;
 use super::policy::{Endpoint, Policy, Pool, Timer};
 use super::ports::{Mapping, Ports, Slot, Status, Wanted};
 use super::tcp::TcpState;
-use nf_framework::{Class, FlowTable, FlowTableError, Handle, HashKey, Instant, Memory, Removed};
+use nf_framework::{Class, Entry, FlowTable, FlowTableError, Handle, HashKey, Instant, Memory, Removed};
 use std::net::Ipv4Addr;
 
 /// What is known of a session, beside its key: 8 bytes, so that an entry is half a cache line.
@@ -180,7 +180,7 @@ impl Sessions {
         if !slot.and_then(|slot| self.ports.mapping(slot)).is_some_and(|mapping| mapping.answered) {
             return;
         }
-        if let Some((_, session)) = self.flows.entry_mut(handle) {
+        if let Some(Entry { value: session, .. }) = self.flows.entry_mut(handle) {
             session.flags |= CONFIRMED;
         }
         self.flows.reclassify(handle, Class::ESTABLISHED);
@@ -188,7 +188,7 @@ impl Sessions {
 
     /// Gives a TCP session the class of its state.
     pub(super) fn settle_class(&mut self, handle: Handle) {
-        let Some((key, session)) = self.flows.entry_mut(handle) else { return };
+        let Some(Entry { key, value: session, .. }) = self.flows.entry_mut(handle) else { return };
         if key.get(12) != Some(&Protocol::Tcp.number()) {
             return;
         }
@@ -372,7 +372,7 @@ impl Sessions {
 
     fn count_in(&mut self, group: u8, host: Ipv4Addr, change: impl FnOnce(&mut Subscriber)) {
         let Some(handle) = self.subscribers.lookup(&mapping_key(group, None, (host, 0))) else { return };
-        let Some((_, subscriber)) = self.subscribers.entry_mut(handle) else { return };
+        let Some(Entry { value: subscriber, .. }) = self.subscribers.entry_mut(handle) else { return };
         change(subscriber);
         if subscriber.sessions == 0 {
             // What it held are numbers.
@@ -435,7 +435,7 @@ impl Sessions {
     /// From now on a host's ports are of this address.
     fn bind(&mut self, pool: &Pool, host: Ipv4Addr, address: u16) {
         let handle = self.subscribers.lookup(&mapping_key(pool.group, None, (host, 0)));
-        if let Some((_, subscriber)) = handle.and_then(|handle| self.subscribers.entry_mut(handle)) {
+        if let Some(Entry { value: subscriber, .. }) = handle.and_then(|handle| self.subscribers.entry_mut(handle)) {
             subscriber.address = address;
         }
     }
@@ -461,7 +461,7 @@ impl Sessions {
         let Ok(inserted) = inserted else { return false };
         let handle = inserted.handle();
         permits.reclassify(handle, Class::KEPT);
-        if let Some((_, sessions)) = permits.entry_mut(handle) {
+        if let Some(Entry { value: sessions, .. }) = permits.entry_mut(handle) {
             *sessions += 1;
         }
         true
@@ -482,7 +482,7 @@ impl Sessions {
         if let (Some(permits), true) = (&mut self.permits, filtering != Filtering::EndpointIndependent) {
             let key = Self::permit(filtering, flow.protocol, (flow.destination, flow.destination_port), external);
             if let Some(handle) = permits.lookup(&key)
-                && let Some((_, sessions)) = permits.entry_mut(handle)
+                && let Some(Entry { value: sessions, .. }) = permits.entry_mut(handle)
             {
                 *sessions = sessions.saturating_sub(1);
                 if *sessions == 0 {

@@ -824,6 +824,9 @@ impl Model {
         {
             return Some((external.0, Some(external.1)));
         }
+        if self.setting.is_excluded(remote.0) {
+            return None;
+        }
         if let Some(outside) = self.setting.outside_of(inside.0) {
             return Some((outside, None));
         }
