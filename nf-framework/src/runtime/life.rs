@@ -68,8 +68,8 @@ pub(super) struct Life {
     mac: MacAddress,
     link: LinkWatch,
     next_look: Instant,
-    /// The address looks invented: some drivers ask for it only when they find the device, so it is
-    /// found anew, once.
+    /// Its driver has invented its address: some ask for it only when they find the device, so it is found
+    /// anew, once.
     wants_address: bool,
     why_down: String,
     resets: u64,

@@ -279,14 +279,14 @@ pub(super) fn filters(info: &PortInfo, vlans: &[u16]) -> bool {
     info.is_virtual_function() && !vlans.is_empty()
 }
 
-/// Says so when a virtual function seems to have no address of its own.
+/// Says so when a virtual function has no address of its own.
 pub(super) fn look_at_mac_address(port: &Port) {
     if let Ok(info) = port.info()
         && info.has_invented_mac_address()
     {
         log::warn!(
-            "{} ({}): its MAC address {} looks invented by the driver, as when the physical function is down or has \
-             none for it; if so, frames for it may not arrive (ip link set PF up, ip link set PF vf N mac ..)",
+            "{} ({}): its driver has invented its MAC address, {}: the physical function is down, or has none for it, and \
+             frames may not arrive (on the hypervisor: ip link set PF up, ip link set PF vf N mac ..)",
             port.name(),
             port.driver(),
             MacAddress(info.mac_address)
