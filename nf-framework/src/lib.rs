@@ -47,6 +47,7 @@
 mod annotation;
 mod app;
 mod batch;
+mod berth;
 mod chain;
 mod changes;
 mod classifier;
@@ -103,7 +104,7 @@ pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport,
 pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
-    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+    RebuildError, Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
