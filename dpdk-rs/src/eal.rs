@@ -5,7 +5,7 @@ use crate::mbuf::RawMbuf;
 use crate::port_info::{PortId, PortInfo};
 use crate::running::Running;
 use crate::version::Version;
-use crate::{Errno, annotation, log_sink};
+use crate::{Errno, annotation, log_sink, virtual_function};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
@@ -83,12 +83,13 @@ pub enum EalError {
 /// What DPDK said, as the end of a sentence: each thing once, and what says nothing only
 /// if there is nothing else.
 fn reasons(log: &[String]) -> String {
-    const HOLLOW: [&str; 5] = [
+    const HOLLOW: [&str; 6] = [
         "Invalid 'command line' arguments",
         "failed to initialize",
         "probe failed",
-        // Of one size, where there are those of another.
+        // Of sizes that the machine has none of, and of a telemetry that nobody asked for.
         "hugepages reported on node",
+        "No legacy callbacks",
         "cannot be used",
     ];
     let mut told: Vec<&str> = Vec::new();
@@ -145,7 +146,8 @@ impl Eal {
             return Err(EalError::WrongLibrary { headers: Version::HEADERS, loaded });
         }
         let (ours, rest) = split(args);
-        let c_strings = c_strings(&ours)?;
+        let c_strings = c_strings(&with_logs(&ours))?;
+        let argc = c_int::try_from(c_strings.len()).unwrap_or(c_int::MAX);
         if ours.iter().any(|arg| arg == "secondary" || arg == "--proc-type=secondary") {
             // Without a primary process that it finds, it would wait for one for ever.
             return Err(EalError::Secondary);
@@ -158,7 +160,6 @@ impl Eal {
         log_sink::install();
         let mut argv: Vec<*mut c_char> =
             c_strings.into_iter().map(CString::into_raw).chain([ptr::null_mut()]).collect();
-        let argc = c_int::try_from(ours.len()).unwrap_or(c_int::MAX);
         let mut said = vec![0_u8; if asks_for_help(&ours) { 0 } else { 16 * 1024 }];
         // SAFETY: `argv` has argc strings and a null after them, all leaked: the EAL keeps
         // pointers into them. The flag above makes this the process's only call.
@@ -310,6 +311,13 @@ fn split(args: impl IntoIterator<Item = String>) -> (Vec<String>, Vec<String>) {
     let name = args.next().unwrap_or_else(|| "dpdk-rs".to_owned());
     let ours = std::iter::once(name.clone()).chain(args.by_ref().take_while(|arg| arg != "--")).collect();
     (ours, std::iter::once(name).chain(args).collect())
+}
+
+/// The same, and before those of the user, which count for more, what makes drivers say what is listened to.
+fn with_logs(args: &[String]) -> Vec<String> {
+    let levels = virtual_function::LOGS.map(|log| format!("--log-level={log}:info"));
+    let (name, rest) = args.split_at(1.min(args.len()));
+    name.iter().cloned().chain(levels).chain(rest.iter().cloned()).collect()
 }
 
 fn c_strings(args: &[String]) -> Result<Vec<CString>, EalError> {
@@ -475,13 +483,13 @@ mod tests {
         lines.push("EAL: Invalid 'command line' arguments.".to_owned());
         assert_eq!(reasons(&lines), ": unrecognized option '--y'");
         assert_eq!(reasons(&lines[2..]), ": EAL: Invalid 'command line' arguments");
+        let other =
+            ["EAL: No free 1048576 kB hugepages reported on node 0", "TELEMETRY: No legacy callbacks", "EAL: no"];
+        assert_eq!(reasons(&other.map(str::to_owned)), ": EAL: no");
         assert_eq!(reasons(&[]), "");
-        let said = [
-            "EAL: No free 1048576 kB hugepages reported on node 0",
-            "EAL: 0000:02:10.0 VFIO group is not viable!",
-            "EAL: Requested device 0000:02:10.0 cannot be used",
-        ];
-        assert_eq!(reasons(&said.map(str::to_owned)), ": EAL: 0000:02:10.0 VFIO group is not viable!");
+        let group =
+            ["EAL: 0000:02:10.0 VFIO group is not viable!", "EAL: Requested device 0000:02:10.0 cannot be used"];
+        assert_eq!(reasons(&group.map(str::to_owned)), ": EAL: 0000:02:10.0 VFIO group is not viable!");
     }
 
     #[test]

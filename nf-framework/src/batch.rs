@@ -48,9 +48,9 @@ impl Batch {
         self.burst.packets_mut(self.undecided)
     }
 
-    /// The packets in these slots.
+    /// The packets in these slots, each with its slot, to be changed.
     #[inline]
-    pub(crate) fn packets_in(&mut self, slots: Slots) -> impl Iterator<Item = (usize, &mut Mbuf)> {
+    pub fn packets_in(&mut self, slots: Slots) -> impl Iterator<Item = (usize, &mut Mbuf)> {
         self.burst.packets_mut(slots.0)
     }
 
@@ -101,12 +101,6 @@ impl Batch {
         }
         self.undecided &= !(1 << slot);
         self.burst.take(slot)
-    }
-
-    /// All packets, in order.
-    #[inline]
-    pub(crate) fn packets(&self) -> impl Iterator<Item = &Mbuf> {
-        self.burst.iter()
     }
 
     /// Asks for the first cache line of every undecided packet, ahead of a loop that reads them.
@@ -210,7 +204,7 @@ impl Slots {
 
     /// Adds a slot, which a batch has.
     #[inline]
-    pub(crate) fn insert(&mut self, slot: usize) {
+    pub fn insert(&mut self, slot: usize) {
         self.0 |= 1 << (slot % Burst::CAPACITY);
     }
 

@@ -36,6 +36,7 @@
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
 //!   of a [`Configuration`] that was validated as a whole.
 //! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
+//! - [`doctor`] says what is wrong with a machine before DPDK is to blame.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
 //! # What it does not do yet
@@ -46,12 +47,15 @@
 mod annotation;
 mod app;
 mod batch;
+mod berth;
 mod chain;
 mod changes;
 mod classifier;
 pub mod config;
 mod context;
 mod counters;
+pub mod doctor;
+mod eal_arguments;
 mod flow_table;
 mod forwarding;
 mod fragments;
@@ -84,7 +88,8 @@ pub use classifier::{
 pub use context::{Context, Direction, Position};
 pub use counters::Counter;
 pub use flow_table::{
-    Class, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal, Removed,
+    Class, Deadline, Entry, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal,
+    Removed,
 };
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
@@ -99,7 +104,7 @@ pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport,
 pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
-    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+    RebuildError, Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;

@@ -44,6 +44,14 @@ pub struct PortReport {
     pub misled: u64,
     /// The device's own counters, if it answers.
     pub device: Option<PortStats>,
+    /// How often its link was seen to go down.
+    pub link_downs: u64,
+    /// How often it was built anew: its device was reset, or came back.
+    pub resets: u64,
+    /// How often its device went away, or was given up.
+    pub removals: u64,
+    /// Whether it is down now, to be built anew.
+    pub down: bool,
 }
 
 /// One function.
@@ -170,6 +178,7 @@ impl Report {
                 sent: sum(&|worker| Some(&worker.ports.get(index)?.sent)),
                 misled: sum(&|worker| Some(&worker.ports.get(index)?.misled)),
                 device: port.stats().ok(),
+                ..PortReport::default()
             })
             .collect();
         let functions: Vec<FunctionReport> = functions
@@ -283,6 +292,21 @@ impl fmt::Display for Report {
                 "{} does not spread packets as it was told; {} worker(s) have seen it\n",
                 port.name, port.misled
             )?;
+        }
+        for port in &self.ports {
+            let PortReport { name, link_downs, resets, removals, down, .. } = port;
+            let times = |count: &u64| if *count == 1 { "once".to_owned() } else { format!("{count} times") };
+            let parts =
+                [(link_downs, "its link went down"), (removals, "its device went away"), (resets, "it was built anew")];
+            let said: Vec<String> = parts
+                .into_iter()
+                .filter(|(count, _)| **count > 0)
+                .map(|(count, what)| format!("{what} {}", times(count)))
+                .chain(down.then(|| "it is down".to_owned()))
+                .collect();
+            if !said.is_empty() {
+                writeln!(f, "{name}: {}\n", said.join(", "))?;
+            }
         }
         if self.handed_over > 0 {
             writeln!(

@@ -207,10 +207,10 @@ impl Model {
         let found = self.table.lookup(&key(number));
         assert_eq!(found, self.map.get(&number).map(|entry| entry.handle));
         if let Some(handle) = found {
-            let (there, value) = self.table.entry_mut(handle).expect("found just now");
-            assert_eq!(*there, key(number));
+            let found = self.table.entry_mut(handle).expect("found just now");
+            assert_eq!(*found.key, key(number));
             let entry = self.map.get_mut(&number).expect("found in both");
-            assert_eq!(*value, entry.value);
+            assert_eq!(*found.value, entry.value);
             assert_eq!(self.table.class(handle), Some(entry.class));
         }
     }
@@ -231,7 +231,7 @@ impl Model {
     fn change(&mut self, random: &mut Random) {
         let (number, value) = (self.flow(random), random.next());
         let Some(entry) = self.map.get_mut(&number) else { return };
-        *self.table.entry_mut(entry.handle).expect("it is there").1 = value;
+        *self.table.entry_mut(entry.handle).expect("it is there").value = value;
         entry.value = value;
     }
 

@@ -7,7 +7,7 @@ mod common;
 use nf_framework::config::ConfigFile;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Batch, Budget, Class, Configuration, Context, Control, Counter, Direction, FlowTable, Function,
+    Affinity, Batch, Budget, Class, Configuration, Context, Control, Counter, Direction, Entry, FlowTable, Function,
     Functions, Handle, HashKey, Insertion, Invalid, Mbuf, NetworkFunction, PacketFunction, Reload, Runtime, SetupError,
     Verdict, WorkerSetup,
 };
@@ -178,7 +178,7 @@ impl NetworkFunction for Flows {
         }
         self.table.lookup_batch(&keys[..count], &mut found);
         for (key, found) in keys.iter().zip(found).take(count) {
-            if let Some((_, packets)) = found.and_then(|handle| self.table.entry_mut(handle)) {
+            if let Some(Entry { value: packets, .. }) = found.and_then(|handle| self.table.entry_mut(handle)) {
                 *packets += 1;
                 self.found.add(1);
                 continue;

@@ -3,7 +3,7 @@
 
 use nf_framework::headers::Headers;
 use nf_framework::{
-    Annotation, Batch, Budget, Chain, Class, Context, Counter, FlowTable, HashKey, Mbuf, NetworkFunction,
+    Annotation, Batch, Budget, Chain, Class, Context, Counter, Entry, FlowTable, HashKey, Mbuf, NetworkFunction,
     PacketFunction, Ports, Steering, Then, Tuple, Verdict, WorkerSetup,
 };
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ impl NetworkFunction for Flows {
             match self.table.lookup(&key) {
                 Some(handle) => {
                     self.table.touch(handle, deadline);
-                    if let Some((_, packets)) = self.table.entry_mut(handle) {
+                    if let Some(Entry { value: packets, .. }) = self.table.entry_mut(handle) {
                         *packets += 1;
                     }
                 }

@@ -1,5 +1,8 @@
 //! What a flow table is given, and what it gives back.
 
+use super::clock::Coarse;
+use super::layout::{self, SlotInfo};
+use std::fmt;
 use std::num::NonZeroU32;
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -44,6 +47,40 @@ pub struct Handle {
     pub(super) index: u32,
     /// Odd: the generations of slots with an entry.
     pub(super) generation: NonZeroU32,
+}
+
+/// When an entry is to go, as a table keeps it: [`FlowTable::deadline`](super::FlowTable::deadline).
+/// Made once for all packets of a burst, it makes each touch cheaper.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Deadline(pub(super) Coarse);
+
+/// An entry of a [`FlowTable`](super::FlowTable), to be changed.
+pub struct Entry<'a, K, V> {
+    /// Its key.
+    pub key: &'a K,
+    /// Its value.
+    pub value: &'a mut V,
+    pub(super) deadline: &'a mut Coarse,
+    pub(super) info: &'a mut [SlotInfo],
+    pub(super) index: usize,
+}
+
+impl<K, V> Entry<'_, K, V> {
+    /// Gives it a new deadline, later or sooner.
+    #[inline]
+    pub fn touch(&mut self, Deadline(deadline): Deadline) {
+        let sooner = deadline.is_before(*self.deadline);
+        *self.deadline = deadline;
+        if sooner {
+            layout::note_deadline(self.info, self.index, deadline);
+        }
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Entry<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("key", &self.key).field("value", &self.value).finish_non_exhaustive()
+    }
 }
 
 /// What became of an insertion.

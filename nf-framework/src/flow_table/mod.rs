@@ -28,7 +28,7 @@ mod room;
 mod tests;
 
 pub use counters::FlowTableCounters;
-pub use entry::{Class, FlowKey, Full, Handle, Insertion, Removal, Removed};
+pub use entry::{Class, Deadline, Entry, FlowKey, Full, Handle, Insertion, Removal, Removed};
 pub use error::FlowTableError;
 
 use crate::Instant;
@@ -59,7 +59,7 @@ use std::ops::Range;
 ///     flows.lookup_batch(&[key, [8; 16]], &mut found);
 ///     assert_eq!(found, [Some(flow), None]);
 ///
-///     *flows.entry_mut(flow).unwrap().1 += 1;
+///     *flows.entry_mut(flow).unwrap().value += 1;
 ///     flows.touch(flow, now + Duration::from_secs(60));
 ///     flows.reclassify(flow, Class::ESTABLISHED);
 ///
@@ -191,27 +191,25 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         (slot.generation == handle.generation.get()).then_some((&slot.key, &slot.value))
     }
 
-    /// An entry's key, and its value to be changed; nothing if it is gone.
+    /// An entry to be changed; nothing if it is gone.
     #[inline]
-    pub fn entry_mut(&mut self, handle: Handle) -> Option<(&K, &mut V)> {
-        let slot = self.slots.get_mut(handle.index as usize)?;
-        (slot.generation == handle.generation.get()).then_some((&slot.key, &mut slot.value))
+    pub fn entry_mut(&mut self, handle: Handle) -> Option<Entry<'_, K, V>> {
+        let index = handle.index as usize;
+        let Slot { generation, deadline, key, value } = self.slots.get_mut(index)?;
+        (*generation == handle.generation.get()).then_some(Entry { key, value, deadline, info: &mut self.info, index })
+    }
+
+    /// A deadline to give to entries with [`Entry::touch`].
+    #[inline]
+    pub fn deadline(&self, deadline: Instant) -> Deadline {
+        Deadline(self.ticker.deadline(deadline))
     }
 
     /// Gives an entry a new deadline, later or sooner. False if it is gone.
     #[inline]
     pub fn touch(&mut self, handle: Handle, deadline: Instant) -> bool {
-        let deadline = self.ticker.deadline(deadline);
-        let Some(slot) = self.slots.get_mut(handle.index as usize) else { return false };
-        if slot.generation != handle.generation.get() {
-            return false;
-        }
-        let sooner = deadline.is_before(slot.deadline);
-        slot.deadline = deadline;
-        if sooner {
-            self.correct(handle.index as usize, deadline);
-        }
-        true
+        let deadline = self.deadline(deadline);
+        self.entry_mut(handle).map(|mut entry| entry.touch(deadline)).is_some()
     }
 
     /// An entry's class; nothing if it is gone.
@@ -266,8 +264,8 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
             self.counters.refused += 1;
             return Err(Full(value));
         };
-        if let Some((_, to)) = self.entry_mut(handle) {
-            *to = value;
+        if let Some(entry) = self.entry_mut(handle) {
+            *entry.value = value;
         }
         self.counters.inserted += 1;
         Ok(Insertion::New(handle))

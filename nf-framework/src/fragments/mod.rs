@@ -77,10 +77,10 @@ impl Fragments {
     /// goes on and finds no room there comes with [`Fragments::refill`].
     #[inline]
     pub(crate) fn look_at(&mut self, batch: &mut Batch, side: Direction, now: Instant, counters: &WorkerCounters) {
-        batch.packets().for_each(Mbuf::prefetch);
+        batch.prefetch();
         // A ring that stands for a port may bring a packet that has been here before.
         let look = |packet: &Mbuf| packet.is_annotated() | may_be_fragment(packet.data());
-        if batch.packets().fold(false, |any, packet| any | look(packet)) {
+        if batch.undecided_packets().fold(false, |any, (_, packet)| any | look(packet)) {
             self.take_in(batch, side, now, counters);
         }
     }

@@ -56,8 +56,11 @@ pub(super) struct Piece {
 pub(super) fn may_be_fragment(frame: &[u8]) -> bool {
     // From the EtherType to IPv4's fragment offset; IPv6's next header is there as well.
     let Some(start) = frame.get(12..).and_then(|rest| rest.first_chunk::<10>()) else { return false };
+    // As they lie in memory, which nearly every packet is judged by.
+    if start[..2] == [0x08, 0x00] {
+        return u16::from_ne_bytes([start[8], start[9]]) & const { u16::from_ne_bytes([0x3f, 0xff]) } != 0;
+    }
     match u16::from_be_bytes([start[0], start[1]]) {
-        0x0800 => u16::from_be_bytes([start[8], start[9]]) & 0x3fff != 0,
         0x86dd => IpProtocol(start[8]).is_ipv6_extension(),
         0x8100 | 0x88a8 => may_be_tagged_fragment(frame),
         _ => false,

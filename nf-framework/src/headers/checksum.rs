@@ -78,8 +78,8 @@ pub enum PseudoHeader {
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "an update changes nothing until it is applied"]
 pub struct ChecksumUpdate {
-    /// The sum of `!old + new` over the fields' words. Each field adds less than 2^34 for every
-    /// 32 bits, so it takes 2^30 fields to overflow.
+    /// The sum of `!old + new` over the fields' words, as they lie in memory (see [`Sum`]). Each field adds
+    /// less than 2^34 for every 32 bits, so it takes 2^30 fields to overflow.
     sum: u64,
 }
 
@@ -185,7 +185,7 @@ impl ChecksumUpdate {
     /// A 16-bit field changed.
     #[inline]
     pub fn replace_u16(mut self, old: u16, new: u16) -> Self {
-        self.sum += u64::from(!old) + u64::from(new);
+        self.sum += u64::from(!old.to_be()) + u64::from(new.to_be());
         self
     }
 
@@ -193,7 +193,7 @@ impl ChecksumUpdate {
     #[inline]
     pub fn replace_u32(mut self, old: u32, new: u32) -> Self {
         // 2^16 is 1 modulo 2^16 - 1, so both halves count alike and folding joins them.
-        self.sum += u64::from(!old) + u64::from(new);
+        self.sum += u64::from(!old.to_be()) + u64::from(new.to_be());
         self
     }
 
@@ -207,10 +207,13 @@ impl ChecksumUpdate {
     #[inline]
     pub fn replace_bytes<const N: usize>(mut self, old: [u8; N], new: [u8; N]) -> Self {
         const { assert!(N.is_multiple_of(2), "a checksum is made of 16-bit words") };
-        let (old, _) = old.as_chunks::<2>();
-        let (new, _) = new.as_chunks::<2>();
+        let (old, old_rest) = old.as_chunks::<4>();
+        let (new, new_rest) = new.as_chunks::<4>();
         for (old, new) in old.iter().zip(new) {
-            self = self.replace_u16(u16::from_be_bytes(*old), u16::from_be_bytes(*new));
+            self.sum += u64::from(!u32::from_ne_bytes(*old)) + u64::from(u32::from_ne_bytes(*new));
+        }
+        if let (&[a, b], &[c, d]) = (old_rest, new_rest) {
+            self.sum += u64::from(!u16::from_ne_bytes([a, b])) + u64::from(u16::from_ne_bytes([c, d]));
         }
         self
     }
@@ -218,17 +221,24 @@ impl ChecksumUpdate {
     /// Mends the checksum of an IPv4 header, a TCP segment, an ICMP or an ICMPv6 message.
     #[inline]
     pub fn apply(self, checksum: &mut U16) {
-        checksum.set(!fold_64(u64::from(!checksum.get()) + self.sum));
+        let old = u16::from_ne_bytes(checksum.to_bytes());
+        *checksum = U16::from_bytes(self.applied(old).to_ne_bytes());
     }
 
     /// Mends the checksum of a UDP datagram: zero, which says that there is none, stays zero, and
     /// a sum that comes to zero is sent as `0xffff` (RFC 768).
     #[inline]
     pub fn apply_udp(self, checksum: &mut U16) {
-        if checksum.get() != 0 {
-            self.apply(checksum);
-            *checksum = udp_zero(checksum.get()).into();
+        let old = u16::from_ne_bytes(checksum.to_bytes());
+        if old != 0 {
+            *checksum = U16::from_bytes(udp_zero(self.applied(old)).to_ne_bytes());
         }
+    }
+
+    /// A checksum after the changes, as it lies in memory.
+    #[inline]
+    fn applied(self, checksum: u16) -> u16 {
+        !fold_64(u64::from(!checksum) + self.sum)
     }
 }
 

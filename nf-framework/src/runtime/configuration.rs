@@ -2,6 +2,7 @@
 
 use super::closure::FromClosure;
 use super::loaded::{AnyFunction, Loaded};
+use super::routing::{check_addresses, warn_of_silence};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
@@ -71,7 +72,7 @@ impl Functions {
             let message = "the same port as inside (leave outside away for a program with one port)";
             return Err(file.error_at("ports", "outside", message));
         }
-        if config.ports.descriptors == 0 {
+        if config.ports.descriptors == Some(0) {
             return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
         }
         let wants_router = config.forwarding == Some(ForwardingKind::Router);
@@ -139,6 +140,8 @@ impl Configuration {
         let named = runtime.chain.iter().flatten().filter_map(|name| known.find(name));
         let load = |function: &Arc<dyn AnyFunction>| {
             let policy = function.prepare(file, None)?;
+            check_addresses(file, &runtime, function.as_ref(), &policy)?;
+            warn_of_silence(&runtime, function.as_ref(), &policy);
             Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
         };
         let functions = named.map(load).collect::<Result<_, ConfigError>>()?;

@@ -15,7 +15,7 @@
 use super::control::Control;
 use super::error::CommandError;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
-use super::routing::NextRouter;
+use super::routing::{NextRouter, check_addresses};
 use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
@@ -225,6 +225,12 @@ impl Control {
                 new.insert(function.name().to_owned(), Value::Table(written));
             }
         }
+        for (index, InForce { function, policies, .. }) in self.in_force.borrow().iter().enumerate() {
+            let next = next.iter().find(|next| next.index == index).map(|next| &next.policy);
+            if let Some(policy) = next.or(policies.last()) {
+                check_addresses(file, &config, function.as_ref(), policy)?;
+            }
+        }
         let router = self.prepare_router(file, config.router.as_ref(), &next)?;
         if let (Some(routing), Some(written)) = (&self.routing, &config.router)
             && routing.borrow().config != *written
@@ -358,6 +364,7 @@ impl Control {
         }
         let tables = router.as_ref().map(|router| Arc::clone(&router.tables));
         if let (Some(routing), Some(router)) = (&self.routing, router) {
+            self.admit_vlans(&router.config);
             routing.borrow_mut().publish(router);
         }
         ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, cx| {

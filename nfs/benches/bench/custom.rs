@@ -12,7 +12,9 @@ use crate::source::{Flows, Lent, Shelf, key, key_of};
 use anyhow::ensure;
 use dpdk_rs::{Burst, Eal, HashKey};
 use nf_framework::headers::{Headers, Network};
-use nf_framework::{Affinity, Batch, Class, Context, Direction, FlowTable, Handle, Instant, Loaded, NetworkFunction};
+use nf_framework::{
+    Affinity, Batch, Class, Context, Direction, Entry, FlowTable, Handle, Instant, Loaded, NetworkFunction,
+};
 use std::time::Duration;
 
 pub(crate) const ABOUT: &str = "a function of your own: per packet, and with a flow look-up per packet";
@@ -141,7 +143,7 @@ impl NetworkFunction for Stateful {
         for (slot, handle) in slots[..count].iter().zip(found) {
             let Some(handle) = handle else { continue };
             let bytes = batch.packet(*slot).map_or(0, |packet| packet.len() as u64);
-            if let Some((_, flow)) = flows.entry_mut(handle) {
+            if let Some(Entry { value: flow, .. }) = flows.entry_mut(handle) {
                 flow.packets += 1;
                 flow.bytes += bytes;
                 flow.last = deadline.as_nanoseconds();

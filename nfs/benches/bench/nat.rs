@@ -11,7 +11,7 @@ use crate::measure::{Plan, Variant, interleave};
 use crate::ours::{NULL, Setting, config, made, timed};
 use crate::results::{Axis, Row};
 use crate::scored::{self, Ends, HOT, SHARED, Source, Stage};
-use crate::source::{End, Externals, Flows, Lent, Shelf, When, client, no_stores};
+use crate::source::{End, Externals, Flows, Lent, Shelf, Store, When, client, no_stores};
 use anyhow::{Context as _, anyhow, ensure};
 use dpdk_rs::Eal;
 use nf_framework::{
@@ -31,7 +31,7 @@ pub(crate) fn mebibytes(quick: bool) -> u64 {
     scored::MEBIBYTES + sizes(quick).map(|(_, sessions)| (u64::from(sessions) * 160) >> 20).sum::<u64>()
 }
 
-pub(crate) const MEBIBYTES_NEW: u64 = 512;
+pub(crate) const MEBIBYTES_NEW: u64 = 768;
 
 const SESSIONS: [(&str, u32); 4] = [("1k", 1 << 10), ("64k", 1 << 16), ("1M", 1 << 20), ("4M", 1 << 22)];
 /// 4 million take a while to begin.
@@ -58,8 +58,10 @@ pub(crate) fn notes() -> Vec<String> {
 pub(crate) fn notes_new() -> Vec<String> {
     [
         "score = 1 + (own - base) / testpmd macswap; base is the same worker and source with Wire",
-        "net_null, one port, packets from inside only, every one of a flow that has no session: the table is full all \
-         the time, and each session that begins ends the one that is the least worth",
+        "net_null, one port, packets from inside only, every one of a flow that has no session; 64 flows of a host, of \
+         which a quarter has sessions",
+        "first packet: there are so many sessions, and for each that begins one is ended, in the order of the table, \
+         which the cost includes; in a full table: each session that begins evicts the one that is the least worth",
     ]
     .map(str::to_owned)
     .into()
@@ -91,7 +93,7 @@ fn nat_config(sessions: u32, port_quiet: u16, filtering: &str) -> anyhow::Result
         "sessions = {}\nsubscribers = {}\n{filtering}\n[[pools]]\naddresses = [\"198.18.0.0/{length}\"]\n\
          [timeouts]\nudp = 86400\nport_quiet = {port_quiet}\n",
         sessions + sessions / 4,
-        (sessions / 16).max(64),
+        (sessions / 8).max(64),
     );
     toml::from_str(&text).context("the NAT's configuration")
 }
@@ -120,33 +122,45 @@ fn kept(shelf: &Shelf<Instance>) -> Vec<Loaded> {
     vec![made("nat", Affinity::Any, move |_| Ok(Kept(shelf.take().ok_or("another worker has the NAT")?)))]
 }
 
-/// Begins a session of each flow; the NAT, and what stands for each flow outside.
-fn begin(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<(Shelf<Instance>, Externals)> {
+/// A NAT with sessions, and what stands for each flow outside.
+pub(crate) type Begun = (Shelf<Instance>, Externals);
+
+/// Begins a session of each flow on each of so many workers, each of which has a NAT of its own.
+pub(crate) fn begin(eal: &Eal, workers: usize, sessions: u32, filtering: &str) -> anyhow::Result<Vec<Begun>> {
     let maker = Arc::new(Maker::new(nat_config(sessions, 120, filtering)?)?);
-    let shelf = Shelf::empty();
+    let shelves: Vec<Shelf<Instance>> = (0..workers).map(|_| Shelf::empty()).collect();
     let slice = Duration::from_millis(200) + Duration::from_micros(u64::from(sessions));
     let begun = |shelf: &Shelf<Instance>| shelf.take().and_then(|mut lent| Some(lent.get()?.sessions())).unwrap_or(0);
+    let least = || shelves.iter().map(begun).min().unwrap_or(0);
     // On a machine with others it takes longer.
     for _ in 0..10 {
-        if begun(&shelf) > u64::from(sessions) - 1 {
+        if least() > u64::from(sessions) - 1 {
             break;
         }
-        let (first, maker) = (shelf.clone(), Arc::clone(&maker));
+        let (firsts, maker) = (shelves.clone(), Arc::clone(&maker));
         // Made on the worker, and left on the shelf when that ends.
-        let nat = made("nat", Affinity::Any, move |worker| match first.take() {
-            Some(lent) => Ok(Kept(lent)),
-            None => Ok(Kept(first.lend(maker.instance(worker)?))),
+        let nat = made("nat", Affinity::Any, move |worker| {
+            let first = firsts.get(worker.index()).ok_or("more workers than shelves")?;
+            match first.take() {
+                Some(lent) => Ok(Kept(lent)),
+                None => Ok(Kept(first.lend(maker.instance(worker)?))),
+            }
         });
-        let [store, _] = no_stores();
+        let stores: [Shelf<Store>; 2] = no_stores();
         let source = made("source", Affinity::Any, move |_| {
-            let store = store.take().ok_or("another worker has the packets")?;
+            let store = stores.iter().find_map(Shelf::take).ok_or("more workers than stores")?;
             Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(sessions), store))
         });
         let nobody = made("nobody", Affinity::Any, |_| Ok(Outside));
         timed(Runtime::new(eal, &config(Setting::new(NULL)), vec![source, nat, nobody])?, slice)?;
     }
-    let count = begun(&shelf);
+    let count = least();
     ensure!(count > u64::from(sessions) - 1, "{count} of {sessions} sessions have begun");
+    shelves.into_iter().map(|shelf| Ok((shelf.clone(), externals(&shelf, sessions)?))).collect()
+}
+
+/// What stands for each flow outside.
+fn externals(shelf: &Shelf<Instance>, sessions: u32) -> anyhow::Result<Externals> {
     let mut lent = shelf.take().context("the NAT is gone")?;
     let instance = lent.get().context("the NAT is gone")?;
     let (mut by_inside, mut next) = (HashMap::new(), Some(0));
@@ -161,7 +175,30 @@ fn begin(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<(Shelf<Ins
         let (address, port) = client(number);
         by_inside.get(&(address.into(), port)).copied().unwrap_or(any)
     };
-    Ok((shelf, Externals::new((0..sessions).map(external))))
+    Ok(Externals::new((0..sessions).map(external)))
+}
+
+fn begin_one(eal: &Eal, sessions: u32, filtering: &str) -> anyhow::Result<Begun> {
+    begin(eal, 1, sessions, filtering)?.pop().context("one worker has one NAT")
+}
+
+/// A chain in which each worker has its own of these, with packets for its sessions from both sides.
+pub(crate) fn chain_of(begun: &[Begun], sessions: u32) -> Vec<Loaded> {
+    let end = |name, entrance| {
+        let externals: Vec<_> = begun.iter().map(|(_, externals)| externals.clone()).collect();
+        let stores: [Shelf<Store>; 2] = no_stores();
+        made(name, Affinity::Any, move |worker| {
+            let store = stores.iter().find_map(Shelf::take).ok_or("more workers than stores")?;
+            let externals = externals.get(worker.index()).cloned().filter(|_| entrance == Direction::Inbound);
+            Ok(End::new(entrance, When::Arriving, Flows::All(sessions), store).anew(externals))
+        })
+    };
+    let shelves: Vec<_> = begun.iter().map(|(shelf, _)| shelf.clone()).collect();
+    let nat = made("nat", Affinity::Any, move |worker| {
+        let shelf = shelves.get(worker.index()).ok_or("more workers than shelves")?;
+        Ok(Kept(shelf.take().ok_or("another worker has the NAT")?))
+    });
+    vec![end("inside-end", Direction::Outbound), nat, end("outside-end", Direction::Inbound)]
 }
 
 /// Stands at the outside end while sessions begin: nobody sends from there.
@@ -180,10 +217,10 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let mut variants = vec![stage.macswap()];
     let mut all = Vec::new();
     for (name, sessions) in sizes(plan.quick) {
-        all.push((row(name), sessions, begin(&stage.eal, sessions, "")?));
+        all.push((row(name), sessions, begin_one(&stage.eal, sessions, "")?));
     }
     let by_both = "filtering = { udp = \"address-and-port-dependent\" }";
-    all.push((filtered("64k"), 1 << 16, begin(&stage.eal, 1 << 16, by_both)?));
+    all.push((filtered("64k"), 1 << 16, begin_one(&stage.eal, 1 << 16, by_both)?));
     for source in stage.rings()? {
         for (name, sessions, (shelf, externals)) in &all {
             let ends = Ends { flows: Flows::All(*sessions), externals: Some(externals.clone()) };
@@ -213,33 +250,75 @@ pub(crate) fn first(sessions: &str) -> String {
     format!("first packet, {sessions} sessions")
 }
 
+/// The row of first packets where there is no room.
+fn first_of_full(sessions: &str) -> String {
+    format!("first packet, {sessions} sessions, table full")
+}
+
+/// A NAT in which sessions end as others begin.
+struct Turnover {
+    nat: Kept,
+    /// Sessions that there are.
+    most: u64,
+    /// Where those stand that end next.
+    next: usize,
+}
+
+impl NetworkFunction for Turnover {
+    #[inline]
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        self.nat.batch(batch, cx);
+        let Some(nat) = self.nat.0.get() else { return };
+        while nat.sessions() > self.most {
+            self.next = nat.clear(&SessionFilter::default(), self.next, cx.now()).next.unwrap_or(0);
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        self.nat.tick(cx, budget);
+    }
+}
+
 const BASE_NEW: &str = "base";
 
 pub(crate) fn run_new(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let stage = Stage::start(memory)?;
-    let mut variants = vec![stage.macswap(), new_sessions(&stage.eal, BASE_NEW, Vec::new)];
-    for (name, sessions) in [("64k", 1 << 16), ("1M", 1 << 20)] {
-        let maker = Maker::new(nat_config(sessions, 0, "")?)?;
-        let shelf = Shelf::empty();
-        let functions = move || {
-            let (nat, policy, shelf) = (Arc::clone(&maker.nat), Arc::clone(&maker.policy), shelf.clone());
-            vec![made("nat", Affinity::Any, move |worker| match shelf.take() {
-                Some(lent) => Ok(Kept(lent)),
-                None => Ok(Kept(shelf.lend(nat.instance(Arc::clone(&policy), worker)?))),
-            })]
-        };
-        // Until it is full.
-        let full = Duration::from_millis(300) + Duration::from_micros(u64::from(sessions) * 3 / 2);
-        new_sessions(&stage.eal, "", functions.clone()).once(full)?;
-        variants.push(new_sessions(&stage.eal, &first(name), functions).score(BASE_NEW, MACSWAP));
+    let mut variants = vec![stage.macswap(), new_sessions(&stage.eal, BASE_NEW, 1 << 22, Vec::new)];
+    for (name, sessions) in [("64k", 1_u32 << 16), ("1M", 1 << 20)] {
+        for (row, most) in [(first(name), u64::from(sessions)), (first_of_full(name), u64::MAX)] {
+            let maker = Maker::new(nat_config(sessions, 0, "")?)?;
+            let shelf = Shelf::empty();
+            let on_shelf = shelf.clone();
+            let functions = move || {
+                let (nat, policy, shelf) = (Arc::clone(&maker.nat), Arc::clone(&maker.policy), shelf.clone());
+                vec![made("nat", Affinity::Any, move |worker| {
+                    let nat = match shelf.take() {
+                        Some(lent) => Kept(lent),
+                        None => Kept(shelf.lend(nat.instance(Arc::clone(&policy), worker)?)),
+                    };
+                    Ok(Turnover { nat, most, next: 0 })
+                })]
+            };
+            let wanted = most.min(u64::from(sessions + sessions / 4)) * 19 / 20;
+            let begun = || on_shelf.take().and_then(|mut lent| Some(lent.get()?.sessions())).unwrap_or(0);
+            // The same source goes on where this ends, so that none of its flows is known.
+            let mut variant = new_sessions(&stage.eal, &row, 4 * sessions, functions);
+            for _ in 0..20 {
+                if begun() < wanted {
+                    variant.once(Duration::from_millis(300))?;
+                }
+            }
+            ensure!(begun() >= wanted, "{} of {wanted} sessions have begun", begun());
+            variants.push(variant.score(BASE_NEW, MACSWAP));
+        }
     }
     let rows = interleave(variants, plan)?;
     stage.stop()?;
     Ok(rows)
 }
 
-/// Packets from inside by one port, each of another flow than the last 4 million.
-fn new_sessions<'a>(eal: &'a Eal, name: &str, functions: impl Fn() -> Vec<Loaded> + 'a) -> Variant<'a> {
+/// Packets from inside by one port, each of another one of so many flows.
+fn new_sessions<'a>(eal: &'a Eal, name: &str, flows: u32, functions: impl Fn() -> Vec<Loaded> + 'a) -> Variant<'a> {
     let [store, _] = no_stores();
     Variant::new(name, move |slice| {
         let ports = PortsConfig { outside: None, ..config(Setting::new(NULL)).ports };
@@ -247,9 +326,11 @@ fn new_sessions<'a>(eal: &'a Eal, name: &str, functions: impl Fn() -> Vec<Loaded
         let store = store.clone();
         let source = made("source", Affinity::Any, move |_| {
             let store = store.take().ok_or("another worker has the packets")?;
-            Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(1 << 22), store))
+            Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(flows), store))
         });
         let chain = [source].into_iter().chain(functions()).collect();
-        Ok(timed(Runtime::new(eal, &config, chain)?, slice)?.0)
+        let (sample, report) = timed(Runtime::new(eal, &config, chain)?, slice)?;
+        ensure!(report.balance.dropped == report.dropped("stopped"), "packets began no session: {report}");
+        Ok(sample)
     })
 }

@@ -18,7 +18,7 @@ use anyhow::{Context as _, ensure};
 use dpdk_rs::rte_hash::RteHash;
 use dpdk_rs::{Eal, HashKey, HugeSlice, prefetch};
 use hashbrown::HashMap;
-use nf_framework::{Class, FlowTable, Handle, Instant};
+use nf_framework::{Class, Entry, FlowTable, Handle, Instant};
 use std::hint::black_box;
 use std::rc::Rc;
 use std::time::{self, Duration};
@@ -95,7 +95,7 @@ impl Flows for Ours {
                 if self.touching {
                     self.table.touch(handle, later);
                 }
-                if let Some((_, state)) = self.table.entry_mut(handle) {
+                if let Some(Entry { value: state, .. }) = self.table.entry_mut(handle) {
                     carried = work(state, carried ^ u64::from(key[0]));
                 }
             }
@@ -111,7 +111,7 @@ impl Flows for OursSingly {
     fn packets(&mut self, keys: &[Key], mut carried: u64) -> u64 {
         for key in keys {
             let Some(handle) = self.0.lookup(key) else { continue };
-            if let Some((_, state)) = self.0.entry_mut(handle) {
+            if let Some(Entry { value: state, .. }) = self.0.entry_mut(handle) {
                 carried = work(state, carried ^ u64::from(key[0]));
             }
         }

@@ -1,11 +1,12 @@
-//! The suite `workers`: what a second worker gains, beside what testpmd gains by a second core,
-//! and what it costs to hand packets over between two workers.
+//! The suite `workers`: what a second worker gains, beside what testpmd gains by a second core, alone
+//! and with a NAT, and what it costs to hand packets over between two workers.
 //!
 //! An EAL has the lcores that it was started with, and every lcore is a worker, so one and two
 //! workers are two processes, told by a pipe what to run.
 
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
+use crate::nat;
 use crate::ours::{NULL, RING, Setting, devices, made, start_eal, worker_with_report};
 use crate::parent::this_program;
 use crate::results::{Axis, Row, Sample};
@@ -29,7 +30,10 @@ const MEBIBYTES_EACH: u64 = 128;
 const BURSTS: u32 = 3;
 
 pub(crate) const OURS: &str = "worker, Wire";
+pub(crate) const NAT: &str = "worker, NAT, 64k sessions each";
 pub(crate) const TESTPMD: &str = "testpmd io";
+
+const SESSIONS: u32 = 1 << 16;
 
 pub(crate) fn row(workers: usize, name: &str) -> String {
     format!("{workers} x {name}")
@@ -40,6 +44,8 @@ pub(crate) fn notes() -> Vec<String> {
         "cost is the CPU time of all threads that forward, so two that do not hinder each other cost what one does: \
          gain = 2 x cost of one / cost of two",
         "net_null, a queue of each port for each core, burst 32",
+        "NAT: packets of known sessions from both sides, as where a device has sorted them: each worker has sessions of \
+         its own, and nothing is handed over",
         "handed over: two workers on two queues of net_ring, 384 packets in circulation, Affinity::Flow, steering in \
          software, over a base with the same source and any packet at any worker; the flows are such that none, half or all of the packets arrive at the worker that does not own them",
         "one queue: the first worker receives all packets and sends them, half of them for the second one",
@@ -54,6 +60,7 @@ pub(crate) fn notes() -> Vec<String> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Work {
     Null,
+    Nat,
     Ring,
     /// With the ends that steered packets need, and any packet at any worker.
     Base,
@@ -69,8 +76,9 @@ enum Share {
     All,
 }
 
-const WORK: [(&str, Work); 7] = [
+const WORK: [(&str, Work); 8] = [
     ("null", Work::Null),
+    ("nat", Work::Nat),
     ("ring", Work::Ring),
     ("base", Work::Base),
     ("none", Work::Steered(Share::None)),
@@ -98,12 +106,15 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         Variant::new(row(workers, name), move |slice| ours.borrow_mut().run(work, slice))
     };
     let on_null = |workers: usize| worker(workers, OURS, "null").at(Axis::Workers, OURS, workers as f64);
+    let with_nat = |workers: usize| worker(workers, NAT, "nat").at(Axis::Workers, NAT, workers as f64);
     let base = row(2, "ring: base");
     let variants = vec![
         testpmd(1),
         on_null(1).ratio(row(1, TESTPMD)),
         testpmd(2).ratio(row(1, TESTPMD)),
         on_null(2).ratio(row(1, OURS)).ratio(row(2, TESTPMD)),
+        with_nat(1).ratio(row(1, OURS)),
+        with_nat(2).ratio(row(1, NAT)),
         worker(2, "ring: worker, Wire", "ring"),
         worker(2, "ring: base", "base").net(row(2, "ring: worker, Wire")),
         worker(2, "steered, none handed over", "none").ratio(&base).net(&base),
@@ -119,21 +130,23 @@ pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let memory = Memory::choose(MEBIBYTES_EACH).of_size(MEBIBYTES_EACH);
     let eal = start_eal(memory, workers)?;
     let circulation = Circulation::new(&eal, 0, u16::try_from(workers)?)?;
+    let nats = nat::begin(&eal, workers, SESSIONS, "")?;
     served::serve(|work, slice| {
         let (_, work) = WORK.iter().find(|(name, _)| *name == work).with_context(|| format!("no work {work}"))?;
         // What was on its way between workers when the last slice ended is lost.
         circulation.drain(&eal)?;
         circulation.fill(&eal, BURSTS)?;
-        work.run(&eal, slice)
+        work.run(&eal, &nats, slice)
     })?;
     circulation.drain(&eal)
 }
 
 impl Work {
-    fn run(self, eal: &Eal, slice: Duration) -> anyhow::Result<Sample> {
+    fn run(self, eal: &Eal, nats: &[nat::Begun], slice: Duration) -> anyhow::Result<Sample> {
         let usual = Setting::new(RING);
         let (setting, chain) = match self {
             Self::Null => (Setting::new(NULL), Vec::new()),
+            Self::Nat => (Setting::new(NULL), nat::chain_of(nats, SESSIONS)),
             Self::Ring => (usual, Vec::new()),
             Self::Base => (usual, ends(Affinity::Any, None)),
             Self::Steered(share) => (Setting { queues: Some(2), ..usual }, ends(Affinity::Flow, Some(share))),
@@ -142,7 +155,7 @@ impl Work {
         let (sample, report) = worker_with_report(eal, setting, chain, slice)?;
         let handed_over = report.handed_over as f64 / report.balance.received as f64;
         let expected = match self {
-            Self::Null | Self::Ring | Self::Base | Self::Steered(Share::None) => 0.0..=0.02,
+            Self::Null | Self::Nat | Self::Ring | Self::Base | Self::Steered(Share::None) => 0.0..=0.02,
             Self::Steered(Share::Half) => 0.35..=0.65,
             Self::Steered(Share::All) => 0.8..=1.0,
             // There, and back to be sent.

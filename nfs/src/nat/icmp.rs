@@ -66,23 +66,30 @@ impl Instance {
     /// Where a packet was sent to before the NAT sent it to this inside host.
     fn external_of(&self, quoted: &QuotedEnds) -> Option<(Ipv4Addr, Option<u16>)> {
         let (inside, remote) = (quoted.destination, quoted.source);
+        // In the order of what goes the other way.
+        let session = quoted.flow.and_then(|(protocol, remote_port, port)| {
+            let flow = FlowTuple {
+                protocol,
+                source: inside,
+                destination: remote,
+                source_port: port,
+                destination_port: if protocol == Protocol::Icmp { 0 } else { remote_port },
+            };
+            self.sessions.session(&flow.key())
+        });
+        if let Some((_, session)) = session {
+            return Some((session.address.into(), Some(session.port)));
+        }
+        if self.policy.is_excluded(remote) {
+            return None;
+        }
         if let Some(outside) = self.policy.one_to_one_outside(inside) {
             return Some((outside, None));
         }
-        let (protocol, remote_port, port) = quoted.flow?;
+        let (protocol, _, port) = quoted.flow?;
         let server = Endpoint { protocol, address: inside, port };
         if let Some(external) = self.policy.external_of_server(&server) {
             return Some((external.address, Some(external.port)));
-        }
-        let flow = FlowTuple {
-            protocol,
-            source: inside,
-            destination: remote,
-            source_port: port,
-            destination_port: if protocol == Protocol::Icmp { 0 } else { remote_port },
-        };
-        if let Some((_, session)) = self.sessions.session(&flow.key()) {
-            return Some((session.address.into(), Some(session.port)));
         }
         if self.policy.filtering(protocol) != Filtering::EndpointIndependent {
             return None;

@@ -11,7 +11,8 @@ use super::tcp::{TcpState, Way};
 use super::unsolicited::Unsolicited;
 use nf_framework::headers::TcpFlags;
 use nf_framework::{
-    Batch, Budget, Context, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Verdict,
+    Batch, Budget, Context, Deadline, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Slots,
+    Verdict,
 };
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub struct Instance {
     pub(super) reasons: Reasons,
     pub(super) counters: Counters,
     /// By timer, when a session ends that is used now.
-    deadlines: [Instant; Timer::COUNT],
+    deadlines: [Deadline; Timer::COUNT],
     /// Of a batch; kept, as to clear it each time takes a while. At hand between batches.
     scratch: Option<Box<Scratch>>,
 }
@@ -35,19 +36,13 @@ pub struct Instance {
 #[derive(Debug)]
 struct Scratch {
     keys: [FlowKey; MOST],
-    slots: [usize; MOST],
     found: [Option<Handle>; MOST],
     places: [Slot; MOST],
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self {
-            keys: [FlowKey::default(); MOST],
-            slots: [0; MOST],
-            found: [None; MOST],
-            places: [Slot::default(); MOST],
-        }
+        Self { keys: [FlowKey::default(); MOST], found: [None; MOST], places: [Slot::default(); MOST] }
     }
 }
 
@@ -56,8 +51,8 @@ const MOST: usize = 64;
 
 impl NetworkFunction for Instance {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        self.deadlines = self.policy.timeouts.map(|timeout| cx.now() + timeout);
-        batch.prefetch();
+        // The packets' first lines are here: the framework has looked whether they are fragments.
+        self.deadlines = self.policy.timeouts.map(|timeout| self.sessions.flows.deadline(cx.now() + timeout));
         match cx.direction() {
             Direction::Outbound => self.outbound(batch, cx),
             Direction::Inbound => self.inbound(batch, cx),
@@ -66,10 +61,10 @@ impl NetworkFunction for Instance {
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         self.sessions.tick(&self.policy, cx.now(), budget.0);
+        self.sessions.events.tick();
         self.identifications.tick(cx.now(), budget.0);
         self.unsolicited.tick(&self.reasons, cx);
-        let evicted = self.sessions.evicted().saturating_sub(self.counters.sessions_evicted.value());
-        self.counters.sessions_evicted.add(evicted);
+        self.counters.follow(&self.sessions);
     }
 
     fn held(&self) -> usize {
@@ -90,7 +85,7 @@ impl Instance {
         counters: Counters,
     ) -> Self {
         let unsolicited = Unsolicited::new();
-        let deadlines = [Instant::START; Timer::COUNT];
+        let deadlines = [Deadline::default(); Timer::COUNT];
         let scratch = Some(Box::default());
         Self { policy, sessions, identifications, unsolicited, reasons, counters, deadlines, scratch }
     }
@@ -103,34 +98,40 @@ impl Instance {
 
     fn outbound(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         let Some(mut scratch) = self.scratch.take() else { return };
-        let Scratch { keys, slots, found, .. } = &mut *scratch;
+        let Scratch { keys, found, .. } = &mut *scratch;
         let mut count = 0;
-        // Bit i: the packet in slot i needs a closer look.
-        let mut others = 0_u64;
+        let (mut all_usual, mut others, mut turning) = (Slots::default(), Slots::default(), Slots::default());
         for (slot, packet) in batch.undecided_packets() {
             match usual(packet.data()) {
                 Some(key) => {
-                    (keys[count % MOST], slots[count % MOST]) = (key, slot);
+                    keys[count % MOST] = key;
                     count += 1;
+                    all_usual.insert(slot);
                 }
-                None => others |= 1 << slot,
+                None => others.insert(slot),
             }
         }
         let count = count.min(MOST);
         self.sessions.flows.lookup_batch(&keys[..count], &mut found[..count]);
-        for (&slot, found) in slots[..count].iter().zip(&found[..count]) {
-            let Some(packet) = batch.packet_mut(slot) else { continue };
+        let mut unknown = 0;
+        for (index, ((slot, packet), found)) in batch.packets_in(all_usual).zip(&found[..count]).enumerate() {
             match found.and_then(|handle| self.known_outbound(packet, handle)) {
                 Some(false) => {}
-                Some(true) => {
-                    self.counters.hairpins.add(1);
-                    batch.decide(slot, Verdict::Turn);
+                Some(true) => turning.insert(slot),
+                None => {
+                    others.insert(slot);
+                    keys[unknown] = keys[index];
+                    unknown += 1;
                 }
-                None => others |= 1 << slot,
             }
         }
+        self.sessions.prefetch_beginnings(&self.policy, &keys[..unknown]);
         self.scratch = Some(scratch);
-        for slot in bits(others) {
+        for slot in turning {
+            self.counters.hairpins.add(1);
+            batch.decide(slot, Verdict::Turn);
+        }
+        for slot in others {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             let verdict = self.closer_outbound(packet, cx);
             if verdict == Verdict::Turn {
@@ -144,16 +145,15 @@ impl Instance {
     #[inline(always)]
     fn known_outbound(&mut self, packet: &mut Mbuf, handle: Handle) -> Option<bool> {
         let Self { sessions, identifications, deadlines, .. } = self;
-        let (key, session) = sessions.flows.entry_mut(handle)?;
-        let session = *session;
-        if key[12] == Protocol::Tcp.number() {
-            if session.tcp.is_reset() || usual_flags(packet.data()).intersects(TcpState::SIGNALS) {
-                return None;
-            }
-        } else if !session.is_confirmed() {
+        let mut entry = sessions.flows.entry_mut(handle)?;
+        let (session, is_tcp) = (*entry.value, entry.key[12] == Protocol::Tcp.number());
+        if is_tcp && (session.tcp.is_reset() || usual_flags(packet.data()).intersects(TcpState::SIGNALS)) {
+            return None;
+        }
+        entry.touch(*deadlines.get(session.timer())?);
+        if !is_tcp && !session.is_confirmed() {
             sessions.confirm_if_answered(handle);
         }
-        sessions.flows.touch(handle, *deadlines.get(session.timer())?);
         write_usual(packet.data_mut(), End::Source, session.address, session.port, || identifications.next());
         Some(session.turns())
     }
@@ -201,12 +201,12 @@ impl Instance {
     /// The session of a packet from inside, if there is one, with what the packet says of it.
     fn follow_outbound(&mut self, flow: &FlowTuple, flags: TcpFlags) -> Option<Session> {
         let handle = self.sessions.flows.lookup(&flow.key())?;
-        let (_, session) = self.sessions.flows.entry_mut(handle)?;
+        let mut entry = self.sessions.flows.entry_mut(handle)?;
         if flow.protocol == Protocol::Tcp {
-            session.follow(session.tcp.after(flags, Way::Out));
+            entry.value.follow(entry.value.tcp.after(flags, Way::Out));
         }
-        let session = *session;
-        self.sessions.flows.touch(handle, *self.deadlines.get(session.timer())?);
+        let session = *entry.value;
+        entry.touch(*self.deadlines.get(session.timer())?);
         self.sessions.settle_class(handle);
         if !session.is_confirmed() && flow.protocol != Protocol::Tcp {
             self.sessions.confirm_if_answered(handle);
@@ -285,31 +285,32 @@ impl Instance {
 
     fn inbound(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         let Some(mut scratch) = self.scratch.take() else { return };
-        let Scratch { keys, slots, places, .. } = &mut *scratch;
+        let Scratch { keys, places, .. } = &mut *scratch;
         let mut count = 0;
-        let mut others = 0_u64;
+        let (mut all_usual, mut others) = (Slots::default(), Slots::default());
         let turned = cx.turned();
         for (slot, packet) in batch.undecided_packets() {
             let key = usual(packet.data());
             match key.and_then(|key| Some((key, self.place(&key, turned)?))) {
                 Some((key, place)) => {
                     self.sessions.ports.prefetch(place);
-                    (keys[count % MOST], slots[count % MOST], places[count % MOST]) = (key, slot, place);
+                    (keys[count % MOST], places[count % MOST]) = (key, place);
                     count += 1;
+                    all_usual.insert(slot);
                 }
-                None => others |= 1 << slot,
+                None => others.insert(slot),
             }
         }
         let count = count.min(MOST);
         let permitted = self.sessions.permitted(&self.policy, &keys[..count]);
-        for (index, ((&slot, key), &place)) in slots[..count].iter().zip(&*keys).zip(&*places).enumerate() {
-            let Some(packet) = batch.packet_mut(slot) else { continue };
+        let known = keys[..count].iter().zip(&places[..count]).enumerate();
+        for ((slot, packet), (index, (key, &place))) in batch.packets_in(all_usual).zip(known) {
             if permitted >> index & 1 == 0 || !self.known_inbound(packet, key, place) {
-                others |= 1 << slot;
+                others.insert(slot);
             }
         }
         self.scratch = Some(scratch);
-        for slot in bits(others) {
+        for slot in others {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer_inbound(packet, cx) {
                 Fate::Verdict(verdict) => batch.decide(slot, verdict),
@@ -411,7 +412,8 @@ impl Instance {
             return;
         }
         let Some(handle) = self.sessions.flows.lookup(&inside.key()) else { return };
-        let Some((_, session)) = self.sessions.flows.entry_mut(handle) else { return };
+        let Some(mut entry) = self.sessions.flows.entry_mut(handle) else { return };
+        let session = &mut *entry.value;
         // Of another pool the host may have another external port, which is not what this one leaves by.
         if (session.address.into(), session.port) != external {
             return;
@@ -421,13 +423,13 @@ impl Instance {
         let timer = session.timer();
         // What says nothing new does not prolong it: RFC 4787 REQ-6.
         if let Some(deadline) = self.deadlines.get(timer).filter(|_| timer != before) {
-            self.sessions.flows.touch(handle, *deadline);
+            entry.touch(*deadline);
         }
         self.sessions.settle_class(handle);
     }
 
     /// What the configuration says of a packet from outside: one to one, or to a server.
-    fn static_inbound(&self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
+    fn static_inbound(&mut self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
         let mss = self.policy.config.mss;
         let mut writing =
             Writing { end: End::Destination, address: seen.destination, port: None, identification: None, mss };
@@ -439,6 +441,7 @@ impl Instance {
             let server = self.policy.server(&external, seen.source, port_of_client)?;
             writing.address = server.address;
             writing.port = Some(server.port);
+            self.counters.forwarded.add(1);
         }
         write(packet, &writing);
         Some(Verdict::Next)
@@ -471,15 +474,4 @@ enum Fate {
     Verdict(Verdict),
     /// It is held for a while.
     Hold(FlowTuple),
-}
-
-/// The places of bits that are set.
-fn bits(mut of: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = of.trailing_zeros() as usize;
-        (of != 0).then(|| {
-            of &= of - 1;
-            place
-        })
-    })
 }

@@ -41,32 +41,31 @@ pub(super) fn write_usual(
     let Some(head) = frame.first_chunk_mut::<42>() else { return };
     let is_tcp = IpProtocol(head[23]) == IpProtocol::TCP;
     let (at, port_at) = if end == End::Source { (26, 34) } else { (30, 36) };
-    let word = |bytes: &[u8; 42], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let port = port.to_be_bytes();
     let old = [head[at], head[at + 1], head[at + 2], head[at + 3]];
-    let update = ChecksumUpdate::new().replace_u32(u32::from_be_bytes(old), u32::from_be_bytes(address));
-    let old_port = word(head, port_at);
+    let update = ChecksumUpdate::new().replace_bytes(old, address);
+    let of_transport = update.replace_bytes([head[port_at], head[port_at + 1]], port);
     head[at..at + 4].copy_from_slice(&address);
-    head[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
+    head[port_at..port_at + 2].copy_from_slice(&port);
     let mut of_header = update;
     if end == End::Source && head[20] & DONT_FRAGMENT == 0 {
-        let new = identification();
-        of_header = of_header.replace_u16(word(head, 18), new);
-        head[18..20].copy_from_slice(&new.to_be_bytes());
+        let new = identification().to_be_bytes();
+        of_header = of_header.replace_bytes([head[18], head[19]], new);
+        head[18..20].copy_from_slice(&new);
     }
-    let mut checksum = U16::new(word(head, 24));
+    let mut checksum = U16::from_bytes([head[24], head[25]]);
     of_header.apply(&mut checksum);
-    head[24..26].copy_from_slice(&checksum.get().to_be_bytes());
-    let of_transport = update.replace_u16(old_port, port);
+    head[24..26].copy_from_slice(&checksum.to_bytes());
     if is_tcp {
         if let Some(field) = frame.get_mut(TCP_CHECKSUM..).and_then(|rest| rest.first_chunk_mut::<2>()) {
-            let mut checksum = U16::new(u16::from_be_bytes(*field));
+            let mut checksum = U16::from_bytes(*field);
             of_transport.apply(&mut checksum);
-            *field = checksum.get().to_be_bytes();
+            *field = checksum.to_bytes();
         }
     } else {
-        let mut checksum = U16::new(word(head, UDP_CHECKSUM));
+        let mut checksum = U16::from_bytes([head[UDP_CHECKSUM], head[UDP_CHECKSUM + 1]]);
         of_transport.apply_udp(&mut checksum);
-        head[UDP_CHECKSUM..].copy_from_slice(&checksum.get().to_be_bytes());
+        head[UDP_CHECKSUM..].copy_from_slice(&checksum.to_bytes());
     }
 }
 
@@ -129,9 +128,9 @@ pub(super) fn write(packet: &mut Mbuf, writing: &Writing) {
 /// What that does to checksums over the addresses.
 fn write_address(header: &mut Ipv4Header, end: End, address: Ipv4Addr) -> ChecksumUpdate {
     let field = if end == End::Source { &mut header.source } else { &mut header.destination };
-    let old = u32::from_be_bytes(*field);
+    let old = *field;
     *field = address.octets();
-    ChecksumUpdate::new().replace_u32(old, address.to_bits())
+    ChecksumUpdate::new().replace_bytes(old, address.octets())
 }
 
 /// Brings down the maximum segment size that a SYN offers: RFC 9293 section 3.7.1.

@@ -11,7 +11,7 @@ use super::log::Events;
 use super::policy::{Endpoint, Policy, Pool, Timer};
 use super::ports::{Mapping, Ports, Slot, Status, Wanted};
 use super::tcp::TcpState;
-use nf_framework::{Class, FlowTable, FlowTableError, Handle, HashKey, Instant, Memory, Removed};
+use nf_framework::{Class, Entry, FlowTable, FlowTableError, Handle, HashKey, Instant, Memory, Removed};
 use std::net::Ipv4Addr;
 
 /// What is known of a session, beside its key: 8 bytes, so that an entry is half a cache line.
@@ -103,6 +103,8 @@ pub(super) struct Sessions {
 /// another, so their tables must not be full before that of the sessions is: a new session evicts one
 /// there, and what that held goes with it.
 const ROOM: usize = 2;
+/// Sessions whose mappings and hosts are waited for together when they end.
+const TOGETHER: usize = 16;
 /// Ports that may be woken at once.
 const WAKE: usize = 64;
 
@@ -180,7 +182,7 @@ impl Sessions {
         if !slot.and_then(|slot| self.ports.mapping(slot)).is_some_and(|mapping| mapping.answered) {
             return;
         }
-        if let Some((_, session)) = self.flows.entry_mut(handle) {
+        if let Some(Entry { value: session, .. }) = self.flows.entry_mut(handle) {
             session.flags |= CONFIRMED;
         }
         self.flows.reclassify(handle, Class::ESTABLISHED);
@@ -188,7 +190,7 @@ impl Sessions {
 
     /// Gives a TCP session the class of its state.
     pub(super) fn settle_class(&mut self, handle: Handle) {
-        let Some((key, session)) = self.flows.entry_mut(handle) else { return };
+        let Some(Entry { key, value: session, .. }) = self.flows.entry_mut(handle) else { return };
         if key.get(12) != Some(&Protocol::Tcp.number()) {
             return;
         }
@@ -372,7 +374,7 @@ impl Sessions {
 
     fn count_in(&mut self, group: u8, host: Ipv4Addr, change: impl FnOnce(&mut Subscriber)) {
         let Some(handle) = self.subscribers.lookup(&mapping_key(group, None, (host, 0))) else { return };
-        let Some((_, subscriber)) = self.subscribers.entry_mut(handle) else { return };
+        let Some(Entry { value: subscriber, .. }) = self.subscribers.entry_mut(handle) else { return };
         change(subscriber);
         if subscriber.sessions == 0 {
             // What it held are numbers.
@@ -435,7 +437,7 @@ impl Sessions {
     /// From now on a host's ports are of this address.
     fn bind(&mut self, pool: &Pool, host: Ipv4Addr, address: u16) {
         let handle = self.subscribers.lookup(&mapping_key(pool.group, None, (host, 0)));
-        if let Some((_, subscriber)) = handle.and_then(|handle| self.subscribers.entry_mut(handle)) {
+        if let Some(Entry { value: subscriber, .. }) = handle.and_then(|handle| self.subscribers.entry_mut(handle)) {
             subscriber.address = address;
         }
     }
@@ -461,7 +463,7 @@ impl Sessions {
         let Ok(inserted) = inserted else { return false };
         let handle = inserted.handle();
         permits.reclassify(handle, Class::KEPT);
-        if let Some((_, sessions)) = permits.entry_mut(handle) {
+        if let Some(Entry { value: sessions, .. }) = permits.entry_mut(handle) {
             *sessions += 1;
         }
         true
@@ -469,11 +471,57 @@ impl Sessions {
 
     /// Gives back what sessions held that are gone from their table.
     pub(super) fn finish(&mut self, policy: &Policy, now: Instant) {
-        while let Some(Removed { key, value, .. }) = self.gone.pop() {
-            if let Some(flow) = FlowTuple::of_key(&key) {
-                self.let_go(&flow, &value, policy, now);
+        while !self.gone.is_empty() {
+            let kept = self.gone.len().saturating_sub(TOGETHER);
+            let held = |removed: &Removed<FlowKey, Session>| {
+                let flow = FlowTuple::of_key(&removed.key)?;
+                let slot = self.slot(&flow, &removed.value)?;
+                Some((flow, slot, self.ports.group(slot.address())?))
+            };
+            let all = || self.gone.get(kept..).unwrap_or_default().iter().filter_map(held);
+            for (flow, slot, group) in all() {
+                self.ports.prefetch(slot);
+                self.prefetch(group, &flow);
+            }
+            for (flow, _, group) in all() {
+                self.prefetch_entries(group, &flow);
+            }
+            while let Some(Removed { key, value, .. }) = self.gone.pop() {
+                if let Some(flow) = FlowTuple::of_key(&key) {
+                    self.let_go(&flow, &value, policy, now);
+                }
+                if self.gone.len() == kept {
+                    break;
+                }
             }
         }
+    }
+
+    /// Asks for what a session that begins will change beside its own table: of up to 64 packets, by the
+    /// keys of their sessions.
+    pub(super) fn prefetch_beginnings(&self, policy: &Policy, keys: &[FlowKey]) {
+        let beginning = |key: &FlowKey| {
+            let flow = FlowTuple::of_key(key)?;
+            Some((flow, policy.pool(flow.source, flow.destination)?.group))
+        };
+        for (key, (flow, group)) in keys.iter().filter_map(|key| Some((key, beginning(key)?))) {
+            self.flows.prefetch(key);
+            self.prefetch(group, &flow);
+        }
+        for (key, (flow, group)) in keys.iter().filter_map(|key| Some((key, beginning(key)?))) {
+            self.flows.prefetch_entry(key);
+            self.prefetch_entries(group, &flow);
+        }
+    }
+
+    fn prefetch(&self, group: u8, flow: &FlowTuple) {
+        self.mappings.prefetch(&mapping_key(group, Some(flow.protocol), (flow.source, flow.source_port)));
+        self.subscribers.prefetch(&mapping_key(group, None, (flow.source, 0)));
+    }
+
+    fn prefetch_entries(&self, group: u8, flow: &FlowTuple) {
+        self.mappings.prefetch_entry(&mapping_key(group, Some(flow.protocol), (flow.source, flow.source_port)));
+        self.subscribers.prefetch_entry(&mapping_key(group, None, (flow.source, 0)));
     }
 
     fn let_go(&mut self, flow: &FlowTuple, session: &Session, policy: &Policy, now: Instant) {
@@ -482,7 +530,7 @@ impl Sessions {
         if let (Some(permits), true) = (&mut self.permits, filtering != Filtering::EndpointIndependent) {
             let key = Self::permit(filtering, flow.protocol, (flow.destination, flow.destination_port), external);
             if let Some(handle) = permits.lookup(&key)
-                && let Some((_, sessions)) = permits.entry_mut(handle)
+                && let Some(Entry { value: sessions, .. }) = permits.entry_mut(handle)
             {
                 *sessions = sessions.saturating_sub(1);
                 if *sessions == 0 {
@@ -591,11 +639,6 @@ impl Sessions {
     /// Mappings.
     pub(super) fn mapped_ports(&self) -> usize {
         self.mappings.len()
-    }
-
-    /// Sessions that were ended to make place.
-    pub(super) fn evicted(&self) -> u64 {
-        self.flows.counters().evicted.iter().sum()
     }
 }
 

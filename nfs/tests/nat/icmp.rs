@@ -312,6 +312,10 @@ fn n34_errors_about_what_goes_untranslated_go_untranslated() {
         for (to, quoted) in [(FAR, between(X, A)), (X, between(FAR, A)), (X, between(X, A))] {
             assert_eq!(dropped(&nat.out(&about(from(A, to), (3, 4), &quoted, 100))), "nat-no-mapping");
         }
+        // What the same port is towards others does not matter.
+        nat.udp_port(A, 53, (X, 53));
+        let out = nat.out(&about(from(A, FAR), (3, 4), &between(FAR, A), 100));
+        assert_eq!(out.outside, [about(outside(A, FAR), (3, 4), &between(FAR, A), 100).build()]);
     });
 }
 
