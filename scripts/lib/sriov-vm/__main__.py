@@ -17,7 +17,7 @@ from packets import Wrong
 
 ATTEMPTS = 2
 HEADS = ("set-up", "driver", "IOVA", "result", "first packet", "wall", "retries")
-LAST_LINES = 15  # of each log of an attempt that has failed
+LAST_LINES = 35  # of each log of an attempt that has failed
 
 
 def arguments():
