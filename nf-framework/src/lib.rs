@@ -100,7 +100,7 @@ pub use kernel::{
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
-pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkerReport};
 pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
