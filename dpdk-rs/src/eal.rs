@@ -5,11 +5,12 @@ use crate::mbuf::RawMbuf;
 use crate::port_info::{PortId, PortInfo};
 use crate::running::Running;
 use crate::version::Version;
-use crate::{Errno, annotation, log_sink};
+use crate::{Errno, annotation, log_sink, virtual_function};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -82,13 +83,14 @@ pub enum EalError {
 /// What DPDK said, as the end of a sentence: each thing once, and what says nothing only
 /// if there is nothing else.
 fn reasons(log: &[String]) -> String {
-    const HOLLOW: [&str; 5] = [
+    const HOLLOW: [&str; 6] = [
         "Invalid 'command line' arguments",
         "failed to initialize",
         "probe failed",
         // Of sizes that the machine has none of, and of a telemetry that nobody asked for.
         "hugepages reported on node",
         "No legacy callbacks",
+        "cannot be used",
     ];
     let mut told: Vec<&str> = Vec::new();
     for line in log.iter().map(|line| line.trim().trim_end_matches('.')) {
@@ -144,7 +146,8 @@ impl Eal {
             return Err(EalError::WrongLibrary { headers: Version::HEADERS, loaded });
         }
         let (ours, rest) = split(args);
-        let c_strings = c_strings(&ours)?;
+        let c_strings = c_strings(&with_logs(&ours))?;
+        let argc = c_int::try_from(c_strings.len()).unwrap_or(c_int::MAX);
         if ours.iter().any(|arg| arg == "secondary" || arg == "--proc-type=secondary") {
             // Without a primary process that it finds, it would wait for one for ever.
             return Err(EalError::Secondary);
@@ -157,7 +160,6 @@ impl Eal {
         log_sink::install();
         let mut argv: Vec<*mut c_char> =
             c_strings.into_iter().map(CString::into_raw).chain([ptr::null_mut()]).collect();
-        let argc = c_int::try_from(ours.len()).unwrap_or(c_int::MAX);
         let mut said = vec![0_u8; if asks_for_help(&ours) { 0 } else { 16 * 1024 }];
         // SAFETY: `argv` has argc strings and a null after them, all leaked: the EAL keeps
         // pointers into them. The flag above makes this the process's only call.
@@ -190,7 +192,8 @@ impl Eal {
             let c_name = CString::new(name.as_str()).map_err(|_| EalError::ZeroByte(name.clone()))?;
             // SAFETY: the EAL is up and the name is NUL-terminated.
             if !unsafe { dpdk_sys::shim_device_is_probed(c_name.as_ptr()) } {
-                let log = said.into_iter().chain(log_sink::explain()).collect();
+                let obstacle = driver_obstacle(Path::new("/sys/bus/pci"), &name);
+                let log = obstacle.into_iter().chain(said).chain(log_sink::explain()).collect();
                 return Err(match missing_capability(&name) {
                     Some(capability) => EalError::NoPermission { name, capability },
                     None => EalError::NoSuchDevice { name, log },
@@ -310,6 +313,13 @@ fn split(args: impl IntoIterator<Item = String>) -> (Vec<String>, Vec<String>) {
     (ours, std::iter::once(name).chain(args).collect())
 }
 
+/// The same, and before those of the user, which count for more, what makes drivers say what is listened to.
+fn with_logs(args: &[String]) -> Vec<String> {
+    let levels = virtual_function::LOGS.map(|log| format!("--log-level={log}:info"));
+    let (name, rest) = args.split_at(1.min(args.len()));
+    name.iter().cloned().chain(levels).chain(rest.iter().cloned()).collect()
+}
+
 fn c_strings(args: &[String]) -> Result<Vec<CString>, EalError> {
     args.iter().map(|arg| CString::new(arg.as_str()).map_err(|_| EalError::ZeroByte(arg.clone()))).collect()
 }
@@ -344,6 +354,22 @@ fn missing_capability(device: &str) -> Option<&'static str> {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
     (effective & (1 << number) == 0).then_some(capability)
+}
+
+/// Why DPDK cannot have a PCI device, as far as its driver says.
+fn driver_obstacle(sysfs: &Path, device: &str) -> Option<String> {
+    // Those of user space, and those that share their device with it.
+    const FIT: [&str; 6] = ["vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core", "mana"];
+    let is_address = |name: &str| name.split([':', '.']).map(str::len).eq([4, 2, 2, 1]);
+    let directory = Some(sysfs.join("devices").join(device)).filter(|_| is_address(device))?;
+    if !directory.exists() {
+        return Some("there is no PCI device of this address".to_owned());
+    }
+    let Ok(driver) = directory.join("driver").read_link() else {
+        return Some("no driver has it: give it to vfio-pci, or without an IOMMU to uio_pci_generic".to_owned());
+    };
+    let driver = driver.file_name()?.to_str().filter(|driver| !FIT.contains(driver))?;
+    Some(format!("the kernel's driver {driver} has it: give it to vfio-pci"))
 }
 
 /// The names of the devices that the arguments ask for.
@@ -457,9 +483,35 @@ mod tests {
         lines.push("EAL: Invalid 'command line' arguments.".to_owned());
         assert_eq!(reasons(&lines), ": unrecognized option '--y'");
         assert_eq!(reasons(&lines[2..]), ": EAL: Invalid 'command line' arguments");
-        let other =
-            ["EAL: No free 1048576 kB hugepages reported on node 0", "TELEMETRY: No legacy callbacks", "EAL: no"];
-        assert_eq!(reasons(&other.map(str::to_owned)), ": EAL: no");
         assert_eq!(reasons(&[]), "");
+        let said = [
+            "EAL: No free 1048576 kB hugepages reported on node 0",
+            "TELEMETRY: No legacy callbacks",
+            "EAL: 0000:02:10.0 VFIO group is not viable!",
+            "EAL: Requested device 0000:02:10.0 cannot be used",
+        ];
+        assert_eq!(reasons(&said.map(str::to_owned)), ": EAL: 0000:02:10.0 VFIO group is not viable!");
+    }
+
+    #[test]
+    fn a_device_without_a_driver_of_user_space_is_told_by_its_driver() {
+        let sysfs = std::env::temp_dir().join(format!("dpdk-rs-drivers-{}", std::process::id()));
+        for (slot, driver) in [("10.0", Some("igb")), ("10.1", Some("vfio-pci")), ("10.2", None)] {
+            let device = sysfs.join("devices").join(format!("0000:01:{slot}"));
+            std::fs::create_dir_all(&device).unwrap();
+            if let Some(driver) = driver {
+                std::os::unix::fs::symlink(format!("../../drivers/{driver}"), device.join("driver")).unwrap();
+            }
+        }
+        for (device, expected) in [
+            ("0000:01:10.0", Some("the kernel's driver igb has it: give it to vfio-pci")),
+            ("0000:01:10.1", None),
+            ("0000:01:10.2", Some("no driver has it: give it to vfio-pci, or without an IOMMU to uio_pci_generic")),
+            ("0000:01:10.3", Some("there is no PCI device of this address")),
+            ("net_tap0", None),
+        ] {
+            assert_eq!(driver_obstacle(&sysfs, device).as_deref(), expected, "{device}");
+        }
+        std::fs::remove_dir_all(sysfs).unwrap();
     }
 }

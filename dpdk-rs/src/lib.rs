@@ -11,7 +11,7 @@
 //! | [`Mempool`] | a pool of packet buffers | freed only when every packet is home |
 //! | [`Mbuf`] | one packet | one owner, one segment, freed once |
 //! | [`Burst`] | up to 64 packets | inline, never allocates |
-//! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them |
+//! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them, also to be started again |
 //! | [`RxQueue`], [`TxQueue`] | one hardware queue | polled through `&mut`, not cloneable |
 //! | [`RssKey`], [`RssTable`] | which queue a packet comes to | set, read back, and believed only then |
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
@@ -51,8 +51,10 @@ pub mod allocation_count;
 mod annotation;
 mod burst;
 mod clock;
+mod device;
 mod eal;
 mod errno;
+mod events;
 mod hash;
 mod hint;
 mod launch;
@@ -63,20 +65,24 @@ mod mempool;
 mod port;
 mod port_info;
 mod queue;
+mod reception;
 mod ring;
 mod rss;
 #[cfg(feature = "rte-hash")]
 pub mod rte_hash;
 mod running;
+mod settings;
 mod started;
 mod tag_group;
 mod version;
+mod virtual_function;
 
 pub use acl::{Acl, AclAlgorithm, AclError, AclField, AclRule, AclValue};
 pub use burst::Burst;
 pub use clock::{Clock, Ticks};
 pub use eal::{Eal, EalError};
 pub use errno::Errno;
+pub use events::PortEvents;
 pub use hash::HashKey;
 pub use hint::prefetch;
 pub use launch::{ControlJoin, LaunchError, Lcore, LcoreJoin, Scope};
@@ -84,7 +90,7 @@ pub use mbuf::{ChecksumStatus, Mbuf};
 pub use memory::{HugeSlice, Memory, OutOfMemory};
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{Port, PortBuilder, PortError};
-pub use port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat};
+pub use port_info::{Interrupts, Link, Offloads, PortId, PortInfo, PortStats, XStat};
 pub use queue::{QueuePair, RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, Ring, RingError};
 pub use rss::{

@@ -1,14 +1,17 @@
 //! An Ethernet device, from asking to started to stopped.
 
+use crate::device::Device;
+use crate::events;
 use crate::mempool::Mempool;
 use crate::port_info::{Link, Offloads, PortId, PortInfo, PortStats, XStat, control};
 use crate::queue::QueuePair;
+use crate::reception::{self, Reception};
 use crate::rss::{self, RssError, RssFunctions, RssKey, RssProblem, RssTable};
+use crate::settings::Settings;
 use crate::started::{Claim, Started};
-use crate::{Eal, Errno};
+use crate::{Eal, Errno, PortEvents};
 use dpdk_sys as sys;
-use std::cell::Cell;
-use std::marker::PhantomData;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 /// Why a port does not do what was asked. `port` is its name as the EAL knows it.
@@ -64,6 +67,22 @@ pub enum PortError {
         /// Asked for.
         mtu: u16,
     },
+    /// The device cannot have so many descriptors, or so few.
+    #[error("port {port} ({driver}) takes {min} to {max} {kind} descriptors, not {asked}")]
+    Descriptors {
+        /// Its name.
+        port: String,
+        /// Its driver.
+        driver: String,
+        /// Receive or transmit.
+        kind: &'static str,
+        /// Fewest.
+        min: u16,
+        /// Most.
+        max: u16,
+        /// Asked for.
+        asked: u16,
+    },
     /// A frame of this MTU would not fit into one buffer of the pool.
     #[error(
         "an MTU of {mtu} needs packets of {need} bytes, but those of the mempool {pool:?} hold {have}: port {port}"
@@ -107,7 +126,7 @@ pub enum PortError {
         /// Those that it must not have.
         unsound: Offloads,
     },
-    /// [`Port::stop`] did not get every queue pair of the port.
+    /// [`Port::stop`] or [`Port::take_down`] did not get every queue pair of the port.
     #[error("port {port} cannot stop: {missing} of its {queues} queue pairs were not given back")]
     QueuesOut {
         /// Its name.
@@ -116,6 +135,12 @@ pub enum PortError {
         missing: usize,
         /// Queue pairs in all.
         queues: u16,
+    },
+    /// It is up, and what was asked is for a port that was taken down.
+    #[error("port {port} is up")]
+    Up {
+        /// Its name.
+        port: String,
     },
     /// DPDK refused.
     #[error("port {port}: {step}: {errno}")]
@@ -129,84 +154,69 @@ pub enum PortError {
     },
 }
 
-/// Receive offloads that make packets of several segments.
-const RX_UNSOUND: Offloads =
-    Offloads(sys::RTE_ETH_RX_OFFLOAD_SCATTER | sys::RTE_ETH_RX_OFFLOAD_TCP_LRO | sys::RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT);
-/// Transmit offloads that rest on promises which a safe caller could break. With
-/// MBUF_FAST_FREE the device puts every packet into the first one's pool: a pool that has
-/// strangers in it looks complete while its own packets are out.
-const TX_UNSOUND: Offloads = Offloads(sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE | sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
-
-/// Bytes of a frame beside its MTU: Ethernet header, two VLAN tags, frame check sequence.
-const OVERHEAD: u32 = 14 + 8 + 4;
-
 /// What is asked of a port. Anything that the device cannot do is an error of
 /// [`PortBuilder::start`] that names the port, what it has and what is needed.
 #[derive(Debug)]
 pub struct PortBuilder<'eal> {
     eal: &'eal Eal,
     port: PortId,
-    queues: u16,
-    descriptors: (u16, u16),
-    mtu: Option<u16>,
-    rx_offloads: Offloads,
-    tx_offloads: Offloads,
-    rss: RssFunctions,
-    promiscuous: bool,
-    pool: Option<Mempool>,
+    settings: Settings,
 }
 
 impl<'eal> PortBuilder<'eal> {
-    /// One queue pair with 1024 descriptors each way, the device's MTU, no offloads,
+    /// Descriptors of each queue unless asked for, as far as the device takes them.
+    pub const DESCRIPTORS: u16 = 1024;
+
+    /// One queue pair with [`DESCRIPTORS`](Self::DESCRIPTORS) each way, the device's MTU, no offloads,
     /// promiscuous.
     #[must_use]
     pub fn new(eal: &'eal Eal, port: PortId) -> Self {
-        Self {
-            eal,
-            port,
+        let settings = Settings {
             queues: 1,
-            descriptors: (1024, 1024),
+            descriptors: None,
             mtu: None,
             rx_offloads: Offloads::NONE,
             tx_offloads: Offloads::NONE,
             rss: RssFunctions::FLOWS,
-            promiscuous: true,
+            reception: Reception { promiscuous: true, vlans: Vec::new() },
             pool: None,
-        }
+        };
+        Self { eal, port, settings }
     }
 
     /// Queue pairs, one for each lcore that polls the port.
     #[must_use]
     pub fn queues(mut self, queues: u16) -> Self {
-        self.queues = queues;
+        self.settings.queues = queues;
         self
     }
 
-    /// Descriptors of each receive and each transmit queue; the driver may round them.
+    /// Descriptors of each receive and each transmit queue. What the device counts in is rounded up to,
+    /// with a line in the log; what is beyond its limits is an error.
     #[must_use]
     pub fn descriptors(mut self, rx: u16, tx: u16) -> Self {
-        self.descriptors = (rx, tx);
+        self.settings.descriptors = Some((rx, tx));
         self
     }
 
     /// Largest network-layer packet in bytes.
     #[must_use]
     pub fn mtu(mut self, mtu: u16) -> Self {
-        self.mtu = Some(mtu);
+        self.settings.mtu = Some(mtu);
         self
     }
 
     /// What the device shall do for every packet that arrives.
     #[must_use]
     pub fn rx_offloads(mut self, offloads: Offloads) -> Self {
-        self.rx_offloads = offloads;
+        self.settings.rx_offloads = offloads;
         self
     }
 
     /// What packets may ask of the device when they are sent.
     #[must_use]
     pub fn tx_offloads(mut self, offloads: Offloads) -> Self {
-        self.tx_offloads = offloads;
+        self.settings.tx_offloads = offloads;
         self
     }
 
@@ -214,21 +224,30 @@ impl<'eal> PortBuilder<'eal> {
     /// is left out.
     #[must_use]
     pub fn rss(mut self, functions: RssFunctions) -> Self {
-        self.rss = functions;
+        self.settings.rss = functions;
         self
     }
 
-    /// Whether frames for other stations are received too.
+    /// Whether frames for other stations are received too. A virtual function that may not is started
+    /// without, with a line in the log.
     #[must_use]
     pub fn promiscuous(mut self, promiscuous: bool) -> Self {
-        self.promiscuous = promiscuous;
+        self.settings.reception.promiscuous = promiscuous;
+        self
+    }
+
+    /// VLANs whose frames a device lets through that was asked for
+    /// [`Offloads::RX_VLAN_FILTER`], beside those without a tag.
+    #[must_use]
+    pub fn vlans(mut self, vlans: impl IntoIterator<Item = u16>) -> Self {
+        self.settings.reception.vlans = vlans.into_iter().collect();
         self
     }
 
     /// The pool that arriving packets are put into.
     #[must_use]
     pub fn pool(mut self, pool: &Mempool) -> Self {
-        self.pool = Some(pool.clone());
+        self.settings.pool = Some(pool.clone());
         self
     }
 
@@ -239,61 +258,17 @@ impl<'eal> PortBuilder<'eal> {
     /// [`PortError`]; the port is then closed again.
     pub fn start(self) -> Result<(Port, Vec<QueuePair>), PortError> {
         let info = self.check()?;
-        let port = info.name.clone();
-        let pool = self.pool.clone().ok_or_else(|| PortError::NoPool { port: port.clone() })?;
-        let claim = Claim::new(self.eal.running(), self.port).ok_or_else(|| PortError::InUse { port: port.clone() })?;
-        let refused = |step| move |errno| PortError::Refused { port: info.name.clone(), step, errno };
-
-        let config = sys::shim_port_config {
-            rx_queues: self.queues,
-            tx_queues: self.queues,
-            mtu: self.mtu.unwrap_or(0),
-            rx_offloads: self.rx_offloads.0,
-            tx_offloads: self.tx_offloads.0,
-            rss_functions: if self.queues > 1 { self.rss.0 & info.rss_functions } else { 0 },
-            rss_key: std::ptr::null_mut(),
-            rss_key_size: 0,
-        };
-        let id = self.port.0;
-        // SAFETY: the port exists and is claimed, so no other `Port` can be using it.
-        Errno::check(unsafe { sys::shim_port_configure(id, &raw const config) })
-            .map_err(refused.clone()("configure"))?;
-        let (mut rx, mut tx) = self.descriptors;
-        // SAFETY: as above; the driver rounds the numbers to what it can do.
-        Errno::check(unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx, &raw mut tx) })
-            .map_err(refused.clone()("descriptors"))?;
-        for queue in 0..self.queues {
-            // SAFETY: as above; the pool outlives the queue (`Started` holds it).
-            Errno::check(unsafe { sys::shim_rx_queue_setup(id, queue, rx, self.rx_offloads.0, pool.raw()) })
-                .map_err(refused.clone()("receive queue"))?;
-            // SAFETY: as above.
-            Errno::check(unsafe { sys::shim_tx_queue_setup(id, queue, tx, self.tx_offloads.0) })
-                .map_err(refused.clone()("transmit queue"))?;
+        let name = || info.name.clone();
+        if self.settings.pool.is_none() {
+            return Err(PortError::NoPool { port: name() });
         }
-        // SAFETY: configured with all its queues.
-        Errno::check(unsafe { sys::rte_eth_dev_start(id) }).map_err(refused.clone()("start"))?;
-        let started = Arc::new(Started { claim, _pool: pool.clone() });
-        if self.promiscuous {
-            // SAFETY: the port is started.
-            let code = unsafe { sys::rte_eth_promiscuous_enable(id) };
-            // Many virtual devices have no filter to switch off.
-            if let Err(errno) =
-                Errno::check(code).or_else(|errno| if errno.0 == libc::ENOTSUP { Ok(0) } else { Err(errno) })
-            {
-                return Err(refused("promiscuous mode")(errno));
-            }
-        }
-        let prepare = self.tx_offloads != Offloads::NONE;
-        let queues = (0..self.queues).map(|queue| QueuePair::new(&started, queue, &pool, prepare)).collect();
-        let port = Port {
-            started,
-            name: port,
-            driver: info.driver,
-            queues: self.queues,
-            rx_offloads: self.rx_offloads,
-            tx_offloads: self.tx_offloads,
-            _not_sync: PhantomData,
-        };
+        let claim = Claim::new(self.eal.running(), self.port).ok_or_else(|| PortError::InUse { port: name() })?;
+        events::take(self.port);
+        let device = Device::of_port(self.port).ok();
+        let (started, queues) = self.settings.bring_up(claim, &info).map_err(|(_, error)| error)?;
+        let (id, state) = (Cell::new(self.port), RefCell::new(State::Up(started)));
+        let settings = RefCell::new(self.settings);
+        let port = Port { state, id, name: info.name, driver: info.driver, settings, device };
         Ok((port, queues))
     }
 
@@ -311,50 +286,13 @@ impl<'eal> PortBuilder<'eal> {
                 self.eal.ports().filter_map(|port| PortInfo::read(port).ok()).map(|info| info.name).collect();
             PortError::NoSuchPort(self.port, if names.is_empty() { "none".to_owned() } else { names.join(", ") })
         })?;
-        let (port, driver) = (info.name.clone(), info.driver.clone());
-        if self.queues == 0 {
-            return Err(PortError::NoQueues { port });
-        }
-        for (kind, unsound) in [
-            ("receive", Offloads(self.rx_offloads.0 & RX_UNSOUND.0)),
-            ("transmit", Offloads(self.tx_offloads.0 & TX_UNSOUND.0)),
-        ] {
-            if unsound != Offloads::NONE {
-                return Err(PortError::UnsoundOffloads { port, kind, unsound });
-            }
-        }
-        for (kind, have) in [("receive", info.max_rx_queues), ("transmit", info.max_tx_queues)] {
-            if have < self.queues {
-                return Err(PortError::TooFewQueues { port, driver, kind, have, need: self.queues });
-            }
-        }
-        for (kind, have, want) in
-            [("receive", info.rx_offloads, self.rx_offloads), ("transmit", info.tx_offloads, self.tx_offloads)]
-        {
-            let missing = Offloads(want.0 & !have.0);
-            if missing != Offloads::NONE {
-                return Err(PortError::Offloads { port, driver, kind, missing, have });
-            }
-        }
-        if let Some(mtu) = self.mtu
-            && !(info.min_mtu..=info.max_mtu).contains(&mtu)
-        {
-            return Err(PortError::Mtu { port, driver, min: info.min_mtu, max: info.max_mtu, mtu });
-        }
-        let mtu = self.mtu.unwrap_or(1500);
-        let need = u32::from(mtu) + OVERHEAD;
-        match &self.pool {
-            Some(pool) if u32::from(pool.config().data_room) < need => {
-                let (have, pool) = (pool.config().data_room, pool.name().to_owned());
-                Err(PortError::DataRoom { port, mtu, need, have, pool })
-            }
-            _ => Ok(info),
-        }
+        self.settings.check(&info)?;
+        Ok(info)
     }
 }
 
-/// A started port, for everything but packets: link, counters, stopping. It may move to a
-/// control thread; its queues go to the lcores.
+/// A port that was started, for everything but packets: link, counters, taking down and up again,
+/// stopping. It may move to a control thread; its queues go to the lcores.
 ///
 /// ```compile_fail,E0277
 /// fn one_thread_at_a_time(port: &dpdk_rs::Port) {
@@ -363,23 +301,37 @@ impl<'eal> PortBuilder<'eal> {
 ///     });
 /// }
 /// ```
+// ethdev's control functions are not safe to call from two threads at once: the cells see to that.
 #[derive(Debug)]
 pub struct Port {
-    started: Arc<Started>,
+    state: RefCell<State>,
+    /// Another one when the device was away.
+    id: Cell<PortId>,
     name: String,
     driver: String,
-    queues: u16,
-    rx_offloads: Offloads,
-    tx_offloads: Offloads,
-    /// ethdev's control functions are not safe to call from two threads at once.
-    _not_sync: PhantomData<Cell<()>>,
+    settings: RefCell<Settings>,
+    /// Where it is found again, if it can be.
+    device: Option<Device>,
+}
+
+/// Whose the port is.
+#[derive(Debug)]
+enum State {
+    /// Its queues' too.
+    Up(Arc<Started>),
+    /// It has none.
+    Down(Claim),
+    /// It is not there.
+    Detached(Claim),
+    /// Somebody is changing its state.
+    Changing,
 }
 
 impl Port {
     /// DPDK's number.
     #[must_use]
     pub fn id(&self) -> PortId {
-        self.started.id()
+        self.id.get()
     }
 
     /// The vdev's name or the PCI address.
@@ -391,13 +343,13 @@ impl Port {
     /// What the device was asked to do for every packet that arrives.
     #[must_use]
     pub fn rx_offloads(&self) -> Offloads {
-        self.rx_offloads
+        self.settings.borrow().rx_offloads
     }
 
     /// What packets may ask of the device when they are sent.
     #[must_use]
     pub fn tx_offloads(&self) -> Offloads {
-        self.tx_offloads
+        self.settings.borrow().tx_offloads
     }
 
     /// What the device can do.
@@ -409,7 +361,14 @@ impl Port {
         PortInfo::read(self.id()).map_err(self.refused("information"))
     }
 
-    /// The state of the link, without waiting for it.
+    /// Its driver.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The state of the link, without waiting for it. A device that tells when it changes
+    /// ([`PortInfo::interrupts`]) is not asked, another one each time.
     ///
     /// # Errors
     ///
@@ -480,25 +439,169 @@ impl Port {
         let error = |problem| RssError { port: self.name.clone(), driver: self.driver.clone(), problem };
         let gone = |errno| RssProblem::Refused { step: "say what it can do", errno };
         let info = PortInfo::read(self.id()).map_err(gone).map_err(error)?;
-        rss::set(&self.id(), &info, self.queues, key, table, functions).map_err(error)
+        rss::set(&self.id(), &info, self.settings.borrow().queues, key, table, functions).map_err(error)
     }
 
-    /// Stops the port. It takes every queue pair of the port, so nobody can be polling.
+    /// Lets frames of these VLANs through too, as [`PortBuilder::vlans`] does, from now on. What the device
+    /// refuses is in the log.
+    pub fn admit_vlans(&self, vlans: &[u16]) {
+        let known = self.settings.borrow().reception.vlans.clone();
+        let new: Vec<u16> = vlans.iter().copied().filter(|vlan| !known.contains(vlan)).collect();
+        if self.is_up() {
+            let _control = control();
+            for frames in reception::admit(&self.id(), &new) {
+                log::warn!("{} ({}) does not let through {frames}", self.name, self.driver);
+            }
+        }
+        self.settings.borrow_mut().reception.vlans.extend(new);
+    }
+
+    /// What the device has said since the last call.
+    #[must_use]
+    pub fn events(&self) -> PortEvents {
+        events::take(self.id())
+    }
+
+    /// Notes events as if the device had said them: for what DPDK is not told, and for tests of what is
+    /// done about them.
+    pub fn note(&self, events: PortEvents) {
+        events::add(self.id(), events);
+    }
+
+    /// Whether it is started, and not [taken down](Self::take_down).
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(_))
+    }
+
+    /// Stops the port and keeps it, to be [brought up](Self::bring_up) again. It takes every queue pair
+    /// of the port, so nobody can be polling; packets in the device's queues go home.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::QueuesOut`] when one is missing. The port then stays up until the last of them is
+    /// dropped. [`PortError::Refused`] when the device does not stop, as one that is gone does not; the
+    /// port is down all the same. It is no error that it was down.
+    pub fn take_down(&self, queues: Vec<QueuePair>) -> Result<(), PortError> {
+        let mut state = self.state.borrow_mut();
+        let State::Up(started) = &*state else { return Ok(()) };
+        self.all_of(started, &queues)?;
+        drop(queues);
+        let State::Up(started) = std::mem::replace(&mut *state, State::Changing) else { return Ok(()) };
+        // The last reference, as all queues were here.
+        let Some(Started { mut claim, .. }) = Arc::into_inner(started) else { return Ok(()) };
+        let stopped = claim.stop();
+        *state = State::Down(claim);
+        stopped.map_err(self.refused("stop"))
+    }
+
+    /// Starts a port that was [taken down](Self::take_down), by the settings that it was started with,
+    /// and returns its queues. A driver that can reset its device does so first (`rte_eth_dev_reset`),
+    /// and a device that was [detached](Self::detach) is looked for. What
+    /// [`set_rss`](Self::set_rss) did has to be done again. The device may have another MAC address.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError`]; the port is down then, or detached, and can be tried again.
+    pub fn bring_up(&self) -> Result<Vec<QueuePair>, PortError> {
+        let mut state = self.state.borrow_mut();
+        let attach = |mut claim: Claim| match self.device.as_ref().map_or(Err(Errno(libc::ENODEV)), Device::attach) {
+            Ok(id) => {
+                claim.moves_to(id);
+                // What was said of whatever had this number before.
+                events::take(id);
+                Ok(claim)
+            }
+            Err(errno) => Err((State::Detached(claim), self.refused("attach")(errno))),
+        };
+        let attempt = match std::mem::replace(&mut *state, State::Changing) {
+            State::Down(claim) => self.reset(claim),
+            State::Detached(claim) => attach(claim),
+            other => {
+                *state = other;
+                return Err(PortError::Up { port: self.name.clone() });
+            }
+        };
+        let started = attempt.and_then(|claim| {
+            self.id.set(claim.port());
+            match PortInfo::read(claim.port()) {
+                Ok(info) => {
+                    self.settings.borrow().bring_up(claim, &info).map_err(|(claim, error)| (State::Down(claim), error))
+                }
+                Err(errno) => Err((State::Down(claim), self.refused("information")(errno))),
+            }
+        });
+        match started {
+            Ok((started, queues)) => {
+                *state = State::Up(started);
+                Ok(queues)
+            }
+            Err((after, error)) => {
+                *state = after;
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the driver reset its device, if it can.
+    fn reset(&self, claim: Claim) -> Result<Claim, (State, PortError)> {
+        let _control = control();
+        // SAFETY: the port is claimed by us and stopped.
+        match Errno::check(unsafe { sys::rte_eth_dev_reset(claim.port().0) }) {
+            Ok(_) | Err(Errno(libc::ENOTSUP)) => Ok(claim),
+            Err(errno) => Err((State::Down(claim), self.refused("reset")(errno))),
+        }
+    }
+
+    /// Gives up the device of a port that was [taken down](Self::take_down): the driver lets go of it.
+    /// So a kernel that wants it back gets it, and one that comes back is found by
+    /// [`bring_up`](Self::bring_up). It is no error that it was detached.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Refused`], and [`PortError::Up`].
+    pub fn detach(&self) -> Result<(), PortError> {
+        let mut state = self.state.borrow_mut();
+        match std::mem::replace(&mut *state, State::Changing) {
+            State::Down(claim) => {
+                let detached = match &self.device {
+                    Some(_) => Device::detach(claim.port()),
+                    None => Err(Errno(libc::ENOTSUP)),
+                };
+                let outcome = detached.map_err(self.refused("detach"));
+                *state = if outcome.is_ok() { State::Detached(claim) } else { State::Down(claim) };
+                outcome
+            }
+            State::Detached(claim) => {
+                *state = State::Detached(claim);
+                Ok(())
+            }
+            other => {
+                *state = other;
+                Err(PortError::Up { port: self.name.clone() })
+            }
+        }
+    }
+
+    /// Stops the port. It takes every queue pair of the port, so nobody can be polling. One that was
+    /// taken down has none.
     ///
     /// # Errors
     ///
     /// [`PortError::QueuesOut`] when one is missing. The port then stays up until the last
     /// of them is dropped. [`PortError::Refused`] when the device does not stop.
     pub fn stop(self, queues: Vec<QueuePair>) -> Result<(), PortError> {
-        let ours = queues.iter().filter(|pair| pair.belongs_to(&self.started)).count();
-        let missing = usize::from(self.queues).saturating_sub(ours);
-        if missing > 0 {
-            return Err(PortError::QueuesOut { port: self.name, missing, queues: self.queues });
+        self.take_down(queues)
+    }
+
+    /// Whether these are the queues of this start of the port.
+    fn all_of(&self, started: &Arc<Started>, queues: &[QueuePair]) -> Result<(), PortError> {
+        let ours = queues.iter().filter(|pair| pair.belongs_to(started)).count();
+        let queues = self.settings.borrow().queues;
+        match usize::from(queues).saturating_sub(ours) {
+            0 => Ok(()),
+            missing => Err(PortError::QueuesOut { port: self.name.clone(), missing, queues }),
         }
-        let refused = self.refused("stop");
-        drop(queues);
-        // The last reference, as all queues were here.
-        Arc::into_inner(self.started).map_or(Ok(()), |mut started| started.claim.stop()).map_err(refused)
     }
 
     fn refused(&self, step: &'static str) -> impl FnOnce(Errno) -> PortError + use<> {

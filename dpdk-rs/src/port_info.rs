@@ -38,6 +38,9 @@ impl Offloads {
     pub const RX_IPV4_CHECKSUM: Self = Self(sys::RTE_ETH_RX_OFFLOAD_IPV4_CKSUM);
     /// Receive: the outer VLAN tag is taken out of the packet into the mbuf.
     pub const RX_VLAN_STRIP: Self = Self(sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP);
+    /// Receive: only frames of VLANs that the device was told of
+    /// ([`PortBuilder::vlans`](crate::PortBuilder::vlans)) arrive, and those without a tag.
+    pub const RX_VLAN_FILTER: Self = Self(sys::RTE_ETH_RX_OFFLOAD_VLAN_FILTER);
     /// Receive: the RSS hash is written into the mbuf.
     pub const RX_RSS_HASH: Self = Self(sys::RTE_ETH_RX_OFFLOAD_RSS_HASH);
     /// Send: the IPv4 header checksum is computed where a packet asks for it.
@@ -114,6 +117,10 @@ pub struct PortInfo {
     pub rx_descriptors: std::ops::RangeInclusive<u16>,
     /// Descriptors that a transmit queue may have.
     pub tx_descriptors: std::ops::RangeInclusive<u16>,
+    /// What the counts of both are a multiple of, at least 1.
+    pub descriptors_align: (u16, u16),
+    /// Whether it can tell by itself when its link changes, and when it is taken away.
+    pub interrupts: Interrupts,
     /// Receive offloads that it says it has.
     pub rx_offloads: Offloads,
     /// Transmit offloads that it says it has.
@@ -155,14 +162,70 @@ impl PortInfo {
             min_mtu: info.min_mtu,
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
-            rx_descriptors: info.min_rx_descriptors..=info.max_rx_descriptors,
-            tx_descriptors: info.min_tx_descriptors..=info.max_tx_descriptors,
+            // A limit of 0 is none (eth_dev_adjust_nb_desc).
+            rx_descriptors: info.min_rx_descriptors..=limit(info.max_rx_descriptors),
+            tx_descriptors: info.min_tx_descriptors..=limit(info.max_tx_descriptors),
+            descriptors_align: (info.rx_descriptors_align.max(1), info.tx_descriptors_align.max(1)),
+            interrupts: Interrupts { link: info.link_interrupt, removal: info.removal_interrupt },
             rx_offloads: Offloads(info.rx_offloads),
             tx_offloads: Offloads(info.tx_offloads),
             rss_functions: info.rss_functions,
             rss_table_size: info.rss_table_size,
             rss_key_size: info.rss_key_size,
         })
+    }
+}
+
+/// What a device can tell by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Interrupts {
+    /// When its link changes (`RTE_ETH_DEV_INTR_LSC`).
+    pub link: bool,
+    /// When it is taken away (`RTE_ETH_DEV_INTR_RMV`).
+    pub removal: bool,
+}
+
+fn limit(most: u16) -> u16 {
+    if most == 0 { u16::MAX } else { most }
+}
+
+impl PortInfo {
+    /// The numbers of receive and of transmit descriptors that the device has when it is asked for
+    /// these: within its limits, and multiples of what it counts in, as
+    /// `rte_eth_dev_adjust_nb_rx_tx_desc` makes them.
+    #[must_use]
+    pub fn adjusted_descriptors(&self, (rx, tx): (u16, u16)) -> (u16, u16) {
+        let adjusted = |count: u16, limits: &std::ops::RangeInclusive<u16>, align: u16| {
+            let multiple = u32::from(count).next_multiple_of(align.into());
+            u16::try_from(multiple).unwrap_or(u16::MAX).min(*limits.end()).max(*limits.start())
+        };
+        let (rx_align, tx_align) = self.descriptors_align;
+        (adjusted(rx, &self.rx_descriptors, rx_align), adjusted(tx, &self.tx_descriptors, tx_align))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fake() -> Self {
+        Self {
+            id: PortId(0),
+            name: "fake".to_owned(),
+            driver: "net_fake".to_owned(),
+            mac_address: [0; 6],
+            socket: None,
+            kernel_interface: None,
+            max_mtu: 1500,
+            min_mtu: 68,
+            max_rx_queues: 8,
+            max_tx_queues: 8,
+            rx_descriptors: 0..=1024,
+            tx_descriptors: 0..=1024,
+            descriptors_align: (1, 1),
+            interrupts: Interrupts::default(),
+            rx_offloads: Offloads::NONE,
+            tx_offloads: Offloads::NONE,
+            rss_functions: 0,
+            rss_table_size: 0,
+            rss_key_size: 0,
+        }
     }
 }
 
@@ -291,5 +354,31 @@ impl XStat {
                 Ok(Self { name: text(name.name.as_ptr()), value: stat.value })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_descriptors_are_made_what_the_device_takes() {
+        // What vmxnet3, igb and virtual devices say.
+        let vmxnet3 = (128..=4096, 512..=4096, (8, 1));
+        let igb = (32..=4096, 32..=4096, (128, 128));
+        let any = (0..=u16::MAX, 0..=u16::MAX, (1, 1));
+        for ((rx_descriptors, tx_descriptors, descriptors_align), asked, expected) in [
+            (&vmxnet3, (1024, 1024), (1024, 1024)),
+            (&vmxnet3, (256, 256), (256, 512)),
+            (&vmxnet3, (100, 8192), (128, 4096)),
+            (&igb, (1, 129), (128, 256)),
+            (&igb, (65535, 4096), (4096, 4096)),
+            (&any, (1, 65535), (1, 65535)),
+        ] {
+            let (rx_descriptors, tx_descriptors) = (rx_descriptors.clone(), tx_descriptors.clone());
+            let info =
+                PortInfo { rx_descriptors, tx_descriptors, descriptors_align: *descriptors_align, ..PortInfo::fake() };
+            assert_eq!(info.adjusted_descriptors(asked), expected, "{asked:?} of {info:?}");
+        }
     }
 }

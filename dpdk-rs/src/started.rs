@@ -1,4 +1,4 @@
-//! A port's time in use: claimed once, and stopped when the last of its queues is gone.
+//! A port's time in use: claimed once, stopped when the last of its queues is gone, and let go.
 
 use crate::Errno;
 use crate::mempool::Mempool;
@@ -13,35 +13,50 @@ use std::sync::{Arc, PoisonError};
 pub(crate) struct Claim {
     running: Arc<Running>,
     port: PortId,
-    stopped: bool,
+    /// Whether it may have been started since it was stopped.
+    started: bool,
 }
 
 impl Claim {
     pub(crate) fn new(running: &Arc<Running>, port: PortId) -> Option<Self> {
         let mut claimed = running.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.insert(port).then(|| Self { running: Arc::clone(running), port, stopped: false })
+        claimed.insert(port).then(|| Self { running: Arc::clone(running), port, started: false })
+    }
+
+    pub(crate) fn port(&self) -> PortId {
+        self.port
+    }
+
+    /// It is about to be started.
+    pub(crate) fn starts(&mut self) {
+        self.started = true;
     }
 
     pub(crate) fn stop(&mut self) -> Result<(), Errno> {
-        self.stopped = true;
-        let control = control();
+        if !std::mem::take(&mut self.started) {
+            return Ok(());
+        }
+        let _control = control();
         // SAFETY: the port is claimed by us, and whatever used its queues is gone: queues
         // and `Port` hold `Started`, which holds this.
-        let code = unsafe { sys::rte_eth_dev_stop(self.port.0) };
-        drop(control);
-        self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
-        Errno::check(code).map(|_| ())
+        Errno::check(unsafe { sys::rte_eth_dev_stop(self.port.0) }).map(|_| ())
+    }
+
+    /// The port's device came back as another port.
+    pub(crate) fn moves_to(&mut self, port: PortId) {
+        let mut claimed = self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.remove(&self.port);
+        claimed.insert(port);
+        self.port = port;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.stopped {
-            return;
-        }
         if let Err(errno) = self.stop() {
             log::warn!("{} did not stop: {errno}", self.port);
         }
+        self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
     }
 }
 

@@ -87,7 +87,7 @@ fn generate_bindings(dpdk: &Dpdk) -> Result<(), String> {
         // Packed and aligned at once, which Rust does not have; nobody here looks inside.
         .opaque_type("rte_(arp_hdr|arp_ipv4|l2tpv2_combined_msg_hdr|gtp_psc_generic_hdr)")
         .default_enum_style(bindgen::EnumVariation::ModuleConsts)
-        .constified_enum("dpdk_(mbuf_offset|size|acl)")
+        .constified_enum("dpdk_(mbuf_offset|size|acl)|shim_event")
         .prepend_enum_name(false)
         .generate_comments(false)
         .layout_tests(true)

@@ -1,6 +1,6 @@
 /* See shim.h for what each function is for. */
 #define _GNU_SOURCE /* fopencookie, memfd_create */
-#define ALLOW_EXPERIMENTAL_API /* rte_dev_iterator_*: in every release since 18.08, never marked stable */
+#define ALLOW_EXPERIMENTAL_API /* rte_dev_iterator_*, rte_dev_event_*: in every release since 18.08, never marked stable */
 #include "shim.h"
 
 #include <errno.h>
@@ -12,6 +12,7 @@
 
 #include <rte_bus.h>
 #include <rte_dev.h>
+#include <rte_devargs.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -183,6 +184,10 @@ int shim_port_info(uint16_t port, struct shim_port_info *out)
 		.min_rx_descriptors = info.rx_desc_lim.nb_min,
 		.max_tx_descriptors = info.tx_desc_lim.nb_max,
 		.min_tx_descriptors = info.tx_desc_lim.nb_min,
+		.rx_descriptors_align = info.rx_desc_lim.nb_align,
+		.tx_descriptors_align = info.tx_desc_lim.nb_align,
+		.link_interrupt = info.dev_flags != NULL && (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0,
+		.removal_interrupt = info.dev_flags != NULL && (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0,
 		.rx_offloads = info.rx_offload_capa,
 		.tx_offloads = info.tx_offload_capa,
 		.rss_functions = info.flow_type_rss_offloads,
@@ -201,6 +206,8 @@ int shim_port_configure(uint16_t port, const struct shim_port_config *config)
 	conf.rxmode.mtu = config->mtu;
 	conf.rxmode.offloads = config->rx_offloads;
 	conf.txmode.offloads = config->tx_offloads;
+	conf.intr_conf.lsc = config->link_interrupt;
+	conf.intr_conf.rmv = config->removal_interrupt;
 	if (config->rss_functions != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = config->rss_functions;
@@ -367,6 +374,108 @@ int shim_rss_table(uint16_t port, uint16_t *queues, uint16_t entries)
 	for (uint16_t i = 0; i < entries; i++)
 		queues[i] = groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
 	return result;
+}
+
+static shim_event_sink event_sink;
+
+static int on_event(uint16_t port, enum rte_eth_event_type type, void *arg, void *ret)
+{
+	(void)arg;
+	(void)ret;
+	switch (type) {
+	case RTE_ETH_EVENT_INTR_LSC:
+		event_sink(port, SHIM_EVENT_LINK);
+		break;
+	case RTE_ETH_EVENT_INTR_RESET:
+		event_sink(port, SHIM_EVENT_RESET);
+		break;
+	case RTE_ETH_EVENT_INTR_RMV:
+		event_sink(port, SHIM_EVENT_REMOVED);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+/* The bus's own word, which is all that there is of a device behind vfio-pci that is unplugged. */
+static void on_device_event(const char *name, enum rte_dev_event_type type, void *arg)
+{
+	uint16_t port;
+
+	(void)arg;
+	if (type == RTE_DEV_EVENT_REMOVE && rte_eth_dev_get_port_by_name(name, &port) == 0)
+		event_sink(port, SHIM_EVENT_REMOVED);
+}
+
+int shim_port_watch(uint16_t port, shim_event_sink sink)
+{
+	static const enum rte_eth_event_type types[] = {
+		RTE_ETH_EVENT_INTR_LSC, RTE_ETH_EVENT_INTR_RESET, RTE_ETH_EVENT_INTR_RMV
+	};
+	static bool devices_watched;
+
+	event_sink = sink;
+	if (!devices_watched)
+		devices_watched = rte_dev_event_callback_register(NULL, on_device_event, NULL) == 0;
+	for (size_t i = 0; i < RTE_DIM(types); i++) {
+		int result = rte_eth_dev_callback_register(port, types[i], on_event, NULL);
+
+		if (result != 0)
+			return result;
+	}
+	return 0;
+}
+
+static bool copied(char *to, size_t room, const char *from)
+{
+	size_t length = from == NULL ? 0 : strlen(from);
+
+	if (length >= room)
+		return false;
+	memcpy(to, from == NULL ? "" : from, length);
+	to[length] = '\0';
+	return true;
+}
+
+int shim_port_device(uint16_t port, struct shim_device *out)
+{
+	struct rte_eth_dev_info info;
+	const struct rte_devargs *arguments;
+	int result;
+
+	memset(&info, 0, sizeof(info));
+	result = rte_eth_dev_info_get(port, &info);
+	if (result != 0)
+		return result;
+	if (info.device == NULL)
+		return -ENODEV;
+	arguments = rte_dev_devargs(info.device);
+	if (!copied(out->bus, sizeof(out->bus), rte_bus_name(rte_dev_bus(info.device))) ||
+	    !copied(out->name, sizeof(out->name), rte_dev_name(info.device)) ||
+	    !copied(out->arguments, sizeof(out->arguments), arguments == NULL ? NULL : arguments->args))
+		return -ENAMETOOLONG;
+	_Static_assert(sizeof(out->port) >= RTE_ETH_NAME_MAX_LEN, "room for a port's name");
+	return rte_eth_dev_get_name_by_port(port, out->port);
+}
+
+int shim_device_remove(uint16_t port)
+{
+	struct rte_eth_dev_info info;
+	int result;
+
+	memset(&info, 0, sizeof(info));
+	result = rte_eth_dev_info_get(port, &info);
+	if (result != 0)
+		return result;
+	return info.device == NULL ? -ENODEV : rte_dev_remove(info.device);
+}
+
+int shim_device_add(const struct shim_device *device, uint16_t *port)
+{
+	int result = rte_eal_hotplug_add(device->bus, device->name, device->arguments);
+
+	return result < 0 ? result : rte_eth_dev_get_port_by_name(device->port, port);
 }
 
 uint16_t shim_next_port(uint16_t from)

@@ -80,6 +80,10 @@ struct shim_port_info {
 	uint16_t min_rx_descriptors;
 	uint16_t max_tx_descriptors;
 	uint16_t min_tx_descriptors;
+	uint16_t rx_descriptors_align; /* a count is a multiple of it */
+	uint16_t tx_descriptors_align;
+	bool link_interrupt;         /* it can tell when its link changes */
+	bool removal_interrupt;      /* it can tell when it is taken away */
 	uint64_t rx_offloads;        /* RTE_ETH_RX_OFFLOAD_* it can do */
 	uint64_t tx_offloads;        /* RTE_ETH_TX_OFFLOAD_* it can do */
 	uint64_t rss_functions;      /* RTE_ETH_RSS_* it can do */
@@ -98,6 +102,8 @@ struct shim_port_config {
 	uint64_t rss_functions; /* 0 switches RSS off */
 	uint8_t *rss_key;       /* NULL leaves the device's default */
 	uint8_t rss_key_size;
+	bool link_interrupt;
+	bool removal_interrupt;
 };
 int shim_port_configure(uint16_t port, const struct shim_port_config *config);
 
@@ -147,6 +153,28 @@ int shim_rss_hash(uint16_t port, uint64_t *functions, uint8_t *key, uint8_t key_
 #define SHIM_RSS_TABLE_MAX 4096
 int shim_rss_table_set(uint16_t port, const uint16_t *queues, uint16_t entries);
 int shim_rss_table(uint16_t port, uint16_t *queues, uint16_t entries);
+
+/*
+ * Has `event` called, on DPDK's interrupt thread, when a device's link changes, when it asks to be
+ * reset, and when it is taken away. Doing so again for the same port changes nothing.
+ */
+enum shim_event { SHIM_EVENT_LINK = 1, SHIM_EVENT_RESET = 2, SHIM_EVENT_REMOVED = 4 };
+typedef void (*shim_event_sink)(uint16_t port, uint32_t event);
+int shim_port_watch(uint16_t port, shim_event_sink sink);
+
+/* A device as its bus knows it, to be found again by. */
+struct shim_device {
+	char bus[32];
+	char name[64];
+	char arguments[256];
+	char port[64]; /* the port's own name */
+};
+/* -ENAMETOOLONG if it does not fit. */
+int shim_port_device(uint16_t port, struct shim_device *device);
+/* Takes the port's device away from DPDK, with its port. The port is stopped. */
+int shim_device_remove(uint16_t port);
+/* Brings it back, and says which port it is now. */
+int shim_device_add(const struct shim_device *device, uint16_t *port);
 
 /* The lowest port id that is at least `from`, RTE_MAX_ETHPORTS if none. */
 uint16_t shim_next_port(uint16_t from);

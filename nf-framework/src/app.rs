@@ -301,6 +301,7 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
             // The result is in the log.
             let _ = control.reload_from(&options.config);
         }
+        control.tend_ports();
         if let Err(error) = control.follow_kernel() {
             log::error!("the kernel's addresses and routes are not taken over: {error}");
         }

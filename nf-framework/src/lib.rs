@@ -47,6 +47,7 @@
 mod annotation;
 mod app;
 mod batch;
+mod berth;
 mod chain;
 mod changes;
 mod classifier;
@@ -99,11 +100,11 @@ pub use kernel::{
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
-pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkerReport};
 pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
-    Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+    RebuildError, Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;

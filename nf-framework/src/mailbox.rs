@@ -1,27 +1,55 @@
 //! Work that the control thread asks of a worker: done between two bursts, by the worker,
 //! on its own functions. So functions need no lock.
 
+use crate::berth::Berth;
 use crate::chain::Chain;
 use crate::context::Context;
+use crate::verdict::PortIx;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is done with a worker's chain. It comes back to the control thread to be freed.
+/// What is done with a worker's chain.
 type Work = Box<dyn FnMut(&mut Chain, &mut Context<'_>) + Send>;
+
+/// What is asked of a worker. It comes back to the control thread to be freed.
+pub(crate) enum Letter {
+    /// Something about its functions.
+    Chain(Work),
+    /// Something about its queues of a port.
+    Queues(QueuesLetter),
+}
+
+/// A worker gives its queues of a port back, or gets them.
+#[derive(Debug)]
+pub(crate) struct QueuesLetter {
+    pub(crate) port: PortIx,
+    /// Where they are between the worker and the control thread.
+    pub(crate) berth: Arc<Berth>,
+    pub(crate) errand: Errand,
+}
+
+/// Which way queues go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Errand {
+    /// Into the berth.
+    GiveBack,
+    /// Out of it. `trusted` is whether the device said that it brings packets to their owners.
+    Take { trusted: bool },
+}
 
 /// The letters to one worker.
 pub(crate) struct Mailbox {
     mail: AtomicBool,
     /// The oldest first.
-    letters: Mutex<VecDeque<Work>>,
-    done: Mutex<Vec<Work>>,
+    letters: Mutex<VecDeque<Letter>>,
+    done: Mutex<Vec<Letter>>,
 }
 
 impl Mailbox {
-    /// Letters that wait at once; there is one control thread and it waits for each.
+    /// Letters that there is room for from the start.
     const CAPACITY: usize = 8;
 
     pub(crate) fn new() -> Self {
@@ -39,27 +67,29 @@ impl Mailbox {
 
     /// The worker's part: opens the oldest letter, without a lock in hand, so that control can
     /// write another meanwhile, however long it takes.
-    pub(crate) fn open_next(&self, chain: &mut Chain, cx: &mut Context<'_>) {
-        if let Some(mut work) = self.next() {
-            work(chain, cx);
-            self.done.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+    pub(crate) fn open_next(&self, open: impl FnOnce(&mut Letter)) {
+        if let Some(mut letter) = self.next() {
+            open(&mut letter);
+            self.done.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
         }
     }
 
-    fn next(&self) -> Option<Work> {
+    fn next(&self) -> Option<Letter> {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = letters.pop_front();
+        let letter = letters.pop_front();
         self.mail.store(!letters.is_empty(), Ordering::Relaxed);
-        work
+        letter
     }
 
-    fn post(&self, work: Work) {
-        // The worker gets a list with room for all, as it must not allocate.
-        let room = Vec::with_capacity(Self::CAPACITY);
+    pub(crate) fn post(&self, letter: Letter) {
+        let waiting = self.letters.lock().unwrap_or_else(PoisonError::into_inner).len();
+        // The worker gets a list with room for all, and for one that it has in hand, as it must not
+        // allocate.
+        let room = Vec::with_capacity(Self::CAPACITY.max(waiting + 2));
         let done = std::mem::replace(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner), room);
         drop(done);
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        letters.push_back(work);
+        letters.push_back(letter);
         self.mail.store(true, Ordering::Relaxed);
     }
 }
@@ -114,7 +144,7 @@ pub(crate) fn tell_all<R: Send + 'static>(
     let post = |(worker, mailbox): (usize, &Arc<Mailbox>)| {
         let (answer, answers) = sync_channel(1);
         let ask = Arc::clone(&ask);
-        mailbox.post(Box::new(move |chain, cx| reply(&answer, ask(worker, chain, cx))));
+        mailbox.post(Letter::Chain(Box::new(move |chain, cx| reply(&answer, ask(worker, chain, cx)))));
         answers
     };
     mailboxes.iter().enumerate().map(post).collect()
@@ -162,7 +192,7 @@ mod tests {
             let (mailbox, opened) = (Mailbox::new(), Arc::new(Mutex::new(Vec::new())));
             for letter in 0..3 {
                 let opened = Arc::clone(&opened);
-                mailbox.post(Box::new(move |_, _| opened.lock().unwrap().push(letter)));
+                mailbox.post(Letter::Chain(Box::new(move |_, _| opened.lock().unwrap().push(letter))));
             }
             lab.trial(|_| Chain::new()).work(&mailbox);
             opened.lock().unwrap().clone()

@@ -152,6 +152,8 @@ built_in! {
     OWN_MAC = "own-mac": "a neighbour has our own MAC address: the host on a net_tap interface needs another one";
     /// The router: there was no packet for another fragment of it.
     NO_BUFFERS = "no-buffers": "no packet left in the pool for another fragment of it";
+    /// The port that it was to leave by is down: it is being built anew, or its device is away.
+    PORT_DOWN = "port-down": "the port that it was to leave by is being built anew, or its device is away";
     /// The router: its neighbour does not answer, or cannot be one.
     NEIGHBOUR_UNREACHABLE = "neighbour-unreachable": "its neighbour does not answer, or cannot be one";
 }

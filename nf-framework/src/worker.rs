@@ -9,7 +9,7 @@ use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
 use crate::fragments::Fragments;
 use crate::function::Budget;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Errand, Letter, Mailbox, QueuesLetter};
 use crate::partial_checksums;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
@@ -39,6 +39,11 @@ pub(crate) trait Transmit {
     /// The way to a worker that has a queue of this port, where this one has none.
     fn ring(&mut self, _port: PortIx) -> Option<&mut Producer> {
         None
+    }
+
+    /// Whether the port's queues are away.
+    fn is_down(&self, _port: PortIx) -> bool {
+        false
     }
 }
 
@@ -337,6 +342,11 @@ fn transmit(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mu
 /// which. So the first packet goes, and if then others get through it was that one.
 #[cold]
 fn drop_refused(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mut impl Transmit) -> usize {
+    if out.is_down(port) {
+        let lost = burst.clear();
+        bump(&counters.drops[DropReason::PORT_DOWN.index()], lost as u64);
+        return lost;
+    }
     let (mut unsendable, mut in_doubt) = (0, 0);
     while !burst.is_empty() && in_doubt < MOST_IN_DOUBT {
         let behind = burst.len() - 1;
@@ -381,7 +391,8 @@ pub(crate) enum Role {
 
 /// A worker's part in one port, and the end of the chain that the port is.
 pub(crate) struct WorkerPort {
-    /// `None` where there are more workers than queues: others then receive and send for it.
+    /// `None` where there are more workers than queues: others then receive and send for it. And while
+    /// the port is down.
     pub(crate) queues: Option<QueuePair>,
     pub(crate) to_sender: Option<Producer>,
     pub(crate) role: Role,
@@ -403,6 +414,32 @@ impl Transmit for Queues<'_> {
     #[inline]
     fn ring(&mut self, port: PortIx) -> Option<&mut Producer> {
         self.0.get_mut(usize::from(port.0))?.to_sender.as_mut()
+    }
+
+    fn is_down(&self, port: PortIx) -> bool {
+        self.0.get(usize::from(port.0)).is_some_and(|port| port.queues.is_none() && port.to_sender.is_none())
+    }
+}
+
+/// Gives queues of a port back, or takes them. While they are away nothing is received, and what is to
+/// be sent there is dropped.
+#[cold]
+fn run_errand(letter: &QueuesLetter, ports: &mut [WorkerPort], pipeline: &mut Pipeline) {
+    let Some(port) = ports.get_mut(usize::from(letter.port.0)) else { return };
+    match letter.errand {
+        Errand::GiveBack => {
+            if let Some(queues) = port.queues.take() {
+                letter.berth.put(queues);
+            }
+        }
+        Errand::Take { trusted } => {
+            if let Some(queues) = letter.berth.take() {
+                (port.queues, port.refused) = (Some(queues), 0);
+                if let (Some(sorter), Role::Side(direction)) = (&mut pipeline.sorter, port.role) {
+                    sorter.trust_anew(direction, trusted);
+                }
+            }
+        }
     }
 }
 
@@ -532,8 +569,13 @@ impl Worker {
         }
         while self.mailbox.has_mail() {
             self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));
-            let (chain, mut cx) = self.pipeline.outside_of_batches(now);
-            self.mailbox.open_next(chain, &mut cx);
+            self.mailbox.open_next(|letter| match letter {
+                Letter::Chain(work) => {
+                    let (chain, mut cx) = self.pipeline.outside_of_batches(now);
+                    work(chain, &mut cx);
+                }
+                Letter::Queues(letter) => run_errand(letter, &mut self.ports, &mut self.pipeline),
+            });
         }
         self.pipeline.tick(&mut self.batch, now, &mut Queues(&mut self.ports));
     }

@@ -78,7 +78,7 @@ fn what_does_not_fit_is_the_sentence_that_a_start_would_end_with() {
                 "[ports]\ninside = 'net_pcap0'\nqueues = 2\n",
                 "port net_pcap0 (net_pcap) has 1 receive queue(s), 2 are needed",
             ),
-            ("[ports]\ninside = 'net_null0'\nmtu = 10\n", "port net_null0 (net_null) takes an MTU from "),
+            ("[ports]\ninside = 'net_null0'\nmtu = 10\n", "[ports] mtu: port net_null0 (net_null) takes an MTU from "),
             ("packets = 100\n[ports]\ninside = 'net_null0'\n", "packets: 100 are too few"),
         ] {
             let configuration = configuration(text);

@@ -239,7 +239,7 @@ fn whatever_is_wrong_with_a_file_leaves_the_old_rules_in_force_and_is_named() {
         (changed("[rules]", "[fragments]\ntimeout = 0\n[rules]"), "FILE:9: [fragments] timeout: 0 is not from 1 to 60".to_owned()),
         (changed("packets = 4095\n", ""), format!("FILE: packets: 4095 -> nothing {cannot}")),
         (changed("descriptors = 256", "offloads = false\ndescriptors = 256"), format!("FILE:7: [ports] offloads: true -> false {cannot}")),
-        (changed("descriptors = 256\n", ""), format!("FILE:4: [ports] descriptors: 256 -> 1024 {cannot}")),
+        (changed("descriptors = 256\n", ""), format!("FILE:4: [ports] descriptors: 256 -> nothing {cannot}")),
         (changed("'limits']", "'other']"), format!("FILE:1: chain[1]: \"limits\" -> \"other\" {cannot}")),
         (
             changed("'rules', 'limits'", "'limits', 'rules'"),

@@ -445,7 +445,7 @@ fn config(ports: [&str; 2], forwarding: ForwardingKind) -> RuntimeConfig {
     RuntimeConfig {
         chain: None,
         forwarding: Some(forwarding),
-        ports: PortsConfig { outside: Some(outside), descriptors: 256, ..PortsConfig::new(inside) },
+        ports: PortsConfig { outside: Some(outside), descriptors: Some(256), ..PortsConfig::new(inside) },
         burst: BURST,
         packets: Some(2047),
         fragments: FragmentsConfig::default(),

@@ -153,17 +153,17 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "rate",
             chain_example().replace("100_000", "0"),
-            "FILE:30: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
+            "FILE:31: [rate-limit] packets_per_second: 0 is not from 1 to 1000000000",
         ),
         (
             "unknown-key",
             chain_example().replace("[monitor]", "[monitor]\nverbose = true"),
-            "FILE:28: [monitor] verbose: unknown key (none are known here)",
+            "FILE:29: [monitor] verbose: unknown key (none are known here)",
         ),
         (
             "unknown-table",
             chain_example().replace("[monitor]", "[monitoring]"),
-            "FILE:27: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, monitor, nat, rate-limit)",
+            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, monitor, nat, rate-limit)",
         ),
     ];
     assert_refused(NF_CHAIN, &cases);

@@ -88,6 +88,24 @@ pub enum RssProblem {
     },
 }
 
+impl PortInfo {
+    /// What keeps the device from being told how to choose queues, by its own words; `None` if it says
+    /// that it can be. It may still refuse some functions, or not do what it says.
+    #[must_use]
+    pub fn rss_obstacle(&self) -> Option<RssProblem> {
+        let (have, need) = (usize::from(self.rss_key_size), RssKey::LEN);
+        if have < need {
+            return Some(RssProblem::KeySize { have, need });
+        }
+        let have = self.rss_table_size;
+        if RssTableSize::new(have).is_err() {
+            return Some(RssProblem::TableSize { have, need: RssTableSize::SMALLEST.entries() });
+        }
+        let (missing, have) = (RssFunctions::FLOWS, RssFunctions(self.rss_functions));
+        (have == RssFunctions::NONE).then_some(RssProblem::Functions { missing, have })
+    }
+}
+
 /// What can be done to a device's RSS: a trait, so that tests have devices that lie.
 pub(crate) trait Device {
     /// `key` is as long as the device says.
@@ -201,7 +219,6 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Offloads;
     use crate::rss::{IpVersion, RssField};
     use std::cell::{Cell, RefCell};
     use std::num::NonZero;
@@ -279,25 +296,7 @@ mod tests {
 
     /// What a device says of itself: bytes of the key, entries of the table, functions.
     fn info(rss_key_size: u8, rss_table_size: u16, functions: RssFunctions) -> PortInfo {
-        PortInfo {
-            id: PortId(0),
-            name: "fake".to_owned(),
-            driver: "net_fake".to_owned(),
-            mac_address: [0; 6],
-            socket: None,
-            kernel_interface: None,
-            max_mtu: 1500,
-            min_mtu: 68,
-            max_rx_queues: 8,
-            max_tx_queues: 8,
-            rx_descriptors: 0..=1024,
-            tx_descriptors: 0..=1024,
-            rx_offloads: Offloads::NONE,
-            tx_offloads: Offloads::NONE,
-            rss_functions: functions.0,
-            rss_table_size,
-            rss_key_size,
-        }
+        PortInfo { rss_functions: functions.0, rss_table_size, rss_key_size, ..PortInfo::fake() }
     }
 
     fn key() -> RssKey {
@@ -395,6 +394,23 @@ mod tests {
         ] {
             let (found, fake) = outcome(&info, Lie::None, queues);
             assert_eq!((found, fake.calls.get()), (Err(problem), 0));
+        }
+    }
+
+    #[test]
+    fn what_a_device_says_that_it_cannot_do_is_an_obstacle() {
+        for (info, obstacle) in [
+            (info(40, 128, RssFunctions::FLOWS), None),
+            (info(52, 512, RssFunctions::IPV4_TCP), None),
+            // A virtual function of an 82576.
+            (info(0, 0, RssFunctions::NONE), Some(RssProblem::KeySize { have: 0, need: 40 })),
+            (info(40, 0, RssFunctions::FLOWS), Some(RssProblem::TableSize { have: 0, need: 2 })),
+            (
+                info(40, 128, RssFunctions::NONE),
+                Some(RssProblem::Functions { missing: RssFunctions::FLOWS, have: RssFunctions::NONE }),
+            ),
+        ] {
+            assert_eq!(info.rss_obstacle(), obstacle);
         }
     }
 

@@ -39,7 +39,7 @@ impl Configuration {
         let mut check = Check { workers: workers.get(), rows: Vec::new(), problems: Vec::new() };
         let plan = eal.map(|eal| {
             let affinity = affinity(&self.functions)?;
-            PortPlan::new(eal, &self.runtime.ports, self.runtime.routed(), workers, affinity)
+            PortPlan::new(eal, &self.runtime, workers, affinity)
         });
         let plan = plan.transpose().unwrap_or_else(|error: RuntimeError| {
             check.problems.push(error.to_string());
@@ -161,12 +161,14 @@ impl Check {
                 let name = &info.name;
                 self.row(&format!("{name}: receive queues"), port.queues, info.max_rx_queues);
                 self.row(&format!("{name}: transmit queues"), port.queues, info.max_tx_queues);
-                self.row(&format!("{name}: receive descriptors"), config.descriptors, range(&info.rx_descriptors));
-                self.row(&format!("{name}: transmit descriptors"), config.descriptors, range(&info.tx_descriptors));
+                let (rx, tx) = config.descriptors.map_or(port.descriptors, |asked| (asked, asked));
+                self.row(&format!("{name}: receive descriptors"), rx, range(&info.rx_descriptors));
+                self.row(&format!("{name}: transmit descriptors"), tx, range(&info.tx_descriptors));
                 let mtu = config.mtu.map_or("its own".to_owned(), |mtu| mtu.to_string());
                 self.row(&format!("{name}: MTU"), mtu, range(&(info.min_mtu..=info.max_mtu)));
             }
-            self.problems.extend(port.builder(eal, config).check().err().map(|error| error.to_string()));
+            self.problems
+                .extend(port.builder(eal, config).check().err().map(|error| RuntimeError::from(error).to_string()));
         }
     }
 }

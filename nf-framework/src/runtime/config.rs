@@ -50,9 +50,8 @@ pub struct PortsConfig {
     pub outside: Option<String>,
     /// MTU of both, in bytes; the devices' own unless given.
     pub mtu: Option<u16>,
-    /// Descriptors of every queue.
-    #[serde(default = "usual_descriptors")]
-    pub descriptors: u16,
+    /// Descriptors of every queue; about 1024, as the device takes them, unless given.
+    pub descriptors: Option<u16>,
     /// Queues of every port; 1 for a device that cannot spread packets as the functions need it,
     /// else one for each worker, as far as the device has them.
     pub queues: Option<u16>,
@@ -63,6 +62,10 @@ pub struct PortsConfig {
     /// the checksums of IPv4 headers. Some say more than they can.
     #[serde(default = "usual_offloads")]
     pub offloads: bool,
+    /// Whether a virtual function's promiscuous mode is real, so that a wire may be on it: its physical
+    /// function lets it see frames for other stations, and send under other MAC addresses.
+    #[serde(default)]
+    pub vf_promiscuous: bool,
 }
 
 /// How packets come to the worker that owns their flow, where functions need that.
@@ -88,16 +91,13 @@ impl PortsConfig {
             inside: inside.into(),
             outside: None,
             mtu: None,
-            descriptors: usual_descriptors(),
+            descriptors: None,
             queues: None,
             steering: SteeringKind::default(),
             offloads: usual_offloads(),
+            vf_promiscuous: false,
         }
     }
-}
-
-fn usual_descriptors() -> u16 {
-    1024
 }
 
 fn usual_offloads() -> bool {

@@ -72,7 +72,7 @@ impl Functions {
             let message = "the same port as inside (leave outside away for a program with one port)";
             return Err(file.error_at("ports", "outside", message));
         }
-        if config.ports.descriptors == 0 {
+        if config.ports.descriptors == Some(0) {
             return Err(file.error_at("ports", "descriptors", "a queue needs at least one"));
         }
         let wants_router = config.forwarding == Some(ForwardingKind::Router);

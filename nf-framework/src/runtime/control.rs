@@ -2,11 +2,13 @@
 
 use super::configuration::Functions;
 use super::error::CommandError;
+use super::life::{Life, Telling};
 use super::reload::InForce;
-use super::routing::{Followed, InForceRouter};
+use super::routing::{Followed, InForceRouter, NextRouter};
 use super::{RuntimeConfig, Shared};
 use crate::context::Context;
 use crate::function::{Function, WorkerSetup};
+use crate::headers::MacAddress;
 use crate::kernel::KernelError;
 use crate::mailbox::ask_all;
 use crate::neighbours::NeighbourTable;
@@ -42,6 +44,9 @@ pub struct Control {
     pub(super) kernel: RefCell<Option<Followed>>,
     pub(super) generation: Cell<u64>,
     pub(super) draining: Cell<bool>,
+    /// By port.
+    pub(super) lives: RefCell<Vec<Life>>,
+    pub(super) telling: Telling,
 }
 
 impl Control {
@@ -54,7 +59,7 @@ impl Control {
     /// The counters of all workers, added up now.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.shared.report(&self.ports)
+        self.shared.report(&self.ports, &self.lives.borrow())
     }
 
     /// How many workers there are, one on each lcore.
@@ -138,8 +143,26 @@ impl Control {
             return Ok(());
         };
         let next = routing.borrow().follow(state, &setup.memory())?;
+        log::debug!("the kernel's addresses and routes have changed: {}", next.tables);
+        self.adopt(routing, next)
+    }
+
+    /// Makes a port's MAC address that of the router's interfaces on it, and announces it.
+    pub(super) fn change_mac_address(&self, port: usize, mac: MacAddress) -> Result<(), CommandError> {
+        let (Some(routing), Some(setup)) = (&self.routing, self.setups.first()) else { return Ok(()) };
+        let next = routing.borrow().with_mac_address(port, mac, &setup.memory())?;
+        for host in next.hosts_on(port).filter_map(|host| self.ports.get(host)) {
+            if let Err(error) = host.set_mac_address(mac.octets()) {
+                log::error!("{error}");
+            }
+        }
+        self.adopt(routing, next)?;
+        self.announce()
+    }
+
+    /// Has every worker's router work by other tables.
+    fn adopt(&self, routing: &RefCell<InForceRouter>, next: NextRouter) -> Result<(), CommandError> {
         let tables = Arc::clone(&next.tables);
-        log::debug!("the kernel's addresses and routes have changed: {tables}");
         routing.borrow_mut().publish(next);
         ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, _| {
             if let Some(router) = chain.router_mut() {

@@ -48,11 +48,11 @@ pub enum Drained {
 }
 
 impl Control {
-    /// Whether the program takes on new sessions: all of its workers run, and it is neither
-    /// being drained nor stopping. For those who send it traffic.
+    /// Whether the program takes on new sessions: all of its workers run, all of its ports are up, and it
+    /// is neither being drained nor stopping. For those who send it traffic.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.shared.go.load(Ordering::Relaxed) && !self.draining.get() && !self.stopping()
+        self.shared.go.load(Ordering::Relaxed) && self.ports_are_up() && !self.draining.get() && !self.stopping()
     }
 
     /// Tells all functions to begin no new sessions ([`Context::draining`](crate::Context::draining))

@@ -110,9 +110,29 @@ pub enum RuntimeError {
     /// Two functions of one name: nobody could tell their tables and counters apart.
     #[error("there are two functions called {0:?}")]
     TwoFunctions(String),
+    /// A port cannot be as a key of the configuration says.
+    #[error("{key}: {error}")]
+    PortSetting {
+        /// The key.
+        key: &'static str,
+        /// What the device takes.
+        error: PortError,
+    },
+    /// A wire on a port that sees no frames but its own.
+    #[error(
+        "forwarding = \"wire\": the port {port} ({driver}) is a virtual function, which gets only frames for its own \
+         MAC address, so the wire would carry nothing (use forwarding = \"router\", or have promiscuous mode granted \
+         on the hypervisor by `ip link set PF vf N trust on spoofchk off` and say [ports] vf_promiscuous = true)"
+    )]
+    WireOnVirtualFunction {
+        /// Its name.
+        port: String,
+        /// Its driver.
+        driver: String,
+    },
     /// A port does not start.
     #[error(transparent)]
-    Port(#[from] PortError),
+    Port(PortError),
     /// There is no memory for packets.
     #[error(transparent)]
     Mempool(#[from] MempoolError),
@@ -152,6 +172,17 @@ pub enum RuntimeError {
         message: String,
     },
 }
+
+impl From<PortError> for RuntimeError {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Mtu { .. } => Self::PortSetting { key: "[ports] mtu", error },
+            PortError::Descriptors { .. } => Self::PortSetting { key: "[ports] descriptors", error },
+            error => Self::Port(error),
+        }
+    }
+}
+
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -183,4 +214,33 @@ pub enum CommandError {
     /// It has stopped, or is stopping.
     #[error(transparent)]
     WorkerStopped(#[from] WorkerStopped),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_does_not_take_is_named_with_its_key() {
+        let (port, driver) = ("0000:0b:00.0".to_owned(), "net_vmxnet3".to_owned());
+        let descriptors = PortError::Descriptors {
+            port: port.clone(),
+            driver: driver.clone(),
+            kind: "transmit",
+            min: 512,
+            max: 4096,
+            asked: 256,
+        };
+        let mtu = PortError::Mtu { port: port.clone(), driver, min: 60, max: 9000, mtu: 9500 };
+        for (error, message) in [
+            (
+                descriptors,
+                "[ports] descriptors: port 0000:0b:00.0 (net_vmxnet3) takes 512 to 4096 transmit descriptors, not 256",
+            ),
+            (mtu, "[ports] mtu: port 0000:0b:00.0 (net_vmxnet3) takes an MTU from 60 to 9000, not 9500"),
+            (PortError::NoPool { port }, "port 0000:0b:00.0 was given no mempool to receive into"),
+        ] {
+            assert_eq!(RuntimeError::from(error).to_string(), message);
+        }
+    }
 }

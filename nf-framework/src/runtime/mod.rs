@@ -6,8 +6,10 @@ mod closure;
 mod config;
 mod configuration;
 mod control;
+mod course;
 mod drain;
 mod error;
+mod life;
 mod loaded;
 mod needs;
 mod ports;
@@ -20,6 +22,7 @@ pub use configuration::{Configuration, Functions};
 pub use control::Control;
 pub use drain::{Drained, InUse};
 pub use error::{CommandError, RuntimeError};
+pub use life::RebuildError;
 pub use loaded::Loaded;
 pub use reload::{Reload, ReloadError};
 
@@ -37,6 +40,7 @@ use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::{Pipeline, Role, Worker, WorkerPort};
 use dpdk_rs::{Clock, Eal, HashKey, Lcore, Mempool, Port, QueuePair};
+use life::{Life, Telling};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use reload::InForce;
@@ -83,6 +87,8 @@ pub struct Runtime<'eal> {
     lcores: Vec<Lcore>,
     shared: Arc<Shared>,
     around: Around,
+    lives: Vec<Life>,
+    telling: Telling,
 }
 
 /// What stands around the forwarding on every worker, made there.
@@ -126,7 +132,7 @@ impl<'eal> Runtime<'eal> {
         if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
             return Err(RuntimeError::Burst(config.burst));
         }
-        if config.ports.descriptors == 0 {
+        if config.ports.descriptors == Some(0) {
             return Err(RuntimeError::NoDescriptors);
         }
         if let Some((key, why)) = config.fragments.fault() {
@@ -140,7 +146,7 @@ impl<'eal> Runtime<'eal> {
         let lcores = eal.lcores();
         let workers = workers_of(eal);
         let affinity = loaded::affinity(&functions)?;
-        let plan = PortPlan::new(eal, &config.ports, config.routed(), workers, affinity)?;
+        let plan = PortPlan::new(eal, config, workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
         for Loaded { function, policy, .. } in &functions {
@@ -167,6 +173,7 @@ impl<'eal> Runtime<'eal> {
             seats.iter_mut().for_each(|seat| seat.queues.push(queues.next()));
         }
         let routing = Routing::new(config, &functions, &ports, plan.sides, &eal.memory())?.map(Arc::new);
+        let lives = ports.iter().zip(&plan.ports).map(|(port, plan)| Life::new(port, plan)).collect();
         let shared = Shared {
             stop: AtomicBool::new(false),
             go: AtomicBool::new(false),
@@ -180,6 +187,8 @@ impl<'eal> Runtime<'eal> {
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
         let (steering, shared) = (plan.steering, Arc::new(shared));
+        let (sides, kind) = (plan.sides, config.ports.steering);
+        let telling = Telling { steering: steering.clone(), sides, kind, workers };
         let fragments = loaded::fragments(&config, affinity);
         Ok(Self {
             eal,
@@ -196,6 +205,8 @@ impl<'eal> Runtime<'eal> {
             lcores,
             shared,
             around: Around::default(),
+            lives,
+            telling,
         })
     }
 
@@ -234,6 +245,8 @@ impl<'eal> Runtime<'eal> {
             lcores,
             shared,
             around,
+            lives,
+            telling,
         } = self;
         let (forwarding, burst) = (config.forwarding, config.burst);
         let sides = 1 + usize::from(config.ports.outside.is_some());
@@ -272,6 +285,8 @@ impl<'eal> Runtime<'eal> {
                         kernel,
                         generation,
                         draining,
+                        lives: RefCell::new(lives),
+                        telling,
                     };
                     let value = match handle.begin_to_follow() {
                         Ok(()) => handle.wait_until_ready().then(|| control(&handle)),
@@ -280,7 +295,7 @@ impl<'eal> Runtime<'eal> {
                             None
                         }
                     };
-                    (value, handle.ports, handle.in_force)
+                    (value, handle.ports, handle.in_force, handle.lives.into_inner())
                 })
             };
             if controller.is_err() {
@@ -327,9 +342,10 @@ impl<'eal> Runtime<'eal> {
         }
         shared.count_lost_between_workers();
         // The policies go here, after every worker has let them go.
-        let (value, ports, _in_force) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
-        let report = shared.report(&ports);
-        let mut queues: Vec<QueuePair> = worker_ends.into_iter().flatten().flatten().collect();
+        let (value, ports, _in_force, lives) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
+        let report = shared.report(&ports, &lives);
+        let of_workers = worker_ends.into_iter().flatten().flatten();
+        let mut queues: Vec<QueuePair> = of_workers.chain(lives.iter().flat_map(Life::queues)).collect();
         let failure = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).drain(..).next();
         for port in ports {
             let (of_port, others) = queues.into_iter().partition(|pair| pair.port() == port.id());
@@ -464,8 +480,10 @@ impl Shared {
         }
     }
 
-    fn report(&self, ports: &[Port]) -> Report {
-        Report::new(ports, &self.functions, &self.counters, &self.registry)
+    fn report(&self, ports: &[Port], lives: &[Life]) -> Report {
+        let mut report = Report::new(ports, &self.functions, &self.counters, &self.registry);
+        report.ports.iter_mut().zip(lives).for_each(|(port, life)| life.write(port));
+        report
     }
 }
 

@@ -6,7 +6,7 @@ use super::loaded::{Loaded, affinity, fragments};
 use super::ports::PortPlan;
 use crate::router::RouterConfig;
 use crate::steering::ring_capacity;
-use dpdk_rs::MempoolConfig;
+use dpdk_rs::{MempoolConfig, PortBuilder};
 use std::num::NonZero;
 
 /// What a configuration needs with so many workers.
@@ -38,13 +38,19 @@ impl Needs {
         let workers = usize::from(workers.get());
         let of_sides = || [vec![workers; ports], vec![1; hosts]].concat();
         let queues = plan.map_or_else(of_sides, PortPlan::queues);
+        let usual = config.ports.descriptors.unwrap_or(PortBuilder::DESCRIPTORS);
+        let descriptors = plan.map_or_else(|| vec![(usual, usual); queues.len()], PortPlan::descriptors);
+        let in_queues = |of: fn(&(u16, u16)) -> usize| -> usize {
+            queues.iter().zip(&descriptors).map(|(queues, descriptors)| queues * of(descriptors)).sum()
+        };
         let steered = plan.is_some_and(|plan| plan.steering.is_some());
-        let filled = queues.iter().sum::<usize>() * usize::from(config.ports.descriptors);
+        let filled = in_queues(|(rx, _)| usize::from(*rx));
+        let full = in_queues(|(rx, tx)| usize::from(*rx) + usize::from(*tx));
         let rings = rings(&queues, workers, steered, config.router.is_some());
         let fragments = affinity(functions).ok().and_then(|affinity| fragments(config, affinity));
         let waiting = config.router.as_ref().map_or(0, |router| router.neighbours.waiting as usize);
         let held = workers * fragments.map_or(0, |fragments| fragments.held) + waiting;
-        let size = config.packets.unwrap_or_else(|| packets_needed(&queues, workers, rings, held, config));
+        let size = config.packets.unwrap_or_else(|| packets_needed(full, workers, rings, held));
         let of_function = |loaded: &Loaded| {
             let bytes = loaded.function.memory(&loaded.policy) as u64;
             (loaded.function.name().to_owned(), bytes.saturating_mul(workers as u64))
@@ -92,8 +98,7 @@ fn ring_bytes(workers: usize) -> usize {
 
 /// Every descriptor may hold a packet, every worker a full cache and its bursts, every ring
 /// between workers what it has room for, and so many wait for a first fragment or for a neighbour.
-fn packets_needed(queues: &[usize], workers: usize, rings: usize, held: usize, config: &RuntimeConfig) -> u32 {
-    let in_queues = queues.iter().sum::<usize>() * 2 * usize::from(config.ports.descriptors);
+fn packets_needed(in_queues: usize, workers: usize, rings: usize, held: usize) -> u32 {
     let needed = in_queues + workers * (512 + 1024) + rings * ring_capacity(workers) as usize + held;
     let needed = u32::try_from(needed).unwrap_or(u32::MAX >> 1);
     // A power of two less one is what the pool's ring wastes least with.

@@ -364,6 +364,7 @@ impl Control {
         }
         let tables = router.as_ref().map(|router| Arc::clone(&router.tables));
         if let (Some(routing), Some(router)) = (&self.routing, router) {
+            self.admit_vlans(&router.config);
             routing.borrow_mut().publish(router);
         }
         ask_all(&self.shared.mailboxes, &self.shared.stop, move |_, chain, cx| {

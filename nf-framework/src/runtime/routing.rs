@@ -156,6 +156,7 @@ impl Followed {
 pub(super) struct InForceRouter {
     routing: Arc<Routing>,
     pub(super) config: RouterConfig,
+    ports: Vec<PortFacts>,
     addresses: Vec<Prefix>,
     kernel: KernelState,
     /// The newest last, and earlier ones only while it is not known that every worker has let them
@@ -166,10 +167,19 @@ pub(super) struct InForceRouter {
 /// What the routers are about to work by.
 #[derive(Debug)]
 pub(super) struct NextRouter {
-    config: RouterConfig,
+    pub(super) config: RouterConfig,
+    ports: Vec<PortFacts>,
     addresses: Vec<Prefix>,
     kernel: KernelState,
     pub(super) tables: Arc<Tables>,
+}
+
+impl NextRouter {
+    /// The ports to the kernel for the interfaces on a port.
+    pub(super) fn hosts_on(&self, port: usize) -> impl Iterator<Item = usize> {
+        let here = self.tables.interfaces.iter().filter(move |interface| usize::from(interface.port.0) == port);
+        here.filter_map(|interface| Some(usize::from(interface.host?.0)))
+    }
 }
 
 impl InForceRouter {
@@ -185,7 +195,8 @@ impl InForceRouter {
     pub(super) fn new(routing: &Arc<Routing>) -> Self {
         let (config, tables) = (routing.config.clone(), vec![Arc::clone(&routing.tables)]);
         let (addresses, kernel) = (routing.addresses.clone(), KernelState::default());
-        Self { routing: Arc::clone(routing), config, addresses, kernel, tables }
+        let ports = routing.ports.clone();
+        Self { routing: Arc::clone(routing), config, ports, addresses, kernel, tables }
     }
 
     /// Tables for this configuration and these addresses of functions; `None` if they are what they
@@ -199,23 +210,36 @@ impl InForceRouter {
         if *config == self.config && addresses == self.addresses {
             return Ok(None);
         }
-        self.build(config.clone(), addresses, self.kernel.clone(), memory).map(Some)
+        self.build(config.clone(), self.ports.clone(), addresses, self.kernel.clone(), memory).map(Some)
     }
 
     /// Tables for what the kernel says now.
     pub(super) fn follow(&self, kernel: KernelState, memory: &Memory) -> Result<NextRouter, RouterError> {
-        self.build(self.config.clone(), self.addresses.clone(), kernel, memory)
+        self.build(self.config.clone(), self.ports.clone(), self.addresses.clone(), kernel, memory)
+    }
+
+    /// Tables for a port that has another MAC address.
+    pub(super) fn with_mac_address(
+        &self,
+        port: usize,
+        mac: MacAddress,
+        memory: &Memory,
+    ) -> Result<NextRouter, RouterError> {
+        let mut ports = self.ports.clone();
+        ports.iter_mut().skip(port).take(1).for_each(|facts| facts.mac = mac);
+        self.build(self.config.clone(), ports, self.addresses.clone(), self.kernel.clone(), memory)
     }
 
     fn build(
         &self,
         config: RouterConfig,
+        ports: Vec<PortFacts>,
         addresses: Vec<Prefix>,
         kernel: KernelState,
         memory: &Memory,
     ) -> Result<NextRouter, RouterError> {
-        let tables = Arc::new(Tables::new(&config, &self.routing.ports, &addresses, &kernel, memory)?);
-        Ok(NextRouter { config, addresses, kernel, tables })
+        let tables = Arc::new(Tables::new(&config, &ports, &addresses, &kernel, memory)?);
+        Ok(NextRouter { config, ports, addresses, kernel, tables })
     }
 
     /// The kernel's ends of the ports to it, to be followed.
@@ -224,8 +248,8 @@ impl InForceRouter {
     }
 
     pub(super) fn publish(&mut self, next: NextRouter) {
-        let NextRouter { config, addresses, kernel, tables } = next;
-        (self.config, self.addresses, self.kernel) = (config, addresses, kernel);
+        let NextRouter { config, ports, addresses, kernel, tables } = next;
+        (self.config, self.ports, self.addresses, self.kernel) = (config, ports, addresses, kernel);
         self.tables.push(tables);
     }
 

@@ -25,8 +25,13 @@ pub(crate) struct Sorter {
 impl Sorter {
     pub(crate) fn new(steering: Arc<Steering>, worker: usize, rings: Vec<Option<Producer>>, told: [bool; 2]) -> Self {
         let staged = rings.iter().map(|_| Burst::new()).collect();
-        let trust = told.map(|told| if told { Trust::new() } else { Trust::None });
+        let trust = told.map(Trust::after_start);
         Self { steering, worker, rings, staged, trust }
+    }
+
+    /// The device at this end has been started again, and told again or not.
+    pub(crate) fn trust_anew(&mut self, direction: Direction, told: bool) {
+        self.trust[direction as usize] = Trust::after_start(told);
     }
 
     /// Hands over what belongs to others. The batch keeps the rest, in order.

@@ -26,6 +26,11 @@ impl Trust {
         Self::Watched { at_first: UNTOLD + CHECKED, until_next: CHECKED - 1 }
     }
 
+    /// In a device that was started, and has been told or not.
+    pub(crate) fn after_start(told: bool) -> Self {
+        if told { Self::new() } else { Self::None }
+    }
+
     /// Whether the next packet can be believed to be where it belongs without looking.
     #[inline]
     pub(crate) fn believes(&mut self) -> bool {

@@ -408,7 +408,10 @@ impl Trial {
     pub(crate) fn work(&mut self, mailbox: &crate::mailbox::Mailbox) {
         while mailbox.has_mail() {
             let (chain, mut cx) = self.lanes[0].pipeline.outside_of_batches(self.now);
-            mailbox.open_next(chain, &mut cx);
+            mailbox.open_next(|letter| match letter {
+                crate::mailbox::Letter::Chain(work) => work(chain, &mut cx),
+                crate::mailbox::Letter::Queues(letter) => panic!("a trial has no queues: {letter:?}"),
+            });
         }
     }
 

@@ -156,7 +156,7 @@ pub(crate) fn config(setting: Setting) -> RuntimeConfig {
     let [inside, outside] = setting.pair.names.map(str::to_owned);
     let ports = PortsConfig {
         outside: Some(outside),
-        descriptors: DESCRIPTORS,
+        descriptors: Some(DESCRIPTORS),
         queues: setting.queues,
         steering: SteeringKind::Software,
         ..PortsConfig::new(inside)

@@ -113,13 +113,19 @@ impl Instance {
         }
         let count = count.min(MOST);
         self.sessions.flows.lookup_batch(&keys[..count], &mut found[..count]);
-        for ((slot, packet), found) in batch.packets_in(all_usual).zip(&found[..count]) {
+        let mut unknown = 0;
+        for (index, ((slot, packet), found)) in batch.packets_in(all_usual).zip(&found[..count]).enumerate() {
             match found.and_then(|handle| self.known_outbound(packet, handle)) {
                 Some(false) => {}
                 Some(true) => turning.insert(slot),
-                None => others.insert(slot),
+                None => {
+                    others.insert(slot);
+                    keys[unknown] = keys[index];
+                    unknown += 1;
+                }
             }
         }
+        self.sessions.prefetch_beginnings(&self.policy, &keys[..unknown]);
         self.scratch = Some(scratch);
         for slot in turning {
             self.counters.hairpins.add(1);
