@@ -17,7 +17,7 @@ from packets import Wrong
 
 ATTEMPTS = 2
 HEADS = ("set-up", "driver", "IOVA", "result", "first packet", "wall", "retries")
-LAST_LINES = 15  # of each log of an attempt that has failed
+LAST_LINES = 35  # of each log of an attempt that has failed
 
 
 def arguments():
@@ -42,11 +42,11 @@ def chosen(options):
     return [setup for setup in setups.SETUPS if setup.quick or not options.quick]
 
 
-def attempt(setup, tools, made, programs):
+def attempt(setup, tools, made, options):
     """One attempt; what it made is gone afterwards. Its result, or the error with the guest's last words, or why it
     cannot be tried here."""
     with tempfile.TemporaryDirectory(prefix="sriov-vm-") as directory:
-        lab = Lab(Loop(), tools, directory, made, programs, setup.seconds)
+        lab = Lab(Loop(), tools, directory, made, options.programs, options.cache, setup.seconds)
         lab.loop.limit(setup.seconds)
         try:
             return setup.attempt(lab), None
@@ -76,13 +76,13 @@ def print_table(rows):
         print(row(cells, widths))
 
 
-def try_setup(setup, tools, made, programs):
+def try_setup(setup, tools, made, options):
     """A row of the table, how many retries it took, and whether it failed."""
     print(f"==> {setup.name}: {setup.about}", flush=True)
     began = time.monotonic()
     driver, iova, first, retries = "-", "-", "-", 0
     for retries in range(ATTEMPTS):
-        result, error = attempt(setup, tools, made, programs)
+        result, error = attempt(setup, tools, made, options)
         if not isinstance(error, str):
             break
         print(f"    attempt {retries + 1} of {ATTEMPTS}: {error}", flush=True)
@@ -109,7 +109,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sriov-vm-") as directory:
         tools, made = images.prepare(options, Path(directory))
         print(f"==> images built in {time.monotonic() - began:.0f} s", flush=True)
-        outcomes = [try_setup(setup, tools, made, options.programs) for setup in wanted * options.times]
+        outcomes = [try_setup(setup, tools, made, options) for setup in wanted * options.times]
     print()
     rows, retries, failures = zip(*outcomes)
     print_table([HEADS, *rows])

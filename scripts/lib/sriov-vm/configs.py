@@ -12,14 +12,13 @@ def ports(inside, outside=None, descriptors=512, **more):
     return "[ports]\n" + "".join(f"{line}\n" for line in lines + [f"{name} = {value}" for name, value in more.items()])
 
 
-def router(ports, functions, vlans=False, nat=None):
-    """`nat` are other settings than usual of the NAT."""
-    nat = {"sessions": 4096, "timeouts": ""} | (nat or {})
+def router(ports, functions, vlans=False, nat="sessions = 4096", timeouts=""):
+    """`nat` and `timeouts` are settings of the NAT."""
     lan, wan = (f"vlan = {vlan}" if vlans else "" for vlan in (LAN_VLAN, WAN_VLAN))
     tables = {
         "monitor": "[monitor]\n",
         "rate-limit": "[rate-limit]\npackets_per_second = 1_000_000\n",
-        "nat": f"[nat]\nsessions = {nat['sessions']}\n[[nat.pools]]\naddresses = {json.dumps(POOL)}\n{nat['timeouts']}\n",
+        "nat": f"[nat]\n{nat}\n[[nat.pools]]\naddresses = {json.dumps(POOL)}\n[nat.timeouts]\n{timeouts}\n",
     }
     return f"""
 chain = {json.dumps(functions)}

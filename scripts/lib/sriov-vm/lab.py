@@ -32,6 +32,7 @@ class Lab:
     directory: str
     images: dict
     programs: Path
+    cache: Path  # what was downloaded
     patience: int  # seconds for all of it
     began: float = field(default_factory=time.monotonic)
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loop import TooLate
+from packets import Wrong
 
 BOOTED = 60  # seconds
 COMMAND = 40  # seconds, of a busy machine
 STARTED = 60  # seconds until a program forwards
 STOPPED = 20  # seconds
+LAST_WORDS = 5  # seconds for a guest in trouble
 # Without these a boot takes twice as long in an emulated CPU.
 KERNEL = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_timer_check"
 FAULTS = r"vtd_[a-z_]+:|DMAR: \[.*fault|IOMMU fault"
@@ -237,10 +239,20 @@ class Machine:
         self.guest.commands.send("poweroff -f\n")
         self.loop.until(lambda: self.process.poll() is not None, STOPPED, "the guest's end")
 
+    def ask_for_last_words(self):
+        """Leaves what the program has logged, and the end of the kernel's log, in the logs of the serial lines."""
+        try:
+            self.loop.limit(LAST_WORDS)
+            self.guest.status("tail -n 20 /tmp/log; dmesg | tail -n 10", LAST_WORDS)
+        except (AttributeError, GuestError, TooLate, OSError):
+            pass
+
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, _kind, error, _traceback):
+        if isinstance(error, (GuestError, TooLate, Wrong)):
+            self.ask_for_last_words()
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:

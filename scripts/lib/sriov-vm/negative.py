@@ -110,7 +110,7 @@ def pf_down(lab, guest, vf):
     """Nobody has told the virtual function its MAC address."""
     program = Program(guest, "nf-chain", router(vf), eal([vf]), LOG)
     program.wait_until_it_runs()
-    warned(lab, program, "its MAC address .* looks invented .*physical function is down")
+    warned(lab, program, "its driver has invented its MAC address, .*: the physical function is down")
     check_closing(program.stop())
 
 

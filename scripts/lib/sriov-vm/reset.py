@@ -11,7 +11,9 @@ from packets import Packet, Udp, Wrong, expect
 from traffic import SERVER, Exchange, payload, translated, untranslated, key
 
 SESSIONS = 100_000
-NAT = {"sessions": 131_072, "timeouts": "[nat.timeouts]\nudp = 3000"}
+# The hosts share the ports of both addresses, as one of them has too few.
+NAT = 'sessions = 131072\npooling = "arbitrary"'
+TIMEOUTS = "udp = 3000"
 FIRST_PORT = 1024
 DOWN = 2.0  # seconds for which a physical function is down
 RECOVERED = 60.0  # seconds for the program to forward again
@@ -28,7 +30,7 @@ def vf_reset(lab):
         pfs = guest.devices(IGB)
         devices = take(guest, "vfio-pci", [guest.run(f"vf {pf} {mac}") for pf, mac in zip(pfs, VF_MACS)])
         around = sides(*links, VF_MACS)
-        config = configs.router(configs.ports(*devices), ["nat"], nat=NAT)
+        config = configs.router(configs.ports(*devices), ["nat"], nat=NAT, timeouts=TIMEOUTS)
         program = Program(guest, "nat", config, eal(devices))
         program.wait_until_it_runs()
         around.check_macs()

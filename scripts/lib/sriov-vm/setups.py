@@ -5,6 +5,8 @@ import re
 import shlex
 
 import configs
+import doctor
+import libvirt
 import negative
 import reset
 import traffic
@@ -226,4 +228,6 @@ SETUPS = [
     Setup("igb-rss", "two igb with two queues each: receive side scaling, a NAT on two workers", igb_rss, 120),
     *reset.SETUPS,
     *negative.SETUPS,
+    *doctor.SETUPS,
+    *libvirt.SETUPS,
 ]
