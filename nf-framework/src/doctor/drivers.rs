@@ -27,7 +27,7 @@ impl PollModeDriver {
 
     /// Drivers of virtual functions say so in their names.
     fn is_of_virtual_functions(&self) -> bool {
-        self.name.ends_with("_vf") || self.name.ends_with("avf")
+        self.name.ends_with("vf")
     }
 }
 

@@ -187,16 +187,18 @@ fn group(patient: &Patient, device: &Device) -> Option<Finding> {
         return None;
     }
     let names: Vec<String> = others.iter().map(|(member, driver)| format!("{member} ({driver})")).collect();
-    let addresses: Vec<&str> = others.iter().map(|(member, _)| member.as_str()).collect();
-    Some(
-        Finding::fault(
-            "iommu",
-            "group-not-viable",
-            format!("its IOMMU group {group} is not viable: {}", names.join(", ")),
-        )
-        .on(&device.address)
-        .why("The IOMMU cannot tell the devices of a group apart, so vfio gives out all of them or none.")
-        .mend(format!("scripts/bind vfio-pci {}", addresses.join(" ")))
-        .mend("put the card into a slot of its own (in QEMU: behind a pcie-root-port of its own)"),
+    let finding = Finding::fault(
+        "iommu",
+        "group-not-viable",
+        format!("its IOMMU group {group} is not viable: {}", names.join(", ")),
     )
+    .on(&device.address)
+    .why("The IOMMU cannot tell the devices of a group apart, so vfio gives out all of them or none.")
+    .mend("put the card into a slot of its own (in QEMU: behind a pcie-root-port of its own)");
+    // Without its NIC's driver a virtual function is none.
+    if others.iter().any(|(member, _)| device.nic.as_ref() == Some(member)) {
+        return Some(finding);
+    }
+    let addresses: Vec<&str> = others.iter().map(|(member, _)| member.as_str()).collect();
+    Some(finding.mend(format!("scripts/bind vfio-pci {}", addresses.join(" "))))
 }

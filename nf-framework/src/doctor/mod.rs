@@ -68,7 +68,7 @@ impl Doctor {
     }
 
     /// Looks at the files of this machine, and then, if there are arguments and no fault, starts DPDK
-    /// with them and looks at its ports: once in a process. Takes the process's log, if nobody has it.
+    /// with them and looks at its ports: once in a process.
     #[must_use]
     pub fn examine_with_dpdk(&self) -> Diagnosis {
         let (mut findings, words) = self.files(Path::new("/"));

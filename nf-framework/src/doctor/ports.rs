@@ -8,38 +8,11 @@ use dpdk_rs::{
     RssProblem, RssTable, RssTableSize,
 };
 use std::num::NonZero;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// DPDK's own lines, which say what its interface does not: where a MAC comes from.
-struct Ear;
-
-static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-fn heard() -> MutexGuard<'static, Vec<String>> {
-    HEARD.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl log::Log for Ear {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        heard().push(record.args().to_string());
-    }
-
-    fn flush(&self) {}
-}
 
 /// Starts DPDK with these arguments, and looks at each port that it has then.
 pub(super) fn examine(words: &[String]) -> Vec<Finding> {
-    // A program may have a logger of its own, and then hears all itself.
-    if log::set_logger(&Ear).is_ok() {
-        log::set_max_level(log::LevelFilter::Info);
-    }
-    let own = ["nf-doctor".to_owned(), "--log-level=pmd.net.*:info".to_owned()];
-    let eal = match Eal::init(own.into_iter().chain(words.iter().cloned())) {
+    let eal = match Eal::init(std::iter::once("nf-doctor".to_owned()).chain(words.iter().cloned())) {
         Ok((eal, _)) => eal,
         Err(error) => {
             return vec![
@@ -67,7 +40,7 @@ fn examine_port(eal: &Eal, id: PortId) -> Vec<Finding> {
         Err(errno) => return gone(format!("{id}: {errno}")),
     };
     // Those of virtual devices are theirs to choose.
-    let mut findings = pci_address(&info.name).map_or_else(Vec::new, |_| mac(&info));
+    let mut findings: Vec<Finding> = pci_address(&info.name).and_then(|_| mac(&info)).into_iter().collect();
     let workers = eal.lcores().len();
     findings.extend(few_queues(workers, &info));
     let started = start(eal, &info);
@@ -110,40 +83,32 @@ fn mac_text(address: [u8; 6]) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Drivers of virtual functions that say so in their log when they make a MAC up.
-const DRIVERS_THAT_TELL: [&str; 2] = ["net_e1000_igb_vf", "net_ixgbe_vf"];
+/// Drivers of virtual functions that say so when they make a MAC up.
+const DRIVERS_THAT_TELL: [&str; 3] = ["net_e1000_igb_vf", "net_ixgbe_vf", "net_txgbe_vf"];
 
-fn mac(info: &PortInfo) -> Vec<Finding> {
+fn mac(info: &PortInfo) -> Option<Finding> {
     let mac = mac_text(info.mac_address);
-    let is_function = info.driver.ends_with("_vf") || info.driver.ends_with("avf");
-    let is_local = info.mac_address[0] & 2 != 0;
-    let told = heard().iter().any(|line| line.contains("VF MAC address not assigned by Host PF"));
     if info.mac_address == [0; 6] || info.mac_address[0] & 1 != 0 {
-        return vec![
+        return Some(
             Finding::fault("vf", "mac-none", format!("its MAC is {mac}, which is none of a station"))
                 .on(&info.name)
                 .why("Nobody can send to it. A virtual function gets its MAC from the NIC on the hypervisor.")
                 .mend("ip link set dev PF vf N mac 02:00:00:00:00:10    # on the hypervisor"),
-        ];
+        );
     }
-    // Which of several it is about the line does not say; ixgbevf takes numbers of this maker.
-    let made_up = is_local || info.mac_address[..3] == [0x00, 0x09, 0xc0];
-    if told && made_up && DRIVERS_THAT_TELL.contains(&info.driver.as_str()) {
-        return vec![random_mac(&info.name, &format!("its MAC {mac} is made up by DPDK's driver"))];
+    if info.has_invented_mac_address() {
+        return Some(random_mac(&info.name, &format!("its MAC {mac} is made up by DPDK's driver")));
     }
-    if is_function && is_local && !DRIVERS_THAT_TELL.contains(&info.driver.as_str()) {
-        return vec![
-            Finding::note(
-                "vf",
-                "mac-local",
-                format!("its MAC {mac} was set by the hypervisor, or made up by the driver"),
-            )
+    let is_local = info.mac_address[0] & 2 != 0;
+    if !info.is_virtual_function() || !is_local || DRIVERS_THAT_TELL.contains(&info.driver.as_str()) {
+        return None;
+    }
+    Some(
+        Finding::note("vf", "mac-local", format!("its MAC {mac} was set by the hypervisor, or made up by the driver"))
             .on(&info.name)
             .why("It cannot be told from here. One that is made up is another one after the next start.")
             .mend("ip link show dev PF    # on the hypervisor: does it name this MAC?"),
-        ];
-    }
-    Vec::new()
+    )
 }
 
 /// Whether there is a queue for each worker.
@@ -258,4 +223,58 @@ fn described(port: &Port, info: &PortInfo) -> String {
         info.max_tx_queues,
         if can.is_empty() { "no offloads".to_owned() } else { can.join(", ") },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_is_doubted_where_nobody_says_that_it_was_given() {
+        for (driver, mac_address, expected) in [
+            ("net_e1000_igb_vf", [2, 0, 0, 0, 0, 0x10], None),
+            ("net_iavf", [2, 0, 0, 0, 0, 0x10], Some("mac-local")),
+            ("net_iavf", [0x52, 0x54, 0, 0, 0, 1], Some("mac-local")),
+            ("net_iavf", [0, 0x1b, 0x21, 0, 0, 1], None),
+            ("net_ixgbe", [2, 0, 0, 0, 0, 0x10], None),
+            ("net_iavf", [0; 6], Some("mac-none")),
+            ("net_ixgbe", [1, 0, 0x5e, 0, 0, 1], Some("mac-none")),
+        ] {
+            let info = info(driver, mac_address);
+            assert_eq!(mac(&info).map(|finding| finding.id), expected, "{driver} {}", mac_text(mac_address));
+        }
+    }
+
+    #[test]
+    fn fewer_queues_than_workers_are_said() {
+        let info = info("net_iavf", [2; 6]);
+        for (workers, expected) in [(1, false), (4, false), (5, true)] {
+            assert_eq!(few_queues(workers, &info).is_some(), expected, "{workers}");
+        }
+    }
+
+    /// A device with four queues.
+    fn info(driver: &str, mac_address: [u8; 6]) -> PortInfo {
+        PortInfo {
+            id: PortId(0),
+            name: "0000:01:10.0".to_owned(),
+            driver: driver.to_owned(),
+            mac_address,
+            socket: None,
+            kernel_interface: None,
+            max_mtu: 1500,
+            min_mtu: 68,
+            max_rx_queues: 4,
+            max_tx_queues: 8,
+            rx_descriptors: 32..=4096,
+            tx_descriptors: 32..=4096,
+            descriptors_align: (8, 8),
+            interrupts: dpdk_rs::Interrupts::default(),
+            rx_offloads: Offloads::NONE,
+            tx_offloads: Offloads::NONE,
+            rss_functions: 0,
+            rss_table_size: 0,
+            rss_key_size: 0,
+        }
+    }
 }

@@ -275,6 +275,20 @@ fn of_a_program_with_virtual_devices_only_what_it_uses_is_looked_at() {
 }
 
 #[test]
+fn the_nic_of_a_virtual_function_is_not_proposed_to_go() {
+    for (is_its_nic, mends) in [(true, 1), (false, 2)] {
+        let tree = Tree::healthy();
+        tree.device("0000:01:00.0", "0x8086", "0x10c9", "igb", Some(7), 0);
+        if is_its_nic {
+            tree.link(&format!("sys/bus/pci/devices/{VF}/physfn"), "../0000:01:00.0");
+        }
+        let diagnosis = tree.examine(USUAL);
+        assert_eq!(diagnosis.findings()[0].id, "group-not-viable");
+        assert_eq!(diagnosis.findings()[0].mend.len(), mends, "{diagnosis}");
+    }
+}
+
+#[test]
 fn what_nobody_uses_is_proposed_first() {
     let tree = Tree::healthy();
     tree.device("0000:01:00.0", "0x8086", "0x10c9", "igb", Some(8), 0);

@@ -361,3 +361,41 @@ fn what_begins_nothing_is_no_matter_of_limits() {
         }
     });
 }
+
+#[test]
+fn a_worker_without_ports_refuses_its_own_hosts_and_no_others() {
+    const PORTS: u16 = 1024;
+    for hosts in [20_u8, 80] {
+        with_nat("[[pools]]\naddresses = [\"198.51.100.100\"]\nports = \"2000-3023\"", move |nat| {
+            let host = |number: u8| Ipv4Addr::new(192, 168, 7, number);
+            let (mut given, mut at_first) = (BTreeSet::new(), None);
+            // Hosts that were refused once.
+            let mut refused = BTreeSet::new();
+            for round in 0..PORTS {
+                if refused.len() == usize::from(hosts) {
+                    break;
+                }
+                for number in
+                    (1..=hosts).filter(|number| round % 8 == 0 || !refused.contains(number)).collect::<Vec<_>>()
+                {
+                    let out = nat.out(&from(host(number), X).udp(10_000 + round, 53));
+                    // (What they are told waits for their addresses.)
+                    if !out.dropped.contains_key("nat-ports-exhausted") {
+                        assert!(!refused.contains(&number), "a host of a worker that has no ports got one");
+                        assert!(given.insert(left(&out).source_port), "a port twice");
+                    } else {
+                        at_first = at_first.or(Some(given.len()));
+                        refused.insert(number);
+                    }
+                }
+            }
+            assert_eq!(refused.len(), usize::from(hosts));
+            let at_first = at_first.unwrap();
+            println!(
+                "{hosts} hosts: {at_first} of {PORTS} ports in use when the first was refused, {} at last",
+                given.len()
+            );
+            assert_eq!(given.len(), usize::from(PORTS), "every port has a host");
+        });
+    }
+}
