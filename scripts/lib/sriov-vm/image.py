@@ -16,7 +16,8 @@ class Archive:
 
     def __init__(self):
         # The root itself, as the EAL loads no plugins from where everybody might put some.
-        self.entries = {".": (stat.S_IFDIR | 0o755, b"")}  # path without the first slash: mode, and bytes or the file that holds them
+        # By the path without its first slash: the mode, and bytes or the file that holds them.
+        self.entries = {".": (stat.S_IFDIR | 0o755, b"")}
 
     def directory(self, path):
         path = path.strip("/")

@@ -179,7 +179,9 @@ def root_port(number, kind="pcie-root-port"):
 class Machine:
     """QEMU with a guest. To be used in a `with`."""
 
-    def __init__(self, loop, tools, directory, image, memory=1024, cpus=2, iommu=False, hugepages=128, lines=2, shared=False):
+    def __init__(
+        self, loop, tools, directory, image, memory=1024, cpus=2, iommu=False, hugepages=128, lines=2, shared=False
+    ):
         self.loop, self.tools, self.directory = loop, tools, directory
         self.serials = [Serial(loop, f"{directory}/serial{line}") for line in range(lines)]
         self.links = []
@@ -194,7 +196,8 @@ class Machine:
             self.arguments += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
             self.arguments += ["-machine", "memory-backend=memory"]
         for line, serial in enumerate(self.serials):
-            self.arguments += ["-chardev", f"socket,id=serial{line},path={serial.path}", "-serial", f"chardev:serial{line}"]
+            self.arguments += ["-chardev", f"socket,id=serial{line},path={serial.path}"]
+            self.arguments += ["-serial", f"chardev:serial{line}"]
 
     def add_nic(self, link, device, port="pcie-root-port"):
         self.links.append(link)
@@ -211,7 +214,8 @@ class Machine:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             # It is gone with this program, too.
-            ["setpriv", "--pdeathsig", "TERM", "timeout", "-k", "3", *map(str, [seconds, self.tools.qemu, *self.arguments])],
+            ["setpriv", "--pdeathsig", "TERM", "timeout", "-k", "3", str(seconds), self.tools.qemu]
+            + [str(argument) for argument in self.arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.errors,

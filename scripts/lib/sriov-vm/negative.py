@@ -75,7 +75,8 @@ def no_iommu(lab):
             pass
         else:
             raise Wrong("vfio-pci takes a device without an IOMMU")
-        refused(lab, guest, [vf], router(vf), f'the device "{vf}" .* did not start: no driver has it: .*uio_pci_generic')
+        sentence = f'the device "{vf}" .* did not start: no driver has it: .*uio_pci_generic'
+        refused(lab, guest, [vf], router(vf), sentence)
         around = sides(link, link, VF_MACS[:1] * 2, VLANS)
         take(guest, "uio_pci_generic", [vf])
         run_programs(lab, machine, guest, [vf], around, False, [("nat", ["nat"])], vlans=True)

@@ -130,7 +130,8 @@ class Packet:
 
     def with_ports(self, source=None, destination=None):
         ports = {"source": source, "destination": destination}
-        return replace(self, body=replace(self.body, **{name: port for name, port in ports.items() if port is not None}))
+        known = {name: port for name, port in ports.items() if port is not None}
+        return replace(self, body=replace(self.body, **known))
 
     def packed(self):
         addresses = IPv4Address(self.source).packed + IPv4Address(self.destination).packed

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 
+import checker
 import configs
 import doctor
 import libvirt
@@ -230,4 +231,5 @@ SETUPS = [
     *negative.SETUPS,
     *doctor.SETUPS,
     *libvirt.SETUPS,
+    *checker.SETUPS,
 ]

@@ -62,7 +62,7 @@ class Exchange:
                 waiting[key(packet)] = packet
                 sender.send(packet)
             some = next(iter(waiting.values()))
-            what = f"{describe(some)} does not come through" + (f", nor do {len(waiting) - 1} others" if waiting else "")
+            what = f"{describe(some)} does not come through, nor do {len(waiting) - 1} others"
             loop.until(lambda: receiver.inbox, ARRIVAL, what)
             self.machine.mark()
             while receiver.inbox:
@@ -195,7 +195,8 @@ def through_nat(sides, exchange, flows=24):
             else:
                 sequence = 0x70000000 + new.sequence
                 answer = Tcp(new.destination, new.source, sequence, new.sequence + 1, SYN | ACK)
-                acknowledgement = replace(old, sequence=old.sequence + 1, acknowledged=sequence + 1, flags=ACK, options=b"")
+                acknowledgement = replace(old, sequence=old.sequence + 1, acknowledged=sequence + 1, flags=ACK)
+                acknowledgement = replace(acknowledgement, options=b"")
                 push = replace(acknowledgement, flags=ACK | PUSH | FIN, payload=b"a page, please")
                 further += [(host, replace(packet, body=body)) for body in (acknowledgement, push)]
             packet = sides.isp.packet(got.source, answer, source=packet.destination)
