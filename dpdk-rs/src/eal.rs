@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -82,7 +83,15 @@ pub enum EalError {
 /// What DPDK said, as the end of a sentence: each thing once, and what says nothing only
 /// if there is nothing else.
 fn reasons(log: &[String]) -> String {
-    const HOLLOW: [&str; 3] = ["Invalid 'command line' arguments", "failed to initialize", "probe failed"];
+    const HOLLOW: [&str; 6] = [
+        "Invalid 'command line' arguments",
+        "failed to initialize",
+        "probe failed",
+        // Of sizes that the machine has none of, and of a telemetry that nobody asked for.
+        "hugepages reported on node",
+        "No legacy callbacks",
+        "cannot be used",
+    ];
     let mut told: Vec<&str> = Vec::new();
     for line in log.iter().map(|line| line.trim().trim_end_matches('.')) {
         if !told.contains(&line) {
@@ -183,7 +192,8 @@ impl Eal {
             let c_name = CString::new(name.as_str()).map_err(|_| EalError::ZeroByte(name.clone()))?;
             // SAFETY: the EAL is up and the name is NUL-terminated.
             if !unsafe { dpdk_sys::shim_device_is_probed(c_name.as_ptr()) } {
-                let log = said.into_iter().chain(log_sink::explain()).collect();
+                let obstacle = driver_obstacle(Path::new("/sys/bus/pci"), &name);
+                let log = obstacle.into_iter().chain(said).chain(log_sink::explain()).collect();
                 return Err(match missing_capability(&name) {
                     Some(capability) => EalError::NoPermission { name, capability },
                     None => EalError::NoSuchDevice { name, log },
@@ -346,6 +356,22 @@ fn missing_capability(device: &str) -> Option<&'static str> {
     (effective & (1 << number) == 0).then_some(capability)
 }
 
+/// Why DPDK cannot have a PCI device, as far as its driver says.
+fn driver_obstacle(sysfs: &Path, device: &str) -> Option<String> {
+    // Those of user space, and those that share their device with it.
+    const FIT: [&str; 6] = ["vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core", "mana"];
+    let is_address = |name: &str| name.split([':', '.']).map(str::len).eq([4, 2, 2, 1]);
+    let directory = Some(sysfs.join("devices").join(device)).filter(|_| is_address(device))?;
+    if !directory.exists() {
+        return Some("there is no PCI device of this address".to_owned());
+    }
+    let Ok(driver) = directory.join("driver").read_link() else {
+        return Some("no driver has it: give it to vfio-pci, or without an IOMMU to uio_pci_generic".to_owned());
+    };
+    let driver = driver.file_name()?.to_str().filter(|driver| !FIT.contains(driver))?;
+    Some(format!("the kernel's driver {driver} has it: give it to vfio-pci"))
+}
+
 /// The names of the devices that the arguments ask for.
 fn devices(args: &[String]) -> Vec<String> {
     let mut names = Vec::new();
@@ -458,5 +484,34 @@ mod tests {
         assert_eq!(reasons(&lines), ": unrecognized option '--y'");
         assert_eq!(reasons(&lines[2..]), ": EAL: Invalid 'command line' arguments");
         assert_eq!(reasons(&[]), "");
+        let said = [
+            "EAL: No free 1048576 kB hugepages reported on node 0",
+            "TELEMETRY: No legacy callbacks",
+            "EAL: 0000:02:10.0 VFIO group is not viable!",
+            "EAL: Requested device 0000:02:10.0 cannot be used",
+        ];
+        assert_eq!(reasons(&said.map(str::to_owned)), ": EAL: 0000:02:10.0 VFIO group is not viable!");
+    }
+
+    #[test]
+    fn a_device_without_a_driver_of_user_space_is_told_by_its_driver() {
+        let sysfs = std::env::temp_dir().join(format!("dpdk-rs-drivers-{}", std::process::id()));
+        for (slot, driver) in [("10.0", Some("igb")), ("10.1", Some("vfio-pci")), ("10.2", None)] {
+            let device = sysfs.join("devices").join(format!("0000:01:{slot}"));
+            std::fs::create_dir_all(&device).unwrap();
+            if let Some(driver) = driver {
+                std::os::unix::fs::symlink(format!("../../drivers/{driver}"), device.join("driver")).unwrap();
+            }
+        }
+        for (device, expected) in [
+            ("0000:01:10.0", Some("the kernel's driver igb has it: give it to vfio-pci")),
+            ("0000:01:10.1", None),
+            ("0000:01:10.2", Some("no driver has it: give it to vfio-pci, or without an IOMMU to uio_pci_generic")),
+            ("0000:01:10.3", Some("there is no PCI device of this address")),
+            ("net_tap0", None),
+        ] {
+            assert_eq!(driver_obstacle(&sysfs, device).as_deref(), expected, "{device}");
+        }
+        std::fs::remove_dir_all(sysfs).unwrap();
     }
 }

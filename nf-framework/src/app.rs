@@ -1,6 +1,7 @@
 //! A whole program around functions: arguments, configuration, signals, counters.
 
 use crate::config::{ConfigError, ConfigFile};
+use crate::eal_arguments::{self, EalArgumentsError};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use crate::steering::Affinity;
@@ -8,7 +9,7 @@ use clap::Parser;
 use dpdk_rs::{Eal, EalError};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,8 @@ struct Options {
 const EAL_HELP: &str = "\
 DPDK's own arguments come first, then \"--\", then the options above. The usual ones:
   -l 0-1                      one worker on each of these CPUs
-  -a 0000:01:00.0             use this PCI device (bound to vfio-pci)
+  -a 0000:01:00.0             use this PCI device (scripts/bind vfio-pci gives it to DPDK)
+  -a eth1                     the same by its interface, where the kernel keeps it (mlx5, mana)
   --vdev=net_tap0             make a virtual port: a kernel interface dtap0
   --vdev=net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap
                               a port that reads one capture file and writes another
@@ -46,6 +48,8 @@ DPDK's own arguments come first, then \"--\", then the options above. The usual 
   --in-memory                 hugepages without files: needs no mount, leaves nothing behind
   --no-huge --no-shconf -m 256
                               do without hugepages, with 256 MiB
+If none of -a, -b, --vdev and --no-pci is given, the devices that Kubernetes' SR-IOV device plugin names
+in the environment (PCIDEVICE_...) are taken. nf-doctor says what is wrong with a machine.
 
 --check needs no EAL arguments, and may then be used beside the running program: it looks at
 the machine's hugepages for one worker. With EAL arguments it starts DPDK and looks at lcores,
@@ -175,11 +179,12 @@ impl App {
 
         let configuration = Configuration::load(&ConfigFile::read(&options.config)?, &self.functions)?;
         if options.check {
-            let eal = if eal_args.len() > 1 { Some(Eal::init(eal_args)?.0) } else { None };
+            // Without arguments it may stand beside the running program, whose devices it leaves alone.
+            let eal = if eal_args.len() > 1 { Some(start(eal_args)?) } else { None };
             return check(&configuration, eal.as_ref());
         }
         let signals = Signals::new().map_err(AppError::Signals)?;
-        let (eal, _) = Eal::init(eal_args)?;
+        let eal = start(eal_args)?;
         let forwards = configuration.runtime().forwarding.is_some();
         let runtime = Runtime::configured(&eal, configuration)?;
         if !forwards {
@@ -236,6 +241,17 @@ impl std::fmt::Debug for App {
 /// The status of a program whose configuration is valid and asks for more than there is.
 const DOES_NOT_FIT: u8 = 3;
 
+/// Starts DPDK on the devices that the arguments or the environment name.
+fn start(mut eal_args: Vec<String>) -> Result<Eal, AppError> {
+    let words = eal_args.split_off(eal_args.len().min(1));
+    let root = Path::new("/");
+    let completed = eal_arguments::complete(root, &eal_arguments::environment(), &words)?;
+    completed.notes.iter().for_each(|note| log::info!("{note}"));
+    eal_arguments::check_drivers(root, &completed.words)?;
+    eal_args.extend(completed.words);
+    Ok(Eal::init(eal_args)?.0)
+}
+
 /// Shows what a configuration needs.
 fn check(configuration: &Configuration, eal: Option<&Eal>) -> Result<(), AppError> {
     let check = configuration.check(eal);
@@ -254,6 +270,8 @@ enum AppError {
     Config(#[from] ConfigError),
     #[error("the signals' handlers cannot be installed: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    EalArguments(#[from] EalArgumentsError),
     #[error(transparent)]
     Eal(#[from] EalError),
     #[error(transparent)]

@@ -17,6 +17,7 @@ use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
 use dpdk_rs::{Lcore, Mbuf, Memory, Mempool};
 use serde::de::DeserializeOwned;
 use std::any::Any;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -177,10 +178,19 @@ pub trait Function: Send + Sync + 'static {
     /// pool that it translates to. The [router](crate::RouterConfig) answers for them in its
     /// neighbours' ARP and Neighbor Discovery and announces them when they come, and sends packets
     /// for them through the chain; what no function decides about or redirects is dropped as
-    /// `no-listener`.
+    /// `no-listener`. What functions themselves send to one turns at the end of the chain and comes back
+    /// through it, once. They may be the router's own; a configuration in which one is a next router's, or the
+    /// first or last of an interface's network, is refused.
     fn addresses(&self, policy: &Self::Policy) -> Vec<Prefix> {
         let _ = policy;
         Vec::new()
+    }
+
+    /// The key in the function's table by which it has one of its [addresses](Function::addresses), such as
+    /// `pools[0].addresses[1]`, for what there is to say of it; the table as a whole unless written.
+    fn address_key(&self, policy: &Self::Policy, address: IpAddr) -> String {
+        let _ = (policy, address);
+        String::new()
     }
 
     /// Makes the instance for a worker, on that worker's lcore.

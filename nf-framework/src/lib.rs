@@ -36,6 +36,7 @@
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
 //!   of a [`Configuration`] that was validated as a whole.
 //! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
+//! - [`doctor`] says what is wrong with a machine before DPDK is to blame.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
 //! # What it does not do yet
@@ -53,6 +54,8 @@ mod classifier;
 pub mod config;
 mod context;
 mod counters;
+pub mod doctor;
+mod eal_arguments;
 mod flow_table;
 mod forwarding;
 mod fragments;
@@ -97,7 +100,7 @@ pub use kernel::{
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
-pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkerReport};
 pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,

@@ -1,6 +1,6 @@
 //! Counters added up over all workers, and as tables for people.
 
-use crate::counters::WorkerCounters;
+use crate::counters::{PortCounters, WorkerCounters};
 use crate::function::Registry;
 use dpdk_rs::{Port, PortStats};
 use std::fmt;
@@ -21,6 +21,8 @@ pub struct Report {
     /// How often a packet was handed over from one worker to another: to its owner, or to one that
     /// has a queue to send it by.
     pub handed_over: u64,
+    /// By worker.
+    pub workers: Vec<WorkerReport>,
     /// Where all packets went.
     pub balance: Balance,
     /// The policies that every worker works by: 1 at the start, and one more with each that
@@ -76,6 +78,30 @@ impl FunctionReport {
     #[must_use]
     pub fn passed(&self) -> u64 {
         self.seen.saturating_sub(self.sent + self.dropped + self.taken)
+    }
+}
+
+/// One worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WorkerReport {
+    /// Packets that it received from ports.
+    pub received: u64,
+    /// Packets that ports took from it.
+    pub sent: u64,
+    /// How often it handed a packet over to another worker.
+    pub handed_over: u64,
+}
+
+impl WorkerReport {
+    fn new(counters: &WorkerCounters) -> Self {
+        let sum = |of: fn(&PortCounters) -> &AtomicU64| {
+            counters.ports.iter().map(|port| of(port).load(Ordering::Relaxed)).sum()
+        };
+        Self {
+            received: sum(|port| &port.received),
+            sent: sum(|port| &port.sent),
+            handed_over: counters.handed_over.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -195,8 +221,9 @@ impl Report {
                 .wrapping_add(sum(&|worker| Some(&worker.fragments)))
                 .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };
+        let by_worker = workers.iter().map(|worker| WorkerReport::new(worker)).collect();
         let generation = workers.iter().map(|worker| worker.generation.load(Ordering::Relaxed)).min().unwrap_or(0);
-        Self { ports, functions, drops, counters, handed_over, balance, generation }
+        Self { ports, functions, drops, counters, handed_over, workers: by_worker, balance, generation }
     }
 
     /// How many packets were dropped under a reason.
@@ -227,6 +254,14 @@ impl fmt::Display for Report {
             ]);
         }
         write!(f, "{ports}")?;
+        if self.workers.len() > 1 {
+            let mut workers = Table::new(&["worker", "received", "sent", "handed over"]);
+            for (number, worker) in self.workers.iter().enumerate() {
+                let WorkerReport { received, sent, handed_over } = *worker;
+                workers.row([number as u64, received, sent, handed_over].map(|number| number.to_string()));
+            }
+            write!(f, "{workers}")?;
+        }
         if !self.functions.is_empty() {
             let mut functions =
                 Table::new(&["function", "seen", "passed", "sent", "dropped", "taken", "held", "sessions"]);
@@ -371,6 +406,7 @@ mod tests {
             drops: vec![DropReport { reason: "policy".into(), help: "a rule".into(), count: 3 }],
             counters: vec![CounterReport { function: "firewall".into(), name: "hits".into(), value: 3 }],
             handed_over: 5,
+            workers: vec![WorkerReport { received: 7, sent: 1_000_000, handed_over: 5 }, WorkerReport::default()],
             balance: Balance::default(),
             generation: 1,
         };
@@ -378,6 +414,10 @@ mod tests {
 port       received     sent   missed  no mbuf
 net_null0         7  1000000  1234567        0
 a                 0        0        -        -
+
+worker  received     sent  handed over
+0              7  1000000            5
+1              0        0            0
 
 function  seen  passed  sent  dropped  taken     held  sessions
 8           12      12     0        0      0  1234567         0
@@ -399,7 +439,7 @@ balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
 
     #[test]
     fn counters_of_all_workers_are_added_up() {
-        let workers: Vec<_> = (0..3).map(|_| Arc::new(WorkerCounters::new(0, 2))).collect();
+        let workers: Vec<_> = (0..3).map(|_| Arc::new(WorkerCounters::new(2, 2))).collect();
         for (count, worker) in (1..).zip(&workers) {
             worker.functions[1].seen.store(count, Ordering::Relaxed);
             worker.functions[1].held.store(10 * count, Ordering::Relaxed);
@@ -408,12 +448,18 @@ balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
             worker.generation.store(5 - count, Ordering::Relaxed);
             worker.pending.store(100, Ordering::Relaxed);
             worker.fragments.store(1000, Ordering::Relaxed);
+            worker.ports[0].received.store(count, Ordering::Relaxed);
+            worker.ports[1].received.store(10 * count, Ordering::Relaxed);
+            worker.ports[1].sent.store(2 * count, Ordering::Relaxed);
+            worker.handed_over.store(3 * count, Ordering::Relaxed);
         }
         let report = Report::new(&[], &["a".to_owned(), "b".to_owned()], &workers, &Registry::default());
         assert_eq!((report.functions[0].seen, report.functions[1].seen), (0, 6));
         assert_eq!(report.functions[1].sessions, 600);
         assert_eq!(report.generation, 2, "of the worker that is behind");
         assert_eq!((report.drops.len(), report.dropped("policy")), (1, 6));
-        assert_eq!((report.balance.dropped, report.balance.held), (6, 3360));
+        assert_eq!((report.balance.dropped, report.balance.held), (6, 3360 + 18));
+        let worker = |count: u64| WorkerReport { received: 11 * count, sent: 2 * count, handed_over: 3 * count };
+        assert_eq!(report.workers, [1, 2, 3].map(worker));
     }
 }

@@ -562,6 +562,44 @@ fn a_packet_to_a_functions_address_may_have_no_hops_left() {
     });
 }
 
+/// Says of every UDP packet from inside that nobody listens.
+struct Deaf;
+
+impl PacketFunction for Deaf {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        if cx.direction() == Direction::Outbound && packet.data()[23] == 17 {
+            cx.refuse_as([198, 51, 100, 78].into(), packet, IcmpError::PortUnreachable, Direction::Inbound);
+            return Verdict::Drop(DropReason::POLICY);
+        }
+        Verdict::Next
+    }
+}
+
+#[test]
+fn what_a_function_says_to_a_functions_address_comes_back_through_the_chain() {
+    for workers in [1, 2] {
+        lab(move |lab| {
+            let make = |_: &mut WorkerSetup| Deaf.then(Translate);
+            let trial = match workers {
+                1 => lab.trial(make),
+                _ => lab.trial_at_wrong_workers(workers, Affinity::InsideHost, make),
+            };
+            let mut trial = trial.with_router(ROUTER, &["198.51.100.77", "198.51.100.79"]);
+            introduce(&mut trial);
+            let about = |source: [u8; 4]| from_host().ipv4(source, FAR4).udp(1, 2);
+            let outcome = send(&mut trial, Direction::Outbound, &about([198, 51, 100, 77]));
+            assert_eq!(outcome.dropped, [("policy".to_owned(), 1)].into());
+            let (from, to, message_type, code, ..) = error(&outcome);
+            assert_eq!((from, to), (IpAddr::from([198, 51, 100, 78]), HOST4.into()));
+            assert_eq!((message_type, code), (3, 3));
+            // That none takes there goes round once.
+            let outcome = send(&mut trial, Direction::Outbound, &about([198, 51, 100, 79]));
+            assert_eq!(outcome.dropped, [("no-listener".to_owned(), 1), ("policy".to_owned(), 1)].into());
+            trial.check_for_leaks();
+        });
+    }
+}
+
 #[test]
 fn a_hairpin_is_one_hop() {
     with_nat(|trial| {

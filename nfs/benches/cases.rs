@@ -68,7 +68,7 @@ const ROUTED_V6: &str = "worker-ipv6";
 const ROUTES: u32 = 1024;
 
 /// Every case, in the order of the table.
-const CASES: [Case; 21] = [
+const CASES: [Case; 22] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -112,6 +112,15 @@ const CASES: [Case; 21] = [
             worker(eal, RING, &clients([Loaded::new(nat, policy)]), packets)
         })
     },
+    case("nat-new", "the worker with NAT, each packet a new session in place of the oldest", |eal, packets| {
+        let text = "sessions = 4096\n[[pools]]\naddresses = [\"198.18.0.0/30\"]\n[timeouts]\nport_quiet = 0";
+        let nat = nat::Nat::new();
+        let policy = nat.policy(toml::from_str(text)?).map_err(|invalid| anyhow::anyhow!(invalid.message))?;
+        let newcomers = Made("newcomers", Affinity::Any, |_: &mut WorkerSetup| Ok(Newcomers(0)));
+        let config = config(RING, ForwardingKind::Wire);
+        let one_armed = RuntimeConfig { ports: PortsConfig { outside: None, ..config.ports }, ..config };
+        worker_as(eal, RING, one_armed, &[Loaded::new(newcomers, ()), Loaded::new(nat, policy)], packets)
+    }),
     case(ROUTED, "the worker with packets to be routed, and Wire", |eal, packets| {
         routed(eal, ForwardingKind::Wire, Destinations::V4(ROUTES), packets)
     }),
@@ -280,12 +289,21 @@ fn steering(packets: u64) -> anyhow::Result<()> {
 /// A whole worker as a program runs it: two ports, these functions, and `Wire`. Packets that
 /// net_ring sends come back; net_null takes each from the pool and frees it.
 fn worker(eal: &Eal, ports: [&str; 2], functions: &[Loaded], packets: u64) -> anyhow::Result<()> {
+    worker_as(eal, ports, config(ports, ForwardingKind::Wire), functions, packets)
+}
+
+fn worker_as(
+    eal: &Eal,
+    ports: [&str; 2],
+    config: RuntimeConfig,
+    functions: &[Loaded],
+    packets: u64,
+) -> anyhow::Result<()> {
     let pool = circulating(eal)?;
     if ports == RING {
         fill_rings(eal, &pool)?;
     }
     let (meter, all_counted) = meter(packets);
-    let config = config(ports, ForwardingKind::Wire);
     let runtime = Runtime::new(eal, &config, [&[meter], functions].concat())?;
     let (finished, report) = runtime.run(move |_| all_counted.recv().is_ok())?;
     ensure!(finished, "the worker ended early");
@@ -349,6 +367,21 @@ impl NetworkFunction for Clients {
             // The checksum of UDP is 0, and stays.
             (head[29], head[35]) = (self.next, self.next);
             self.next = self.next.wrapping_add(1);
+        }
+    }
+}
+
+/// Writes packets of a host and port that were not there before.
+struct Newcomers(u32);
+
+impl NetworkFunction for Newcomers {
+    fn batch(&mut self, batch: &mut Batch, _: &mut Context<'_>) {
+        for (_, packet) in batch.undecided_packets() {
+            let Some(head) = packet.data_mut().first_chunk_mut::<HEAD>() else { continue };
+            *head = CLIENT;
+            let [_, high, middle, low] = self.0.to_be_bytes();
+            (head[29], head[34], head[35]) = (low, high | 0x10, middle);
+            self.0 = self.0.wrapping_add(1);
         }
     }
 }

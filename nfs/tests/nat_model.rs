@@ -64,7 +64,8 @@ fn usual() -> Setting {
         refuse_syn: true,
         mss: None,
         forward_ipv6: false,
-        exclude: vec![(Ipv4Addr::new(9, 9, 9, 0), 24)],
+        // External addresses are not, whatever prefix they are in.
+        exclude: vec![(Ipv4Addr::new(9, 9, 9, 0), 24), (pool_address(100), 30)],
         one_to_one: vec![
             (Ipv4Addr::new(10, 0, 9, 1), pool_address(101)),
             (Ipv4Addr::new(10, 0, 9, 2), pool_address(102)),
@@ -287,7 +288,7 @@ impl Run {
             self.trial.advance(Duration::from_secs(3));
         }
         self.world.now = 6 * SECOND;
-        self.world.advance(6 * SECOND);
+        self.world.advance(6 * SECOND, &Seen::default());
     }
 
     /// The stations answer if the router has asked whether they are still there.
@@ -346,7 +347,7 @@ impl Run {
             }
         }
         let outcome = self.trial.advance(Duration::from_nanos(to - from));
-        let expected = self.world.advance(to);
+        let expected = self.world.advance(to, &Seen::new(left(&outcome).iter().map(|(side, frame)| (*side, frame))));
         self.compare("time passes", &[], expected, &outcome);
         self.compare_sessions();
         self.answer_router();
@@ -388,9 +389,7 @@ impl Run {
     fn send(&mut self, side: Side, frames: &[Vec<u8>]) {
         self.packets += frames.len() as u64;
         let outcome = self.trial.send(direction(side), frames);
-        let left =
-            |side, frames: &'_ [Vec<u8>]| frames.iter().map(move |frame| (side, frame.clone())).collect::<Vec<_>>();
-        let left = [left(Side::Inside, &outcome.inside), left(Side::Outside, &outcome.outside)].concat();
+        let left = left(&outcome);
         let seen = Seen::new(left.iter().map(|(side, frame)| (*side, frame)));
         let expected = self.world.burst(side, frames, &seen);
         self.compare(&format!("from {side:?}"), frames, expected, &outcome);
@@ -533,10 +532,17 @@ impl Total {
             "sessions expired",
             "to servers",
             "turned",
+            "turned SYNs answered",
         ] {
             assert!(of(what) > 0, "{what:?} never happened");
         }
     }
+}
+
+/// The frames that left, each with its side.
+fn left(outcome: &Outcome) -> Vec<(Side, Vec<u8>)> {
+    let of = |side, frames: &[Vec<u8>]| frames.iter().map(|frame| (side, frame.clone())).collect::<Vec<_>>();
+    [of(Side::Inside, &outcome.inside), of(Side::Outside, &outcome.outside)].concat()
 }
 
 fn is_about_neighbours(frame: &[u8]) -> bool {

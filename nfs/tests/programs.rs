@@ -90,7 +90,7 @@ fn assert_reloads(program: &str, name: &str, text: &str, changes: &[(&str, &str,
         assert!(text.contains(old), "{old} is not in the configuration");
         std::fs::write(&config, text.replacen(old, new, 1)).unwrap();
         tell("HUP");
-        wait_for(line);
+        wait_for(&line.replace("FILE", config.to_str().unwrap()));
     }
     tell("INT");
     let output = child.wait_with_output().unwrap();
@@ -167,6 +167,32 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         ),
     ];
     assert_refused(NF_CHAIN, &cases);
+}
+
+#[test]
+fn devices_come_by_interface_and_from_the_environment() {
+    let config = file("devices", &chain_example());
+    for (arguments, environment, sentence) in [
+        // Every machine has it, and nowhere is it a PCI device.
+        ("-a lo", "fffe:ff:1f.7", "error: -a lo: this interface is no PCI device"),
+        ("-a nothing0", "fffe:ff:1f.7", "error: -a nothing0: there is no interface nothing0"),
+        ("", "eth0", "error: the environment's PCIDEVICE_X names \"eth0\", which is no device"),
+        ("", "fffe:ff:1f.7", "the device \"fffe:ff:1f.7\" that the command line asks for did not start"),
+        ("", "fffe:ff:1f.7", "-a fffe:ff:1f.7 is from the environment (PCIDEVICE_X)"),
+    ] {
+        let mut command = Command::new(NF_CHAIN);
+        command.args(["--no-huge", "--no-shconf", "--no-telemetry", "-m", "64"]).args(arguments.split_whitespace());
+        command.args(["--", "--config"]).arg(&config).env("PCIDEVICE_X", environment);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(sentence) && output.status.code() == Some(1), "{arguments} {environment}:\n{said}");
+    }
+    // Beside a running program the devices are not touched.
+    let mut check = Command::new(NF_CHAIN);
+    check.args(["--", "--check", "--config"]).arg(&config).env("PCIDEVICE_X", "fffe:ff:1f.7");
+    let said = String::from_utf8(check.output().unwrap().stderr).unwrap();
+    assert!(!said.contains("fffe:ff:1f.7"), "{said}");
+    std::fs::remove_file(config).unwrap();
 }
 
 #[test]
@@ -286,8 +312,18 @@ fn the_nats_example_runs_and_changes_on_the_way() {
             "[\"198.51.100.8/31\", \"198.51.100.12\"]",
             "generation 2: + [nat] pools[0].addresses[1] = \"198.51.100.12\"",
         ),
+        (
+            "via = \"198.51.100.254\"",
+            "via = \"198.51.100.9\"",
+            "generation 2 stays in force: FILE:62: [nat] pools[0].addresses[0]: 198.51.100.9 is the next router of routes[0]",
+        ),
         ("keep_parity = false", "keep_parity = true", "generation 3: [nat] keep_parity: false -> true"),
         ("10.0.0.10:80", "10.0.0.11:80", "generation 4: [nat] forward[0].to[0]"),
+        (
+            "draining = [\"198.51.100.10\"]",
+            "draining = []",
+            "nat: a reload ends all sessions of 198.51.100.10, in no pool any more",
+        ),
         ("sessions = 65536", "sessions = 131072", "sessions: cannot change while the program runs"),
     ];
     assert_reloads(NAT, "nat", &nat_example(), &changes);
@@ -371,7 +407,12 @@ fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "server",
             of("ports = \"8080\"", "ports = \"1-65500\""),
-            "FILE:73: [nat] forward[0].to: 10.0.0.10:80 has not as many ports as 1-65500",
+            "FILE:73: [nat] forward[0].to[0]: 1-65500 are 65500 ports, and from 80 to 65535 there are 65456",
+        ),
+        (
+            "number",
+            of("\"8080\"", "8080"),
+            "FILE:72: [nat] forward[0].ports: expected a range of ports in quotes (\"1024-65535\", or \"80\" for one), found 8080",
         ),
         (
             "lengths",
@@ -383,6 +424,21 @@ fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
             of("outside = \"198.51.100.99\"", "outside = \"198.51.100.9\""),
             "FILE:79: [nat] one_to_one[0].outside: 198.51.100.9 is an address of a pool",
         ),
+        (
+            "next-router",
+            of("via = \"198.51.100.254\"", "via = \"198.51.100.99\""),
+            "FILE:79: [nat] one_to_one[0].outside: 198.51.100.99 is the next router of routes[0] (leave it out)",
+        ),
+        (
+            "network",
+            of("\"198.51.100.8/31\"", "\"198.51.100.4\", \"198.51.100.0/31\""),
+            "FILE:62: [nat] pools[0].addresses[1]: 198.51.100.0 is the first address of 198.51.100.0/24 on the interface \"wan\", which stands for the network (leave it out)",
+        ),
+        (
+            "broadcast",
+            of("outside = \"198.51.100.8\"", "outside = \"198.51.100.255\""),
+            "FILE:71: [nat] forward[0].outside: 198.51.100.255 is the last address of 198.51.100.0/24 on the interface \"wan\", its broadcast address (leave it out)",
+        ),
         ("timeout", of("udp = 300", "udp = 0"), "FILE:83: [nat] timeouts.udp: 0 seconds are not from 1 to 1000000"),
         (
             "wire",
@@ -391,4 +447,29 @@ fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
         ),
     ];
     assert_refused(NAT, &cases);
+}
+
+#[test]
+fn a_check_of_a_nat_says_what_a_start_would() {
+    let check = |name: &str, text: &str| {
+        let config = file(name, text);
+        let output = Command::new(NAT).args(["--", "--check", "--config"]).arg(&config).output().unwrap();
+        std::fs::remove_file(&config).unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let directory = std::env::temp_dir().join(format!("nfs-test-{}-nowhere", std::process::id()));
+    let log = whole_nat_example().replace("/dev/null", directory.join("nat.jsonl").to_str().unwrap());
+    let (status, error) = check("check-log", &log);
+    assert!(error.contains("[nat] log.file: there is no directory "), "{error}");
+    assert_eq!((status, directory.exists()), (Some(1), false));
+
+    // Without a router somebody else has to answer for the addresses.
+    let (ports, nat) =
+        nat_example().split_once("[router.").map(|(ports, _)| (ports.to_owned(), nat_example())).unwrap();
+    let nat = nat.split_once("[nat]\n").unwrap().1;
+    let (_, error) = check("check-wire", &format!("{}\n[nat]\n{nat}", ports.replace("\"router\"", "\"wire\"")));
+    let warning = "[nat]: on a wire nobody answers ARP or Neighbor Discovery for 198.51.100.8/32 and 3 more: ";
+    assert!(error.contains("WARN") && error.contains(warning), "{error}");
+    let (_, error) = check("check-router", &nat_example());
+    assert!(!error.contains("WARN"), "{error}");
 }

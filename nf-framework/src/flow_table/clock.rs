@@ -17,6 +17,9 @@ const SHIFT: u32 = 20;
 const HORIZON: u64 = 1 << (SHIFT + 30);
 
 impl Coarse {
+    /// More than all but the furthest deadlines are ahead.
+    pub(super) const FAR: u32 = (1 << 30) - 1;
+
     /// The last moment that is not after this many nanoseconds.
     fn floor(nanoseconds: u64) -> Self {
         #[allow(clippy::cast_possible_truncation, reason = "time is kept modulo 2^32 units")]
@@ -32,7 +35,14 @@ impl Coarse {
     /// Whether this deadline is now or before.
     #[inline(always)]
     pub(super) fn has_passed(self, now: Self) -> bool {
-        self != NEVER && now.0.wrapping_sub(self.0).cast_signed() >= 0
+        (self != NEVER) & (now.0.wrapping_sub(self.0).cast_signed() >= 0)
+    }
+
+    /// Units from now to this deadline, at most [`Coarse::FAR`]: none once it has passed.
+    #[inline(always)]
+    pub(super) fn ahead_of(self, now: Self) -> u32 {
+        let ahead = self.0.wrapping_sub(now.0).cast_signed().max(0).cast_unsigned();
+        if self == NEVER { Self::FAR } else { ahead.min(Self::FAR) }
     }
 }
 

@@ -55,6 +55,33 @@ pub(super) struct SlotInfo {
     pub(super) classes: [Class; TagGroup::SLOTS],
 }
 
+impl SlotInfo {
+    /// Bit i: the time of slot i may have come.
+    #[inline]
+    pub(super) fn due(&self, now: Coarse) -> u16 {
+        // Without branches the compiler compares several at once, and mostly there is none.
+        if !self.not_before.iter().fold(false, |any, time| any | time.has_passed(now)) {
+            return 0;
+        }
+        let bits = self.not_before.iter().zip(0..).map(|(time, slot)| u16::from(time.has_passed(now)) << slot);
+        bits.fold(0, |due, bit| due | bit)
+    }
+
+    /// Of the slots of no higher class than this, that of the lowest and of those the one whose time comes
+    /// first, with a rank that compares it with those of other groups.
+    #[inline]
+    pub(super) fn least(&self, class: Class, now: Coarse) -> Option<(u32, usize)> {
+        let mut ranks = [u32::MAX; TagGroup::SLOTS];
+        for ((rank, other), time) in ranks.iter_mut().zip(&self.classes).zip(&self.not_before) {
+            let own = u32::from(other.0) << 30 | time.ahead_of(now);
+            *rank = if other.0 > class.0 { u32::MAX } else { own };
+        }
+        let least = ranks.iter().copied().fold(u32::MAX, u32::min);
+        let slot = ranks.iter().position(|rank| *rank == least)?;
+        (self.classes.get(slot)?.0 <= class.0).then_some((least, slot))
+    }
+}
+
 /// Notes beside a slot when its entry expires.
 pub(super) fn note_deadline(info: &mut [SlotInfo], index: usize, deadline: Coarse) {
     let (group, slot) = split(index);

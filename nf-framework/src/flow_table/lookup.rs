@@ -25,6 +25,30 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         }
     }
 
+    /// Asks for what says where the entry of a key is or could be, ahead of an insertion or a removal.
+    /// For several keys at once, so that the misses are waited for together; then, for each,
+    /// [`prefetch_entry`](Self::prefetch_entry).
+    pub fn prefetch(&self, key: &K) {
+        let home = self.places.of(key.as_bytes()).home as usize;
+        if let (Some(tags), Some(away), Some(info)) = (self.tags.get(home), self.away.get(home), self.info.get(home)) {
+            prefetch(tags);
+            prefetch(away);
+            prefetch(info);
+            prefetch(&info.classes);
+        }
+    }
+
+    /// Asks for the entry of a key, or for the place that it would get, as far as that is at home.
+    pub fn prefetch_entry(&self, key: &K) {
+        let place = self.places.of(key.as_bytes());
+        let home = place.home as usize;
+        let Some(tags) = self.tags.get(home) else { return };
+        match tags.matches(place.tag()) {
+            0 => _ = self.prefetch_matches(home, tags.empty() & tags.empty().wrapping_neg()),
+            matches => _ = self.prefetch_matches(home, matches),
+        }
+    }
+
     #[inline(always)]
     fn lookup_chunk(&self, keys: &[K], found: &mut [Option<Handle>]) {
         let mut places = [Place::default(); 64];

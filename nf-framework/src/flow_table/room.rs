@@ -1,9 +1,10 @@
 //! Making room: what has expired goes, and what is worth less than a newcomer.
 
 use super::clock::Coarse;
-use super::layout::{self, Bits, GROUPS_PER_ROW, Place};
+use super::layout::{self, Bits, GROUPS_PER_ROW, Place, split};
 use super::{Class, FlowKey, FlowTable, Instant, Removal, Removed};
 use dpdk_rs::{TagGroup, prefetch};
+use std::ops::Range;
 
 impl<K: FlowKey, V: Default> FlowTable<K, V> {
     /// Entries whose time is read from their own line during one insertion.
@@ -62,48 +63,58 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
             if empty != 0 {
                 return Some((distance, group * TagGroup::SLOTS + empty.trailing_zeros() as usize));
             }
+            if distance == 0 {
+                self.prefetch_others(place);
+            }
         }
         // One that has expired may be hidden behind a time that was not corrected yet; else
         // the least of those that may be evicted goes.
         let rows = [0..GROUPS_PER_ROW, GROUPS_PER_ROW..self.places.probes()];
-        let (distance, index) = rows.into_iter().find_map(|row| self.victim(place, row, class))?;
+        let (distance, index) = rows.into_iter().find_map(|row| self.victim(place, row, class, now))?;
         let passed = self.slots.get(index).is_some_and(|slot| slot.deadline.has_passed(now));
         let reason = if passed { Removal::Expired } else { Removal::Evicted };
         removed(self.vacate(index, reason)?);
         Some((distance, index))
     }
 
+    /// Asks for what is known of the other groups of a key, all at once.
+    fn prefetch_others(&self, place: Place) {
+        for distance in 1..self.places.probes() {
+            if let Some(info) = self.info.get(self.places.group(place, distance)) {
+                prefetch(info);
+                prefetch(&info.classes);
+            }
+        }
+    }
+
     /// Of these groups, all of them full, the entry of the lowest class that would expire first.
-    fn victim(&mut self, place: Place, distances: std::ops::Range<usize>, class: Class) -> Option<(usize, usize)> {
+    fn victim(&mut self, place: Place, distances: Range<usize>, class: Class, now: Coarse) -> Option<(usize, usize)> {
         let mut looks = Self::LOOKS;
         // The best of those whose own deadline was read.
-        let mut best: Option<(Class, Coarse, usize, usize)> = None;
+        let mut best: Option<(Coarse, usize, usize)> = None;
         loop {
-            let mut least: Option<(Class, Coarse, usize, usize)> = None;
+            let mut least: Option<(u32, usize, usize)> = None;
             for distance in distances.clone() {
                 let group = self.places.group(place, distance);
-                let info = self.info.get(group)?;
-                for (slot, (other, not_before)) in info.classes.iter().zip(&info.not_before).enumerate() {
-                    let lower = least.is_none_or(|(least, first, ..)| {
-                        *other < least || (*other == least && not_before.is_before(first))
-                    });
-                    if *other <= class && lower {
-                        least = Some((*other, *not_before, distance, group * TagGroup::SLOTS + slot));
-                    }
+                let Some((rank, slot)) = self.info.get(group)?.least(class, now) else { continue };
+                if least.is_none_or(|(least, ..)| rank < least) {
+                    least = Some((rank, distance, group * TagGroup::SLOTS + slot));
                 }
             }
-            let (other, not_before, distance, index) = least?;
+            let (_, distance, index) = least?;
+            let (group, slot) = split(index);
+            let not_before = *self.info.get(group)?.not_before.get(slot)?;
             let deadline = self.slots.get(index)?.deadline;
             if deadline == not_before {
                 return Some((distance, index));
             }
             layout::note_deadline(&mut self.info, index, deadline);
-            if best.is_none_or(|(_, first, ..)| deadline.is_before(first)) {
-                best = Some((other, deadline, distance, index));
+            if best.is_none_or(|(first, ..)| deadline.is_before(first)) {
+                best = Some((deadline, distance, index));
             }
             looks -= 1;
             if looks == 0 {
-                return best.map(|(_, _, distance, index)| (distance, index));
+                return best.map(|(_, distance, index)| (distance, index));
             }
         }
     }
@@ -111,12 +122,10 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
     /// The occupied slots of a group whose time may have come.
     #[inline]
     fn due(&self, group: usize, now: Coarse) -> Bits {
-        let Some(info) = self.info.get(group) else { return Bits(0) };
-        let mut due = 0;
-        for (slot, not_before) in info.not_before.iter().enumerate() {
-            due |= u16::from(not_before.has_passed(now)) << slot;
+        match self.info.get(group).map_or(0, |info| info.due(now)) {
+            0 => Bits(0),
+            due => Bits(due & self.occupied(group).0),
         }
-        Bits(due & self.occupied(group).0)
     }
 
     /// Lets an entry go whose deadline has passed, or corrects the time that said so.

@@ -35,6 +35,24 @@ impl RouterConfig {
     pub(crate) fn hosts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.interfaces.iter().filter_map(|(name, interface)| Some((name.as_str(), interface.host.as_deref()?)))
     }
+
+    /// What no function can take packets for, and what it is: to answer for a next router would cut off all
+    /// that is behind it, and no host has the first or last address of a link.
+    pub(crate) fn not_for_functions(&self) -> BTreeMap<IpAddr, String> {
+        let mut all = BTreeMap::new();
+        for (name, interface) in &self.interfaces {
+            for own in &interface.addresses {
+                let Some(broadcast) = own.broadcast() else { continue };
+                let (first, of) = (own.prefix.address(), format!("of {} on the interface {name:?}", own.prefix));
+                all.insert(first, format!("the first address {of}, which stands for the network"));
+                all.insert(broadcast.into(), format!("the last address {of}, its broadcast address"));
+            }
+        }
+        for (index, via) in self.routes.iter().enumerate().filter_map(|(index, route)| Some((index, route.via?))) {
+            all.entry(via).or_insert_with(|| format!("the next router of routes[{index}]"));
+        }
+        all
+    }
 }
 
 /// An interface of the router: a port, or a VLAN on it.

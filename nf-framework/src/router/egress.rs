@@ -12,7 +12,7 @@ use crate::next_hop::NextHop;
 use crate::steering::Entrance;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
-use dpdk_rs::Mbuf;
+use dpdk_rs::{Mbuf, PortId};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
@@ -23,6 +23,8 @@ enum Departure {
     /// It is ready to leave by this port.
     By(PortIx),
     Refused(DropReason),
+    /// Back through the chain.
+    Turned,
     /// Its neighbour is still to be found: the next hop's address on its interface.
     Unresolved(u16, IpAddr),
     /// For what this interface takes; it is addressed.
@@ -44,6 +46,7 @@ impl Router {
                 Departure::By(port) if port == exit => {}
                 Departure::By(port) => batch.decide(slot, Verdict::Send(port)),
                 Departure::Refused(reason) => batch.decide(slot, Verdict::Drop(reason)),
+                Departure::Turned => batch.decide(slot, Verdict::Turn),
                 Departure::Unresolved(interface, address) => self.resolve(slot, interface, address, batch, cx),
                 Departure::TooLong(interface) => self.too_long(slot, interface, batch, cx),
             }
@@ -78,6 +81,9 @@ impl Router {
             Way::None => return self.refused(packet, IcmpError::NoRoute, DropReason::NO_ROUTE, cx),
             Way::Prohibited => return self.refused(packet, IcmpError::Prohibited, DropReason::PROHIBITED, cx),
             Way::Blackhole => return Departure::Refused(DropReason::BLACKHOLE),
+            // What a function says to a function's address, perhaps its own: it comes from outside there, as in
+            // an error about a packet that turned.
+            Way::Function if was_made(packet) && !cx.turned() => return Departure::Turned,
             // No function has taken it.
             Way::Own | Way::Function => {
                 let host = self.host_of(self.came_in_by(packet, cx.direction()));
@@ -247,6 +253,11 @@ fn address_usual(batch: &mut Batch, found: &FoundAll, hops: &[Hop], direction: D
         }
     }
     others
+}
+
+/// Whether a packet came in by no port, for which DPDK sets all bits.
+fn was_made(packet: &Mbuf) -> bool {
+    packet.port() == PortId(u16::MAX)
 }
 
 /// Whether a packet without a tag is longer than this interface takes.

@@ -8,6 +8,7 @@ use crate::steering::Affinity;
 use dpdk_rs::Memory;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Its instances cannot adopt: a reload makes new ones.
@@ -59,6 +60,10 @@ where
 
     fn addresses(&self, _: &AnyPolicy) -> Vec<Prefix> {
         Vec::new()
+    }
+
+    fn address_key(&self, _: &AnyPolicy, _: IpAddr) -> String {
+        String::new()
     }
 
     fn memory(&self, _: &AnyPolicy) -> usize {

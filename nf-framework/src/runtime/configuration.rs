@@ -2,6 +2,7 @@
 
 use super::closure::FromClosure;
 use super::loaded::{AnyFunction, Loaded};
+use super::routing::{check_addresses, warn_of_silence};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
@@ -139,6 +140,8 @@ impl Configuration {
         let named = runtime.chain.iter().flatten().filter_map(|name| known.find(name));
         let load = |function: &Arc<dyn AnyFunction>| {
             let policy = function.prepare(file, None)?;
+            check_addresses(file, &runtime, function.as_ref(), &policy)?;
+            warn_of_silence(&runtime, function.as_ref(), &policy);
             Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
         };
         let functions = named.map(load).collect::<Result<_, ConfigError>>()?;

@@ -9,6 +9,7 @@ use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetu
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::Memory;
 use std::any::Any;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A function's policy without its type.
@@ -39,6 +40,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// What it takes packets for.
     fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix>;
+
+    /// The key by which it has one of them.
+    fn address_key(&self, policy: &AnyPolicy, address: IpAddr) -> String;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -87,6 +91,10 @@ impl<F: Function> AnyFunction for F {
 
     fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix> {
         policy.downcast_ref().map_or_else(Vec::new, |policy| Function::addresses(self, policy))
+    }
+
+    fn address_key(&self, policy: &AnyPolicy, address: IpAddr) -> String {
+        policy.downcast_ref().map_or_else(String::new, |policy| Function::address_key(self, policy, address))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 use super::error::RuntimeError;
 use crate::context::Direction;
+use crate::eal_arguments::{device_behind, environment};
 use crate::headers::MacAddress;
 use crate::router::{PortOffloads, RouterConfig, Side};
 use crate::steering::{Affinity, Steering};
@@ -11,6 +12,7 @@ use dpdk_rs::{
     RssProblem, RssTableSize,
 };
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Entries of the table of owners where no device has one.
@@ -305,7 +307,8 @@ fn find(eal: &Eal, config: &PortsConfig) -> Result<Vec<PortId>, RuntimeError> {
 
 /// The port that a key of the configuration names.
 fn find_one(eal: &Eal, key: &str, name: &str) -> Result<PortId, RuntimeError> {
-    eal.port_by_name(name).ok_or_else(|| {
+    let behind = || device_behind(Path::new("/"), &environment(), name);
+    eal.port_by_name(name).or_else(|| eal.port_by_name(&behind()?)).ok_or_else(|| {
         let names: Vec<String> =
             eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
         let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };

@@ -15,7 +15,7 @@
 use super::control::Control;
 use super::error::CommandError;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
-use super::routing::NextRouter;
+use super::routing::{NextRouter, check_addresses};
 use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
@@ -223,6 +223,12 @@ impl Control {
                 next.push(Next { index, function: Arc::clone(function), policy });
                 old.insert(function.name().to_owned(), Value::Table(section.clone()));
                 new.insert(function.name().to_owned(), Value::Table(written));
+            }
+        }
+        for (index, InForce { function, policies, .. }) in self.in_force.borrow().iter().enumerate() {
+            let next = next.iter().find(|next| next.index == index).map(|next| &next.policy);
+            if let Some(policy) = next.or(policies.last()) {
+                check_addresses(file, &config, function.as_ref(), policy)?;
             }
         }
         let router = self.prepare_router(file, config.router.as_ref(), &next)?;

@@ -1,9 +1,10 @@
 //! What the workers' routers have in common.
 
-use super::RuntimeConfig;
 use super::error::RuntimeError;
-use super::loaded::Loaded;
+use super::loaded::{AnyFunction, AnyPolicy, Loaded};
+use super::{ForwardingKind, RuntimeConfig};
 use crate::classifier::Prefix;
+use crate::config::{ConfigError, ConfigFile};
 use crate::headers::MacAddress;
 use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelState};
 use crate::neighbours::{NeighbourTable, Neighbours};
@@ -85,6 +86,40 @@ impl Routing {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| worker == 0);
         let (tables, neighbours) = (Arc::clone(&self.tables), Arc::clone(&self.neighbours));
         Router::new(tables, neighbours, owner, to_owner, chosen, functions, self.config.icmp_errors_per_second)
+    }
+}
+
+/// Looks whether a function takes packets for what it cannot have.
+pub(super) fn check_addresses(
+    file: &ConfigFile,
+    config: &RuntimeConfig,
+    function: &dyn AnyFunction,
+    policy: &AnyPolicy,
+) -> Result<(), ConfigError> {
+    let Some(router) = config.routed() else { return Ok(()) };
+    let addresses = function.addresses(policy);
+    for (address, what) in router.not_for_functions() {
+        if addresses.iter().any(|prefix| prefix.contains(address)) {
+            let key = function.address_key(policy, address);
+            return Err(file.error_at(function.name(), &key, format!("{address} is {what} (leave it out)")));
+        }
+    }
+    Ok(())
+}
+
+/// Says whom nobody answers for. On a wire between two routers that know each other nobody has to.
+pub(super) fn warn_of_silence(config: &RuntimeConfig, function: &dyn AnyFunction, policy: &AnyPolicy) {
+    let addresses = function.addresses(policy);
+    if let (Some(ForwardingKind::Wire), Some(first)) = (config.forwarding, addresses.first()) {
+        let others = match addresses.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        log::warn!(
+            "[{}]: on a wire nobody answers ARP or Neighbor Discovery for {first}{others}: neighbours need a route there \
+             by a host that they find (forwarding = \"router\" answers them)",
+            function.name()
+        );
     }
 }
 
@@ -222,5 +257,115 @@ impl InForceRouter {
     pub(super) fn settle(&mut self) {
         let superseded = self.tables.len().saturating_sub(1);
         self.tables.drain(..superseded);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::{Function, Invalid, PacketFunction, SetupError, WorkerSetup};
+    use crate::runtime::{Configuration, Functions};
+    use crate::{Context, Mbuf, Verdict};
+
+    /// Takes packets for these addresses.
+    struct Services;
+
+    impl Function for Services {
+        type Config = std::collections::BTreeMap<String, Vec<Prefix>>;
+        type Policy = Self::Config;
+        type Instance = Nothing;
+
+        fn name(&self) -> &'static str {
+            "services"
+        }
+
+        fn policy(&self, config: Self::Config) -> Result<Self::Policy, Invalid> {
+            Ok(config)
+        }
+
+        fn addresses(&self, policy: &Self::Policy) -> Vec<Prefix> {
+            policy.values().flatten().copied().collect()
+        }
+
+        fn address_key(&self, policy: &Self::Policy, address: std::net::IpAddr) -> String {
+            let key = policy.iter().find(|(_, prefixes)| prefixes.iter().any(|prefix| prefix.contains(address)));
+            key.map_or_else(String::new, |(key, _)| key.clone())
+        }
+
+        fn instance(&self, _: Arc<Self::Policy>, _: &mut WorkerSetup) -> Result<Nothing, SetupError> {
+            Ok(Nothing)
+        }
+
+        fn adopt(_: &mut Nothing, _: Arc<Self::Policy>) {}
+    }
+
+    struct Nothing;
+
+    impl PacketFunction for Nothing {
+        fn packet(&mut self, _: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+            Verdict::Next
+        }
+    }
+
+    const PORTS: &str = "[ports]\ninside = 'a'\noutside = 'b'\n";
+    const ROUTER: &str = "
+[router.interfaces.lan]
+side = 'inside'
+addresses = ['192.0.2.1/24', '2001:db8:1::1/64']
+[router.interfaces.wan]
+side = 'outside'
+addresses = ['198.51.100.1/24', '203.0.113.0/31']
+[[router.routes]]
+to = '0.0.0.0/0'
+via = '198.51.100.254'
+[[router.routes]]
+to = '2001:db8:9::/48'
+via = '2001:db8:1::9'
+[[router.routes]]
+to = '10.0.0.0/8'
+refuse = 'blackhole'
+";
+
+    fn load(text: &str) -> Result<(), String> {
+        let file = ConfigFile::parse("f.toml", text).unwrap();
+        Configuration::load(&file, &Functions::new().with(Services)).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_function_takes_packets_for_no_next_router_and_no_network() {
+        for (services, why) in [
+            ("mine = ['198.51.100.254']", "198.51.100.254 is the next router of routes[0] (leave it out)"),
+            ("mine = ['198.51.100.240/28']", "198.51.100.254 is the next router of routes[0] (leave it out)"),
+            ("mine = ['2001:db8:1::9']", "2001:db8:1::9 is the next router of routes[1] (leave it out)"),
+            (
+                "mine = ['198.51.100.0/25']",
+                "198.51.100.0 is the first address of 198.51.100.0/24 on the interface \"wan\", which stands for the \
+                 network (leave it out)",
+            ),
+            (
+                "mine = ['192.0.2.255']",
+                "192.0.2.255 is the last address of 192.0.2.0/24 on the interface \"lan\", its broadcast address (leave \
+                 it out)",
+            ),
+        ] {
+            let text = format!("forwarding = 'router'\n{PORTS}{ROUTER}[services]\nother = []\n{services}\n");
+            let line = text.lines().count();
+            assert_eq!(load(&text), Err(format!("f.toml:{line}: [services] mine: {why}")), "{services}");
+        }
+    }
+
+    #[test]
+    fn a_function_may_take_packets_for_the_routers_own_addresses_and_for_networks_that_are_routed() {
+        for services in [
+            "mine = ['198.51.100.1', '192.0.2.1', '203.0.113.0/31', '2001:db8:1::/128']",
+            "mine = ['198.51.100.16/28', '203.0.113.64/28', '10.0.0.0/24']",
+        ] {
+            let text = format!("forwarding = 'router'\n{PORTS}{ROUTER}[services]\n{services}\n");
+            assert_eq!(load(&text), Ok(()), "{services}");
+        }
+        // Where there is no router, nobody knows of the others.
+        for forwarding in ["", "forwarding = 'wire'\n"] {
+            assert_eq!(load(&format!("{forwarding}{PORTS}[services]\nmine = ['198.51.100.254']\n")), Ok(()));
+        }
     }
 }

@@ -29,7 +29,7 @@ impl<'a> Variant<'a> {
     }
 
     /// Runs it, and forgets what it cost.
-    pub(crate) fn once(mut self, time: Duration) -> anyhow::Result<()> {
+    pub(crate) fn once(&mut self, time: Duration) -> anyhow::Result<()> {
         (self.run)(time).map(drop)
     }
 

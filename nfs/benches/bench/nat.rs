@@ -31,7 +31,7 @@ pub(crate) fn mebibytes(quick: bool) -> u64 {
     scored::MEBIBYTES + sizes(quick).map(|(_, sessions)| (u64::from(sessions) * 160) >> 20).sum::<u64>()
 }
 
-pub(crate) const MEBIBYTES_NEW: u64 = 512;
+pub(crate) const MEBIBYTES_NEW: u64 = 768;
 
 const SESSIONS: [(&str, u32); 4] = [("1k", 1 << 10), ("64k", 1 << 16), ("1M", 1 << 20), ("4M", 1 << 22)];
 /// 4 million take a while to begin.
@@ -58,8 +58,10 @@ pub(crate) fn notes() -> Vec<String> {
 pub(crate) fn notes_new() -> Vec<String> {
     [
         "score = 1 + (own - base) / testpmd macswap; base is the same worker and source with Wire",
-        "net_null, one port, packets from inside only, every one of a flow that has no session: the table is full all \
-         the time, and each session that begins ends the one that is the least worth",
+        "net_null, one port, packets from inside only, every one of a flow that has no session; 64 flows of a host, of \
+         which a quarter has sessions",
+        "first packet: there are so many sessions, and for each that begins one is ended, in the order of the table, \
+         which the cost includes; in a full table: each session that begins evicts the one that is the least worth",
     ]
     .map(str::to_owned)
     .into()
@@ -91,7 +93,7 @@ fn nat_config(sessions: u32, port_quiet: u16, filtering: &str) -> anyhow::Result
         "sessions = {}\nsubscribers = {}\n{filtering}\n[[pools]]\naddresses = [\"198.18.0.0/{length}\"]\n\
          [timeouts]\nudp = 86400\nport_quiet = {port_quiet}\n",
         sessions + sessions / 4,
-        (sessions / 16).max(64),
+        (sessions / 8).max(64),
     );
     toml::from_str(&text).context("the NAT's configuration")
 }
@@ -248,33 +250,75 @@ pub(crate) fn first(sessions: &str) -> String {
     format!("first packet, {sessions} sessions")
 }
 
+/// The row of first packets where there is no room.
+fn first_of_full(sessions: &str) -> String {
+    format!("first packet, {sessions} sessions, table full")
+}
+
+/// A NAT in which sessions end as others begin.
+struct Turnover {
+    nat: Kept,
+    /// Sessions that there are.
+    most: u64,
+    /// Where those stand that end next.
+    next: usize,
+}
+
+impl NetworkFunction for Turnover {
+    #[inline]
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        self.nat.batch(batch, cx);
+        let Some(nat) = self.nat.0.get() else { return };
+        while nat.sessions() > self.most {
+            self.next = nat.clear(&SessionFilter::default(), self.next, cx.now()).next.unwrap_or(0);
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        self.nat.tick(cx, budget);
+    }
+}
+
 const BASE_NEW: &str = "base";
 
 pub(crate) fn run_new(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let stage = Stage::start(memory)?;
-    let mut variants = vec![stage.macswap(), new_sessions(&stage.eal, BASE_NEW, Vec::new)];
-    for (name, sessions) in [("64k", 1 << 16), ("1M", 1 << 20)] {
-        let maker = Maker::new(nat_config(sessions, 0, "")?)?;
-        let shelf = Shelf::empty();
-        let functions = move || {
-            let (nat, policy, shelf) = (Arc::clone(&maker.nat), Arc::clone(&maker.policy), shelf.clone());
-            vec![made("nat", Affinity::Any, move |worker| match shelf.take() {
-                Some(lent) => Ok(Kept(lent)),
-                None => Ok(Kept(shelf.lend(nat.instance(Arc::clone(&policy), worker)?))),
-            })]
-        };
-        // Until it is full.
-        let full = Duration::from_millis(300) + Duration::from_micros(u64::from(sessions) * 3 / 2);
-        new_sessions(&stage.eal, "", functions.clone()).once(full)?;
-        variants.push(new_sessions(&stage.eal, &first(name), functions).score(BASE_NEW, MACSWAP));
+    let mut variants = vec![stage.macswap(), new_sessions(&stage.eal, BASE_NEW, 1 << 22, Vec::new)];
+    for (name, sessions) in [("64k", 1_u32 << 16), ("1M", 1 << 20)] {
+        for (row, most) in [(first(name), u64::from(sessions)), (first_of_full(name), u64::MAX)] {
+            let maker = Maker::new(nat_config(sessions, 0, "")?)?;
+            let shelf = Shelf::empty();
+            let on_shelf = shelf.clone();
+            let functions = move || {
+                let (nat, policy, shelf) = (Arc::clone(&maker.nat), Arc::clone(&maker.policy), shelf.clone());
+                vec![made("nat", Affinity::Any, move |worker| {
+                    let nat = match shelf.take() {
+                        Some(lent) => Kept(lent),
+                        None => Kept(shelf.lend(nat.instance(Arc::clone(&policy), worker)?)),
+                    };
+                    Ok(Turnover { nat, most, next: 0 })
+                })]
+            };
+            let wanted = most.min(u64::from(sessions + sessions / 4)) * 19 / 20;
+            let begun = || on_shelf.take().and_then(|mut lent| Some(lent.get()?.sessions())).unwrap_or(0);
+            // The same source goes on where this ends, so that none of its flows is known.
+            let mut variant = new_sessions(&stage.eal, &row, 4 * sessions, functions);
+            for _ in 0..20 {
+                if begun() < wanted {
+                    variant.once(Duration::from_millis(300))?;
+                }
+            }
+            ensure!(begun() >= wanted, "{} of {wanted} sessions have begun", begun());
+            variants.push(variant.score(BASE_NEW, MACSWAP));
+        }
     }
     let rows = interleave(variants, plan)?;
     stage.stop()?;
     Ok(rows)
 }
 
-/// Packets from inside by one port, each of another flow than the last 4 million.
-fn new_sessions<'a>(eal: &'a Eal, name: &str, functions: impl Fn() -> Vec<Loaded> + 'a) -> Variant<'a> {
+/// Packets from inside by one port, each of another one of so many flows.
+fn new_sessions<'a>(eal: &'a Eal, name: &str, flows: u32, functions: impl Fn() -> Vec<Loaded> + 'a) -> Variant<'a> {
     let [store, _] = no_stores();
     Variant::new(name, move |slice| {
         let ports = PortsConfig { outside: None, ..config(Setting::new(NULL)).ports };
@@ -282,9 +326,11 @@ fn new_sessions<'a>(eal: &'a Eal, name: &str, functions: impl Fn() -> Vec<Loaded
         let store = store.clone();
         let source = made("source", Affinity::Any, move |_| {
             let store = store.take().ok_or("another worker has the packets")?;
-            Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(1 << 22), store))
+            Ok(End::new(Direction::Outbound, When::Arriving, Flows::All(flows), store))
         });
         let chain = [source].into_iter().chain(functions()).collect();
-        Ok(timed(Runtime::new(eal, &config, chain)?, slice)?.0)
+        let (sample, report) = timed(Runtime::new(eal, &config, chain)?, slice)?;
+        ensure!(report.balance.dropped == report.dropped("stopped"), "packets began no session: {report}");
+        Ok(sample)
     })
 }

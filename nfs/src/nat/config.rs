@@ -1,7 +1,8 @@
 //! The table `[nat]` of a configuration file, as it stands there.
 
 use nf_framework::Prefix;
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
@@ -20,9 +21,10 @@ pub struct Config {
     /// External addresses; the first pool that fits a packet is taken.
     #[serde(default)]
     pub pools: Vec<PoolConfig>,
-    /// External ports and identifiers that one inside host may have at once, RFC 6888 REQ-4.
+    /// External ports and identifiers that one inside host may have at once, RFC 6888 REQ-4; in each pool, so
+    /// that who uses several has them several times.
     pub ports_per_subscriber: Option<u32>,
-    /// Sessions that one inside host may have at once.
+    /// Sessions that one inside host may have at once, in each pool.
     pub sessions_per_subscriber: Option<u32>,
     /// Who may answer, or begin to talk to, an inside host: RFC 4787 section 5, RFC 5382 section 4.3.
     #[serde(default)]
@@ -48,7 +50,8 @@ pub struct Config {
     /// What becomes of IPv6 packets.
     #[serde(default)]
     pub ipv6: Ipv6,
-    /// Destinations to which packets from inside go untranslated, RFC 6888 REQ-6.
+    /// Destinations to which packets from inside go untranslated, RFC 6888 REQ-6, 4096 prefixes at most; external
+    /// addresses are never among them.
     #[serde(default)]
     pub exclude: Vec<Prefix>,
     /// Inside addresses with an outside address of their own.
@@ -74,10 +77,10 @@ pub struct PoolConfig {
     /// stands in neither list loses its mappings at once.)
     #[serde(default)]
     pub draining: Vec<Prefix>,
-    /// The inside hosts that use this pool; all unless given.
+    /// The inside hosts that use this pool, 4096 prefixes at most; all unless given.
     #[serde(default)]
     pub subscribers: Vec<Prefix>,
-    /// The destinations that it is used towards; all unless given. So each outside interface can have
+    /// The destinations that it is used towards, 4096 prefixes at most; all unless given. So each outside interface can have
     /// a pool of its own, for the destinations that are routed there.
     #[serde(default)]
     pub to: Vec<Prefix>,
@@ -174,8 +177,8 @@ pub struct ForwardConfig {
     pub outside: Ipv4Addr,
     /// The external ports.
     pub ports: PortRange,
-    /// The servers, each with the port that the first external one leads to; of several, one is chosen
-    /// by the client's address and port.
+    /// The servers, 64 at most, each with the port that the first external one leads to; of several, one is
+    /// chosen by the client's address and port.
     pub to: Vec<SocketAddrV4>,
 }
 
@@ -217,7 +220,7 @@ impl Default for TimeoutsConfig {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// The file that they are added to.
+    /// The file that they are added to; once it is renamed, it is made anew with the next line.
     pub file: PathBuf,
     /// Most lines in a second; what is more is lost, and how much is written down and counted.
     #[serde(default = "usual_lines")]
@@ -241,8 +244,7 @@ fn yes() -> bool {
 }
 
 /// Ports from one to another, both included: `1024-65535`, or `80` alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortRange {
     /// The first, not 0.
     pub first: u16,
@@ -287,11 +289,24 @@ impl FromStr for PortRange {
     }
 }
 
-impl TryFrom<String> for PortRange {
-    type Error = InvalidPortRange;
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(PortRangeVisitor)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, InvalidPortRange> {
-        text.parse()
+/// Says to whoever writes a number what a range looks like.
+struct PortRangeVisitor;
+
+impl Visitor<'_> for PortRangeVisitor {
+    type Value = PortRange;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a range of ports in quotes (\"1024-65535\", or \"80\" for one)")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<PortRange, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -61,10 +61,10 @@ impl NetworkFunction for Instance {
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         self.sessions.tick(&self.policy, cx.now(), budget.0);
+        self.sessions.events.tick();
         self.identifications.tick(cx.now(), budget.0);
         self.unsolicited.tick(&self.reasons, cx);
-        let evicted = self.sessions.evicted().saturating_sub(self.counters.sessions_evicted.value());
-        self.counters.sessions_evicted.add(evicted);
+        self.counters.follow(&self.sessions);
     }
 
     fn held(&self) -> usize {
@@ -113,13 +113,19 @@ impl Instance {
         }
         let count = count.min(MOST);
         self.sessions.flows.lookup_batch(&keys[..count], &mut found[..count]);
-        for ((slot, packet), found) in batch.packets_in(all_usual).zip(&found[..count]) {
+        let mut unknown = 0;
+        for (index, ((slot, packet), found)) in batch.packets_in(all_usual).zip(&found[..count]).enumerate() {
             match found.and_then(|handle| self.known_outbound(packet, handle)) {
                 Some(false) => {}
                 Some(true) => turning.insert(slot),
-                None => others.insert(slot),
+                None => {
+                    others.insert(slot);
+                    keys[unknown] = keys[index];
+                    unknown += 1;
+                }
             }
         }
+        self.sessions.prefetch_beginnings(&self.policy, &keys[..unknown]);
         self.scratch = Some(scratch);
         for slot in turning {
             self.counters.hairpins.add(1);
@@ -423,7 +429,7 @@ impl Instance {
     }
 
     /// What the configuration says of a packet from outside: one to one, or to a server.
-    fn static_inbound(&self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
+    fn static_inbound(&mut self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
         let mss = self.policy.config.mss;
         let mut writing =
             Writing { end: End::Destination, address: seen.destination, port: None, identification: None, mss };
@@ -435,6 +441,7 @@ impl Instance {
             let server = self.policy.server(&external, seen.source, port_of_client)?;
             writing.address = server.address;
             writing.port = Some(server.port);
+            self.counters.forwarded.add(1);
         }
         write(packet, &writing);
         Some(Verdict::Next)

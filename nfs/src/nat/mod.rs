@@ -71,6 +71,7 @@ impl Function for Nat {
     }
 
     fn policy(&self, config: Config) -> Result<Policy, Invalid> {
+        config.log.as_ref().map_or(Ok(()), log::check)?;
         Policy::new(config)
     }
 
@@ -91,6 +92,10 @@ impl Function for Nat {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.into_iter().filter_map(|address| Prefix::new(IpAddr::V4(address), 32).ok()).collect()
+    }
+
+    fn address_key(&self, policy: &Policy, address: IpAddr) -> String {
+        policy.key_of(address).unwrap_or_default()
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {

@@ -6,7 +6,7 @@ use super::config::{
 };
 use super::flow::Protocol;
 use nf_framework::{HashKey, Invalid, Prefix};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -16,6 +16,12 @@ pub(super) const MOST_ADDRESSES: usize = 4096;
 const MOST_POOLS: usize = 64;
 /// Addresses of one_to_one, and ports of forward.
 const MOST_STATIC: usize = 1 << 16;
+/// Servers of one forward: each costs every packet that comes by it a hash.
+const MOST_SERVERS: usize = 64;
+/// Servers of all of them, counted for each port.
+const MOST_SERVER_PORTS: usize = 1 << 18;
+/// Prefixes in one list: a new session looks through those of every pool in a dozen steps.
+const MOST_PREFIXES: usize = 4096;
 /// Deadlines reach about so far: see [`FlowTable`](nf_framework::FlowTable).
 const LONGEST_TIMEOUT: u32 = 1_000_000;
 
@@ -28,7 +34,7 @@ pub struct Policy {
     pub(super) port_quiet: u16,
     pub(super) pools: Vec<Pool>,
     /// Packets to these go untranslated.
-    pub(super) exclude: Vec<Net>,
+    exclude: Nets,
     /// Inside addresses by outside ones, and the opposite.
     one_to_one: HashMap<Ipv4Addr, Ipv4Addr>,
     one_to_one_by_inside: HashMap<Ipv4Addr, Ipv4Addr>,
@@ -54,17 +60,22 @@ pub(super) struct Pool {
     pub(super) group: u8,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) draining: Vec<Ipv4Addr>,
-    subscribers: Vec<Net>,
-    to: Vec<Net>,
+    subscribers: Nets,
+    to: Nets,
     pub(super) ports: PortRange,
 }
 
 /// An IPv4 prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Net {
+struct Net {
     first: u32,
     mask: u32,
 }
+
+/// IPv4 addresses of several prefixes, as ranges in order: what is looked up in them takes few steps, as new
+/// sessions and untranslated packets do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Nets(Vec<(u32, u32)>);
 
 /// What a session is timed by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,11 +93,6 @@ impl Timer {
 }
 
 impl Net {
-    #[inline]
-    pub(super) fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & self.mask == self.first
-    }
-
     fn of(prefix: Prefix) -> Option<Self> {
         let IpAddr::V4(first) = prefix.address() else { return None };
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix.length())).unwrap_or(0);
@@ -98,11 +104,59 @@ impl Net {
     }
 }
 
+impl Nets {
+    fn new(prefixes: &[Prefix], key: &str) -> Result<Self, Invalid> {
+        if prefixes.len() > MOST_PREFIXES {
+            return Err(Invalid::new(key, format!("there are more than {MOST_PREFIXES} prefixes")));
+        }
+        let range = |net: Net| (net.first, net.first | !net.mask);
+        let mut ranges: Vec<_> = nets(prefixes, key)?.into_iter().map(range).collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|later, earlier| {
+            let overlaps = later.0 <= earlier.1;
+            earlier.1 = if overlaps { earlier.1.max(later.1) } else { earlier.1 };
+            overlaps
+        });
+        Ok(Self(ranges))
+    }
+
+    /// All but some addresses of hosts, of which none is the last that there is.
+    fn without(&self, hosts: impl Iterator<Item = Ipv4Addr>) -> Self {
+        let mut holes: Vec<u32> = hosts.map(Ipv4Addr::to_bits).collect();
+        holes.sort_unstable();
+        let mut rest = Vec::new();
+        for &(mut first, last) in &self.0 {
+            let from = holes.partition_point(|hole| *hole < first);
+            for &hole in holes[from..].iter().take_while(|hole| **hole <= last) {
+                if first < hole {
+                    rest.push((first, hole - 1));
+                }
+                first = hole + 1;
+            }
+            if first <= last {
+                rest.push((first, last));
+            }
+        }
+        Self(rest)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline]
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        let address = address.to_bits();
+        let behind = self.0.partition_point(|(first, _)| *first <= address);
+        self.0[..behind].last().is_some_and(|(_, last)| address <= *last)
+    }
+}
+
 impl Pool {
     /// Whether a packet of this inside host to this destination uses it.
     #[inline]
     fn serves(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
-        let among = |nets: &[Net], address| nets.is_empty() || nets.iter().any(|net| net.contains(address));
+        let among = |nets: &Nets, address| nets.is_empty() || nets.contains(address);
         among(&self.subscribers, source) && among(&self.to, destination)
     }
 }
@@ -123,7 +177,36 @@ impl Policy {
         restart("subscribers", config.subscribers != running.config.subscribers)?;
         restart("filtering", config.filtering != running.config.filtering)?;
         restart("log", config.log != running.config.log)?;
-        Self::after(config, Some(running))
+        let next = Self::after(config, Some(running))?;
+        for what in next.ends(running) {
+            log::warn!("nat: a reload ends {what}");
+        }
+        Ok(next)
+    }
+
+    /// What ends that began under another policy.
+    fn ends(&self, running: &Self) -> Vec<String> {
+        let shared = |policy: &Self| {
+            let pools = policy.pools.iter().flat_map(|pool| pool.addresses.iter().chain(&pool.draining));
+            pools.copied().collect::<BTreeSet<_>>()
+        };
+        let (before, after) = (shared(running), shared(self));
+        let gone = before.difference(&after).map(ToString::to_string).collect();
+        let taken = self.forward.keys().filter(|external| !running.forward.contains_key(external));
+        let mut taken: Vec<_> = taken.filter(|external| before.contains(&external.address)).collect();
+        taken.sort_unstable_by_key(|external| (external.address, external.port, external.protocol.number()));
+        let taken = taken.iter().map(|external| format!("{}:{}", external.address, external.port)).collect();
+        let sentence = |what: &str, of: Vec<String>, why: &str| {
+            let others = match of.len() {
+                0 => return None,
+                1 => String::new(),
+                all => format!(" and {} more", all - 1),
+            };
+            Some(format!("{what} {}{others}, {why}", of[0]))
+        };
+        let gone = sentence("all sessions of", gone, "in no pool any more (under draining they end by themselves)");
+        let taken = sentence("what inside hosts have on", taken, "which leads to a server now");
+        gone.into_iter().chain(taken).collect()
     }
 
     fn after(config: Config, running: Option<&Self>) -> Result<Self, Invalid> {
@@ -154,10 +237,11 @@ impl Policy {
         if pools.is_empty() && one_to_one.is_empty() && forward.is_empty() {
             return Err(Invalid::new("pools", "there is nothing to translate to: give a pool, one_to_one or forward"));
         }
-        Ok(Self {
+        let exclude = Nets::new(&config.exclude, "exclude")?;
+        let policy = Self {
             timeouts,
             port_quiet: config.timeouts.port_quiet,
-            exclude: nets(&config.exclude, "exclude")?,
+            exclude: Nets(Vec::new()),
             pools,
             one_to_one,
             one_to_one_by_inside,
@@ -165,7 +249,9 @@ impl Policy {
             forwarded,
             server_choice: running.map_or_else(HashKey::random, |running| running.server_choice.clone()),
             config,
-        })
+        };
+        // What is sent to our own addresses turns: it is not for anybody beyond.
+        Ok(Self { exclude: exclude.without(policy.external()), ..policy })
     }
 
     /// The pool of a packet from inside.
@@ -174,10 +260,11 @@ impl Policy {
         self.pools.iter().find(|pool| pool.serves(source, destination))
     }
 
-    /// Whether packets to this address go untranslated, and those from there.
+    /// Whether packets to this address go untranslated, and those from there. External addresses do not,
+    /// whatever prefix they are in.
     #[inline]
     pub(super) fn is_excluded(&self, address: Ipv4Addr) -> bool {
-        self.exclude.iter().any(|net| net.contains(address))
+        self.exclude.contains(address)
     }
 
     /// The server that a client's packets to an external port go to.
@@ -234,6 +321,22 @@ impl Policy {
     pub(super) fn external(&self) -> impl Iterator<Item = Ipv4Addr> {
         let pools = self.pools.iter().flat_map(|pool| pool.addresses.iter().chain(&pool.draining));
         pools.chain(self.one_to_one.keys()).copied().chain(self.forward.keys().map(|external| external.address))
+    }
+
+    /// The key that makes an address an external one.
+    pub(super) fn key_of(&self, address: IpAddr) -> Option<String> {
+        let of_pools = self.config.pools.iter().enumerate().flat_map(|(index, pool)| {
+            let keyed = |list: &str, prefixes: &[Prefix]| {
+                let place = prefixes.iter().position(|prefix| prefix.contains(address))?;
+                Some(format!("pools[{index}].{list}[{place}]"))
+            };
+            [keyed("addresses", &pool.addresses), keyed("draining", &pool.draining)]
+        });
+        let one_to_one = || self.config.one_to_one.iter().position(|config| config.outside.contains(address));
+        let forward = || self.config.forward.iter().position(|config| address == config.outside);
+        let of_one_to_one = || Some(format!("one_to_one[{}].outside", one_to_one()?));
+        let of_forward = || Some(format!("forward[{}].outside", forward()?));
+        of_pools.flatten().next().or_else(of_one_to_one).or_else(of_forward)
     }
 
     pub(super) fn paired(&self) -> bool {
@@ -299,12 +402,12 @@ fn addresses(prefixes: &[Prefix], key: &str) -> Result<Vec<Ipv4Addr>, Invalid> {
     let too_many = || Invalid::new(key, format!("there are more than {MOST_ADDRESSES} addresses"));
     let mut all = Vec::new();
     for net in nets(prefixes, key)? {
-        if !net.mask as usize >= MOST_ADDRESSES {
+        if all.len() + !net.mask as usize >= MOST_ADDRESSES {
             return Err(too_many());
         }
         all.extend(net.addresses());
     }
-    if all.len() > MOST_ADDRESSES { Err(too_many()) } else { Ok(all) }
+    Ok(all)
 }
 
 fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, Invalid> {
@@ -342,8 +445,8 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
             group: group.unwrap_or(u8::MAX),
             addresses: active,
             draining,
-            subscribers: nets(&config.subscribers, &format!("pools[{index}].subscribers"))?,
-            to: nets(&config.to, &format!("pools[{index}].to"))?,
+            subscribers: Nets::new(&config.subscribers, &format!("pools[{index}].subscribers"))?,
+            to: Nets::new(&config.to, &format!("pools[{index}].to"))?,
             ports: config.ports,
         });
     }
@@ -428,16 +531,37 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
         if let Some(to) = config.to.iter().find(|to| by_inside.contains_key(to.ip())) {
             return invalid("to", format!("{} answers from the address that one_to_one gives it", to.ip()));
         }
+        if config.to.len() > MOST_SERVERS {
+            return invalid("to", format!("there are more than {MOST_SERVERS} servers"));
+        }
         if by_external.len() + config.ports.len() as usize > MOST_STATIC {
             return invalid("ports", format!("there are more than {MOST_STATIC} ports"));
+        }
+        if by_server.len() + config.ports.len() as usize * config.to.len() > MOST_SERVER_PORTS {
+            return invalid("to", format!("there are more than {MOST_SERVER_PORTS} servers, counted for each port"));
+        }
+        for (place, to) in config.to.iter().enumerate() {
+            let (first, count) = (to.port(), config.ports.len());
+            if first == 0 {
+                return invalid(
+                    &format!("to[{place}]"),
+                    format!("there is no port 0 (write {}:80 or the like)", to.ip()),
+                );
+            }
+            if u32::from(first) + count - 1 > u32::from(u16::MAX) {
+                let message = format!(
+                    "{} are {count} ports, and from {first} to 65535 there are {}",
+                    config.ports,
+                    u32::from(u16::MAX - first) + 1
+                );
+                return invalid(&format!("to[{place}]"), message);
+            }
         }
         for port in config.ports.first..=config.ports.last {
             let external = Endpoint { protocol, address: config.outside, port };
             let mut servers = Vec::new();
             for to in &config.to {
-                let Some(port) = to.port().checked_add(port - config.ports.first).filter(|_| to.port() > 0) else {
-                    return invalid("to", format!("{to} has not as many ports as {}", config.ports));
-                };
+                let port = to.port() + (port - config.ports.first);
                 let server = Endpoint { protocol, address: *to.ip(), port };
                 if by_server.insert(server, external).is_some() {
                     // Its own packets could not be told from each other's.
@@ -451,4 +575,75 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
         }
     }
     Ok((by_external, by_server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nf_framework::Function as _;
+
+    #[test]
+    fn addresses_are_found_in_the_prefixes_that_have_them() {
+        for (prefixes, holes, expected) in [
+            (&[][..], &[][..], &[][..]),
+            (&["10.0.0.4/30"], &[], &[4..=7]),
+            (&["10.0.0.4/30", "10.0.0.0/30"], &[], &[0..=7]),
+            (&["10.0.0.8/31", "10.0.0.0/29", "10.0.0.2", "10.0.0.0", "10.0.0.8/31"], &[], &[0..=9]),
+            (&["10.0.0.0/28", "10.0.0.0/30", "10.0.0.12/30", "10.0.0.20"], &[], &[0..=15, 20..=20]),
+            // Holes at an end, beside each other, twice, outside, and one that takes all.
+            (&["10.0.0.0/29", "10.0.0.16"], &[0, 3, 3, 4, 7, 9, 16], &[1..=2, 5..=6]),
+            (&["10.0.0.4/30"], &[1, 8], &[4..=7]),
+        ] {
+            let prefixes: Vec<Prefix> = prefixes.iter().map(|text| text.parse().unwrap()).collect();
+            let host = |number| Ipv4Addr::from_bits(0x0a00_0000 + number);
+            let nets = Nets::new(&prefixes, "key").unwrap().without(holes.iter().copied().map(host));
+            let found: Vec<u32> = (0..32).filter(|number| nets.contains(host(*number))).collect();
+            let expected: Vec<u32> = expected.iter().cloned().flatten().collect();
+            assert_eq!(found, expected, "{prefixes:?} without {holes:?}");
+            assert_eq!(nets.is_empty(), expected.is_empty());
+        }
+        let every = Nets::new(&["0.0.0.0/0".parse().unwrap()], "key").unwrap();
+        assert!([0, 1 << 31, u32::MAX].iter().all(|address| every.contains(Ipv4Addr::from_bits(*address))));
+    }
+
+    #[test]
+    fn what_a_reload_ends_is_said() {
+        let policy = |text: &str| crate::nat::Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
+        let drain = "in no pool any more (under draining they end by themselves)";
+        let forward = |outside: &str, ports: &str| {
+            let to = "192.168.1.1:80";
+            format!(
+                "forward = [{{ protocol = \"tcp\", outside = \"{outside}\", ports = \"{ports}\", to = [\"{to}\"] }}]"
+            )
+        };
+        let pool = "[[pools]]\naddresses = [\"198.51.100.8/30\"]\ndraining = [\"198.51.100.20\"]";
+        let running = policy(pool);
+        for (text, expected) in [
+            (pool.to_owned(), vec![]),
+            (format!("exclude = [\"0.0.0.0/0\"]\n{pool}"), vec![]),
+            // One may be drained, and stand in another pool.
+            (
+                "[[pools]]\naddresses = [\"198.51.100.20\"]\ndraining = [\"198.51.100.8/31\", \"198.51.100.10/31\"]"
+                    .to_owned(),
+                vec![],
+            ),
+            (
+                "[[pools]]\naddresses = [\"198.51.100.8/30\"]".to_owned(),
+                vec![format!("all sessions of 198.51.100.20, {drain}")],
+            ),
+            (
+                "[[pools]]\naddresses = [\"198.51.100.9\"]".to_owned(),
+                vec![format!("all sessions of 198.51.100.8 and 3 more, {drain}")],
+            ),
+            (format!("{}\n{pool}", forward("198.51.100.30", "80")), vec![]),
+            (
+                format!("{}\n{pool}", forward("198.51.100.9", "80-82")),
+                vec!["what inside hosts have on 198.51.100.9:80 and 2 more, which leads to a server now".to_owned()],
+            ),
+        ] {
+            assert_eq!(policy(&text).ends(&running), expected, "{text}");
+            // What was there stays.
+            assert_eq!(policy(&text).ends(&policy(&text)), [""; 0], "{text}");
+        }
+    }
 }

@@ -96,6 +96,8 @@ struct Address {
 struct Places {
     /// By block of ports: its place in `blocks`, or all ones.
     places: Vec<u16>,
+    /// By block of ports, and behind the last: blocks of this worker below it.
+    below: Vec<u16>,
     /// The blocks of this worker, from the lowest.
     blocks: Vec<u16>,
 }
@@ -137,14 +139,17 @@ impl Random {
 impl Places {
     fn new(owns: impl Fn(u16) -> bool) -> Self {
         let mut places = vec![u16::MAX; BLOCKS];
-        let mut blocks = Vec::new();
+        let (mut blocks, mut below) = (Vec::new(), Vec::with_capacity(BLOCKS + 1));
+        let count = |blocks: &Vec<u16>| u16::try_from(blocks.len()).unwrap_or(u16::MAX);
         for (block, place) in (0..).zip(&mut places) {
+            below.push(count(&blocks));
             if owns(block << BLOCK_BITS) {
-                *place = u16::try_from(blocks.len()).unwrap_or(u16::MAX);
+                *place = count(&blocks);
                 blocks.push(block);
             }
         }
-        Self { places, blocks }
+        below.push(count(&blocks));
+        Self { places, below, blocks }
     }
 
     fn len(&self) -> usize {
@@ -167,10 +172,11 @@ impl Places {
 
     /// The first place whose port is not below this.
     fn from(&self, port: u32) -> usize {
-        let block = self.blocks.partition_point(|block| u32::from(*block) * 8 + 7 < port);
-        // Behind the last block there is nothing to be within.
-        let within = self.blocks.get(block).map_or(0, |block| port.saturating_sub(u32::from(*block) * 8));
-        block * BLOCK + within as usize
+        let block = port as usize / BLOCK;
+        let below = usize::from(self.below.get(block).or(self.below.last()).copied().unwrap_or(0));
+        // Of a block that is not this worker's there is nothing to be within.
+        let is_own = self.places.get(block).is_some_and(|place| *place != u16::MAX);
+        below * BLOCK + if is_own { port as usize % BLOCK } else { 0 }
     }
 }
 

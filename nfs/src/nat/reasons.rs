@@ -1,6 +1,6 @@
 //! Why the NAT drops packets, and what it counts.
 
-use super::sessions::Refusal;
+use super::sessions::{Refusal, Sessions};
 use nf_framework::{Counter, DropReason, TooManyDropReasons, WorkerSetup};
 
 macro_rules! reasons {
@@ -54,8 +54,14 @@ impl Reasons {
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) sessions_created: Counter,
-    pub(super) sessions_evicted: Counter,
+    sessions_evicted: Counter,
+    sessions_expired: Counter,
+    /// By a reload or a command.
+    sessions_ended: Counter,
+    /// A gauge.
+    mappings: Counter,
     pub(super) hairpins: Counter,
+    pub(super) forwarded: Counter,
 }
 
 impl Counters {
@@ -63,7 +69,24 @@ impl Counters {
         Self {
             sessions_created: worker.counter("sessions-created"),
             sessions_evicted: worker.counter("sessions-evicted"),
+            sessions_expired: worker.counter("sessions-expired"),
+            sessions_ended: worker.counter("sessions-ended"),
+            mappings: worker.counter("mappings"),
             hairpins: worker.counter("hairpin-packets"),
+            forwarded: worker.counter("forwarded-packets"),
+        }
+    }
+
+    /// Takes over what the tables count.
+    pub(super) fn follow(&mut self, sessions: &Sessions) {
+        let table = sessions.flows.counters();
+        for (counter, count) in [
+            (&mut self.sessions_evicted, table.evicted.iter().sum()),
+            (&mut self.sessions_expired, table.expired),
+            (&mut self.sessions_ended, table.removed),
+            (&mut self.mappings, sessions.mapped_ports() as u64),
+        ] {
+            counter.add(count.wrapping_sub(counter.value()));
         }
     }
 }

@@ -103,6 +103,8 @@ pub(super) struct Sessions {
 /// another, so their tables must not be full before that of the sessions is: a new session evicts one
 /// there, and what that held goes with it.
 const ROOM: usize = 2;
+/// Sessions whose mappings and hosts are waited for together when they end.
+const TOGETHER: usize = 16;
 /// Ports that may be woken at once.
 const WAKE: usize = 64;
 
@@ -469,11 +471,57 @@ impl Sessions {
 
     /// Gives back what sessions held that are gone from their table.
     pub(super) fn finish(&mut self, policy: &Policy, now: Instant) {
-        while let Some(Removed { key, value, .. }) = self.gone.pop() {
-            if let Some(flow) = FlowTuple::of_key(&key) {
-                self.let_go(&flow, &value, policy, now);
+        while !self.gone.is_empty() {
+            let kept = self.gone.len().saturating_sub(TOGETHER);
+            let held = |removed: &Removed<FlowKey, Session>| {
+                let flow = FlowTuple::of_key(&removed.key)?;
+                let slot = self.slot(&flow, &removed.value)?;
+                Some((flow, slot, self.ports.group(slot.address())?))
+            };
+            let all = || self.gone.get(kept..).unwrap_or_default().iter().filter_map(held);
+            for (flow, slot, group) in all() {
+                self.ports.prefetch(slot);
+                self.prefetch(group, &flow);
+            }
+            for (flow, _, group) in all() {
+                self.prefetch_entries(group, &flow);
+            }
+            while let Some(Removed { key, value, .. }) = self.gone.pop() {
+                if let Some(flow) = FlowTuple::of_key(&key) {
+                    self.let_go(&flow, &value, policy, now);
+                }
+                if self.gone.len() == kept {
+                    break;
+                }
             }
         }
+    }
+
+    /// Asks for what a session that begins will change beside its own table: of up to 64 packets, by the
+    /// keys of their sessions.
+    pub(super) fn prefetch_beginnings(&self, policy: &Policy, keys: &[FlowKey]) {
+        let beginning = |key: &FlowKey| {
+            let flow = FlowTuple::of_key(key)?;
+            Some((flow, policy.pool(flow.source, flow.destination)?.group))
+        };
+        for (key, (flow, group)) in keys.iter().filter_map(|key| Some((key, beginning(key)?))) {
+            self.flows.prefetch(key);
+            self.prefetch(group, &flow);
+        }
+        for (key, (flow, group)) in keys.iter().filter_map(|key| Some((key, beginning(key)?))) {
+            self.flows.prefetch_entry(key);
+            self.prefetch_entries(group, &flow);
+        }
+    }
+
+    fn prefetch(&self, group: u8, flow: &FlowTuple) {
+        self.mappings.prefetch(&mapping_key(group, Some(flow.protocol), (flow.source, flow.source_port)));
+        self.subscribers.prefetch(&mapping_key(group, None, (flow.source, 0)));
+    }
+
+    fn prefetch_entries(&self, group: u8, flow: &FlowTuple) {
+        self.mappings.prefetch_entry(&mapping_key(group, Some(flow.protocol), (flow.source, flow.source_port)));
+        self.subscribers.prefetch_entry(&mapping_key(group, None, (flow.source, 0)));
     }
 
     fn let_go(&mut self, flow: &FlowTuple, session: &Session, policy: &Policy, now: Instant) {
@@ -591,11 +639,6 @@ impl Sessions {
     /// Mappings.
     pub(super) fn mapped_ports(&self) -> usize {
         self.mappings.len()
-    }
-
-    /// Sessions that were ended to make place.
-    pub(super) fn evicted(&self) -> u64 {
-        self.flows.counters().evicted.iter().sum()
     }
 }
 

@@ -65,6 +65,7 @@ impl Unsolicited {
     /// Tells the senders of those that have waited for long enough.
     pub(super) fn tick(&mut self, reasons: &Reasons, cx: &mut Context<'_>) {
         while let Some(held) = self.waiting.pop_front_if(|held| held.until <= cx.now()) {
+            // Its sender may be one of ours, by its external address: then the error turns.
             let from = held.flow.destination.into();
             cx.refuse_as(from, &held.packet, IcmpError::PortUnreachable, Direction::Inbound);
             cx.drop_held(held.packet, reasons.unsolicited_syn);

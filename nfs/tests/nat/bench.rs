@@ -72,34 +72,26 @@ pub(crate) fn config(more: &str) -> Config {
 }
 
 /// Runs a test on one worker and on two with every packet at the wrong one, with this configuration.
-pub(crate) fn with_nat(config_text: &'static str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
+pub(crate) fn with_nat(config_text: &str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
     with_nat_between(ROUTER, config_text, test);
 }
 
 /// As [`with_nat`], with other interfaces and routes.
-pub(crate) fn with_nat_between(
-    router: &'static str,
-    config_text: &'static str,
-    test: impl Fn(&mut Bench) + Send + Copy + 'static,
-) {
+pub(crate) fn with_nat_between(router: &str, config_text: &str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
     for workers in [1, 2] {
         run(workers, router, config_text, test);
     }
 }
 
 /// As [`with_nat`], for what one worker answers alone.
-pub(crate) fn on_one_worker(config_text: &'static str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
+pub(crate) fn on_one_worker(config_text: &str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
     run(1, ROUTER, config_text, test);
 }
 
-fn run(
-    workers: u16,
-    router: &'static str,
-    config_text: &'static str,
-    test: impl Fn(&mut Bench) + Send + Copy + 'static,
-) {
+fn run(workers: u16, router: &str, config_text: &str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
+    let (router, config) = (router.to_owned(), config(config_text));
     lab(move |lab| {
-        let mut bench = Bench::new(lab, workers, router, config(config_text));
+        let mut bench = Bench::new(lab, workers, &router, config);
         test(&mut bench);
         // What is held goes with its time.
         bench.pass(10);

@@ -107,13 +107,13 @@ fn what_cannot_be_is_said_with_its_key() {
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-90\", to = [\"192.168.1.2:65530\"] }]",
-            "forward[0].to",
-            "192.168.1.2:65530 has not as many ports as 80-90",
+            "forward[0].to[0]",
+            "80-90 are 11 ports, and from 65530 to 65535 there are 6",
         ),
         (
-            "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.2:0\"] }]",
-            "forward[0].to",
-            "192.168.1.2:0 has not as many ports as 80",
+            "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80\", to = [\"192.168.1.3:1\", \"192.168.1.2:0\"] }]",
+            "forward[0].to[1]",
+            "there is no port 0 (write 192.168.1.2:80 or the like)",
         ),
         (
             "forward = [{ protocol = \"tcp\", outside = \"198.51.100.9\", ports = \"80-81\", to = [\"192.168.1.2:80\", \"192.168.1.2:81\"] }]",
@@ -180,6 +180,10 @@ fn what_is_not_understood_is_said_where_it_stands() {
         ("timeouts.port_quiet = 70000", "invalid value: integer `70000`"),
         ("log.lines_per_second = 5", "missing field `file`"),
         ("[[pools]]\nports = \"80\"", "missing field `addresses`"),
+        (
+            "[[pools]]\naddresses = []\nports = 80",
+            "invalid type: integer `80`, expected a range of ports in quotes (\"1024-65535\", or \"80\" for one)",
+        ),
         ("[[pools]]\naddresses = []\nports = \"0\"", "\"0\" is not a range of ports"),
         ("[[pools]]\naddresses = []\nports = \"0-5\"", "\"0-5\" is not a range of ports"),
         ("[[pools]]\naddresses = []\nports = \"5-4\"", "\"5-4\" is not a range of ports"),
@@ -218,9 +222,47 @@ fn what_may_be_at_the_limits_is_taken() {
     for text in [
         "one_to_one = [{ inside = \"10.0.0.0/16\", outside = \"11.0.0.0/16\" }]",
         "forward = [{ protocol = \"udp\", outside = \"10.0.0.1\", ports = \"1-65535\", to = [\"192.168.1.1:1\"] }]",
+        "forward = [{ protocol = \"udp\", outside = \"10.0.0.1\", ports = \"80-90\", to = [\"192.168.1.1:65525\"] }]",
         "[[pools]]\naddresses = [\"10.0.0.0/20\"]\nports = \"1-65535\"",
         "[[pools]]\naddresses = []\ndraining = [\"10.0.0.1\"]",
     ] {
         Nat::new().policy(toml::from_str(text).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn lists_have_a_length_that_they_are_held_to() {
+    let list = |count: u32, item: &dyn Fn(u32) -> String| {
+        let items: Vec<_> = (0..count).map(|number| format!("\"{}\"", item(number))).collect();
+        format!("[{}]", items.join(", "))
+    };
+    let address = |number| std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).to_string();
+    let server = |number| format!("{}:80", address(number));
+    let prefixes = |count| list(count, &address);
+    let forward = |index: u32, ports: &str, servers: u32| {
+        let servers = list(servers, &|number| server(index << 16 | number));
+        format!("{{ protocol = \"tcp\", outside = \"198.51.100.{index}\", ports = \"{ports}\", to = {servers} }}")
+    };
+    let exclude = |count| format!("exclude = {}\n{POOL}", prefixes(count));
+    let subscribers = |count| format!("{POOL}subscribers = {}\n", prefixes(count));
+    let to = |count| format!("{POOL}to = {}\n", prefixes(count));
+    let addresses = |count| format!("[[pools]]\naddresses = {}\n", prefixes(count));
+    let servers = |count| format!("forward = [{}]\n", forward(1, "80", count));
+    // Each of 4096 ports has 64 servers.
+    let all_servers = |more: u32| {
+        let all = [forward(1, "1-2048", 64), forward(2, "1-2048", 64)];
+        let others = (3..3 + more).map(|index| forward(index, "80", 1));
+        format!("forward = [{}]\n", all.into_iter().chain(others).collect::<Vec<_>>().join(", "))
+    };
+    for (good, bad, key, message) in [
+        (exclude(4096), exclude(4097), "exclude", "there are more than 4096 prefixes"),
+        (subscribers(4096), subscribers(4097), "pools[0].subscribers", "there are more than 4096 prefixes"),
+        (to(4096), to(4097), "pools[0].to", "there are more than 4096 prefixes"),
+        (addresses(4096), addresses(4097), "pools[0].addresses", "there are more than 4096 addresses"),
+        (servers(64), servers(65), "forward[0].to", "there are more than 64 servers"),
+        (all_servers(0), all_servers(1), "forward[2].to", "there are more than 262144 servers, counted for each port"),
+    ] {
+        Nat::new().policy(toml::from_str(&good).unwrap()).unwrap();
+        assert_eq!(invalid(&bad), (key.to_owned(), message.to_owned()));
     }
 }

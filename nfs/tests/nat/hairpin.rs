@@ -51,6 +51,28 @@ fn n12_tcp_turns_and_shows_external_addresses_alone() {
 }
 
 #[test]
+fn n20_a_syn_to_an_external_port_of_nobody_is_refused_like_one_from_outside() {
+    for (text, filters) in [("", false), ("filtering.tcp = \"address-and-port-dependent\"", true)] {
+        with_nat(text, move |nat| {
+            // Where a filter lets nobody in, another host's port is nobody's too.
+            let of_b = nat.connect(B, 6000, (X, 80));
+            let syn = from(A, P).tcp(5000, if filters { of_b } else { of_b ^ 1 }).flags(TcpFlags::SYN);
+            // The second time it knows its way.
+            for _ in 0..2 {
+                let out = nat.out(&syn);
+                assert_eq!((out.dropped.len(), out.inside.len(), out.held), (0, 0, 1), "{out:?}");
+                assert_eq!(nat.pass(5).inside.len(), 0);
+                let told = nat.pass(1);
+                assert_eq!((dropped(&told), told.outside.len()), ("nat-unsolicited-syn", 0));
+                let about = packet(&syn);
+                let expected = inside(P, A).time_to_live(64).traffic_class(0xc0).icmp(3, 3, [0; 4]).payload(&about);
+                assert_eq!(told.inside, [expected.build()]);
+            }
+        });
+    }
+}
+
+#[test]
 fn n12_a_filter_knows_those_who_turn_by_their_external_addresses() {
     with_nat("filtering.udp = \"address-and-port-dependent\"", |nat| {
         let of_b = nat.udp_port(B, 6000, (X, 53));

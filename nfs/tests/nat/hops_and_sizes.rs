@@ -2,42 +2,18 @@
 //! sections 7.1 and 7.2.
 
 use super::bench::{
-    A, NEXT, P, X, dropped, from, from_outside, inside, mac, outside, packet, with_nat, with_nat_between,
+    A, NEXT, P, ROUTER, X, dropped, from, from_outside, inside, mac, outside, packet, with_nat, with_nat_between,
 };
 use nf_framework::testing::{Frame, Trial};
 use std::net::Ipv4Addr;
 
 const LAN: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 
-const NARROW_OUTSIDE: &str = r#"
-[interfaces.lan]
-side = "inside"
-addresses = ["192.168.0.1/16"]
-
-[interfaces.wan]
-side = "outside"
-addresses = ["198.51.100.1/24"]
-mtu = 1280
-
-[[routes]]
-to = "0.0.0.0/0"
-via = "198.51.100.2"
-"#;
-
-const NARROW_INSIDE: &str = r#"
-[interfaces.lan]
-side = "inside"
-addresses = ["192.168.0.1/16"]
-mtu = 1280
-
-[interfaces.wan]
-side = "outside"
-addresses = ["198.51.100.1/24"]
-
-[[routes]]
-to = "0.0.0.0/0"
-via = "198.51.100.2"
-"#;
+/// Links of which the one on this side takes less than the other.
+fn narrow(side: &str) -> String {
+    let side = format!("side = \"{side}\"\n");
+    ROUTER.replace(&side, &format!("{side}mtu = 1280\n"))
+}
 
 /// A host is told by the router at its own link.
 fn told(host: Ipv4Addr) -> Frame {
@@ -70,7 +46,7 @@ fn n29_a_hop_is_taken_off_and_who_has_none_left_is_told() {
 
 #[test]
 fn n17_what_may_not_be_fragmented_is_told_of_with_the_mtu() {
-    with_nat_between(NARROW_OUTSIDE, "", |nat| {
+    with_nat_between(&narrow("outside"), "", |nat| {
         let port = nat.udp_port(A, 5000, (X, 53));
         let sent = from(A, X).udp(5000, 53).payload(&[7; 1253]);
         let out = nat.out(&sent);
@@ -83,7 +59,7 @@ fn n17_what_may_not_be_fragmented_is_told_of_with_the_mtu() {
         let out = nat.out(&from(A, X).udp(5000, 53).payload(&[7; 1252]));
         assert_eq!(out.outside, [outside(P, X).udp(port, 53).payload(&[7; 1252]).build()]);
     });
-    with_nat_between(NARROW_INSIDE, "", |nat| {
+    with_nat_between(&narrow("inside"), "", |nat| {
         let port = nat.udp_port(A, 5000, (X, 53));
         let sent = from_outside(X, P).udp(53, port).payload(&[7; 1253]);
         let back = nat.back(&sent);
@@ -96,7 +72,7 @@ fn n17_what_may_not_be_fragmented_is_told_of_with_the_mtu() {
 
 #[test]
 fn n17_what_may_be_fragmented_is_in_order() {
-    with_nat_between(NARROW_OUTSIDE, "", |nat| {
+    with_nat_between(&narrow("outside"), "", |nat| {
         let port = nat.udp_port(A, 5000, (X, 53));
         let payload: Vec<u8> = (0..1400_u16).map(|byte| byte.to_le_bytes()[0]).collect();
         let bare = || Frame::new().ethernet(mac(A).0, Trial::INSIDE_MAC.0).ipv4(A, X).identification(77);

@@ -1,7 +1,8 @@
 //! What there is too little of: RFC 6888, RFC 5508 REQ-8.
 
 use super::bench::{
-    A, B, Bench, C, P, X, Y, came, dropped, from, from_outside, inside, left, packet, with_nat, with_nat_between,
+    A, B, Bench, C, P, ROUTER, X, Y, came, dropped, from, from_outside, inside, left, packet, with_nat,
+    with_nat_between,
 };
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::{Frame, Outcome};
@@ -44,19 +45,7 @@ fn n28_who_gets_nothing_is_told() {
 
 #[test]
 fn n28_who_is_told_is_not_who_floods() {
-    const ROUTER: &str = r#"
-icmp_errors_per_second = 10
-[interfaces.lan]
-side = "inside"
-addresses = ["192.168.0.1/16"]
-[interfaces.wan]
-side = "outside"
-addresses = ["198.51.100.1/24"]
-[[routes]]
-to = "0.0.0.0/0"
-via = "198.51.100.2"
-"#;
-    with_nat_between(ROUTER, "ports_per_subscriber = 1", |nat| {
+    with_nat_between(&format!("icmp_errors_per_second = 10\n{ROUTER}"), "ports_per_subscriber = 1", |nat| {
         nat.udp_port(A, 5000, (X, 53));
         let mut told = 0;
         for port in 0..1000 {
@@ -153,6 +142,20 @@ fn n34_a_port_that_was_given_back_is_quiet_for_two_minutes() {
 }
 
 #[test]
+fn limits_are_for_each_pool() {
+    const POOLS: &str = "[[pools]]\naddresses = [\"198.51.100.101\"]\nto = [\"203.0.113.1\"]\n\
+                         [[pools]]\naddresses = [\"198.51.100.102\"]";
+    for limit in ["ports_per_subscriber = 1", "sessions_per_subscriber = 1"] {
+        with_nat(&format!("{limit}\n{POOLS}"), |nat| {
+            for (to, address) in [(X, 101), (Y, 102)] {
+                assert_eq!(left(&nat.out(&from(A, to).udp(5000, 53))).source.octets()[3], address);
+                refused(nat, A, &from(A, to).udp(5001, 53), "nat-subscriber-limit");
+            }
+        });
+    }
+}
+
+#[test]
 fn n34_excluded_destinations_are_reached_untranslated() {
     const OFFICE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
     with_nat("exclude = [\"10.0.0.0/8\", \"203.0.113.2\"]\nports_per_subscriber = 1", |nat| {
@@ -175,6 +178,29 @@ fn n34_excluded_destinations_are_reached_untranslated() {
         assert_eq!(nat.sessions(), 1);
         assert_eq!(dropped(&nat.back(&from_outside(X, A).udp(53, 5000))), "nat-not-translated");
         assert_eq!(left(&nat.out(&from(A, X).udp(5000, 53))).source, P);
+    });
+}
+
+#[test]
+fn external_addresses_are_excluded_by_no_prefix_and_one_to_one_hosts_by_their_destination() {
+    const TEXT: &str = "exclude = [\"198.51.100.0/24\", \"192.168.0.0/16\"]\n\
+                        one_to_one = [{ inside = \"192.168.1.20\", outside = \"198.51.100.110\" }]";
+    const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+    const OF_B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 110);
+    with_nat(TEXT, |nat| {
+        // Inside hosts meet at their external addresses.
+        let of_c = nat.udp_port(C, 6000, (X, 53));
+        assert_eq!(came(&nat.out(&from(A, P).udp(5000, of_c))).source, P);
+        assert_eq!(came(&nat.out(&from(A, OF_B).udp(5000, 53))).source, P);
+        assert_eq!(dropped(&nat.out(&from(A, P).protocol(47))), "nat-protocol");
+        assert_eq!(nat.counter("hairpin-packets"), 2);
+        // Their neighbours are excluded, for a host with an address of its own too, which is translated elsewhere.
+        for host in [A, B] {
+            let out = nat.out(&from(host, NEIGHBOUR).udp(5000, 53));
+            assert_eq!(out.outside, [super::bench::outside(host, NEIGHBOUR).udp(5000, 53).build()]);
+        }
+        assert_eq!(left(&nat.out(&from(B, X).udp(5000, 53))).source, OF_B);
+        assert_eq!(came(&nat.back(&from_outside(X, OF_B).udp(53, 5000))).destination, B);
     });
 }
 
@@ -212,7 +238,7 @@ fn n34_ports_cannot_be_guessed() {
     for _ in 0..4 {
         let first = std::sync::Arc::clone(&first);
         nf_framework::testing::lab(move |lab| {
-            let mut nat = Bench::new(lab, 1, super::bench::ROUTER, super::bench::config(""));
+            let mut nat = Bench::new(lab, 1, ROUTER, super::bench::config(""));
             first.lock().unwrap().insert(nat.udp_port(A, 5000, (X, 53)));
         });
     }
@@ -334,4 +360,42 @@ fn what_begins_nothing_is_no_matter_of_limits() {
             assert_eq!(dropped(&nat.out(&from(host(number), X).tcp(5000, 80))), "nat-no-session");
         }
     });
+}
+
+#[test]
+fn a_worker_without_ports_refuses_its_own_hosts_and_no_others() {
+    const PORTS: u16 = 1024;
+    for hosts in [20_u8, 80] {
+        with_nat("[[pools]]\naddresses = [\"198.51.100.100\"]\nports = \"2000-3023\"", move |nat| {
+            let host = |number: u8| Ipv4Addr::new(192, 168, 7, number);
+            let (mut given, mut at_first) = (BTreeSet::new(), None);
+            // Hosts that were refused once.
+            let mut refused = BTreeSet::new();
+            for round in 0..PORTS {
+                if refused.len() == usize::from(hosts) {
+                    break;
+                }
+                for number in
+                    (1..=hosts).filter(|number| round % 8 == 0 || !refused.contains(number)).collect::<Vec<_>>()
+                {
+                    let out = nat.out(&from(host(number), X).udp(10_000 + round, 53));
+                    // (What they are told waits for their addresses.)
+                    if !out.dropped.contains_key("nat-ports-exhausted") {
+                        assert!(!refused.contains(&number), "a host of a worker that has no ports got one");
+                        assert!(given.insert(left(&out).source_port), "a port twice");
+                    } else {
+                        at_first = at_first.or(Some(given.len()));
+                        refused.insert(number);
+                    }
+                }
+            }
+            assert_eq!(refused.len(), usize::from(hosts));
+            let at_first = at_first.unwrap();
+            println!(
+                "{hosts} hosts: {at_first} of {PORTS} ports in use when the first was refused, {} at last",
+                given.len()
+            );
+            assert_eq!(given.len(), usize::from(PORTS), "every port has a host");
+        });
+    }
 }

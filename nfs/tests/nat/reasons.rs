@@ -1,6 +1,6 @@
 //! Every reason for which the NAT drops, provoked.
 
-use super::bench::{A, B, C, P, R, X, Y, dropped, from, from_outside, inside, left, packet, with_nat};
+use super::bench::{A, B, C, P, R, ROUTER, X, Y, dropped, from, from_outside, inside, left, packet, with_nat};
 use nf_framework::Direction;
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::Frame;
@@ -116,21 +116,13 @@ draining = ["198.51.100.101"]"#;
 
 #[test]
 fn ipv6_is_dropped_or_goes_on_as_it_is() {
-    const ROUTER: &str = r#"
-[interfaces.lan]
-side = "inside"
-addresses = ["192.168.0.1/16", "2001:db8:1::1/64"]
-[interfaces.wan]
-side = "outside"
-addresses = ["198.51.100.1/24", "2001:db8:2::1/64"]
-[[routes]]
-to = "0.0.0.0/0"
-via = "198.51.100.2"
-"#;
+    let router = ROUTER
+        .replace("\"192.168.0.1/16\"", "\"192.168.0.1/16\", \"2001:db8:1::1/64\"")
+        .replace("\"198.51.100.1/24\"", "\"198.51.100.1/24\", \"2001:db8:2::1/64\"");
     const INSIDE: [u16; 8] = [0x2001, 0xdb8, 1, 0, 0, 0, 0, 9];
     const OUTSIDE: [u16; 8] = [0x2001, 0xdb8, 2, 0, 0, 0, 0, 9];
     for (text, passes) in [("", false), ("ipv6 = \"drop\"", false), ("ipv6 = \"forward\"", true)] {
-        super::bench::with_nat_between(ROUTER, text, move |nat| {
+        super::bench::with_nat_between(&router, text, move |nat| {
             let frame = |from, to| Frame::new().ipv6(from, to).udp(5000, 53);
             let station = super::bench::mac(A).0;
             let out = nat.out(&frame(INSIDE, OUTSIDE).ethernet(station, nf_framework::testing::Trial::INSIDE_MAC.0));

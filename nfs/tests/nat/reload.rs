@@ -66,6 +66,19 @@ fn a_new_timeout_holds_from_the_next_packet_on() {
 }
 
 #[test]
+fn a_session_goes_on_when_its_destination_is_excluded_and_none_begins() {
+    with_nat("", |nat| {
+        let udp = nat.udp_port(A, 5000, (X, 53));
+        nat.reload(config("exclude = [\"203.0.113.0/24\"]")).unwrap();
+        assert_eq!(nat.udp_port(A, 5000, (X, 53)), udp);
+        assert!(lives(nat, P, udp));
+        assert_eq!(left(&nat.out(&from(A, X).udp(5000, 54))).source, A);
+        assert_eq!(left(&nat.out(&from(A, Y).udp(5001, 53))).source, A);
+        assert_eq!(nat.sessions(), 1);
+    });
+}
+
+#[test]
 fn a_new_limit_ends_nothing_that_is_there() {
     with_nat("", |nat| {
         let ports: Vec<_> = (0..4).map(|port| nat.udp_port(A, 5000 + port, (X, 53))).collect();

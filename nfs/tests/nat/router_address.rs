@@ -27,3 +27,18 @@ fn hosts_share_the_address_of_the_outer_interface() {
         assert_eq!(nat.back(&sent).outside, [expected.build()]);
     });
 }
+
+#[test]
+fn servers_and_hosts_of_their_own_may_have_the_address_of_the_outer_interface() {
+    const FORWARD: &str = "forward = [{ protocol = \"tcp\", outside = \"198.51.100.1\", ports = \"80\", \
+                           to = [\"192.168.1.10:8080\"] }]";
+    const ONE_TO_ONE: &str = "one_to_one = [{ inside = \"192.168.1.10\", outside = \"198.51.100.1\" }]";
+    for (text, port) in [(FORWARD, 8080), (ONE_TO_ONE, 80)] {
+        with_nat(text, move |nat| {
+            let back = nat.back(&from_outside(X, WAN).tcp(5000, 80).flags(TcpFlags::SYN));
+            assert_eq!(back.inside, [inside(X, A).tcp(5000, port).flags(TcpFlags::SYN).build()]);
+            let out = nat.out(&from(A, X).tcp(port, 5000));
+            assert_eq!(out.outside, [outside(WAN, X).tcp(80, 5000).build()]);
+        });
+    }
+}

@@ -48,7 +48,7 @@ pub(crate) struct Session {
     answered: bool,
     confirmed: bool,
     /// It may have been evicted, or was and has begun anew.
-    doubtful: bool,
+    pub(crate) doubtful: bool,
     tainted: bool,
 }
 
@@ -65,6 +65,8 @@ struct HeldSyn {
     external: Endpoint,
     remote: Endpoint,
     due: Nanoseconds,
+    /// As its sender sent it, if it has turned.
+    sent: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,8 +86,9 @@ fn dropped(reason: &'static str) -> Verdict {
 
 /// What became of a held SYN.
 pub(crate) struct Released {
-    /// The packet, and the address that answers that there is nobody; nothing if there is.
-    pub(crate) answer: Option<(Vec<u8>, Ipv4Addr)>,
+    /// The packet, the address that answers that there is nobody, and the packet as it was sent if it has
+    /// turned; nothing if there is somebody.
+    pub(crate) answer: Option<(Vec<u8>, Ipv4Addr, Option<Vec<u8>>)>,
 }
 
 /// What of a packet the NAT goes by.
@@ -178,7 +181,7 @@ impl Model {
         }
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub(crate) fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
@@ -243,7 +246,7 @@ impl Model {
         let (due, held) = self.held.drain(..).partition(|syn| syn.due <= now);
         self.held = held;
         let due: Vec<HeldSyn> = due;
-        due.into_iter().map(|syn| Released { answer: Some((syn.packet, syn.external.0)) }).collect()
+        due.into_iter().map(|syn| Released { answer: Some((syn.packet, syn.external.0, syn.sent)) }).collect()
     }
 
     /// Takes a session out, and its mapping if it was the last one.
@@ -777,9 +780,14 @@ impl Model {
         if !begins || !self.setting.refuse_syn || self.held.len() >= MOST_SYNS {
             return Verdict::Drop(reasons);
         }
-        self.held.push(HeldSyn { packet: packet.to_vec(), external, remote, due: self.now + SYN_HELD });
+        self.held.push(HeldSyn { packet: packet.to_vec(), external, remote, due: self.now + SYN_HELD, sent: None });
         self.count("SYNs held");
         Verdict::Hold
+    }
+
+    /// How the SYN was sent that was held last.
+    pub(crate) fn note_sent(&mut self, sent: Option<Vec<u8>>) {
+        self.held.last_mut().expect("one was held").sent = sent;
     }
 
     /// An ICMP error from inside, about a packet from outside.
@@ -1344,7 +1352,7 @@ mod tests {
         assert!(bench.0.tick(5 * SECOND).is_empty());
         let released = bench.0.tick(6 * SECOND);
         assert_eq!(released.len(), 1);
-        assert_eq!(released[0].answer, Some((packet(TCP, R, X, SYN), POOL)));
+        assert_eq!(released[0].answer, Some((packet(TCP, R, X, SYN), POOL, None)));
     }
 
     fn error(from: Ipv4Addr, to: Ipv4Addr, quoted: &[u8]) -> Vec<u8> {

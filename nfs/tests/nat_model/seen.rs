@@ -84,6 +84,12 @@ impl Seen {
         self.on.contains_key(&serial) || self.is_told(serial, [11, 0])
     }
 
+    /// What said that nobody waits for it.
+    pub(crate) fn refusal(&self, serial: Serial) -> Option<&(Side, Vec<u8>)> {
+        let says = |packet: &[u8]| Ip::read(packet).is_some_and(|ip| packet[ip.header..].starts_with(&[3, 3]));
+        self.errors.get(&serial)?.iter().find(|(_, packet)| says(packet))
+    }
+
     fn is_told(&self, serial: Serial, what: [u8; 2]) -> bool {
         let says = |packet: &[u8]| Ip::read(packet).is_some_and(|ip| packet[ip.header..].starts_with(&what));
         self.errors.get(&serial).is_some_and(|errors| errors.iter().any(|(_, packet)| says(packet)))

@@ -140,7 +140,7 @@ impl Setting {
     }
 
     pub(crate) fn is_excluded(&self, address: Ipv4Addr) -> bool {
-        self.exclude.iter().any(|prefix| contains(*prefix, address))
+        !self.is_external(address) && self.exclude.iter().any(|prefix| contains(*prefix, address))
     }
 
     pub(crate) fn is_pool_address(&self, address: Ipv4Addr) -> bool {

@@ -1,13 +1,15 @@
 //! What stands around the NAT: links, the router's two halves, virtual reassembly; and a burst's way
 //! through all of it.
 
-use crate::nat_model::bytes::{ETHERNET, ICMP, Ip, checksum, fill_checksums, fill_header_checksum};
+use crate::nat_model::bytes::{
+    Change, ETHERNET, ICMP, Ip, TCP, checksum, fill_checksums, fill_header_checksum, rewrite,
+};
 use crate::nat_model::fragments::{Fragments, Ports};
-use crate::nat_model::model::{Model, Verdict};
+use crate::nat_model::model::{Model, SessionKey, Verdict};
 use crate::nat_model::seen::{Seen, is_error, number};
 use crate::nat_model::setting::{Prefix, contains};
 use crate::nat_model::{Nanoseconds, Side};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// Stations: the router's, and the one on each link that everything goes through.
@@ -79,7 +81,8 @@ struct Pending {
     packet: Packet,
     /// From which side it meets the NAT.
     from: Side,
-    turned: bool,
+    /// As it was sent, if it has turned.
+    turned: Option<Vec<u8>>,
     /// Nobody knows yet what it was translated to.
     unforeseen: bool,
 }
@@ -124,7 +127,7 @@ impl World {
         for frame in frames {
             for packet in self.arrive(side, frame, &mut expected) {
                 if let Some(packet) = self.route(side, packet, &mut expected) {
-                    self.pass(packet, side, false, seen, &mut expected, &mut pending);
+                    self.pass(packet, side, None, seen, &mut expected, &mut pending);
                 }
             }
         }
@@ -209,7 +212,7 @@ impl World {
         &mut self,
         packet: Packet,
         from: Side,
-        turned: bool,
+        turned: Option<Vec<u8>>,
         seen: &Seen,
         expected: &mut Expected,
         pending: &mut Vec<Pending>,
@@ -217,20 +220,21 @@ impl World {
         let Packet { of_fragment, counted, .. } = packet;
         let verdict = match from {
             Side::Inside => self.nat.outbound(&packet.bytes, of_fragment, seen),
-            Side::Outside => self.nat.inbound(&packet.bytes, of_fragment, turned, seen),
+            Side::Outside => self.nat.inbound(&packet.bytes, of_fragment, turned.is_some(), seen),
         };
         match verdict {
             Verdict::Pass(bytes) => {
                 let packet = Packet { bytes, of_fragment, counted };
                 self.leave(packet, from, expected, pending);
             }
-            Verdict::Turn(_) if turned => expected.dropped.push(vec!["turned-twice"]),
+            Verdict::Turn(_) if turned.is_some() => expected.dropped.push(vec!["turned-twice"]),
             Verdict::Turn(bytes) => {
                 // Its ports are those of after the translation.
                 let translated = of_fragment.map(|ports| self.turned_ports(&packet, ports));
                 let unforeseen = translated == Some(None);
+                let turned = Some(packet.bytes);
                 let packet = Packet { bytes, of_fragment: translated.flatten(), counted };
-                pending.push(Pending { packet, from: from.other(), turned: true, unforeseen });
+                pending.push(Pending { packet, from: from.other(), turned, unforeseen });
             }
             Verdict::Drop(reasons) => expected.dropped.push(reasons),
             Verdict::Refuse(reasons) => {
@@ -243,7 +247,7 @@ impl World {
                     expected.frames.push((from, framed(from, [8, 0], &error)));
                 }
             }
-            Verdict::Hold => {}
+            Verdict::Hold => self.nat.note_sent(turned),
         }
     }
 
@@ -272,7 +276,7 @@ impl World {
             expected.dropped.push(vec!["ttl-expired"]);
             if let Some(bytes) = error(11, 0, OWN[at(from)], ip.source, &packet) {
                 let packet = Packet { bytes, of_fragment: None, counted: true };
-                pending.push(Pending { packet, from: to, turned: false, unforeseen: false });
+                pending.push(Pending { packet, from: to, turned: None, unforeseen: false });
             }
             return;
         }
@@ -280,25 +284,68 @@ impl World {
     }
 
     /// Time passes, up to this moment.
-    pub(crate) fn advance(&mut self, now: Nanoseconds) -> Expected {
+    pub(crate) fn advance(&mut self, now: Nanoseconds, seen: &Seen) -> Expected {
         self.now = now;
         let mut expected = Expected::default();
         let expired = self.fragments.expire(now);
         expected.dropped.extend(vec![vec!["fragment-expired"]; expired]);
+        let before: BTreeSet<_> = self.nat.sessions.keys().copied().collect();
         for released in self.nat.tick(now) {
             expected.dropped.push(vec!["nat-unsolicited-syn"]);
-            let Some((bytes, from)) = released.answer else { continue };
+            let Some((bytes, from, sent)) = released.answer else { continue };
             let packet = Packet { bytes, of_fragment: None, counted: false };
-            let source = Ip::read(&packet.bytes).map(|ip| ip.source);
-            let Some(source) = source else { continue };
-            // One to ourselves, as to a host inside who has sent it to an external address, goes no way.
-            if self.way(source) == Way::Nat {
-                expected.dropped.push(vec!["no-listener"]);
-            } else if let Some(bytes) = error(3, 3, from, source, &packet) {
+            let Some(ip) = Ip::read(&packet.bytes) else { continue };
+            if let Some(sent) = sent {
+                self.answer_inside(&packet, &sent, from, &before, seen, &mut expected);
+            } else if let Some(bytes) = error(3, 3, from, ip.source, &packet) {
                 expected.frames.push((Side::Outside, framed(Side::Outside, [8, 0], &bytes)));
             }
         }
         expected
+    }
+
+    /// A SYN that turned is answered: its sender hears about what it sent, if the NAT knows it still.
+    fn answer_inside(
+        &mut self,
+        packet: &Packet,
+        sent: &[u8],
+        from: Ipv4Addr,
+        before: &BTreeSet<SessionKey>,
+        seen: &Seen,
+        expected: &mut Expected,
+    ) {
+        let serial = number(sent).map_or(0, |(serial, _)| serial);
+        let ip = Ip::read(sent).expect("it was routed");
+        let port = |at| u16::from_be_bytes([sent[ip.header + at], sent[ip.header + at + 1]]);
+        let inside = (ip.source, port(0));
+        let key = (TCP, inside, (ip.destination, port(2)));
+        let setting = &self.nat.setting;
+        let is_static = setting.outside_of(inside.0).is_some() || setting.external_of_server(TCP, inside).is_some();
+        let told = seen.refusal(serial);
+        // It may have ended in this time, before the answer or after it; or unseen, and another has its port.
+        if !is_static && self.nat.sessions.get(&key).is_none_or(|session| session.doubtful) {
+            match told {
+                Some((side, bytes)) if before.contains(&key) => {
+                    expected.frames.push((*side, framed(*side, [8, 0], bytes)));
+                }
+                _ => expected.dropped.push(vec!["nat-no-mapping"]),
+            }
+            return;
+        }
+        // All but the source is as the NAT has changed it; a new identification nobody has seen before.
+        let identification = told.and_then(|(_, bytes)| {
+            let quoted = &bytes[Ip::read(bytes)?.header + 8..];
+            Some(u16::from_be_bytes([quoted[4], quoted[5]]))
+        });
+        let mut bytes = packet.bytes.clone();
+        let identification = identification.filter(|_| !ip.is_atomic());
+        let (source, source_port) = (Some(inside.0), Some(inside.1));
+        rewrite(&mut bytes, Change { source, source_port, identification, ..Change::default() });
+        let packet = Packet { bytes, of_fragment: None, counted: false };
+        if let Some(bytes) = error(3, 3, from, inside.0, &packet) {
+            expected.frames.push((Side::Inside, framed(Side::Inside, [8, 0], &bytes)));
+            self.nat.count("turned SYNs answered");
+        }
     }
 }
 
