@@ -1,5 +1,6 @@
 """What a guest starts from: archives for initramfs (cpio, "newc"), with programs, their libraries and modules."""
 
+import lzma
 import os
 import re
 import stat
@@ -77,9 +78,9 @@ class Kernel:
     def __init__(self, root):
         self.image = root / "vmlinux"
         self.files = {}  # a module's name: its file
-        for path in (root / "lib/modules").rglob("*.ko*"):
+        # Below /usr from Debian 13 on.
+        for path in root.glob("**/lib/modules/*/kernel/**/*.ko*"):
             self.files[path.name.split(".")[0].replace("-", "_")] = path
-        (self.release,) = os.listdir(root / "lib/modules")
 
     def add(self, archive, modules):
         """Each with a list beside it of what has to be loaded before it, in this order, and itself."""
@@ -101,7 +102,5 @@ class Kernel:
     def content(self, name):
         path = self.files[name]
         if path.suffix == ".xz":
-            import lzma
-
             return lzma.decompress(path.read_bytes())
         return path.read_bytes()

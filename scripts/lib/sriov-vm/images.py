@@ -35,7 +35,8 @@ def bare(options, tools, modules):
     for path in ("/bin", "/dev", "/proc", "/run", "/sys", "/tmp", "/var"):
         archive.directory(path)
     archive.link("/var/run", "/run")
-    archive.file("/bin/busybox", options.cache / "busybox/bin/busybox", 0o755)
+    (busybox,) = options.cache.glob("busybox/**/bin/busybox")
+    archive.file("/bin/busybox", busybox, 0o755)
     archive.file("/init", HERE / "guest-init", 0o755)
     # That of busybox knows no virtual functions.
     archive.program("/bin/ip2", Path("/sbin/ip").resolve())

@@ -106,4 +106,4 @@ def reset(guest, pf, around, probe):
     raise Wrong(f"nothing came through for {RECOVERED:.0f} s after a reset")
 
 
-SETUPS = [Setup("vf-reset", f"a NAT with {SESSIONS} sessions outlives resets of its virtual functions", vf_reset, 400)]
+SETUPS = [Setup("vf-reset", f"a NAT with {SESSIONS} sessions outlives resets of its virtual functions", vf_reset, 600)]
