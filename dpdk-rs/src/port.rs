@@ -142,6 +142,16 @@ pub enum PortError {
         /// Its name.
         port: String,
     },
+    /// The physical function of a virtual one does not answer.
+    #[error(
+        "port {port} ({driver}): its physical function does not answer (is it up? on the hypervisor: ip link set PF up)"
+    )]
+    NoAnswer {
+        /// Its name.
+        port: String,
+        /// Its driver.
+        driver: String,
+    },
     /// DPDK refused.
     #[error("port {port}: {step}: {errno}")]
     Refused {
@@ -265,7 +275,7 @@ impl<'eal> PortBuilder<'eal> {
         let claim = Claim::new(self.eal.running(), self.port).ok_or_else(|| PortError::InUse { port: name() })?;
         events::take(self.port);
         let device = Device::of_port(self.port).ok();
-        let (started, queues) = self.settings.bring_up(claim, &info).map_err(|(_, error)| error)?;
+        let (started, queues) = self.settings.bring_up(claim, &info, true).map_err(|(_, error)| error)?;
         let (id, state) = (Cell::new(self.port), RefCell::new(State::Up(started)));
         let settings = RefCell::new(self.settings);
         let port = Port { state, id, name: info.name, driver: info.driver, settings, device };
@@ -456,6 +466,15 @@ impl Port {
         self.settings.borrow_mut().reception.vlans.extend(new);
     }
 
+    /// Whether its physical function answers, if it is a virtual one whose driver does not see to that itself.
+    /// One that does not is started all the same, by [`PortBuilder::start`] and not by
+    /// [`bring_up`](Self::bring_up), and gets no packets. It may take a second.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let _control = control();
+        reception::answers(&self.id(), &self.driver)
+    }
+
     /// What the device has said since the last call.
     #[must_use]
     pub fn events(&self) -> PortEvents {
@@ -525,9 +544,11 @@ impl Port {
         let started = attempt.and_then(|claim| {
             self.id.set(claim.port());
             match PortInfo::read(claim.port()) {
-                Ok(info) => {
-                    self.settings.borrow().bring_up(claim, &info).map_err(|(claim, error)| (State::Down(claim), error))
-                }
+                Ok(info) => self
+                    .settings
+                    .borrow()
+                    .bring_up(claim, &info, false)
+                    .map_err(|(claim, error)| (State::Down(claim), error)),
                 Err(errno) => Err((State::Down(claim), self.refused("information")(errno))),
             }
         });

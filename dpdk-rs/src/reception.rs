@@ -4,7 +4,7 @@
 //! that can do with less goes on then, and says what it will not see.
 
 use crate::Errno;
-use crate::port_info::PortId;
+use crate::port_info::{Offloads, PortId};
 use dpdk_sys as sys;
 
 /// What is asked of a port.
@@ -67,6 +67,23 @@ impl Reception {
     }
 }
 
+/// The driver of 82576 and I350 virtual functions, which starts them without their physical function.
+const STARTS_ALONE: &str = "net_e1000_igb_vf";
+/// What it says of a message that nobody has answered (`E1000_ERR_MBX`, e1000_defines.h).
+const NO_ANSWER: Errno = Errno(15);
+
+/// What has to be asked of a device of this driver beside the rest, so that [`answers`] can tell.
+pub(crate) fn asked_beside(driver: &str) -> Offloads {
+    if driver == STARTS_ALONE { Offloads::RX_VLAN_FILTER } else { Offloads::NONE }
+}
+
+/// Whether the physical function of a started device answers, if it has one and the driver does not see to
+/// that itself. Any answer will do; of what it can be asked this is what does nothing, as frames without a tag
+/// come anyway.
+pub(crate) fn answers(device: &impl Filter, driver: &str) -> bool {
+    driver != STARTS_ALONE || device.admit_vlan(0) != Err(NO_ANSWER)
+}
+
 /// Has a device let frames of these VLANs through, and returns what it refused.
 pub(crate) fn admit(device: &impl Filter, vlans: &[u16]) -> Vec<String> {
     let refusal = |vlan: &u16| {
@@ -106,6 +123,23 @@ mod tests {
 
         fn admit_vlan(&self, vlan: u16) -> Result<(), Errno> {
             self.ask(format!("vlan {vlan}"))
+        }
+    }
+
+    #[test]
+    fn a_physical_function_that_does_not_answer_is_noticed_and_any_answer_is_one() {
+        let (silent, refuses) = (&[("vlan 0", 15)][..], &[("vlan 0", libc::EINVAL)][..]);
+        for (driver, refuses, answered, asked) in [
+            ("net_e1000_igb_vf", &[][..], true, &["vlan 0"][..]),
+            ("net_e1000_igb_vf", silent, false, &["vlan 0"]),
+            // It does not let a function choose that it has put into a VLAN itself.
+            ("net_e1000_igb_vf", refuses, true, &["vlan 0"]),
+            ("net_ixgbe_vf", silent, true, &[]),
+            ("net_tap", silent, true, &[]),
+        ] {
+            let fake = Fake { refuses, asked: RefCell::default() };
+            assert_eq!(answers(&fake, driver), answered, "{driver} {refuses:?}");
+            assert_eq!(*fake.asked.borrow(), asked, "{driver}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::mempool::Mempool;
 use crate::port::{PortBuilder, PortError};
 use crate::port_info::{Interrupts, Offloads, PortId, PortInfo, control};
 use crate::queue::QueuePair;
-use crate::reception::Reception;
+use crate::reception::{self, Reception};
 use crate::rss::RssFunctions;
 use crate::started::{Claim, Started};
 use dpdk_sys as sys;
@@ -88,13 +88,15 @@ impl Settings {
         }
     }
 
-    /// Configures and starts a port that is stopped. The claim comes back with the error.
+    /// Configures and starts a port that is stopped, `alone` if it may be without its physical function. The
+    /// claim comes back with the error.
     pub(crate) fn bring_up(
         &self,
         mut claim: Claim,
         info: &PortInfo,
+        alone: bool,
     ) -> Result<(Arc<Started>, Vec<QueuePair>), (Claim, PortError)> {
-        match self.start(&mut claim, info) {
+        match self.start(&mut claim, info, alone) {
             Ok(pool) => {
                 let started = Arc::new(Started { claim, _pool: pool.clone() });
                 let prepare = self.tx_offloads != Offloads::NONE;
@@ -111,7 +113,7 @@ impl Settings {
         }
     }
 
-    fn start(&self, claim: &mut Claim, info: &PortInfo) -> Result<Mempool, PortError> {
+    fn start(&self, claim: &mut Claim, info: &PortInfo, alone: bool) -> Result<Mempool, PortError> {
         self.check(info)?;
         let port = || info.name.clone();
         let pool = self.pool.clone().ok_or_else(|| PortError::NoPool { port: port() })?;
@@ -131,6 +133,9 @@ impl Settings {
         let id = claim.port();
         events::watch(id).map_err(refused("events"))?;
         with_or_without(info.interrupts, |interrupts| self.start_with(claim, info, &pool, descriptors, interrupts))?;
+        if !alone && !reception::answers(&id, &info.driver) {
+            return Err(PortError::NoAnswer { port: info.name.clone(), driver: info.driver.clone() });
+        }
         let unseen = self.reception.ask(&id, info.is_virtual_function()).map_err(refused("promiscuous mode"))?;
         for frames in unseen {
             log::warn!("{} ({}) does not let through {frames}", info.name, info.driver);
@@ -152,7 +157,7 @@ impl Settings {
             rx_queues: self.queues,
             tx_queues: self.queues,
             mtu: self.mtu.unwrap_or(0),
-            rx_offloads: self.rx_offloads.0,
+            rx_offloads: self.rx_offloads.0 | (reception::asked_beside(&info.driver) & info.rx_offloads).0,
             tx_offloads: self.tx_offloads.0,
             rss_functions: if self.queues > 1 { self.rss.0 & info.rss_functions } else { 0 },
             rss_key: std::ptr::null_mut(),

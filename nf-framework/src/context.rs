@@ -2,7 +2,7 @@
 
 use crate::annotation::Annotation;
 use crate::counters::{WorkerCounters, bump};
-use crate::router::{self, IcmpError};
+use crate::icmp::{self, IcmpError};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
@@ -271,7 +271,7 @@ impl Context<'_> {
     }
 
     fn tell(&mut self, about: &Mbuf, error: IcmpError, from: Option<IpAddr>, direction: Direction) {
-        let Some((ip, to)) = router::who_is_told(about.data()) else { return };
+        let Some((ip, to)) = icmp::who_is_told(about.data()) else { return };
         let now = self.now;
         if !self.errors.as_mut().is_some_and(|errors| errors.take(now)) {
             return;
@@ -281,7 +281,7 @@ impl Context<'_> {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         });
-        if !router::write_error(&mut packet, error, (source, to), ip, about.is_marked()) {
+        if !icmp::write_error(&mut packet, error, (source, to), ip, about.is_marked()) {
             return self.drop_held(packet, DropReason::EMPTY);
         }
         Annotation { unsigned: from.is_none(), ..Annotation::default() }.write(&mut packet);

@@ -61,6 +61,7 @@ mod forwarding;
 mod fragments;
 mod function;
 pub mod headers;
+mod icmp;
 mod kernel;
 mod mailbox;
 mod neighbours;
@@ -94,6 +95,7 @@ pub use flow_table::{
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
+pub use icmp::IcmpError;
 pub use kernel::{
     KernelAddress, KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelRoute, KernelState,
 };
@@ -101,7 +103,7 @@ pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkerReport};
-pub use router::{IcmpError, InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
+pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
     RebuildError, Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,

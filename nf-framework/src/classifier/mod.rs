@@ -18,6 +18,7 @@ mod set_tags;
 mod tests;
 
 pub use key::Key;
+pub(crate) use prefix::is_host;
 pub use prefix::{InvalidPrefix, Prefix};
 pub use rule::{AddressSet, Addresses, FlagsMatch, IcmpMatch, Rule, RuleFault};
 

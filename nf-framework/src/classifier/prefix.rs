@@ -24,6 +24,17 @@ pub struct Prefix {
     length: u8,
 }
 
+/// Whether an address is one that a host may have: not of a group, of nobody, of itself, or
+/// reserved (RFC 1122 section 3.2.1.3, RFC 4291 section 2.4).
+pub(crate) fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 127 | 224..),
+        IpAddr::V6(v6) => {
+            !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
 /// What is not a [`Prefix`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

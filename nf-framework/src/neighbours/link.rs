@@ -1,7 +1,7 @@
 //! What a router says of itself on one of its interfaces: whom it answers for, and who can be a
 //! neighbour there.
 
-use crate::classifier::Prefix;
+use crate::classifier::{Prefix, is_host};
 use crate::headers::MacAddress;
 use crate::time::Instant;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -188,17 +188,6 @@ fn prefix(address: IpAddr, length: u8) -> Option<Prefix> {
         }
     };
     Prefix::new(first, length).ok()
-}
-
-/// Whether an address can be one host's at all.
-fn is_host(address: IpAddr) -> bool {
-    match address {
-        // 0.0.0.0/8 and 127.0.0.0/8 (RFC 1122 section 3.2.1.3), and all from multicast up.
-        IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 127 | 224..),
-        IpAddr::V6(v6) => {
-            !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none()
-        }
-    }
 }
 
 /// Whether an address is in a prefix and is not the prefix itself or its broadcast address, which

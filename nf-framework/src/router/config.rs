@@ -1,6 +1,6 @@
 //! The router's part of a configuration file.
 
-use crate::classifier::Prefix;
+use crate::classifier::{Prefix, is_host};
 use crate::neighbours::NeighbourConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -181,15 +181,6 @@ impl fmt::Display for InterfaceAddress {
 impl Serialize for InterfaceAddress {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// Whether an address is one that a host may have: not of a group, of nobody, of itself, or
-/// reserved (RFC 1122 section 3.2.1.3, RFC 4291 section 2.4).
-pub(super) fn is_host(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => !matches!(address.octets()[0], 0 | 127 | 224..),
-        IpAddr::V6(address) => !address.is_unspecified() && !address.is_loopback() && !address.is_multicast(),
     }
 }
 

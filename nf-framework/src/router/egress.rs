@@ -1,13 +1,13 @@
 //! The second half: what the functions let pass is addressed to its next hop and sent.
 
-use super::icmp::{self, IcmpError};
 use super::tables::{self, Interface, Tables, Target, Way};
-use super::{ETHERNET, FoundAll, Hop, Out, Router, complain, ingress, ip_packet, send, tag};
+use super::{ETHERNET, FoundAll, Hop, Out, Router, complain, ingress, send, tag};
 use crate::annotation::Annotation;
 use crate::batch::{Batch, Slots};
 use crate::context::{Context, Direction};
 use crate::fragments::{SplitError, split_ipv4};
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
+use crate::icmp::{self, IcmpError, ip_packet};
 use crate::next_hop::NextHop;
 use crate::steering::Entrance;
 use crate::token_bucket::TokenBucket;

@@ -1,11 +1,11 @@
 //! The first half: is it for us, is it sound, has it hops left, and where does it go?
 
-use super::icmp::{self, IcmpError};
 use super::tables::{Target, Way};
 use super::{ETHERNET, Found, Out, PortOffloads, Router, complain, tag, vlan};
 use crate::batch::{Batch, Slots};
 use crate::context::{Context, Direction, Position};
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, MacAddress, checksum};
+use crate::icmp::{self, IcmpError, ip_packet};
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::Mbuf;
@@ -238,7 +238,7 @@ impl Router {
     #[cold]
     fn is_unnumbered(&self, packet: &Mbuf, direction: Direction) -> bool {
         const CLIENT: [u8; 2] = 68_u16.to_be_bytes();
-        let ip = super::ip_packet(packet.data()).unwrap_or_default();
+        let ip = ip_packet(packet.data()).unwrap_or_default();
         let is_dhcp = Ipv4Header::ref_from_prefix(ip).is_ok_and(|(header, _)| {
             header.version() == 4
                 && header.protocol == IpProtocol::UDP
@@ -557,7 +557,7 @@ fn source(frame: &[u8]) -> Option<IpAddr> {
 }
 
 fn is_udp(frame: &[u8]) -> bool {
-    let Some(ip) = super::ip_packet(frame) else { return false };
+    let Some(ip) = ip_packet(frame) else { return false };
     match ip.first().map(|first| first >> 4) {
         Some(4) => Ipv4Header::ref_from_prefix(ip).is_ok_and(|(header, _)| header.protocol == IpProtocol::UDP),
         _ => {

@@ -7,7 +7,6 @@
 
 mod config;
 mod egress;
-mod icmp;
 mod ingress;
 mod offloads;
 mod tables;
@@ -15,8 +14,6 @@ mod trie;
 mod vlans;
 
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
-pub use icmp::IcmpError;
-pub(crate) use icmp::write_error;
 pub(crate) use offloads::PortOffloads;
 pub use tables::RouterError;
 pub(crate) use tables::{PortFacts, Tables};
@@ -25,6 +22,7 @@ use crate::context::{Context, Position};
 use crate::forwarding::Forwarding;
 use crate::function::Budget;
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
+use crate::icmp::{self, IcmpError, ip_packet};
 use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
 use crate::next_hop::NextHops;
 use crate::steering::{Entrance, hand_over};
@@ -255,7 +253,7 @@ impl Forwarding for Router {
 /// The error goes back from the end of the chain that the context is at.
 fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: &Mbuf, cx: &mut Context<'_>) {
     let Some(ip) = ip_packet(about.data()) else { return };
-    let Some(to) = icmp::who_is_told(ip).filter(|to| tables.is_other_host(*to)) else { return };
+    let Some(to) = icmp::sender_told(ip).filter(|to| tables.is_other_host(*to)) else { return };
     let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));
     let from = came_in
         .and_then(|interface| tables::source(interface, to.is_ipv4()))
@@ -269,13 +267,6 @@ fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: 
     }
 }
 
-/// The IP packet in a frame, and its sender, if errors may be sent about it.
-pub(crate) fn who_is_told(frame: &[u8]) -> Option<(&[u8], IpAddr)> {
-    let ip = ip_packet(frame)?;
-    let to_stations = EthernetHeader::ref_from_prefix(frame).is_ok_and(|(header, _)| header.destination.is_multicast());
-    icmp::who_is_told(ip).filter(|_| !to_stations).map(|to| (ip, to))
-}
-
 /// The VLAN whose tag was taken off a packet.
 #[inline]
 fn vlan(packet: &Mbuf, tables: &Tables) -> Option<u16> {
@@ -285,17 +276,6 @@ fn vlan(packet: &Mbuf, tables: &Tables) -> Option<u16> {
     }
     // Where there are VLANs, a tag of number 0 is about priority alone: IEEE 802.1Q section 6.9.
     packet.stripped_vlan().map(|tag| tag & IDENTIFIER).filter(|vlan| *vlan != 0 || !tables.has_vlans)
-}
-
-/// The IP packet in a frame without tags, and nothing behind it.
-fn ip_packet(frame: &[u8]) -> Option<&[u8]> {
-    let ip = frame.get(ETHERNET..)?;
-    let length = match ip.first()? >> 4 {
-        4 => usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?])),
-        6 => 40 + usize::from(u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?])),
-        _ => return None,
-    };
-    ip.get(..length)
 }
 
 const ETHERNET: usize = EthernetHeader::LENGTH;

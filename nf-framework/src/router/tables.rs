@@ -1,11 +1,12 @@
 //! What a router works by: its interfaces, and where packets go. Built whole off the data path,
 //! then only read.
 
-use super::config::{InterfaceAddress, Refuse, RouteConfig, RouterConfig, Side, is_host};
+use super::config::{InterfaceAddress, Refuse, RouteConfig, RouterConfig, Side};
 use super::trie::Trie;
 use super::{Found, PortOffloads};
 use crate::batch::Slots;
 use crate::classifier::Prefix;
+use crate::classifier::is_host;
 use crate::context::Direction;
 use crate::function::Invalid;
 use crate::headers::MacAddress;

@@ -21,10 +21,12 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a link is looked at whose device does not say when it changes.
+/// How often a link is looked at.
 const LINK_LOOKS: Duration = Duration::from_secs(1);
+/// And one that may be all that tells of a reset.
+const CLOSE_LOOKS: Duration = Duration::from_millis(200);
 /// How long after a port was built anew its link is not taken as a reason to do so again.
-const LINK_SETTLES: Duration = Duration::from_secs(10);
+const LINK_SETTLES: Duration = Duration::from_secs(3);
 /// How long workers may take to give queues back to somebody who waits; it takes microseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -69,8 +71,9 @@ pub(super) struct Life {
     link: LinkWatch,
     next_look: Instant,
     /// Its driver has invented its address: some ask for it only when they find the device, so it is found
-    /// anew, once.
+    /// anew, once, when it has come up again and its physical function is known to be there.
     wants_address: bool,
+    find_anew: bool,
     why_down: String,
     resets: u64,
 }
@@ -100,6 +103,11 @@ enum LinkChange {
 }
 
 impl LinkWatch {
+    /// How often to look.
+    fn looks(&self) -> Duration {
+        if self.resets_port { CLOSE_LOOKS } else { LINK_LOOKS }
+    }
+
     /// Notes how the link is. Returns that if it is worth a line: it has changed, or is down at first.
     fn see(&mut self, up: bool, now: Instant) -> Option<LinkChange> {
         let before = self.up.replace(up);
@@ -131,13 +139,17 @@ impl Life {
         let info = port.info().ok();
         let says = |what: fn(&PortInfo) -> bool| info.as_ref().is_some_and(what);
         let tells_of_link = says(|info| info.interrupts.link);
-        let how = if tells_of_link { "its driver tells of its link" } else { "its link is looked at once a second" };
+        let how = if tells_of_link { "its driver tells of its link" } else { "its link is looked at now and then" };
         log::debug!("{}: {how}", port.name());
+        let answered = port.is_answered();
+        if !answered {
+            log::warn!("{}: its physical function does not answer: it is tried again and again", port.name());
+        }
         Self {
             course: Course::up(),
             plan: plan.clone(),
             berths: (0..plan.queues.get()).map(|_| Arc::default()).collect(),
-            asked: false,
+            asked: !answered,
             mac: mac_of(port),
             link: LinkWatch {
                 resets_port: says(PortInfo::is_virtual_function) && !tells_of_link,
@@ -145,6 +157,7 @@ impl Life {
             },
             next_look: Instant::now(),
             wants_address: says(PortInfo::has_invented_mac_address),
+            find_anew: false,
             why_down: String::new(),
             resets: 0,
         }
@@ -166,7 +179,7 @@ impl Life {
 
     /// Logs a link that has changed.
     fn look_at_link(&mut self, port: &Port) {
-        self.next_look = Instant::now() + LINK_LOOKS;
+        self.next_look = Instant::now() + self.link.looks();
         let Ok(link) = port.link() else { return };
         if !link.up && is_elsewhere(port) {
             return;
@@ -296,7 +309,7 @@ impl Control {
                 }
             }
             Step::BringUp => {
-                if std::mem::take(&mut life.wants_address) {
+                if std::mem::take(&mut life.find_anew) {
                     let_go(port);
                 }
                 self.bring_up(index, port, life);
@@ -316,7 +329,7 @@ impl Control {
                 life.resets += 1;
                 let now = Instant::now();
                 life.link.begin_anew(now);
-                life.next_look = now + LINK_LOOKS;
+                life.next_look = now + life.link.looks();
                 for (berth, queues) in life.berths.iter().zip(queues) {
                     berth.put(queues);
                 }
@@ -324,6 +337,9 @@ impl Control {
                 life.write_to_workers(self, index, Errand::Take { trusted });
                 self.take_mac_address(index, port, life);
                 log::info!("{}: up again, MAC address {}", port.name(), life.mac);
+                if std::mem::take(&mut life.wants_address) {
+                    (life.asked, life.find_anew) = (true, true);
+                }
             }
             Err(error) => {
                 life.why_down = error.to_string();
@@ -415,7 +431,7 @@ mod tests {
             assert_eq!(link.see(seen, start + Duration::from_secs(seconds)), told);
         }
         link.begin_anew(start + Duration::from_secs(4));
-        for (seconds, seen, told) in [(5, false, DOWN), (6, true, up(false)), (13, false, DOWN), (14, true, up(true))] {
+        for (seconds, seen, told) in [(5, false, DOWN), (6, true, up(false)), (7, false, DOWN), (8, true, up(true))] {
             assert_eq!(link.see(seen, start + Duration::from_secs(seconds)), told, "at {seconds} s");
         }
         assert_eq!(link.downs, 2, "and what is down after a reset has not gone down");

@@ -1,10 +1,10 @@
-//! What the router says itself: ICMP and ICMPv6 errors, and answers to echo requests.
+//! What is said to hosts beside their packets: ICMP and ICMPv6 errors, and answers to echo requests.
 
+use crate::classifier::is_host;
 use crate::headers::{
     EtherType, EthernetHeader, Headers, IcmpHeader, IcmpType, Icmpv6Header, Icmpv6Type, IpProtocol, Ipv4Header,
     Ipv6Header, MacAddress, Network, PseudoHeader, Transport, checksum,
 };
-use crate::router::config::is_host;
 use dpdk_rs::Mbuf;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zerocopy::FromBytes as _;
@@ -64,9 +64,27 @@ const LONGEST_V6: usize = 1280;
 const HOPS: u8 = 64;
 const INTERNETWORK_CONTROL: u8 = 0xc0;
 
+/// The IP packet in a frame without tags, and nothing behind it.
+pub(crate) fn ip_packet(frame: &[u8]) -> Option<&[u8]> {
+    let ip = frame.get(EthernetHeader::LENGTH..)?;
+    let length = match ip.first()? >> 4 {
+        4 => usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?])),
+        6 => 40 + usize::from(u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?])),
+        _ => return None,
+    };
+    ip.get(..length)
+}
+
+/// The IP packet in a frame, and its sender, if errors may be sent about it.
+pub(crate) fn who_is_told(frame: &[u8]) -> Option<(&[u8], IpAddr)> {
+    let ip = ip_packet(frame)?;
+    let to_stations = EthernetHeader::ref_from_prefix(frame).is_ok_and(|(header, _)| header.destination.is_multicast());
+    sender_told(ip).filter(|_| !to_stations).map(|to| (ip, to))
+}
+
 /// The sender of an IP packet, if errors may be sent about it: RFC 1812 section 4.3.2.7, RFC 4443
 /// section 2.4 (e). Where the packet was going, the caller knows.
-pub(crate) fn who_is_told(ip: &[u8]) -> Option<IpAddr> {
+pub(crate) fn sender_told(ip: &[u8]) -> Option<IpAddr> {
     match ip.first()? >> 4 {
         4 => {
             let (header, rest) = Ipv4Header::ref_from_prefix(ip).ok()?;
@@ -146,7 +164,7 @@ pub(crate) fn write_error(
 }
 
 /// Writes the source of an error that was written without one.
-pub(super) fn sign(frame: &mut [u8], source: IpAddr) -> bool {
+pub(crate) fn sign(frame: &mut [u8], source: IpAddr) -> bool {
     let Ok(headers) = Headers::parse(frame) else { return false };
     match (headers.network, headers.transport, source) {
         (Network::Ipv4 { header, options }, _, IpAddr::V4(source)) => {
