@@ -22,10 +22,15 @@ impl Device {
     }
 
     /// Takes the device of a stopped port away from its driver, and the port's number from the claim.
+    ///
+    /// # Errors
+    ///
+    /// Also `EBUSY` when the device has other ports.
     pub(crate) fn detach(claim: &mut Claim) -> Result<(), Errno> {
         // Held until the number is nobody's: the next device to come gets it.
         let _control = control();
-        // SAFETY: the port is claimed and stopped, so nobody uses it or will.
+        // SAFETY: the port is claimed and stopped, so nobody uses it or will; the shim sees to it that
+        // the device has no other.
         Errno::check(unsafe { sys::shim_device_remove(claim.port().0) })?;
         claim.leave();
         Ok(())

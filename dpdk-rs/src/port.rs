@@ -561,7 +561,7 @@ impl Port {
     ///
     /// # Errors
     ///
-    /// [`PortError::Refused`], and [`PortError::Up`].
+    /// [`PortError::Refused`], also when the device has other ports, and [`PortError::Up`].
     pub fn detach(&self) -> Result<(), PortError> {
         let mut state = self.state.borrow_mut();
         match std::mem::replace(&mut *state, State::Changing) {

@@ -11,7 +11,8 @@ use std::ffi::{c_int, c_void};
 #[test]
 fn lives_of_ports() {
     common::keep_log();
-    let eal = common::eal(&["net_ring0", "net_null0,size=100", "net_null1", "net_null2"]);
+    let two_ports = "net_ring1,nodeaction=one:0:CREATE,nodeaction=two:0:CREATE";
+    let eal = common::eal(&["net_ring0", "net_null0,size=100", "net_null1", "net_null2", two_ports]);
     common::run(
         &eal,
         &[
@@ -22,6 +23,7 @@ fn lives_of_ports() {
             ("a device that was let go is found again, with its arguments", a_device_is_found_again),
             ("a device that comes back may be another port", a_device_may_be_another_port),
             ("devices may come back in another order", devices_may_come_back_in_another_order),
+            ("a device with another port is not let go", a_device_with_another_port_is_not_let_go),
             ("a device is told of its VLANs at each start", a_device_is_told_of_its_vlans_at_each_start),
             ("what a device says is told once, and nothing of an earlier life", what_a_device_says_is_told_once),
         ],
@@ -194,6 +196,19 @@ fn devices_may_come_back_in_another_order(eal: &Eal) {
         let (port, queues) = start(eal, name, &pool, 1);
         port.stop(queues).unwrap();
     }
+}
+
+fn a_device_with_another_port_is_not_let_go(eal: &Eal) {
+    let pool = pool(eal, "two");
+    let (one, queues) = start(eal, "one", &pool, 1);
+    let (two, mut others) = start(eal, "two", &pool, 1);
+    one.take_down(queues).unwrap();
+    assert_eq!(one.detach().unwrap_err().to_string(), "port one: detach: Device or resource busy (errno 16)");
+    echo(&pool, &mut others);
+    let mut queues = one.bring_up().unwrap();
+    echo(&pool, &mut queues);
+    one.stop(queues).unwrap();
+    two.stop(others).unwrap();
 }
 
 fn a_device_is_told_of_its_vlans_at_each_start(eal: &Eal) {
