@@ -325,6 +325,16 @@ fn a_device_that_had_better_stay_is_not_taken() {
     let machine = Machine::new();
     let (status, said) = machine.run_in("bind vfio-pci eth1", &[("SSH_CONNECTION", "192.0.2.9 5 192.0.2.1 22")]);
     assert!(status == 1 && said.contains("is eth1, which the default route or this SSH session"), "{said}");
+
+    // Under sudo only what called it knows of the session: here the parent of ours.
+    let machine = Machine::new();
+    let process = format!("proc/{}", std::process::id());
+    machine.write(&format!("{process}/environ"), "HOME=/root\0");
+    machine.write(&format!("{process}/status"), "Name:\tsudo\nPPid:\t77\n");
+    machine.write("proc/77/environ", "HOME=/root\0SSH_CONNECTION=192.0.2.9 5 192.0.2.1 22\0");
+    machine.write("proc/77/status", "Name:\tbash\nPPid:\t1\n");
+    let (status, said) = machine.run("bind vfio-pci eth1");
+    assert!(status == 1 && said.contains("is eth1, which the default route or this SSH session"), "{said}");
 }
 
 #[test]
