@@ -2,6 +2,7 @@
 
 use crate::Errno;
 use crate::port_info::{PortId, control};
+use crate::started::Claim;
 use dpdk_sys as sys;
 use std::ffi::{CStr, c_char};
 use std::fmt;
@@ -20,15 +21,23 @@ impl Device {
         Ok(Self(device))
     }
 
-    /// Takes the device of a port, which is claimed and stopped, away from its driver.
-    pub(crate) fn detach(port: PortId) -> Result<(), Errno> {
+    /// Takes the device of a stopped port away from its driver, and the port's number from the claim.
+    ///
+    /// # Errors
+    ///
+    /// Also `EBUSY` when the device has other ports.
+    pub(crate) fn detach(claim: &mut Claim) -> Result<(), Errno> {
+        // Held until the number is nobody's: the next device to come gets it.
         let _control = control();
-        // SAFETY: the caller has claimed the port and stopped it, so nobody uses it or will.
-        Errno::check(unsafe { sys::shim_device_remove(port.0) }).map(|_| ())
+        // SAFETY: the port is claimed and stopped, so nobody uses it or will; the shim sees to it that
+        // the device has no other.
+        Errno::check(unsafe { sys::shim_device_remove(claim.port().0) })?;
+        claim.leave();
+        Ok(())
     }
 
-    /// Looks for the device and gives it to its driver. Returns the port that it is now.
-    pub(crate) fn attach(&self) -> Result<PortId, Errno> {
+    /// Looks for the device and gives it to its driver. The claim is for the port that it is now.
+    pub(crate) fn attach(&self, claim: &mut Claim) -> Result<(), Errno> {
         // DPDK logs an error when it does not find it, and this is asked again and again.
         if self.bus() == "pci" && !Path::new("/sys/bus/pci/devices").join(self.name()).exists() {
             return Err(Errno(libc::ENODEV));
@@ -37,7 +46,7 @@ impl Device {
         let mut port = 0;
         // SAFETY: the shim has written NUL-terminated text into each part; `port` is ours.
         Errno::check(unsafe { sys::shim_device_add(&raw const *self.0, &raw mut port) })?;
-        Ok(PortId(port))
+        if claim.come_as(PortId(port)) { Ok(()) } else { Err(Errno(libc::EBUSY)) }
     }
 
     fn bus(&self) -> String {

@@ -315,7 +315,7 @@ impl<'eal> PortBuilder<'eal> {
 #[derive(Debug)]
 pub struct Port {
     state: RefCell<State>,
-    /// Another one when the device was away.
+    /// Another one when the device was away, and none while it is.
     id: Cell<PortId>,
     name: String,
     driver: String,
@@ -338,7 +338,7 @@ enum State {
 }
 
 impl Port {
-    /// DPDK's number.
+    /// DPDK's number; [`PortId::NONE`] while it is [detached](Self::detach).
     #[must_use]
     pub fn id(&self) -> PortId {
         self.id.get()
@@ -524,14 +524,16 @@ impl Port {
     /// [`PortError`]; the port is down then, or detached, and can be tried again.
     pub fn bring_up(&self) -> Result<Vec<QueuePair>, PortError> {
         let mut state = self.state.borrow_mut();
-        let attach = |mut claim: Claim| match self.device.as_ref().map_or(Err(Errno(libc::ENODEV)), Device::attach) {
-            Ok(id) => {
-                claim.moves_to(id);
-                // What was said of whatever had this number before.
-                events::take(id);
-                Ok(claim)
+        let attach = |mut claim: Claim| {
+            let attached = self.device.as_ref().map_or(Err(Errno(libc::ENODEV)), |device| device.attach(&mut claim));
+            match attached {
+                Ok(()) => {
+                    // What was said of whatever had this number before.
+                    events::take(claim.port());
+                    Ok(claim)
+                }
+                Err(errno) => Err((State::Detached(claim), self.refused("attach")(errno))),
             }
-            Err(errno) => Err((State::Detached(claim), self.refused("attach")(errno))),
         };
         let attempt = match std::mem::replace(&mut *state, State::Changing) {
             State::Down(claim) => self.reset(claim),
@@ -580,15 +582,16 @@ impl Port {
     ///
     /// # Errors
     ///
-    /// [`PortError::Refused`], and [`PortError::Up`].
+    /// [`PortError::Refused`], also when the device has other ports, and [`PortError::Up`].
     pub fn detach(&self) -> Result<(), PortError> {
         let mut state = self.state.borrow_mut();
         match std::mem::replace(&mut *state, State::Changing) {
-            State::Down(claim) => {
+            State::Down(mut claim) => {
                 let detached = match &self.device {
-                    Some(_) => Device::detach(claim.port()),
+                    Some(_) => Device::detach(&mut claim),
                     None => Err(Errno(libc::ENOTSUP)),
                 };
+                self.id.set(claim.port());
                 let outcome = detached.map_err(self.refused("detach"));
                 *state = if outcome.is_ok() { State::Detached(claim) } else { State::Down(claim) };
                 outcome

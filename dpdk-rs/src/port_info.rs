@@ -19,6 +19,11 @@ pub(crate) fn control() -> MutexGuard<'static, ()> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct PortId(pub u16);
 
+impl PortId {
+    /// The number that no port has.
+    pub const NONE: Self = Self(u16::MAX);
+}
+
 impl fmt::Display for PortId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "port {}", self.0)

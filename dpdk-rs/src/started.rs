@@ -42,12 +42,19 @@ impl Claim {
         Errno::check(unsafe { sys::rte_eth_dev_stop(self.port.0) }).map(|_| ())
     }
 
-    /// The port's device came back as another port.
-    pub(crate) fn moves_to(&mut self, port: PortId) {
-        let mut claimed = self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.remove(&self.port);
-        claimed.insert(port);
-        self.port = port;
+    /// The port's device was let go: whatever device comes next may have its number.
+    pub(crate) fn leave(&mut self) {
+        self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
+        self.port = PortId::NONE;
+    }
+
+    /// The device came back as this port. Says whether that was free.
+    pub(crate) fn come_as(&mut self, port: PortId) -> bool {
+        let free = self.running.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+        if free {
+            self.port = port;
+        }
+        free
     }
 }
 

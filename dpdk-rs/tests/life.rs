@@ -4,14 +4,15 @@
 mod common;
 
 use common::{number, numbered, pool, pool_of};
-use dpdk_rs::{Burst, Eal, Mempool, Port, PortBuilder, PortError, PortEvents, PortInfo, QueuePair};
+use dpdk_rs::{Burst, Eal, Mempool, Port, PortBuilder, PortError, PortEvents, PortId, PortInfo, QueuePair};
 use dpdk_sys as sys;
 use std::ffi::{c_int, c_void};
 
 #[test]
 fn lives_of_ports() {
     common::keep_log();
-    let eal = common::eal(&["net_ring0", "net_null0,size=100", "net_null1"]);
+    let two_ports = "net_ring1,nodeaction=one:0:CREATE,nodeaction=two:0:CREATE";
+    let eal = common::eal(&["net_ring0", "net_null0,size=100", "net_null1", "net_null2", two_ports]);
     common::run(
         &eal,
         &[
@@ -21,6 +22,8 @@ fn lives_of_ports() {
             ("a port that is down stops, and its device is free", a_port_that_is_down_stops),
             ("a device that was let go is found again, with its arguments", a_device_is_found_again),
             ("a device that comes back may be another port", a_device_may_be_another_port),
+            ("devices may come back in another order", devices_may_come_back_in_another_order),
+            ("a device with another port is not let go", a_device_with_another_port_is_not_let_go),
             ("a device is told of its VLANs at each start", a_device_is_told_of_its_vlans_at_each_start),
             ("what a device says is told once, and nothing of an earlier life", what_a_device_says_is_told_once),
         ],
@@ -156,6 +159,56 @@ fn a_device_may_be_another_port(eal: &Eal) {
     port.stop(queues).unwrap();
     let (port, queues) = start(eal, "net_null1", &pool, 1);
     port.stop(queues).unwrap();
+}
+
+fn devices_may_come_back_in_another_order(eal: &Eal) {
+    let pool = pool(eal, "order");
+    let ports: Vec<Port> = ["net_null1", "net_null2"]
+        .into_iter()
+        .map(|name| {
+            let (port, queues) = start(eal, name, &pool, 1);
+            port.take_down(queues).unwrap();
+            port
+        })
+        .collect();
+    let ids: Vec<PortId> = ports.iter().map(Port::id).collect();
+    // The lower number becomes free, and the other device gets it.
+    let (late, early) = if ids[0] < ids[1] { (&ports[0], &ports[1]) } else { (&ports[1], &ports[0]) };
+    let lower = late.id();
+    late.detach().unwrap();
+    early.detach().unwrap();
+    let early_queues = early.bring_up().unwrap();
+    assert_eq!((early.id(), late.id()), (lower, PortId::NONE));
+    assert!(late.info().is_err() && late.set_mac_address([2, 0, 0, 0, 0, 1]).is_err(), "it has no port to ask");
+    let said = PortEvents { reset: true, ..PortEvents::default() };
+    early.note(said);
+    assert_eq!((late.events(), early.events()), (PortEvents::default(), said));
+    let late_queues = late.bring_up().unwrap();
+    for port in &ports {
+        let second = PortBuilder::new(eal, port.id()).pool(&pool).start();
+        assert!(matches!(second, Err(PortError::InUse { .. })), "{} has one owner", port.name());
+    }
+    early.take_down(early_queues).unwrap();
+    late.take_down(late_queues).unwrap();
+    drop(ports);
+    // What the end of one lets go is not the other's.
+    for name in ["net_null1", "net_null2"] {
+        let (port, queues) = start(eal, name, &pool, 1);
+        port.stop(queues).unwrap();
+    }
+}
+
+fn a_device_with_another_port_is_not_let_go(eal: &Eal) {
+    let pool = pool(eal, "two");
+    let (one, queues) = start(eal, "one", &pool, 1);
+    let (two, mut others) = start(eal, "two", &pool, 1);
+    one.take_down(queues).unwrap();
+    assert_eq!(one.detach().unwrap_err().to_string(), "port one: detach: Device or resource busy (errno 16)");
+    echo(&pool, &mut others);
+    let mut queues = one.bring_up().unwrap();
+    echo(&pool, &mut queues);
+    one.stop(queues).unwrap();
+    two.stop(others).unwrap();
 }
 
 fn a_device_is_told_of_its_vlans_at_each_start(eal: &Eal) {

@@ -462,12 +462,17 @@ int shim_port_device(uint16_t port, struct shim_device *out)
 int shim_device_remove(uint16_t port)
 {
 	struct rte_eth_dev_info info;
+	uint16_t sibling;
 	int result;
 
 	memset(&info, 0, sizeof(info));
 	result = rte_eth_dev_info_get(port, &info);
 	if (result != 0)
 		return result;
+	RTE_ETH_FOREACH_DEV_SIBLING(sibling, port) {
+		if (sibling != port)
+			return -EBUSY;
+	}
 	return info.device == NULL ? -ENODEV : rte_dev_remove(info.device);
 }
 

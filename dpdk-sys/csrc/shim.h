@@ -171,7 +171,7 @@ struct shim_device {
 };
 /* -ENAMETOOLONG if it does not fit. */
 int shim_port_device(uint16_t port, struct shim_device *device);
-/* Takes the port's device away from DPDK, with its port. The port is stopped. */
+/* Takes the port's device away from DPDK, with its port, which is stopped. -EBUSY if it has others. */
 int shim_device_remove(uint16_t port);
 /* Brings it back, and says which port it is now. */
 int shim_device_add(const struct shim_device *device, uint16_t *port);

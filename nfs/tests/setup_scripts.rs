@@ -98,7 +98,7 @@ impl Machine {
             ("sys/bus/pci/drivers_probe", ""),
             ("native", "igbvf"),
             ("proc/mounts", "proc /proc proc rw 0 0\n"),
-            ("proc/meminfo", "MemTotal: 1 kB\nHugepagesize:       2048 kB\n"),
+            ("proc/meminfo", "MemTotal: 8388608 kB\nHugepagesize:       2048 kB\n"),
             ("proc/sys/vm/compact_memory", ""),
             ("proc/net/route", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n"),
             ("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0"),
@@ -325,6 +325,16 @@ fn a_device_that_had_better_stay_is_not_taken() {
     let machine = Machine::new();
     let (status, said) = machine.run_in("bind vfio-pci eth1", &[("SSH_CONNECTION", "192.0.2.9 5 192.0.2.1 22")]);
     assert!(status == 1 && said.contains("is eth1, which the default route or this SSH session"), "{said}");
+
+    // Under sudo only what called it knows of the session: here the parent of ours.
+    let machine = Machine::new();
+    let process = format!("proc/{}", std::process::id());
+    machine.write(&format!("{process}/environ"), "HOME=/root\0");
+    machine.write(&format!("{process}/status"), "Name:\tsudo\nPPid:\t77\n");
+    machine.write("proc/77/environ", "HOME=/root\0SSH_CONNECTION=192.0.2.9 5 192.0.2.1 22\0");
+    machine.write("proc/77/status", "Name:\tbash\nPPid:\t1\n");
+    let (status, said) = machine.run("bind vfio-pci eth1");
+    assert!(status == 1 && said.contains("is eth1, which the default route or this SSH session"), "{said}");
 }
 
 #[test]
@@ -454,7 +464,7 @@ fn a_mount_of_others_stays_and_other_sizes_and_nodes_are_their_own() {
     assert_eq!(machine.run("hugepages 2G --size 1G").0, 0);
     assert_eq!(machine.text("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"), "2");
     assert!(machine.text("proc/mounts").ends_with("nf-hugepages /dev/hugepages1024M hugetlbfs rw,pagesize=1024M 0 0"));
-    assert_eq!(machine.run("hugepages 3M --node 1").0, 0);
+    assert_eq!(machine.run("hugepages 03M --node 1").0, 0);
     assert_eq!(machine.text("sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"), "2");
     assert_eq!(machine.text("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"), "0");
     let (_, table) = machine.run("hugepages");
@@ -486,6 +496,8 @@ fn what_the_kernel_gives_of_hugepages_is_said() {
     assert!(status == 1 && said.contains("3 pages are in use: stop the programs that use them"), "{said}");
     assert_refused(&[
         ("hugepages 12x", UNCHANGED, "12x is no amount of memory"),
+        ("hugepages 010G", UNCHANGED, "010G is more than the 8192 MiB that this machine has"),
+        ("hugepages 1G --size 0M", UNCHANGED, "0M is no size of a page"),
         ("hugepages 1G 2G", UNCHANGED, "one amount at a time"),
         ("hugepages --size", UNCHANGED, "--size needs a value"),
         ("hugepages --quick", UNCHANGED, "unknown argument --quick"),
@@ -562,7 +574,7 @@ fn virtual_functions_that_cannot_be_or_are_in_use_are_refused() {
             |machine| machine.link("sys/bus/pci/devices/0000:01:10.0/physfn", "../0000:01:00.0"),
             "eth1 (0000:01:10.0) is itself a virtual function; its NIC is 0000:01:00.0",
         ),
-        ("sriov-vfs eth0 8", UNCHANGED, "eth0 (0000:01:00.0) can have 7 VFs, not 8 (sriov_totalvfs;"),
+        ("sriov-vfs eth0 08", UNCHANGED, "eth0 (0000:01:00.0) can have 7 VFs, not 8 (sriov_totalvfs;"),
         (
             "sriov-vfs eth0 2",
             |machine| machine.write("refuses-vfs", ""),

@@ -14,7 +14,7 @@ dry_run=0
 # Everything but a look needs root.
 need_root() {
     ((EUID == 0 || dry_run)) || [[ -n $ROOT ]] ||
-        die "this needs root (sudo ${0##*/} ..., or --dry-run to see what it would do)"
+        die "this needs root (sudo $0 ..., or --dry-run to see what it would do)"
 }
 
 # put VALUE FILE: writes a value as the kernel takes it; fails if the kernel does.
