@@ -272,6 +272,24 @@ fn a_device_that_had_better_stay_is_not_taken() {
             |machine| fs::create_dir(machine.root().join("sys/class/net/tap0")).unwrap(),
             "the interface tap0 has no PCI device (DPDK reaches it by --vdev net_af_packet0,iface=tap0)",
         ),
+        (
+            "bind vfio-pci usb0",
+            |machine| {
+                let device = "sys/bus/pci/devices/0000:01:00.0/usb1/1-1:1.0";
+                fs::create_dir_all(machine.root().join(device)).unwrap();
+                fs::create_dir(machine.root().join("sys/class/net/usb0")).unwrap();
+                machine.link("sys/class/net/usb0/device", &format!("../../../../{device}"));
+            },
+            "the interface usb0 has no PCI device",
+        ),
+        (
+            "bind vfio-pci 0000:02:00.0",
+            |machine| {
+                machine.device("0000:02:00.0", "nvme", "", 9);
+                machine.write("sys/bus/pci/devices/0000:02:00.0/class", "0x010802");
+            },
+            "0000:02:00.0 is no network device",
+        ),
         ("bind vfio-pci eth0", UNCHANGED, "0000:01:00.0 is eth0, which the default route or this SSH session goes by"),
         ("bind vfio-pci 01:10.0 01:00.0", UNCHANGED, "0000:01:00.0 is eth0, which the default route"),
         (
