@@ -246,9 +246,11 @@ fn is_interface(root: &Path, name: &str) -> bool {
 
 /// The PCI address of an interface's device, if it is on that bus.
 fn pci_device_of(root: &Path, interface: &str) -> Option<String> {
-    // A virtio device stands below its PCI device.
     let device = std::fs::canonicalize(root.join("sys/class/net").join(interface).join("device")).ok()?;
-    device.ancestors().filter_map(|path| path.file_name()?.to_str()).find_map(pci_address)
+    // A virtio device stands below its PCI device, and is all of it; a USB device or a subfunction is not.
+    let is_virtio = device.file_name()?.to_str()?.starts_with("virtio");
+    let device = if is_virtio { device.parent()? } else { &device };
+    pci_address(device.file_name()?.to_str()?)
 }
 
 /// The environment's text; what is no text names no device.
@@ -312,7 +314,7 @@ mod tests {
         }
     }
 
-    /// A machine with two PCI interfaces, one of them virtio, a veth, and a NIC that mlx5 has.
+    /// A machine with two PCI interfaces, one of them virtio, a veth, a USB interface, and a NIC that mlx5 has.
     struct Tree(std::path::PathBuf);
 
     impl Tree {
@@ -324,6 +326,7 @@ mod tests {
                 ("0000:05:00.0", "net/eth5", "mlx5_core"),
                 ("0000:06:00.0", "", "vfio-pci"),
                 ("0000:07:00.0", "", ""),
+                ("0000:08:00.0", "usb1/1-1:1.0/net/usb0", "xhci_hcd"),
             ];
             for (address, interface, driver) in devices {
                 let device = tree.0.join("sys/bus/pci/devices").join(address);
@@ -371,6 +374,12 @@ mod tests {
                 "-a eth9",
                 "",
                 Err("-a eth9: there is no interface eth9, and no PCI address is like this (scripts/bind --status)"),
+            ),
+            (
+                "-a usb0",
+                "",
+                Err("-a usb0: this interface is no PCI device; DPDK shares it with the kernel by --vdev \
+                     net_af_packet0,iface=usb0, and makes one of its own by --vdev net_tap0"),
             ),
             (
                 "-a veth0",

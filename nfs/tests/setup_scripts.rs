@@ -41,6 +41,7 @@ case $file in
         mkdir "$pci/devices/0000:01:10.$vf"
         ln -s "../0000:01:10.$vf" "$pf/virtfn$vf"
     done
+    [[ ! -e $NF_ROOT/interrupts ]] || kill -TERM "$PPID"
     ;;
 */nr_hugepages)
     [[ ! -e $NF_ROOT/most ]] || ((value <= $(<"$NF_ROOT/most"))) || cp "$NF_ROOT/most" "$file"
@@ -170,14 +171,19 @@ impl Machine {
         self.run_in(command, &[])
     }
 
-    fn run_in(&self, command: &str, environment: &[(&str, &str)]) -> (i32, String) {
+    fn command(&self, command: &str, environment: &[(&str, &str)]) -> Command {
         let mut words = command.split_whitespace();
         let script = Path::new(SCRIPTS).join(words.next().unwrap());
         let path = format!("{}:{}", self.scratch.join("bin").display(), std::env::var("PATH").unwrap());
         let mut command = Command::new(script);
         command.args(words).env("NF_ROOT", self.root()).env("NF_KERNEL", self.scratch.join("bin/kernel"));
         command.env("PATH", path).env_remove("SSH_CONNECTION").envs(environment.iter().copied());
-        let output = command.stdin(Stdio::null()).output().unwrap();
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run_in(&self, command: &str, environment: &[(&str, &str)]) -> (i32, String) {
+        let output = self.command(command, environment).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap(), String::from_utf8(text).unwrap().replace(self.root().to_str().unwrap(), ""))
     }
@@ -265,6 +271,24 @@ fn a_device_that_had_better_stay_is_not_taken() {
             "bind vfio-pci tap0",
             |machine| fs::create_dir(machine.root().join("sys/class/net/tap0")).unwrap(),
             "the interface tap0 has no PCI device (DPDK reaches it by --vdev net_af_packet0,iface=tap0)",
+        ),
+        (
+            "bind vfio-pci usb0",
+            |machine| {
+                let device = "sys/bus/pci/devices/0000:01:00.0/usb1/1-1:1.0";
+                fs::create_dir_all(machine.root().join(device)).unwrap();
+                fs::create_dir(machine.root().join("sys/class/net/usb0")).unwrap();
+                machine.link("sys/class/net/usb0/device", &format!("../../../../{device}"));
+            },
+            "the interface usb0 has no PCI device",
+        ),
+        (
+            "bind vfio-pci 0000:02:00.0",
+            |machine| {
+                machine.device("0000:02:00.0", "nvme", "", 9);
+                machine.write("sys/bus/pci/devices/0000:02:00.0/class", "0x010802");
+            },
+            "0000:02:00.0 is no network device",
         ),
         ("bind vfio-pci eth0", UNCHANGED, "0000:01:00.0 is eth0, which the default route or this SSH session goes by"),
         ("bind vfio-pci 01:10.0 01:00.0", UNCHANGED, "0000:01:00.0 is eth0, which the default route"),
@@ -546,6 +570,18 @@ ip link set dev eth0 vf 1 spoofchk off
     assert_eq!(machine.state(), before);
     let (_, said) = machine.run("sriov-vfs eth0");
     assert_eq!(said, "eth0 (0000:01:00.0): 0 of 7 VFs\n");
+}
+
+#[test]
+fn drivers_are_looked_for_again_after_an_interruption() {
+    let machine = Machine::new();
+    fs::remove_dir_all(machine.root().join("sys/bus/pci/devices/0000:01:10.0")).unwrap();
+    machine.write("interrupts", "");
+    let command = machine.command("sriov-vfs eth0 2", &[]).output().unwrap();
+    assert!(!command.status.success());
+    let pf = "sys/bus/pci/devices/0000:01:00.0";
+    assert_eq!(machine.text(&format!("{pf}/sriov_drivers_autoprobe")), "1");
+    assert_eq!(machine.text(&format!("{pf}/sriov_numvfs")), "2");
 }
 
 #[test]

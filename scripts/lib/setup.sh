@@ -57,13 +57,10 @@ address_of() {
     fi
     [[ $1 != */* && -e $ROOT/sys/class/net/$1 ]] ||
         die "$1 is neither a PCI address (such as 0000:01:10.0) nor an interface of the kernel (see scripts/bind --status)"
-    # A virtio device stands below its PCI device.
     at=$(readlink -f "$ROOT/sys/class/net/$1/device") || at=''
-    while [[ $at == */* ]]; do
-        [[ ! ${at##*/} =~ ^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$ ]] || break
-        at=${at%/*}
-    done
-    [[ -n ${at##*/} ]] ||
+    # A virtio device stands below its PCI device, and is all of it; a USB device or a subfunction is not.
+    [[ ! ${at##*/} =~ ^virtio[0-9]+$ ]] || at=${at%/*}
+    [[ ${at##*/} =~ ^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$ ]] ||
         die "the interface $1 has no PCI device (DPDK reaches it by --vdev net_af_packet0,iface=$1)"
     echo "${at##*/}"
 }

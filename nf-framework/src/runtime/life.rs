@@ -281,8 +281,12 @@ impl Control {
             said.reset |= life.is_up();
             life.course.hurry(now);
         }
-        let berths = &life.berths;
-        match life.course.step(now, said, || berths.iter().all(|berth| berth.is_taken())) {
+        let (berths, mut home) = (&life.berths, None);
+        let all_home = || {
+            home = Berth::take_all(berths);
+            home.is_some()
+        };
+        match life.course.step(now, said, all_home) {
             Step::Wait => {
                 if life.is_up() && (said.link || now >= life.next_look) {
                     life.look_at_link(port);
@@ -301,7 +305,7 @@ impl Control {
                 life.write_to_workers(self, index, Errand::GiveBack);
             }
             Step::TakeDown { away } => {
-                if let Err(error) = port.take_down(life.queues()) {
+                if let Err(error) = port.take_down(home.unwrap_or_default()) {
                     log::debug!("{error}");
                 }
                 if away {
