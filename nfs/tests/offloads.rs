@@ -292,8 +292,10 @@ fn skip(name: &str, why: &str) {
 /// The kernel takes the tags off before a socket sees them, and the driver puts them on.
 #[test]
 fn on_net_af_packet_the_same_bytes_leave() {
-    let cables = "link add in0 address 02:00:00:00:01:00 type veth peer name in1\n\
-                  link add out0 address 02:00:00:00:01:01 type veth peer name out1\n\
+    // The driver names its group of sockets by its process and the index of the interface, one XORed
+    // with the other: with these indexes two processes that began soon after each other never agree.
+    let cables = "link add in0 index 20480 address 02:00:00:00:01:00 type veth peer name in1\n\
+                  link add out0 index 20481 address 02:00:00:00:01:01 type veth peer name out1\n\
                   link set in0 up\nlink set in1 up\nlink set out0 up\nlink set out1 up\n";
     in_a_namespace("on_net_af_packet_the_same_bytes_leave", cables, || {
         let eal = start(&["net_af_packet0,iface=in1", "net_af_packet1,iface=out1"]);
