@@ -248,6 +248,8 @@ impl Engine {
                 self.release(port);
             }
         }
+        let backends = &self.backends;
+        self.due.retain(|Reverse((_, turn, slot))| backends.get(slot).is_some_and(|backend| backend.turn == *turn));
         self.seen = Some(self.seen.unwrap_or(now));
     }
 
@@ -338,6 +340,16 @@ impl Engine {
     /// What all checks have come to.
     pub(crate) fn counters(&self) -> HealthCounters {
         self.counters
+    }
+
+    /// How many checks are under way, connections that are being ended among them.
+    pub(crate) fn under_way(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether none is.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active.is_empty()
     }
 
     /// Adds to the deadlines of what is under way what nobody has looked for.

@@ -14,6 +14,10 @@ mod judge;
 mod passive;
 mod probe;
 mod slow_start;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use config::{HealthConfig, HealthKind, PassiveConfig, Seconds};

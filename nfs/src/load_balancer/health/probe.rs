@@ -459,7 +459,7 @@ impl Device for Link<'_> {
     }
 }
 
-struct Incoming<'a>(&'a [u8]);
+pub(super) struct Incoming<'a>(pub(super) &'a [u8]);
 
 impl phy::RxToken for Incoming<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, take: F) -> R {
@@ -467,7 +467,7 @@ impl phy::RxToken for Incoming<'_> {
     }
 }
 
-struct Outgoing<'a>(&'a mut dyn FnMut(&[u8]));
+pub(super) struct Outgoing<'a>(pub(super) &'a mut dyn FnMut(&[u8]));
 
 impl phy::TxToken for Outgoing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
