@@ -5,6 +5,9 @@
 //! balancer and the firewall are being built.
 #![forbid(unsafe_code)]
 
+mod identification;
 pub mod monitor;
 pub mod nat;
+mod random;
 pub mod rate_limit;
+mod rewrite;
