@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod identification;
+mod load_balancer;
 pub mod monitor;
 pub mod nat;
 mod random;

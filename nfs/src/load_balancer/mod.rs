@@ -1,0 +1,4 @@
+//! Load balancer.
+#![allow(dead_code)]
+
+mod proxy_protocol;
