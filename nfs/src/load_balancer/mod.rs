@@ -2,3 +2,4 @@
 #![allow(dead_code)]
 
 mod proxy_protocol;
+mod source_ports;
