@@ -22,6 +22,9 @@ pub struct Annotation {
     /// Its source is not written yet: the address of the interface that it leaves by, of
     /// [`Context::refuse`](crate::Context::refuse).
     pub unsigned: bool,
+    /// A function has chosen its way: where that leads back to the side that it came from, it turns
+    /// (as by [`Verdict::Turn`](crate::Verdict::Turn)) instead of being dropped as `same-side`.
+    pub may_turn: bool,
 }
 
 /// The 64 bits: 16 each for source port, destination port and next hop, from the lowest up; and
@@ -33,6 +36,7 @@ const IDENTIFIER: u64 = 1 << 61;
 /// With [`PORTS`]: the packet's protocol has no ports.
 const NO_PORTS: u64 = 1 << 60;
 const UNSIGNED: u64 = 1 << 59;
+const MAY_TURN: u64 = 1 << 58;
 
 impl Annotation {
     /// What is known of a packet.
@@ -58,7 +62,7 @@ impl Annotation {
             _ => Some(Ports::None),
         };
         let next_hop = (bits & NEXT_HOP != 0).then(|| NextHop(field(32)));
-        Self { ports, next_hop, unsigned: bits & UNSIGNED != 0 }
+        Self { ports, next_hop, unsigned: bits & UNSIGNED != 0, may_turn: bits & MAY_TURN != 0 }
     }
 
     #[inline]
@@ -70,7 +74,8 @@ impl Annotation {
             Some(Ports::None) => PORTS | NO_PORTS,
         };
         let next_hop = self.next_hop.map_or(0, |next_hop| NEXT_HOP | u64::from(next_hop.0) << 32);
-        ports | next_hop | if self.unsigned { UNSIGNED } else { 0 }
+        let flag = |is_set, bit| if is_set { bit } else { 0 };
+        ports | next_hop | flag(self.unsigned, UNSIGNED) | flag(self.may_turn, MAY_TURN)
     }
 }
 
@@ -95,8 +100,8 @@ mod tests {
             ];
             for ports in ports {
                 for next_hop in [None, Some(0), Some(0x8001), Some(0xffff)] {
-                    for unsigned in [false, true] {
-                        let annotation = Annotation { ports, next_hop: next_hop.map(NextHop), unsigned };
+                    for (unsigned, may_turn) in [(false, false), (false, true), (true, false), (true, true)] {
+                        let annotation = Annotation { ports, next_hop: next_hop.map(NextHop), unsigned, may_turn };
                         annotation.write(&mut packet);
                         assert_eq!(Annotation::of(&packet), annotation);
                     }

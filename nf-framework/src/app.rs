@@ -294,6 +294,7 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     let limit = Duration::from_secs(options.drain);
     let mut draining: Option<Instant> = None;
     let neighbours = control.neighbours();
+    let mut untended = None;
     let mut duplicates = 0;
     while !control.stopping() {
         std::thread::sleep(Duration::from_millis(20));
@@ -302,6 +303,12 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
             let _ = control.reload_from(&options.config);
         }
         control.tend_ports();
+        let failed = control.tend_functions().err().map(|error| error.to_string());
+        // It is tried again all the time, and said once.
+        if let Some(error) = failed.as_ref().filter(|_| failed != untended) {
+            log::error!("a function's new policy does not take over: {error}");
+        }
+        untended = failed;
         if let Err(error) = control.follow_kernel() {
             log::error!("the kernel's addresses and routes are not taken over: {error}");
         }

@@ -152,6 +152,15 @@ pub trait Function: Send + Sync + 'static {
         self.policy(config)
     }
 
+    /// Prepares the policy that takes over from the running one for a reason of the function's own: a
+    /// server has gone, a time has come. `None` if nothing has changed. Called on the control thread,
+    /// some fifty times a second, so it only looks; who waits for a network does so on a thread of
+    /// his own. What it returns is built and handed to the instances like a reload's.
+    fn tend(&self, running: &Self::Policy) -> Option<Self::Policy> {
+        let _ = running;
+        None
+    }
+
     /// Builds what a policy needs of DPDK, such as a [`Classifier`](crate::Classifier), which the
     /// policy keeps in a [`OnceLock`](std::sync::OnceLock). Called off the data path, once DPDK
     /// runs and before any instance sees the policy; packets flow meanwhile if it is a later one.

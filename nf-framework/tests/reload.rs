@@ -41,6 +41,8 @@ type Freed = Arc<Mutex<Vec<(Vec<u16>, ThreadId)>>>;
 struct Rules {
     name: &'static str,
     freed: Freed,
+    /// What it wants to have in force of its own accord.
+    wants: Arc<Mutex<Vec<u16>>>,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +110,12 @@ impl Function for Rules {
         self.policy(config)
     }
 
+    fn tend(&self, running: &Policy) -> Option<Policy> {
+        let wanted = self.wants.lock().unwrap().clone();
+        let differs = !wanted.is_empty() && wanted != running.blocked;
+        differs.then(|| Policy { blocked: wanted, capacity: running.capacity, freed: Arc::clone(&self.freed) })
+    }
+
     fn instance(&self, policy: Arc<Policy>, _: &mut WorkerSetup) -> Result<Instance, SetupError> {
         Ok(Instance { policy, adopted: 0 })
     }
@@ -118,9 +126,13 @@ impl Function for Rules {
     }
 }
 
+fn rules(name: &'static str, freed: &Freed) -> Rules {
+    Rules { name, freed: Arc::clone(freed), wants: Arc::default() }
+}
+
 fn functions() -> (Functions, Freed) {
     let freed = Freed::default();
-    let [rules, limits, other] = ["rules", "limits", "other"].map(|name| Rules { name, freed: Arc::clone(&freed) });
+    let [rules, limits, other] = ["rules", "limits", "other"].map(|name| rules(name, &freed));
     (Functions::new().with(rules).with(limits).with(other), freed)
 }
 
@@ -293,10 +305,38 @@ fn what_a_program_publishes_is_a_generation_too_and_stays_until_the_file_says_so
 }
 
 #[test]
+fn what_a_function_wants_itself_is_in_force_once_it_is_tended_and_asked_for_no_more() {
+    on_eal(|eal| {
+        let freed = Freed::default();
+        let (rules, limits) = (rules("rules", &freed), rules("limits", &freed));
+        let wants = Arc::clone(&limits.wants);
+        let control = |control: &Control| {
+            control.tend_functions().unwrap();
+            assert_eq!(control.generation(), 1, "nobody wants anything");
+            *wants.lock().unwrap() = vec![1, 2];
+            for _ in 0..3 {
+                control.tend_functions().unwrap();
+                assert_eq!(control.generation(), 2);
+            }
+            assert_eq!(in_force(control, "limits"), [(vec![1, 2], 1), (vec![1, 2], 1)]);
+            assert_eq!(in_force(control, "rules")[0].1, 0);
+            assert_eq!(freed.lock().unwrap().len(), 1, "the old one is");
+            // A reload is not held up by it, and prepares what follows on what is in force.
+            control.reload(&file(&changed("80]", "81]"))).unwrap();
+            control.tend_functions().unwrap();
+            assert_eq!(control.generation(), 3);
+            assert_eq!(in_force(control, "rules"), [(vec![9, 81, 7], 1), (vec![9, 81, 7], 1)]);
+            assert_eq!(in_force(control, "limits"), [(vec![1, 2], 1), (vec![1, 2], 1)]);
+        };
+        run(eal, &changed("", ""), &Functions::new().with(rules).with(limits), control);
+    });
+}
+
+#[test]
 fn a_function_that_was_not_made_from_a_file_takes_one_over_too() {
     on_eal(|eal| {
         let freed = Freed::default();
-        let rules = Rules { name: "rules", freed: Arc::clone(&freed) };
+        let rules = rules("rules", &freed);
         let policy = rules.policy(Config::default()).unwrap();
         let text = changed("'rules', 'limits'", "'rules'").replace("[limits]\nrate = 5\n", "");
         let config = file(&text).framework(&["rules"]).unwrap();

@@ -868,6 +868,53 @@ fn a_next_hop_that_a_function_has_chosen_gets_the_packet_as_it_is() {
     });
 }
 
+/// Sends all packets to a neighbour wherever it is, if they may turn.
+struct Anywhere {
+    to: NextHop,
+    may_turn: bool,
+}
+
+impl PacketFunction for Anywhere {
+    fn packet(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Verdict {
+        if !cx.turned() {
+            let annotation = Annotation { next_hop: Some(self.to), may_turn: self.may_turn, ..Annotation::of(packet) };
+            annotation.write(packet);
+        }
+        Verdict::Next
+    }
+}
+
+#[test]
+fn what_may_turn_leaves_by_the_side_that_it_came_from_with_one_hop_less() {
+    for (may_turn, workers) in [(false, 1), (true, 1), (true, 2)] {
+        lab(move |lab| {
+            let make = move |worker: &mut WorkerSetup| {
+                Anywhere { to: worker.next_hops().at(NEXT4.into()).unwrap(), may_turn }.into()
+            };
+            let trial = match workers {
+                1 => lab.trial(make),
+                several => lab.trial_at_wrong_workers(several, Affinity::OutsidePort, make),
+            };
+            let mut trial = trial.with_router(ROUTER, &["203.0.113.80/32"]);
+            introduce(&mut trial);
+            // To a function's address, and to somebody to whom the way leads back.
+            let to_function = from_peer().ipv4(PEER4, [203, 0, 113, 80]).time_to_live(64).tcp(1000, 80);
+            let outcome = send(&mut trial, Direction::Inbound, &to_function);
+            let turned = to_function.clone().ethernet(Trial::OUTSIDE_MAC.0, NEXT.0).time_to_live(63).build();
+            let expected = if may_turn {
+                Outcome { outside: vec![turned], ..Outcome::default() }
+            } else {
+                Outcome { dropped: [("same-side".to_owned(), 1)].into(), ..Outcome::default() }
+            };
+            assert_eq!(outcome, expected);
+            // The other side is reached without.
+            let outcome = send(&mut trial, Direction::Outbound, &from_host().ipv4(HOST4, FAR4).tcp(1000, 80));
+            assert_eq!((outcome.outside.len(), outcome.dropped.len()), (1, 0));
+            trial.check_for_leaks();
+        });
+    }
+}
+
 /// Sends all that goes in to this neighbour.
 struct InToOne(NextHop);
 

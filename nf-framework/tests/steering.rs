@@ -71,6 +71,7 @@ fn both_directions_have_the_owner_that_a_device_finds_with_the_key() {
         let (flow, inside, outside) = (of(Affinity::Flow), of(Affinity::InsideHost), of(Affinity::OutsideHost));
         let block_bits = u8::try_from(random.below(8)).unwrap();
         let translated = of(Affinity::TranslatedPort { block_bits });
+        let outside_port = of(Affinity::OutsidePort);
         let mut seen = vec![0_u32; usize::from(workers)];
         for round in 0..400 {
             let six = round % 2 == 1;
@@ -98,6 +99,18 @@ fn both_directions_have_the_owner_that_a_device_finds_with_the_key() {
             if !six {
                 assert_eq!(inside.owner(Inbound, &reply), plain_owner(&inside, Inbound, &reply), "{what}");
                 assert_eq!(outside.owner(Outbound, &reply), plain_owner(&outside, Outbound, &reply), "{what}");
+            }
+
+            // An outside port's packets, whoever has it, and whatever they are sent to.
+            let client = port(random);
+            let request = Tuple { ports: Ports::Both(client, port(random)), ..sent };
+            let answer = Tuple { ports: Ports::Both(port(random), client), ..other };
+            let owner = outside_port.owner(Inbound, &request);
+            assert_eq!(owner, outside_port.owner(Outbound, &answer), "{what}");
+            assert_eq!(owner, outside_port.owner(Outbound, &Tuple { ports: Ports::Identifier(client), ..sent }));
+            if !six {
+                assert_eq!(owner, plain_owner(&outside_port, Inbound, &request), "{what}");
+                assert_eq!(owner, plain_owner(&outside_port, Outbound, &answer), "{what}");
             }
 
             // Translated, replies are known by the port alone, and a block has one owner.

@@ -97,17 +97,17 @@ impl Hosts {
         self.vlans[side].into_iter().fold(frame, Frame::vlan)
     }
 
-    /// Waits for so many frames, from whichever side, in the order that each side has them.
+    /// Waits for so many IP packets, from whichever side, in the order that each side has them.
     fn hear(&mut self, count: usize, patience: Duration) -> Option<[Vec<Vec<u8>>; 2]> {
         let (begin, mut heard) = (Instant::now(), [Vec::new(), Vec::new()]);
         while heard.iter().map(Vec::len).sum::<usize>() < count {
             for (side, heard) in heard.iter_mut().enumerate() {
                 let frames = self.ends[side].receive(Self::STATIONS[side]);
-                let (questions, frames): (Vec<_>, Vec<_>) = frames.into_iter().partition(|frame| is_question(frame));
-                if !questions.is_empty() {
+                if frames.iter().any(|frame| is_arp(frame, REQUEST)) {
                     self.answer(side);
                 }
-                heard.extend(frames);
+                // An answer to a second hello comes when it likes.
+                heard.extend(frames.into_iter().filter(|frame| !is_arp(frame, REQUEST) && !is_arp(frame, REPLY)));
             }
             if begin.elapsed() > patience {
                 return None;
@@ -133,18 +133,25 @@ impl Hosts {
         loop {
             assert!(begin.elapsed() < PATIENCE, "no answer on side {side}");
             self.ends[side].send(&hello);
-            let heard = self.hear(1, AGAIN).unwrap_or_default();
-            if let Some(answer) = heard[side].first() {
-                return assert_eq!(answer[6..12], ROUTER[side]);
+            let sent = Instant::now();
+            while sent.elapsed() < AGAIN {
+                let heard = self.ends[side].receive(station);
+                if let Some(answer) = heard.iter().find(|frame| is_arp(frame, REPLY)) {
+                    return assert_eq!(answer[6..12], ROUTER[side]);
+                }
+                std::thread::yield_now();
             }
         }
     }
 }
 
-/// Whether a frame is an ARP request.
-fn is_question(frame: &[u8]) -> bool {
-    const REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
-    frame.get(12..).is_some_and(|rest| rest.starts_with(&REQUEST) || rest[4..].starts_with(&REQUEST))
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
+
+/// Whether a frame is ARP for IPv4 over Ethernet, with this operation, under a tag or not.
+fn is_arp(frame: &[u8], operation: u8) -> bool {
+    let start = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, operation];
+    frame.get(12..).is_some_and(|rest| rest.starts_with(&start) || rest[4..].starts_with(&start))
 }
 
 /// All that is said, and how many answers there are to each.
@@ -205,13 +212,6 @@ fn run(
     let mut hosts = Hosts { ends, vlans };
     hosts.greet(0);
     hosts.greet(1);
-    // What was said twice has been answered twice.
-    for (side, (address, own)) in [HOST4, PEER4].into_iter().zip(OWN4).enumerate() {
-        let last = hosts.tagged(side, Frame::new().ethernet(Hosts::STATIONS[side], ROUTER[side]));
-        let last = last.ipv4(address, own).icmp_echo_request(9, 9).payload(b"the last before").build();
-        hosts.ends[side].send(&last);
-        while !hosts.hear(1, PATIENCE).unwrap()[side].iter().any(|frame| frame.ends_with(b"the last before")) {}
-    }
     let mut heard = Vec::new();
     for (side, frame, answers) in talk(&hosts) {
         hosts.ends[side].send(&frame);

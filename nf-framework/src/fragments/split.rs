@@ -347,8 +347,11 @@ mod tests {
             let mut packet = lab.pool.alloc().unwrap();
             assert!(packet.set_contents(&Frame::new().ipv4(A, B).udp(1, 2).payload(&[0; 100]).build()));
             packet.set_port(dpdk_rs::PortId(7));
-            let known =
-                Annotation { ports: Some(Ports::Both(1, 2)), next_hop: Some(crate::NextHop(3)), unsigned: false };
+            let known = Annotation {
+                ports: Some(Ports::Both(1, 2)),
+                next_hop: Some(crate::NextHop(3)),
+                ..Annotation::default()
+            };
             known.write(&mut packet);
             let check = |fragment: Mbuf| assert_eq!((fragment.port().0, Annotation::of(&fragment)), (7, known));
             assert_eq!(split_ipv4(&packet, 68, || lab.pool.alloc(), check), Ok(3));

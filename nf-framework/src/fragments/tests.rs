@@ -573,7 +573,8 @@ fn a_packet_that_has_just_arrived_knows_nothing_of_another_life() {
         let counters = WorkerCounters::new(2, 0);
         let mut fragments = Fragments::new(&FragmentsConfig::default(), HashKey::from_seed(1));
         let (mut batch, whole) = (Batch::with_limit(64), v4().udp(1, 2).build());
-        let stale = Annotation { ports: Some(Ports::Both(3, 4)), next_hop: Some(crate::NextHop(5)), unsigned: false };
+        let stale =
+            Annotation { ports: Some(Ports::Both(3, 4)), next_hop: Some(crate::NextHop(5)), ..Annotation::default() };
         let later = part(&v4(), 48, 8, false);
         for frame in [&whole, &later, &whole] {
             let mut packet = lab.pool.alloc().unwrap();

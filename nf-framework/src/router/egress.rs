@@ -135,8 +135,6 @@ impl Router {
         if Annotation::of(packet).unsigned && !self.sign(packet, self.tables.find(address)) {
             return Departure::Refused(DropReason::NO_ROUTE);
         }
-        // Done with: net_ring hands buffers round as they are.
-        packet.set_annotation(None);
         self.write(packet, hop, cx)
     }
 
@@ -175,6 +173,8 @@ impl Router {
         if let Some(departure) = self.held_back(packet, enters, cx) {
             return departure;
         }
+        // Done with: net_ring hands buffers round as they are.
+        packet.set_annotation(None);
         let Some(interface) = self.tables.interface(hop.interface) else {
             return Departure::Refused(DropReason::NO_SUCH_PORT);
         };
@@ -194,7 +194,8 @@ impl Router {
     #[inline]
     fn held_back(&mut self, packet: &mut Mbuf, enters: Direction, cx: &mut Context<'_>) -> Option<Departure> {
         if enters == cx.direction() && self.functions > 0 {
-            return Some(Departure::Refused(DropReason::SAME_SIDE));
+            let turns = Annotation::of(packet).may_turn && !cx.turned();
+            return Some(if turns { Departure::Turned } else { Departure::Refused(DropReason::SAME_SIDE) });
         }
         // What was for a function, and now is for somebody else, has not been counted down yet.
         if !packet.is_marked() && !ingress::count_down(packet) {

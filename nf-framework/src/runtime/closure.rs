@@ -39,6 +39,10 @@ where
         Ok(Arc::new(file.section::<C>(self.name)?))
     }
 
+    fn tend(&self, _: &AnyPolicy) -> Option<AnyPolicy> {
+        None
+    }
+
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {
         let config = policy.downcast_ref().ok_or("the configuration is another function's")?;
         Ok(Box::new((self.make)(config, setup)?))

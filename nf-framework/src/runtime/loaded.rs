@@ -22,6 +22,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
     /// The policy that a file asks for, which takes over from the running one if there is one.
     fn prepare(&self, file: &ConfigFile, running: Option<&AnyPolicy>) -> Result<AnyPolicy, ConfigError>;
 
+    /// The policy that the function itself wants in the place of the running one.
+    fn tend(&self, running: &AnyPolicy) -> Option<AnyPolicy>;
+
     fn affinity(&self, policy: &AnyPolicy) -> Affinity;
 
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError>;
@@ -58,6 +61,11 @@ impl<F: Function> AnyFunction for F {
         };
         let wrong = |invalid: Invalid| file.error_at(Function::name(self), &invalid.key, invalid.message);
         Ok(Arc::new(policy.map_err(wrong)?))
+    }
+
+    fn tend(&self, running: &AnyPolicy) -> Option<AnyPolicy> {
+        let next = Function::tend(self, running.downcast_ref()?)?;
+        Some(Arc::new(next))
     }
 
     fn affinity(&self, policy: &AnyPolicy) -> Affinity {

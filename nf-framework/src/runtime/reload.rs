@@ -179,16 +179,40 @@ impl Control {
                 function.type_id() == TypeId::of::<F>()
             })
             .ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))?;
-        let policy: AnyPolicy = policy;
-        let running = self.in_force.borrow().get(index).and_then(|in_force| in_force.policies.last().cloned());
-        let old = running.map_or(Affinity::Any, |running| function.affinity(&running));
-        let new = function.affinity(&policy);
-        if old != new {
-            return Err(CommandError::Affinity { function: name.to_owned(), old, new });
+        self.publish_next(Next { index, function, policy })
+    }
+
+    /// Asks each function whether its policy is to be another now, and publishes what it answers.
+    /// [`App`](crate::App) does so all the time; a program that runs by [`Runtime`](crate::Runtime) calls
+    /// it now and then.
+    ///
+    /// # Errors
+    ///
+    /// As of [`publish`](Self::publish); the other functions are asked next time.
+    pub fn tend_functions(&self) -> Result<(), CommandError> {
+        let functions = self.in_force.borrow().len();
+        for index in 0..functions {
+            let asked = self.in_force.borrow().get(index).and_then(|InForce { function, policies, .. }| {
+                let policy = function.tend(policies.last()?)?;
+                Some(Next { index, function: Arc::clone(function), policy })
+            });
+            asked.map_or(Ok(()), |next| self.publish_next(next))?;
         }
-        let failed = |error| CommandError::Build { function: name.to_owned(), error };
-        self.build(function.as_ref(), &policy).map_err(failed)?;
-        let next = vec![Next { index, function, policy }];
+        Ok(())
+    }
+
+    fn publish_next(&self, next: Next) -> Result<(), CommandError> {
+        let Next { index, function, policy } = &next;
+        let name = || function.name().to_owned();
+        let running = self.in_force.borrow().get(*index).and_then(|in_force| in_force.policies.last().cloned());
+        let old = running.map_or(Affinity::Any, |running| function.affinity(&running));
+        let new = function.affinity(policy);
+        if old != new {
+            return Err(CommandError::Affinity { function: name(), old, new });
+        }
+        let failed = |error| CommandError::Build { function: name(), error };
+        self.build(function.as_ref(), policy).map_err(failed)?;
+        let next = vec![next];
         let router = self.rebuild_router(None, &next)?;
         self.publish_all(next, router)?;
         Ok(())

@@ -18,6 +18,11 @@ pub enum Affinity {
     InsideHost,
     /// All flows of one outside host, in both directions; ICMP errors as above.
     OutsideHost,
+    /// All packets with one port of the outside hosts: those from outside are known by their source port,
+    /// those from inside by their destination port. The function may give outside hosts ports of its
+    /// own towards inside; it promises to take such as belong to the worker, see
+    /// [`Steering::owner`](crate::Steering::owner). What a load balancer asks for.
+    OutsidePort,
     /// All flows of one inside host, where the function gives them ports of its own towards
     /// outside: packets from outside are known by their destination port. The function
     /// promises to take a port that belongs to the host's worker, see
@@ -103,6 +108,7 @@ impl fmt::Display for Affinity {
             Self::Flow => f.write_str("both directions of a flow"),
             Self::InsideHost => f.write_str("all flows of an inside host"),
             Self::OutsideHost => f.write_str("all flows of an outside host"),
+            Self::OutsidePort => f.write_str("all flows with one port of outside hosts"),
             Self::TranslatedPort { block_bits } => {
                 write!(f, "all flows of an inside host, translated to ports in blocks of 2^{block_bits}")
             }
@@ -122,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_chain_gets_the_closest_affinity_that_serves_all_or_names_two_that_exclude_each_other() {
-        use Affinity::{Any, Flow, InsideHost, OutsideHost};
+        use Affinity::{Any, Flow, InsideHost, OutsideHost, OutsidePort};
         let conflict = |inside: &str, outside: &str| Err((inside.to_owned(), outside.to_owned()));
         for (chain, expected) in [
             (&[][..], Ok(Any)),
@@ -130,6 +136,8 @@ mod tests {
             (&[("a", Any), ("b", Flow), ("c", Any)], Ok(Flow)),
             (&[("a", Flow), ("b", InsideHost), ("c", Flow)], Ok(InsideHost)),
             (&[("a", OutsideHost), ("b", Flow)], Ok(OutsideHost)),
+            (&[("firewall", Flow), ("balancer", OutsidePort)], Ok(OutsidePort)),
+            (&[("balancer", OutsidePort), ("nat", NAPT)], conflict("balancer", "nat")),
             (&[("firewall", Flow), ("nat", NAPT)], Ok(NAPT)),
             (&[("nat", NAPT), ("firewall", Flow)], Ok(NAPT)),
             (&[("limit", InsideHost), ("nat", NAPT)], Ok(NAPT)),

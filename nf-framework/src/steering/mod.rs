@@ -52,8 +52,12 @@ enum By {
     SourceAddress,
     /// As [`By::SourceAddress`] tells the packets of the other direction.
     DestinationAddress,
-    /// The destination port, or the identifier in its place.
+    /// The source port, or the identifier in its place.
+    SourcePort,
+    /// As [`By::SourcePort`] tells the packets of the other direction.
     DestinationPort,
+    /// The block of ports that the destination port, or the identifier in its place, is in.
+    DestinationPortBlock,
 }
 
 impl Steering {
@@ -76,7 +80,8 @@ impl Steering {
             Affinity::Any | Affinity::Flow => (By::Flow, By::Flow),
             Affinity::InsideHost => (By::SourceAddress, By::DestinationAddress),
             Affinity::OutsideHost => (By::DestinationAddress, By::SourceAddress),
-            Affinity::TranslatedPort { .. } => (By::SourceAddress, By::DestinationPort),
+            Affinity::OutsidePort => (By::DestinationPort, By::SourcePort),
+            Affinity::TranslatedPort { .. } => (By::SourceAddress, By::DestinationPortBlock),
         };
         let block_bits = if let Affinity::TranslatedPort { block_bits } = affinity { block_bits } else { 0 };
         let side = |by| Side::new(by, size, block_bits, seed);
@@ -93,7 +98,7 @@ impl Steering {
     /// The key that makes a device at one end of the chain choose as [`Steering::owner`] does, for
     /// whole TCP and UDP packets without VLAN tags. One for [`Affinity::InsideHost`],
     /// [`Affinity::OutsideHost`] or [`Affinity::TranslatedPort`] does so for destinations of IPv4
-    /// only: no key can serve both versions there.
+    /// only, one for [`Affinity::OutsidePort`] for IPv4 only: no key can serve both versions there.
     #[must_use]
     pub fn key(&self, direction: Direction) -> &RssKey {
         &self.side(direction).key
@@ -138,16 +143,23 @@ impl Steering {
 
 impl Side {
     fn new(by: By, size: RssTableSize, block_bits: u8, seed: u64) -> Result<Self, dpdk_rs::PortBlocksError> {
-        let source = RssKey::of_field(RssField::SourceAddress, size, seed);
+        let of_field = |field| RssKey::of_field(field, size, seed);
+        let source = of_field(RssField::SourceAddress);
+        let source_port = of_field(RssField::SourcePort(IpVersion::V4));
         let (key, toeplitz) = match by {
             By::Flow => (RssKey::symmetric(), None),
             By::SourceAddress => (source, None),
             // An address counts the same wherever it stands, so the hash is always that of a source.
             By::DestinationAddress => {
-                let key = RssKey::of_field(RssField::DestinationAddress(IpVersion::V4), size, seed);
+                let key = of_field(RssField::DestinationAddress(IpVersion::V4));
                 (key, Some(Toeplitz::new(&source)))
             }
-            By::DestinationPort => (RssKey::of_port_blocks(IpVersion::V4, block_bits.into(), size, seed)?, None),
+            By::SourcePort => (source_port, None),
+            // A port does too.
+            By::DestinationPort => {
+                (of_field(RssField::DestinationPort(IpVersion::V4)), Some(Toeplitz::new(&source_port)))
+            }
+            By::DestinationPortBlock => (RssKey::of_port_blocks(IpVersion::V4, block_bits.into(), size, seed)?, None),
         };
         let toeplitz = toeplitz.unwrap_or_else(|| Toeplitz::new(&key));
         Ok(Self { by, key, toeplitz })
@@ -159,13 +171,25 @@ impl Side {
             By::Flow => self.toeplitz.hash(flow(tuple).bytes()),
             By::SourceAddress => self.hash_address(tuple.source),
             By::DestinationAddress => self.hash_address(tuple.destination),
-            By::DestinationPort => {
-                let (Ports::Both(_, port) | Ports::Identifier(port)) = tuple.ports else { return 0 };
-                let mut bytes = [0; 12];
-                bytes[10..].copy_from_slice(&port.to_be_bytes());
-                self.toeplitz.hash(&bytes)
-            }
+            By::SourcePort | By::DestinationPort => match (self.by, tuple.ports) {
+                (_, Ports::Identifier(port)) | (By::SourcePort, Ports::Both(port, _)) | (_, Ports::Both(_, port)) => {
+                    self.hash_port(port, 8)
+                }
+                (_, Ports::None) => 0,
+            },
+            By::DestinationPortBlock => match tuple.ports {
+                Ports::Both(_, port) | Ports::Identifier(port) => self.hash_port(port, 10),
+                Ports::None => 0,
+            },
         }
+    }
+
+    /// Of a port that stands here in what is hashed of IPv4; all else counts nothing.
+    #[inline]
+    fn hash_port(&self, port: u16, at: usize) -> u32 {
+        let mut bytes = [0; 12];
+        bytes[at..at + 2].copy_from_slice(&port.to_be_bytes());
+        self.toeplitz.hash(&bytes)
     }
 
     #[inline]
