@@ -28,6 +28,7 @@ pub use health::HealthConfig;
 pub use instance::Instance;
 pub use policy::Policy;
 pub use query::{BackendView, ConnectionView, NoSuchBackend, ServiceView};
+pub use status::Order;
 
 use connections::Connections;
 use counters::Shared;

@@ -8,7 +8,7 @@ use super::counters::{MOST_BACKENDS, Shared, Totals};
 use super::encapsulate::{Ends, Tunnel};
 use super::maglev::{self, Member};
 use super::select::FlowHash;
-use super::status::{Status, WHOLE};
+use super::status::{Order, Status, WHOLE};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Invalid, NextHop, NextHops, Prefix, TooManyNextHops};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -91,7 +91,7 @@ pub(super) struct Backend {
     pub(super) weight: u16,
     /// What its status said when the policy was made.
     pub(super) share: u16,
-    pub(super) is_drained: bool,
+    pub(super) order: Order,
     pub(super) status: Arc<Status>,
     /// What had been counted in its slot before it came.
     pub(super) since: Totals,
@@ -175,9 +175,8 @@ impl Policy {
 
     /// The same configuration, with backends as they are now; nothing if they are as they were.
     pub(super) fn tended(&self, shared: &Shared) -> Option<Self> {
-        let has_changed = |backend: &Backend| {
-            (backend.share, backend.is_drained) != (backend.status.share(), backend.status.is_drained())
-        };
+        let has_changed =
+            |backend: &Backend| (backend.share, backend.order) != (backend.status.share(), backend.status.order());
         if !self.backends.iter().flatten().any(has_changed) {
             return None;
         }
@@ -344,7 +343,7 @@ impl std::fmt::Debug for Table {
 impl Backend {
     /// Its share of new flows.
     fn effective_weight(&self) -> u32 {
-        if self.is_drained { 0 } else { u32::from(self.weight) * u32::from(self.share) }
+        if self.order == Order::Drain { 0 } else { u32::from(self.weight) * u32::from(self.share) }
     }
 }
 
@@ -410,17 +409,17 @@ impl<'a> Slots<'a> {
                 Some(known) => (Arc::clone(&known.status), known.since),
                 None => (Arc::new(Status::new(service.health.is_some())), self.shared.totals(slot)),
             };
-            let share = if service.health.is_some() { status.share() } else { WHOLE };
             if service.health.is_none() {
                 status.set_share(WHOLE);
             }
+            let share = status.share();
             let backend = Backend {
                 identity: identity.clone(),
                 name,
                 service: Some(place),
                 weight: backend.weight,
                 share,
-                is_drained: status.is_drained(),
+                order: status.order(),
                 status,
                 since,
             };

@@ -6,7 +6,7 @@ use super::connections::Stage;
 use super::counters::{Shared, Totals};
 use super::flow::Flow;
 use super::instance::Instance;
-use super::status::WHOLE;
+use super::status::{Order, WHOLE};
 use nf_framework::headers::IpProtocol;
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,8 +34,8 @@ pub struct BackendView {
     pub weight: u16,
     /// How much of that it may get, in thousandths; 0 if it is down.
     pub share: u16,
-    /// Whether a command has taken it out.
-    pub is_drained: bool,
+    /// What people want of it.
+    pub order: Order,
     /// What all workers have counted of it.
     pub totals: Totals,
 }
@@ -88,7 +88,7 @@ impl Instance {
             address: backend.identity.address,
             weight: backend.service.map_or(0, |_| backend.weight),
             share: backend.share.min(WHOLE),
-            is_drained: backend.is_drained,
+            order: backend.order,
             totals: shared.totals(slot).since(&backend.since),
         })
         .collect()
@@ -113,17 +113,17 @@ impl Instance {
         })
     }
 
-    /// Takes a backend out, so that it gets no new flows and keeps those that it has, or puts it back; with the next
-    /// look at what has changed, some 20 ms later, on all workers. It holds until it is undone, over reloads too.
+    /// Says what a backend is to do: it is drained, put back, or taken for down. All workers follow with the next look
+    /// at what has changed, some 20 ms later.
     ///
     /// # Errors
     ///
     /// When there is none of this name.
-    pub fn drain(&self, service: &str, backend: &str, out: bool) -> Result<(), NoSuchBackend> {
+    pub fn order(&self, service: &str, backend: &str, order: Order) -> Result<(), NoSuchBackend> {
         let slot = self.policy.slot_named(service, backend);
         let of = slot.and_then(|slot| self.policy.backends.get(usize::from(slot))?.as_ref());
         let none = || NoSuchBackend { service: service.to_owned(), backend: backend.to_owned() };
-        of.ok_or_else(none)?.status.set_drained(out);
+        of.ok_or_else(none)?.status.set_order(order);
         Ok(())
     }
 }
