@@ -4,7 +4,6 @@ use super::bench::{
     ACK, Bench, FIN, RST, SYN, VIP, X, backend, config, dropped, from_client, from_outside, service, with_balancer,
 };
 use nf_framework::headers::IpProtocol;
-use nf_framework::testing::Frame;
 use nfs::load_balancer::{Order, ServiceView};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -350,6 +349,5 @@ fn what_tables_were_made_for_changes_by_a_restart_only() {
             assert_eq!(invalid.key, key);
             assert!(invalid.message.contains("restart"), "{}", invalid.message);
         }
-        let _ = Frame::new();
     });
 }

@@ -6,7 +6,7 @@ use super::bench::{
 };
 use nf_framework::Direction;
 use nf_framework::testing::{Frame, Outcome, Trial};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A service of either family by this mode, with one backend.
 fn one(mode: &str, ipv6: bool, to: IpAddr, more: &str) -> String {
@@ -347,7 +347,7 @@ fn a_tunnel_needs_a_source_of_its_family_and_room_for_what_all_links_take() {
     let key = |text: &str| balancer.policy(config(text)).unwrap_err().key;
     let none = format!("tunnel_sources = []\n{}", one("ipip", false, backend(11).into(), ""));
     assert_eq!(key(&none), "services[0].backends[0].address");
-    let six: IpAddr = Ipv6Addr::from(backend6(11)).into();
+    let six: IpAddr = backend6(11).into();
     let none = format!("tunnel_sources = [\"10.0.0.0/8\"]\n{}", one("gue", false, six, ""));
     assert_eq!(key(&none), "services[0].backends[0].address");
     assert_eq!(key(&one("gue", true, six, "mtu = 1327")), "services[0].mtu");
