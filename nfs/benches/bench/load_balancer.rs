@@ -25,7 +25,8 @@ pub(crate) const ABOUT: &str = "load balancer: packets of connections that are t
 
 /// Beside the packets: tables for all the connections of each mode.
 pub(crate) fn mebibytes(_quick: bool) -> u64 {
-    scored::MEBIBYTES + MODES.len() as u64 * CONNECTIONS.iter().map(|(_, all)| (u64::from(*all) * 96) >> 20).sum::<u64>()
+    scored::MEBIBYTES
+        + MODES.len() as u64 * CONNECTIONS.iter().map(|(_, all)| (u64::from(*all) * 96) >> 20).sum::<u64>()
 }
 
 const CONNECTIONS: [(&str, u32); 3] = [("1k", 1 << 10), ("64k", 1 << 16), ("1M", 1 << 20)];

@@ -245,7 +245,7 @@ fn l06_the_proxy_protocol_tells_the_backend_who_the_client_is() {
             // In the place of the acknowledgment, and before the first byte when that comes again.
             let introduction = asked(1001 - length, DATA).acknowledgment_number(501).payload(&header).build();
             let out = bench.client(&asks(1001, ACK).acknowledgment_number(501));
-            assert_eq!(out.inside, [introduction.clone()], "{out:?}");
+            assert_eq!(out.inside, std::slice::from_ref(&introduction), "{out:?}");
             let first = |frame: Frame| frame.acknowledgment_number(501).payload(b"GET / HTTP/1.0");
             let out = bench.client(&first(asks(1001, DATA)));
             assert_eq!(out.inside, [first(asked(1001, DATA)).build()]);
