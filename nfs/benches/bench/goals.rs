@@ -163,7 +163,7 @@ fn all(results: &Results) -> Vec<Reached> {
         let work = format!("for comparison, Linux {name} (score)");
         goals.push(Reached::new("linux", work, hot(ratio("linux", &row, io::MACSWAP)), None, "-"));
     }
-    for (name, row) in [("", workers::OURS), (" with NAT", workers::NAT)] {
+    for (name, row) in [("", workers::OURS), (" with NAT", workers::NAT), (" with load balancer", workers::BALANCER)] {
         let work = format!("gain of a second worker{name}, testpmd's gain");
         let gain = suite("workers").and_then(|suite| gain(suite, row));
         goals.push(Reached::new("workers", work, hot(gain), Some(Aim::AtLeast(0.95)), "1"));

@@ -13,8 +13,8 @@ use crate::source::{End, Flows, Kept, Shelf, Store, When, kept, no_stores};
 use anyhow::{Context as _, anyhow, ensure};
 use dpdk_rs::Eal;
 use nf_framework::{
-    Affinity, Batch, Budget, Context, Direction, Function as _, Loaded, NetworkFunction, PortsConfig, Runtime,
-    RuntimeConfig, SetupError, WorkerSetup,
+    Affinity, Direction, Function as _, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError,
+    WorkerSetup,
 };
 use nfs::load_balancer::{Instance, LoadBalancer, Policy};
 use std::fmt::Write as _;
