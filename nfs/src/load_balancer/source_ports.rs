@@ -36,15 +36,14 @@ impl SourcePorts {
         if all == 0 {
             return None;
         }
-        // Few are looked through, of many a sample is taken.
-        let step = if all <= MOST_TRIES { 1 } else { 1 + self.random.below(all - 1) };
-        let mut at = self.random.below(all);
-        for _ in 0..MOST_TRIES.min(all) {
+        let first = self.random.below(all);
+        for number in 0..MOST_TRIES.min(all) {
+            // Few are looked through, of many a sample is taken.
+            let at = if all <= MOST_TRIES { (first + number) % all } else { self.random.below(all) };
             let (address, port) = (at % addresses, *self.ports.get(at / addresses)?);
             if is_free(address, port) {
                 return Some((address, port));
             }
-            at = (at + step) % all;
         }
         None
     }
