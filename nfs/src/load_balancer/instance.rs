@@ -6,6 +6,7 @@ use super::counters::Shared;
 use super::encapsulate::readdress;
 use super::flow::{ETHERNET, Flow, Key, KeyV4, KeyV6, Kind, NotSeen, Seen, look};
 use super::flow::{usual_flags_v4, usual_flags_v6, usual_v4, usual_v6};
+use super::health::Door;
 use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
 use super::reasons::{Counters, Reasons};
@@ -25,6 +26,8 @@ pub struct Instance {
     pub(super) connections: Connections,
     pub(super) shared: Shared,
     pub(super) translation: Translation,
+    /// To health checks.
+    pub(super) door: Door,
     pub(super) reasons: Reasons,
     pub(super) counters: Counters,
     /// By timer, when a connection ends that is used now.
@@ -132,6 +135,8 @@ enum Fate {
     Verdict(Verdict),
     /// It has become an answer to who sent it.
     Answer,
+    /// It was for a health check, which has it.
+    Check,
 }
 
 impl NetworkFunction for Instance {
@@ -169,6 +174,7 @@ impl NetworkFunction for Instance {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer(packet, cx) {
                 Fate::Verdict(verdict) => batch.decide(slot, verdict),
+                Fate::Check => batch.take(slot).into_iter().for_each(|packet| cx.consume(packet)),
                 Fate::Answer => {
                     if let Some(mut packet) = batch.take(slot) {
                         // It begins here: the router takes no hop off it.
@@ -185,6 +191,7 @@ impl NetworkFunction for Instance {
         self.connections.tick(cx.now(), budget.0);
         self.release();
         self.translation.tick(cx, budget.0);
+        self.send_probes(cx);
         self.counters.follow(&self.connections);
     }
 
@@ -197,13 +204,24 @@ impl Instance {
     pub(super) fn new(
         policy: Arc<Policy>,
         (connections, shared): (Connections, Shared),
-        translation: Translation,
+        (translation, door): (Translation, Door),
         reasons: Reasons,
         counters: Counters,
     ) -> Self {
         let deadlines = [Deadline::default(); Timer::COUNT];
         let scratch = Some(Box::default());
-        Self { policy, connections, shared, translation, reasons, counters, deadlines, identification: 0, scratch }
+        Self {
+            policy,
+            connections,
+            shared,
+            translation,
+            door,
+            reasons,
+            counters,
+            deadlines,
+            identification: 0,
+            scratch,
+        }
     }
 
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
@@ -275,6 +293,9 @@ impl Instance {
             Err(NotSeen::Other) => return Fate::Verdict(Verdict::Next),
             Err(NotSeen::Malformed) => return Fate::Verdict(Verdict::Drop(DropReason::MALFORMED)),
         };
+        if self.policy.probes.has(seen.destination) && self.is_for_check(packet, seen.kind) {
+            return Fate::Check;
+        }
         let verdict = match seen.kind {
             Kind::Discovery => Verdict::Next,
             Kind::Flow(flags) => self.flow(packet, &seen, flags, cx),
@@ -475,8 +496,24 @@ impl Instance {
         Verdict::Drop(self.reasons.no_backend)
     }
 
-    /// Sends a packet to its backend.
+    /// Sends a packet of a client's to its backend.
     fn send(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (key, connection): (&Key, &Connection),
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let length = ip_length(packet.data());
+        let verdict = self.forward(packet, seen, (key, connection), cx);
+        if verdict == Verdict::Next {
+            self.connections.backends.sent(connection.backend, length);
+        }
+        verdict
+    }
+
+    /// Puts a packet on its way to a backend.
+    pub(super) fn forward(
         &mut self,
         packet: &mut Mbuf,
         seen: &Seen,
@@ -519,7 +556,6 @@ impl Instance {
                 annotation.write(packet);
             }
         }
-        self.connections.backends.sent(slot, length);
         Verdict::Next
     }
 
@@ -544,7 +580,7 @@ fn with_payload(packet: &mut Mbuf, of: impl FnOnce(&[u8]) -> Option<u16>) -> Opt
 }
 
 /// Octets of the IP packet in a frame without tags that was looked at.
-fn ip_length(frame: &[u8]) -> usize {
+pub(super) fn ip_length(frame: &[u8]) -> usize {
     let field = |at: usize| frame.get(at..at + 2).map_or(0, |field| usize::from(field[0]) << 8 | usize::from(field[1]));
     match frame.get(ETHERNET).map(|first| first >> 4) {
         Some(4) => field(16),

@@ -12,6 +12,7 @@ mod icmp;
 mod instance;
 mod maglev;
 mod policy;
+mod probing;
 mod proxy_protocol;
 mod query;
 mod quic;
@@ -26,7 +27,9 @@ pub use config::{
     ServiceProtocol, TimeoutsConfig, TooBig, WhenEmpty,
 };
 pub use counters::Totals;
-pub use health::HealthConfig;
+pub use health::{
+    BackendHealth, Failure, HealthConfig, HealthCounters, HealthKind, PassiveConfig, Seconds, State as HealthState,
+};
 pub use instance::Instance;
 pub use policy::Policy;
 pub use query::{BackendView, ConnectionView, NoSuchBackend, ServiceView};
@@ -34,10 +37,12 @@ pub use status::Order;
 
 use connections::Connections;
 use counters::Shared;
+use health::{Gauges, Health, Traffic};
 use nf_framework::{Affinity, Function, Invalid, Memory, NextHops, Prefix, SetupError, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 use translate::Translation;
 
 /// The control object.
@@ -47,6 +52,9 @@ pub struct LoadBalancer {
     shared: Shared,
     /// Known from the first instance on.
     next_hops: OnceLock<NextHops>,
+    health: Health,
+    /// The configuration that the checks are of.
+    checked: Mutex<Weak<Config>>,
 }
 
 impl LoadBalancer {
@@ -54,6 +62,43 @@ impl LoadBalancer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`new`](Self::new), without a clock: checks go on when [`check`](Self::check) is called, which is for tests.
+    #[must_use]
+    pub fn without_clock() -> Self {
+        Self { health: Health::new(false), ..Self::default() }
+    }
+
+    /// Does what health checks have to do at this time, counted from whenever, in a load balancer without a clock.
+    pub fn check(&self, now: Duration) {
+        self.health.turn(now);
+    }
+
+    /// What health checks know of each backend that is checked.
+    #[must_use]
+    pub fn health(&self) -> Vec<BackendHealth> {
+        self.health.states()
+    }
+
+    /// What all health checks have come to.
+    #[must_use]
+    pub fn health_counters(&self) -> HealthCounters {
+        self.health.counters()
+    }
+
+    /// Lets health checks follow another configuration.
+    fn follow(&self, running: &Policy) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::ptr::eq(checked.as_ptr(), Arc::as_ptr(&running.config)) {
+            *checked = Arc::downgrade(&running.config);
+            let shared = self.shared.clone();
+            let traffic = move |slot| {
+                let of = shared.totals(slot);
+                Traffic { begun: of.begun, failed: of.failed }
+            };
+            self.health.follow(running.probes, health::targets(running), traffic);
+        }
     }
 }
 
@@ -75,6 +120,7 @@ impl Function for LoadBalancer {
     }
 
     fn tend(&self, running: &Policy) -> Option<Policy> {
+        self.follow(running);
         running.tended(&self.shared)
     }
 
@@ -105,7 +151,8 @@ impl Function for LoadBalancer {
         let connections = Connections::new(&policy.config, &worker.memory(), backends)?;
         let translation = Translation::new(&policy, worker)?;
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
-        Ok(Instance::new(policy, (connections, self.shared.clone()), translation, reasons, counters))
+        let door = self.health.door(worker.index() == 0, worker.counter("check-packets-lost"), Gauges::new(worker));
+        Ok(Instance::new(policy, (connections, self.shared.clone()), (translation, door), reasons, counters))
     }
 
     fn adopt(instance: &mut Instance, policy: Arc<Policy>) {

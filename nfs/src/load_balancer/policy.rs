@@ -6,6 +6,7 @@ use super::config::{
 };
 use super::counters::{MOST_BACKENDS, Shared, Totals};
 use super::encapsulate::{Ends, Tunnel};
+use super::health::{self, Check, ProbeAddresses};
 use super::maglev::{self, Member};
 use super::select::FlowHash;
 use super::status::{Order, Status, WHOLE};
@@ -32,6 +33,10 @@ pub struct Policy {
     pub(super) timeouts: [Duration; Timer::COUNT],
     pub(super) hash: FlowHash,
     pub(super) services: Vec<Service>,
+    /// Where health checks come from.
+    pub(super) probes: ProbeAddresses,
+    /// By service, of those that are checked.
+    pub(super) checks: Vec<Option<Arc<Check>>>,
     /// By slot.
     pub(super) backends: Vec<Option<Backend>>,
     /// By slot: what a packet needs.
@@ -156,7 +161,7 @@ pub(super) enum Found {
 impl Policy {
     /// The first policy of a program.
     pub(super) fn new(config: Config, shared: &Shared) -> Result<Self, Invalid> {
-        Self::after(config, None, shared)
+        Self::after(Arc::new(config), None, shared)
     }
 
     /// The policy that follows another one.
@@ -174,7 +179,7 @@ impl Policy {
         if let Some(place) = config.services.iter().position(translates).filter(|_| !running.translates()) {
             restart(&format!("services[{place}].mode"), true)?;
         }
-        Self::after(config, Some(running), shared)
+        Self::after(Arc::new(config), Some(running), shared)
     }
 
     /// The same configuration, with backends as they are now; nothing if they are as they were.
@@ -184,10 +189,10 @@ impl Policy {
         if !self.backends.iter().flatten().any(has_changed) {
             return None;
         }
-        Self::after(Config::clone(&self.config), Some(self), shared).ok()
+        Self::after(Arc::clone(&self.config), Some(self), shared).ok()
     }
 
-    fn after(config: Config, running: Option<&Self>, shared: &Shared) -> Result<Self, Invalid> {
+    fn after(config: Arc<Config>, running: Option<&Self>, shared: &Shared) -> Result<Self, Invalid> {
         check_numbers(&config)?;
         let hash = FlowHash::new(config.hash_seed);
         let mut slots = Slots::new(running, shared);
@@ -216,12 +221,13 @@ impl Policy {
             });
         }
         let addresses = addresses(&config)?;
+        let (probes, checks) = health::checks(&config, running.map_or(&[], |running| &running.checks))?;
         let Slots { backends, ways, .. } = slots;
         let of = &config.timeouts;
         let timeouts = [of.syn, of.established, of.closing, of.udp];
         let timeouts = timeouts.map(|seconds| Duration::from_secs(seconds.into()));
         let next_hops = OnceLock::new();
-        Ok(Self { config: Arc::new(config), timeouts, hash, services, backends, ways, next_hops, addresses })
+        Ok(Self { config, probes, checks, timeouts, hash, services, backends, ways, next_hops, addresses })
     }
 
     /// Makes known where packets go by MAC address.

@@ -49,10 +49,9 @@ fn quoted(message: &[u8]) -> Option<Arrival> {
         _ => return None,
     };
     // Protocol or port unreachable, of a host that does answer: RFC 792, and RFC 4443 section 3.1.
-    let is_nobody = match (destination, message[0], message[1]) {
-        (IpAddr::V4(_), 3, 2 | 3) => true,
-        (IpAddr::V6(_), 1, 4) => true,
-        _ => false,
+    let is_nobody = match destination {
+        IpAddr::V4(_) => matches!(message[..2], [3, 2 | 3]),
+        IpAddr::V6(_) => matches!(message[..2], [1, 4]),
     };
     let nobody_at = (is_nobody && protocol == UDP).then(|| Some((destination, number(payload, 2)?))).flatten();
     PORTS.contains(&port).then_some(Arrival { port, nobody_at })
@@ -118,8 +117,9 @@ mod tests {
     fn a_packet_is_for_the_check_whose_port_or_identifier_it_has() {
         let echo = [61_007_u16.to_be_bytes(), [0, 1]].concat();
         let sent = ports(61_007, 53);
-        let here = Some(Arrival { port: 61_007, nobody_at: None });
-        let nobody = |address: &str| Some(Arrival { nobody_at: Some((address.parse().unwrap(), 53)), ..here.unwrap() });
+        let arrival_here = Arrival { port: 61_007, nobody_at: None };
+        let here = Some(arrival_here);
+        let nobody = |address: &str| Some(Arrival { nobody_at: Some((address.parse().unwrap(), 53)), ..arrival_here });
         let far = "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd";
         let cases = [
             ("TCP", v4(TCP, 0, &ports(80, 61_007)), here),

@@ -1,5 +1,5 @@
 //! All checks of all backends. It has no clock, no thread and no socket: time and packets come in, packets for
-//! backends go out, and what is known of each backend stands in [`Readiness`].
+//! backends go out, and what is known of each backend is written to its [`Status`].
 //!
 //! What it keeps is bounded: as many checks are under way at once as there are [`PORTS`], each with a few kilobytes.
 //! What is due when there is none left waits, those first that have waited longest: with many dead backends checks
@@ -10,12 +10,13 @@ use super::check::Check;
 use super::judge::{Judge, State};
 use super::passive::{Traffic, Window};
 use super::probe::{Ends, Failure, Probe};
+use super::slow_start;
+use crate::load_balancer::status::{Status, WHOLE};
 use nf_framework::Invalid;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// A backend's number, which is its own for as long as it, or a connection to it, exists.
@@ -57,6 +58,15 @@ impl ProbeAddresses {
         Ok(this)
     }
 
+    /// Whether this is one of them.
+    #[inline]
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4 == Some(address),
+            IpAddr::V6(address) => self.v6 == Some(address),
+        }
+    }
+
     /// The one from which this address can be reached.
     pub(crate) fn towards(&self, address: IpAddr) -> Option<IpAddr> {
         match address {
@@ -77,31 +87,9 @@ pub(crate) struct Target {
     /// Where a check goes: to the service's address where the backend has that, else to the backend's.
     pub(crate) remote: (IpAddr, u16),
     pub(crate) check: Arc<Check>,
-    /// It was in use, unchecked, before: it stays so until its checks say otherwise.
-    pub(crate) is_presumed_up: bool,
-}
-
-/// How many tenths of its weight each backend has, by slot; 0 is not ready. Written by the engine, read by
-/// whoever prepares policies.
-#[derive(Clone, Debug)]
-pub(crate) struct Readiness(Arc<[AtomicU8]>);
-
-impl Readiness {
-    /// For so many slots, of which none is ready.
-    pub(crate) fn new(slots: usize) -> Self {
-        Self((0..slots).map(|_| AtomicU8::new(0)).collect())
-    }
-
-    /// Of this backend.
-    pub(crate) fn tenths(&self, slot: Slot) -> u8 {
-        self.0.get(usize::from(slot)).map_or(0, |tenths| tenths.load(Ordering::Relaxed))
-    }
-
-    fn set(&self, slot: Slot, tenths: u8) {
-        if let Some(place) = self.0.get(usize::from(slot)) {
-            place.store(tenths, Ordering::Relaxed);
-        }
-    }
+    /// Where it is written how much of its weight it may get; what makes it the same backend over reloads. One
+    /// that is in use when its checks begin stays so until they say otherwise.
+    pub(crate) status: Arc<Status>,
 }
 
 /// A backend has become another.
@@ -168,7 +156,6 @@ pub(crate) struct Engine {
     active: Vec<u16>,
     /// Ports that no check has; the one that has rested longest first.
     free: VecDeque<u16>,
-    readiness: Readiness,
     random: Random,
     changes: Vec<Change>,
     counters: HealthCounters,
@@ -189,9 +176,16 @@ struct Backend {
     window: Window,
 }
 
+impl Default for Engine {
+    /// With a seed that nobody can foresee.
+    fn default() -> Self {
+        Self::new(ProbeAddresses::default(), crate::random::Random::new().next())
+    }
+}
+
 impl Engine {
     /// Without backends. The seed makes jitter and sequence numbers that nobody else knows.
-    pub(crate) fn new(addresses: ProbeAddresses, readiness: Readiness, seed: u64) -> Self {
+    pub(crate) fn new(addresses: ProbeAddresses, seed: u64) -> Self {
         Self {
             addresses,
             backends: BTreeMap::new(),
@@ -200,7 +194,6 @@ impl Engine {
             probes: PORTS.map(|_| None).collect(),
             active: Vec::with_capacity(PORTS.len()),
             free: PORTS.collect(),
-            readiness,
             random: Random(seed),
             changes: Vec::new(),
             counters: HealthCounters::default(),
@@ -223,13 +216,13 @@ impl Engine {
         let mut before = std::mem::take(&mut self.backends);
         for target in targets {
             let slot = target.slot;
-            let is_known = before.get(&slot).is_some_and(|known| known.target.is_same(&target));
+            let is_known = before.get(&slot).is_some_and(|known| Arc::ptr_eq(&known.target.status, &target.status));
             let known = if is_known { before.remove(&slot) } else { None };
             let (backend, is_new) = match known {
                 Some(known) => (Backend { target, ..known }, false),
                 None => (Backend::new(target, now, is_late), true),
             };
-            self.readiness.set(slot, backend.tenths(now));
+            backend.write_share(now);
             let first = backend.target.check.interval().min(FIRST).mul_f64(self.random.part());
             self.backends.insert(slot, backend);
             if is_new {
@@ -237,9 +230,6 @@ impl Engine {
             }
         }
         // What is left is gone, or has left its slot to another.
-        for &slot in before.keys().filter(|slot| !self.backends.contains_key(slot)) {
-            self.readiness.set(slot, 0);
-        }
         for port in self.active.clone() {
             if let Some((slot, probe)) = &mut self.probes[place(port)]
                 && before.contains_key(slot)
@@ -282,9 +272,7 @@ impl Engine {
         self.begin_due(now, outgoing);
         if now >= self.next_look {
             self.next_look = now + LOOK;
-            for (slot, backend) in &self.backends {
-                self.readiness.set(*slot, backend.tenths(now));
-            }
+            self.backends.values().for_each(|backend| backend.write_share(now));
         }
     }
 
@@ -342,7 +330,13 @@ impl Engine {
         self.counters
     }
 
+    /// How many backends are not ready.
+    pub(crate) fn down(&self) -> usize {
+        self.backends.values().filter(|backend| backend.judge.state != State::Up).count()
+    }
+
     /// How many checks are under way, connections that are being ended among them.
+    #[cfg(test)]
     pub(crate) fn under_way(&self) -> usize {
         self.active.len()
     }
@@ -446,7 +440,7 @@ impl Engine {
 
     fn changed(&mut self, now: Duration, slot: Slot, from: State, why: Option<Failure>) {
         let Some(backend) = self.backends.get(&slot) else { return };
-        self.readiness.set(slot, backend.tenths(now));
+        backend.write_share(now);
         let Target { service, name, .. } = &backend.target;
         let (service, name, to) = (Arc::clone(service), name.clone(), backend.judge.state);
         self.changes.push(Change { service, name, from, to, why, held_for: backend.held_for(now) });
@@ -468,23 +462,20 @@ impl Engine {
     }
 }
 
-impl Target {
-    /// Whether this is the backend that another one was, whatever its check.
-    fn is_same(&self, other: &Self) -> bool {
-        self.service == other.service && self.name == other.name && self.remote.0 == other.remote.0
-    }
-}
-
 impl Backend {
     /// One that nothing is known of; `is_late` if others were there before.
     fn new(target: Target, now: Duration, is_late: bool) -> Self {
-        let judge = if target.is_presumed_up { Judge::presumed_up(now) } else { Judge::new(now, is_late) };
+        let judge = if target.status.share() > 0 { Judge::presumed_up(now) } else { Judge::new(now, is_late) };
         let window = Window::default();
         Self { target, judge, turn: 0, asked_by: None, began: now, last: None, checks: 0, failed: 0, window }
     }
 
     fn tenths(&self, now: Duration) -> u8 {
         self.judge.tenths(now, &self.target.check.config)
+    }
+
+    fn write_share(&self, now: Duration) {
+        self.target.status.set_share(u16::from(self.tenths(now)) * (WHOLE / u16::from(slow_start::WHOLE)));
     }
 
     fn held_for(&self, now: Duration) -> Option<Duration> {

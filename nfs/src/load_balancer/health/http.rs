@@ -17,8 +17,10 @@ pub(super) fn request(check: &HttpCheck, address: IpAddr) -> Vec<u8> {
         (None, IpAddr::V6(address)) => format!("[{address}]"),
     };
     let HttpCheck { path, .. } = check;
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: load-balancer\r\nAccept: */*\r\nConnection: close\r\n\r\n")
-        .into_bytes()
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: load-balancer\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// What has come of an answer.

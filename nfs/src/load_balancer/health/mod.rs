@@ -1,6 +1,6 @@
 //! Which backends are ready: checks that go over the data path itself, by the same way as clients' packets.
 //!
-//! [`Engine`] is all of it but the clock: a check of a backend is a small TCP/IP stack with one socket, whose
+//! `engine` is all of it but the clock: a check of a backend is a small TCP/IP stack with one socket, whose
 //! packets a worker sends as if they were a client's, and which gets what comes back to a probe address. So a check
 //! fails when clients' packets would not arrive either.
 
@@ -18,9 +18,16 @@ mod slow_start;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod tls;
+mod wanted;
 
+pub(crate) use check::Check;
 pub use config::{HealthConfig, HealthKind, PassiveConfig, Seconds};
 pub use engine::{BackendHealth, HealthCounters};
+pub(crate) use engine::{ProbeAddresses, Target};
 pub use judge::State;
+pub(crate) use passive::Traffic;
 pub use probe::Failure;
+pub(crate) use thread::{Door, Gauges, Health};
+pub(crate) use wanted::{checks, targets};

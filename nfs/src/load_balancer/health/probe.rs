@@ -110,9 +110,21 @@ enum Stage {
 enum Talk {
     /// The connection is all.
     Connect,
-    Http { request: Vec<u8>, tls: Option<Box<TlsSession>>, answer: Answer, is_connected: bool, unread: usize },
-    Udp { tries: u32, next: Duration },
-    Echo { tries: u32, next: Duration },
+    Http {
+        request: Vec<u8>,
+        tls: Option<Box<TlsSession>>,
+        answer: Answer,
+        is_connected: bool,
+        unread: usize,
+    },
+    Udp {
+        tries: u32,
+        next: Duration,
+    },
+    Echo {
+        tries: u32,
+        next: Duration,
+    },
 }
 
 impl Probe {
@@ -164,7 +176,8 @@ impl Probe {
         let tls = match tls {
             None => None,
             Some(client) => {
-                let session = TlsSession::begin(client, ends.remote.0, &request).map_err(|error| tls_failure(&error))?;
+                let session =
+                    TlsSession::begin(client, ends.remote.0, &request).map_err(|error| tls_failure(&error))?;
                 request.clear();
                 Some(Box::new(session))
             }
@@ -174,10 +187,6 @@ impl Probe {
 
     pub(super) fn wake(&self) -> Duration {
         self.wake
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.ends.port
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -354,7 +363,8 @@ fn talk_http(
             match &mut tls {
                 None => end = answer.receive(bytes, check),
                 Some(tls) => {
-                    let received = tls.receive(bytes, |plain| end = end.take().or_else(|| answer.receive(plain, check)));
+                    let received =
+                        tls.receive(bytes, |plain| end = end.take().or_else(|| answer.receive(plain, check)));
                     if let Err(error) = received {
                         end = end.take().or_else(|| Some(Err(tls_failure(&error))));
                     }

@@ -3,8 +3,9 @@
 
 use super::arrival::PORTS;
 use super::check::Check;
-use super::engine::{BackendHealth, Engine, ProbeAddresses, Readiness, Slot, Target};
+use super::engine::{BackendHealth, Engine, ProbeAddresses, Slot, Target};
 use super::probe::{Incoming, LONGEST_PACKET, Outgoing};
+use crate::load_balancer::status::Status;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -166,11 +167,7 @@ fn serve(socket: &mut tcp::Socket<'_>, served: &mut Served, behaviour: &Behaviou
     served.requested |= !received.is_empty();
     match behaviour {
         Behaviour::Says(answer) if served.requested => {
-            if socket.send_slice(&answer[served.said..]).map(|sent| served.said += sent).is_ok()
-                && served.said == answer.len()
-            {
-                socket.close();
-            }
+            served.said += socket.send_slice(&answer[served.said..]).unwrap_or(0);
         }
         Behaviour::GoesOn(answer, 0) if served.requested => while let Ok(1..) = socket.send_slice(answer) {},
         Behaviour::GoesOn(answer, pause) if served.requested && now >= served.next => {
@@ -201,7 +198,8 @@ fn serve(socket: &mut tcp::Socket<'_>, served: &mut Served, behaviour: &Behaviou
         }
         _ => {}
     }
-    if !socket.may_recv() && socket.may_send() && !matches!(behaviour, Behaviour::GoesOn(..)) {
+    let has_said = matches!(behaviour, Behaviour::Says(answer) if served.requested && served.said == answer.len());
+    if (!socket.may_recv() || has_said) && socket.may_send() && !matches!(behaviour, Behaviour::GoesOn(..)) {
         socket.close();
     }
 }
@@ -246,7 +244,7 @@ impl smoltcp::phy::TxToken for Sent<'_> {
 /// An engine and its backends, a millisecond from each other.
 pub(super) struct World {
     pub(super) engine: Engine,
-    pub(super) readiness: Readiness,
+    statuses: BTreeMap<Slot, Arc<Status>>,
     pub(super) now: Duration,
     pub(super) peers: BTreeMap<Slot, (u16, Peer)>,
     /// Every packet that went to a backend, with its time.
@@ -266,16 +264,15 @@ pub(super) fn check(text: &str) -> Arc<Check> {
 /// A backend of the service `web`.
 pub(super) fn target(slot: Slot, remote: (IpAddr, u16), check: &Arc<Check>) -> Target {
     let (service, check) = (Arc::from("web"), Arc::clone(check));
-    Target { slot, service, name: slot.to_string(), remote, check, is_presumed_up: false }
+    Target { slot, service, name: slot.to_string(), remote, check, status: Arc::new(Status::new(true)) }
 }
 
 impl World {
     pub(super) fn new() -> Self {
         let addresses = ProbeAddresses::new(&[PROBE.into(), PROBE6.into()]).unwrap();
-        let readiness = Readiness::new(1 << 14);
-        let engine = Engine::new(addresses, readiness.clone(), 7);
+        let engine = Engine::new(addresses, 7);
         let (now, sent, on_their_way) = (Duration::from_secs(1), Vec::new(), Vec::new());
-        Self { engine, readiness, now, peers: BTreeMap::new(), sent, keeps: true, on_their_way }
+        Self { engine, statuses: BTreeMap::new(), now, peers: BTreeMap::new(), sent, keeps: true, on_their_way }
     }
 
     /// One backend, at this address and port 80, checked so.
@@ -289,6 +286,8 @@ impl World {
 
     pub(super) fn follow(&mut self, targets: Vec<Target>) {
         let addresses = ProbeAddresses::new(&[PROBE.into(), PROBE6.into()]).unwrap();
+        let statuses = targets.iter().map(|target| (target.slot, Arc::clone(&target.status)));
+        self.statuses.extend(statuses);
         let (now, sent) = (self.now, &mut self.sent);
         self.engine.follow(now, addresses, targets, &mut |slot, packet| sent.push((now, slot, packet.to_vec())));
     }
@@ -329,6 +328,16 @@ impl World {
             let packets = packets.into_iter().filter(is_its_own).collect();
             self.on_their_way.extend(peer.step(now, *port, packets));
         }
+    }
+
+    /// How many tenths of its weight a backend may get.
+    pub(super) fn tenths(&self, slot: Slot) -> u16 {
+        self.statuses[&slot].share() / 100
+    }
+
+    /// The same backends once more, each in its slot.
+    pub(super) fn again(&self, target: Target) -> Target {
+        Target { status: Arc::clone(&self.statuses[&target.slot]), ..target }
     }
 
     pub(super) fn health(&self, slot: Slot) -> BackendHealth {

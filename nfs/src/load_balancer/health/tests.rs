@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
 use super::arrival::PORTS;
-use super::config::Seconds;
-use super::engine::{Engine, ProbeAddresses, Readiness, Slot};
+use super::engine::{Engine, ProbeAddresses, Slot};
 use super::passive::Traffic;
 use super::testing::{Behaviour, PROBE, World, check, target, tcp, tls_server};
 use super::{Failure, State};
@@ -37,7 +36,7 @@ fn each_kind_of_check_ends_as_its_backend_behaves() {
     let quiet = "kind = 'udp'\ntimeout = 0.9";
     let answers = |text: &str| Behaviour::Answers(text.as_bytes().to_vec());
     // What it is, how it is asked, what it does, how that ends, and within how many milliseconds.
-    let cases: [(&str, &str, Behaviour, Result<(), Failure>, u64); 27] = [
+    let cases = [
         ("a server", "kind = 'tcp'", Behaviour::Accepts, Ok(()), 5),
         ("nobody", "kind = 'tcp'", Behaviour::Nobody, Err(Failure::Refused), 5),
         ("silence", "kind = 'tcp'\ntimeout = 0.5", Behaviour::Silent, Err(Failure::Silent), 501),
@@ -74,7 +73,7 @@ fn each_kind_of_check_ends_as_its_backend_behaves() {
             assert!(after <= within, "{what} at {address} took {after} ms");
             let state = if expected.is_ok() { State::Up } else { State::Down };
             assert_eq!(world.health(0).state, state, "{what} at {address}");
-            assert_eq!(world.readiness.tenths(0), if expected.is_ok() { 10 } else { 0 }, "{what} at {address}");
+            assert_eq!(world.tenths(0), if expected.is_ok() { 10 } else { 0 }, "{what} at {address}");
         }
     }
 }
@@ -126,7 +125,7 @@ fn https_believes_whom_it_is_told_to() {
 fn a_connection_ends_so_that_the_backend_keeps_nothing_of_it() {
     let flags = |behaviour, text: &str| {
         let mut world = World::of_one("192.0.2.1", text, behaviour);
-        world.first_end(0);
+        let _ = world.first_end(0);
         world.run(1100);
         assert!(world.engine.is_idle());
         world.sent.iter().map(|(_, _, packet)| tcp(packet).0).collect::<Vec<_>>()
@@ -170,17 +169,17 @@ fn a_backend_goes_down_and_comes_back_and_it_is_said_why() {
     assert_eq!(told(&mut world), [(State::Unknown, State::Up, None)]);
     world.place(0, remote, Behaviour::Nobody);
     world.run(1900);
-    assert_eq!((told(&mut world), world.readiness.tenths(0)), (vec![], 10));
+    assert_eq!((told(&mut world), world.tenths(0)), (vec![], 10));
     world.run(1100);
     assert_eq!(told(&mut world), [(State::Up, State::Down, Some(Failure::Refused))]);
-    assert_eq!(world.readiness.tenths(0), 0);
+    assert_eq!(world.tenths(0), 0);
     world.place(0, remote, Behaviour::Accepts);
     world.run(2000);
     assert_eq!(told(&mut world), [(State::Down, State::Up, None)]);
     // Its weight grows.
     let mut tenths = Vec::new();
     for _ in 0..11 {
-        tenths.push(world.readiness.tenths(0));
+        tenths.push(world.tenths(0));
         world.run(1000);
     }
     assert!(tenths.is_sorted() && tenths[0] == 1 && tenths[5] >= 4 && tenths[10] == 10, "{tenths:?}");
@@ -282,21 +281,22 @@ fn a_reload_keeps_what_is_known_and_ends_what_is_not_asked_for() {
         world.place(slot.into(), remote(slot), Behaviour::Accepts);
     }
     world.run(1100);
-    assert_eq!([1, 2, 3].map(|slot| world.readiness.tenths(slot)), [10, 10, 0]);
+    assert_eq!([1, 2, 3].map(|slot| world.tenths(slot)), [10, 10, 0]);
     let checks = world.health(1).checks;
     // One stays with another check, one goes, one leaves its slot to another; and one comes that was in use.
-    let mut used = target(4, remote(4), &second);
-    used.is_presumed_up = true;
+    let used = target(4, remote(4), &second);
+    used.status.set_share(1000);
     world.sent.clear();
-    world.follow(vec![target(1, remote(1), &second), target(3, remote(33), &second), used]);
+    let same = world.again(target(1, remote(1), &second));
+    world.follow(vec![same, target(3, remote(33), &second), used]);
     assert!(world.sent.iter().all(|(_, slot, packet)| *slot == 3 && tcp(packet).0 & RST != 0), "{:?}", world.sent);
     assert_eq!(world.sent.len(), 1);
-    assert_eq!([1, 2, 3, 4].map(|slot| world.readiness.tenths(slot)), [10, 0, 0, 10]);
+    assert_eq!([1, 2, 3, 4].map(|slot| world.tenths(slot)), [10, 10, 0, 10]);
     assert_eq!((world.health(1).checks, world.health(1).state), (checks, State::Up));
     assert_eq!((world.health(3).checks, world.health(3).state), (0, State::Unknown));
     world.run(10_000);
     // Nobody answers there, so it is found out.
-    assert_eq!([1, 3, 4].map(|slot| world.readiness.tenths(slot)), [10, 0, 0]);
+    assert_eq!([1, 3, 4].map(|slot| world.tenths(slot)), [10, 0, 0]);
     assert!(world.health(1).checks > checks + 7);
 }
 
@@ -321,7 +321,7 @@ fn time_in_which_nobody_looks_is_held_against_nobody() {
 #[test]
 fn without_an_address_of_its_family_no_backend_is_ready() {
     let addresses = ProbeAddresses::new(&[PROBE.into()]).unwrap();
-    let mut engine = Engine::new(addresses, Readiness::new(1), 1);
+    let mut engine = Engine::new(addresses, 1);
     let remote = ("2001:db8::1".parse().unwrap(), 80);
     let now = Duration::from_secs(1);
     engine.follow(now, addresses, vec![target(0, remote, &check("kind = 'tcp'"))], &mut |_, _| {});
@@ -404,7 +404,7 @@ fn a_backend_whose_connections_fail_goes_down_but_never_more_than_half_of_them()
     assert_eq!(lets(&mut world, &[1], 10), [true, false, true, true]);
     let last = world.engine.take_changes().pop().unwrap();
     assert_eq!(last.why, Some(Failure::Traffic { failed: 10, begun: 20 }));
-    assert_eq!(last.held_for, Some(check.config.passive.map(|passive| passive.window).unwrap_or(Seconds::default()).0));
+    assert_eq!(last.held_for, Some(Duration::from_secs(5)));
     // It answers, and comes back after a window; but for all of them nobody goes.
     world.run(6000);
     assert_eq!(lets(&mut world, &[0, 1, 2, 3], 20).iter().filter(|up| **up).count(), 2);
