@@ -73,6 +73,8 @@ pub(crate) struct Bench {
     pub(crate) balancer: LoadBalancer,
     pub(crate) workers: u16,
     pub(crate) running: Arc<Policy>,
+    /// Frames that left by the inside port while hosts showed themselves or a policy was published.
+    pub(crate) aside: Vec<Vec<u8>>,
 }
 
 /// A service on [`VIP`], port 80 by TCP, with these backends by number; what is said stands before them.
@@ -131,7 +133,7 @@ pub(crate) fn with_balancer_between(
 
 impl Bench {
     pub(crate) fn new(lab: &Lab<'_>, workers: u16, router: &str, config: Config) -> Self {
-        let balancer = LoadBalancer::new();
+        let balancer = LoadBalancer::without_clock();
         let policy = Arc::new(balancer.policy(config).unwrap_or_else(|error| panic!("{error:?}")));
         let instance = |worker: &mut WorkerSetup| -> Result<Instance, SetupError> {
             balancer.instance(Arc::clone(&policy), worker)
@@ -144,7 +146,7 @@ impl Bench {
         let addresses = addresses(&balancer, &policy);
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let trial = trial.with_router(router, &addresses);
-        let mut bench = Self { trial, balancer, workers, running: policy };
+        let mut bench = Self { trial, balancer, workers, running: policy, aside: Vec::new() };
         bench.trial.advance(Duration::ZERO);
         bench.introduce();
         // The announcements are over.
@@ -163,9 +165,11 @@ impl Bench {
                 ]
             })
             .collect();
-        self.trial.send(Direction::Outbound, &inside);
+        let outcome = self.trial.send(Direction::Outbound, &inside);
+        self.aside.extend(outcome.inside);
         let outside = [hello(NEXT, NEXT4.into(), OUTSIDE4.into()), hello(NEXT, NEXT6.into(), OUTSIDE6.into())];
-        self.trial.send(Direction::Inbound, &outside);
+        let outcome = self.trial.send(Direction::Inbound, &outside);
+        self.aside.extend(outcome.inside);
     }
 
     /// Another configuration, as a reload brings it.
@@ -193,8 +197,10 @@ impl Bench {
         self.trial.reload_router(ROUTER, &addresses);
         self.trial.publish(0, &self.balancer, policy);
         // New addresses are announced.
-        self.pass(3);
-        self.pass(3);
+        for _ in 0..2 {
+            let outcome = self.pass(3);
+            self.aside.extend(outcome.inside);
+        }
     }
 
     /// A packet of a client.

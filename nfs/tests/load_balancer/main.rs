@@ -5,6 +5,7 @@
 mod bench;
 mod change;
 mod configuration;
+mod health;
 mod icmp;
 mod modes;
 mod reasons;

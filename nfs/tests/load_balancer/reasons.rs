@@ -22,7 +22,7 @@ fn every_reason_has_something_that_provokes_it() {
             (from_client().tcp(1000, 80).payload(&[0; 1460]).build(), "lb-too-big"),
             (from_outside(R, VIP).icmp(3, 1, [0; 4]).payload(&answer).build(), "lb-icmp"),
             (broken, "lb-icmp-checksum"),
-            (from_outside(R, own).tcp(80, 61000).build(), "lb-no-connection"),
+            (from_outside(R, own).tcp(80, 60000).build(), "lb-no-connection"),
         ] {
             let outcome = bench.burst(&[frame]);
             assert_eq!(dropped(&outcome), reason, "{outcome:?}");

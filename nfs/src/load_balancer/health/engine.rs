@@ -159,7 +159,10 @@ pub(crate) struct Engine {
     random: Random,
     changes: Vec<Change>,
     counters: HealthCounters,
+    /// When somebody last looked.
     seen: Option<Duration>,
+    /// It has been told whom to check.
+    has_followed: bool,
     next_look: Duration,
 }
 
@@ -198,6 +201,7 @@ impl Engine {
             changes: Vec::new(),
             counters: HealthCounters::default(),
             seen: None,
+            has_followed: false,
             next_look: Duration::ZERO,
         }
     }
@@ -211,7 +215,7 @@ impl Engine {
         targets: Vec<Target>,
         outgoing: &mut dyn FnMut(Slot, &[u8]),
     ) {
-        let is_late = self.seen.is_some();
+        let is_late = std::mem::replace(&mut self.has_followed, true);
         self.addresses = addresses;
         let mut before = std::mem::take(&mut self.backends);
         for target in targets {
@@ -240,7 +244,6 @@ impl Engine {
         }
         let backends = &self.backends;
         self.due.retain(|Reverse((_, turn, slot))| backends.get(slot).is_some_and(|backend| backend.turn == *turn));
-        self.seen = Some(self.seen.unwrap_or(now));
     }
 
     /// Takes an IP packet that is for a check, and sends what has to be said to it.
