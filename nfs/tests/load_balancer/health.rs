@@ -158,7 +158,7 @@ impl Backends {
             self.now += STEP;
             bench.balancer.check(self.now);
             let mut frames = bench.trial.advance(STEP).inside;
-            if self.now.as_millis() % 1000 == 0 || self.now >= end {
+            if self.now.as_millis().is_multiple_of(1000) || self.now >= end {
                 frames.extend(bench.pass(0).inside);
             }
             frames.append(&mut bench.aside);
