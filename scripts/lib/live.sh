@@ -319,9 +319,9 @@ answers_or_ends() {
     not alive "$3" || fetch "$1" "$2/" --output /dev/null --max-time 2 --stderr /dev/null
 }
 
-# get_page NAMESPACE URL
+# get_page NAMESPACE URL [CURL'S ARGUMENT]...
 get_page() {
-    fetch "$1" "$2/" --max-time 5 --output "$scratch/page" || fail "the page does not come through"
+    fetch "$1" "$2/" --max-time 5 "${@:3}" --output "$scratch/page" || fail "the page does not come through"
     indent <"$scratch/page"
     cmp -s "$scratch/www/index.html" "$scratch/page" || fail "this is not the server's page"
 }
