@@ -1,7 +1,8 @@
 //! Health checks through the chain: over the data path, in each mode, with backends that answer or do not.
 
 use super::bench::{
-    ACK, Bench, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, mac, service, with_balancer,
+    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, mac, service, with_balancer,
+    with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::Function;
@@ -242,6 +243,33 @@ fn checks_go_the_way_of_clients_packets_in_each_mode() {
             }
             assert_eq!(bench.counter("checks-failed"), bench.balancer.health_counters().failed, "{mode}");
             assert_eq!((bench.counter("backends-down"), bench.counter("check-packets-lost")), (4, 0), "{mode}");
+        });
+    }
+}
+
+#[test]
+fn one_armed_checks_leave_by_the_link_that_their_answers_come_by() {
+    // Backends and clients on one side.
+    let router = ROUTER
+        .replace("side = \"inside\"\naddresses = [\"10.0.0.1/16\"", "side = \"inside\"\naddresses = [\"10.99.0.1/24\"")
+        .replace("addresses = [\"198.51.100.1/24\"", "addresses = [\"198.51.100.1/24\", \"10.0.0.1/16\"");
+    for (mode, more) in [("dsr", ""), ("ipip", ""), ("dscp", "dscp = 5"), ("nat", ""), ("full-nat", "")] {
+        with_balancer_between(&router, &checked(mode, more, QUICK, &[11]), move |bench| {
+            assert!(bench.balancer.tend(&bench.running).is_none());
+            let hello = Frame::new().ethernet(mac(11).0, [0xff; 6]).arp_request(backend(11), [10, 0, 0, 1]).build();
+            let mut now = Duration::ZERO;
+            while now < seconds(2) {
+                now += STEP;
+                bench.balancer.check(now);
+                let mut frames = bench.trial.advance(STEP).outside;
+                frames.extend(bench.burst(std::slice::from_ref(&hello)).outside);
+                let probes = frames.iter().filter_map(|frame| Probe::of(frame));
+                let answer = |probe: Probe| Some(probe.answer(Is::Serving)?.ethernet(mac(11).0, Trial::OUTSIDE_MAC.0));
+                let answers: Vec<_> = probes.filter_map(answer).map(|frame| frame.build()).collect();
+                bench.burst(&answers);
+            }
+            bench.balancer.check(now);
+            assert_eq!(up(bench), [true], "{mode}: {:?}", bench.balancer.health());
         });
     }
 }
