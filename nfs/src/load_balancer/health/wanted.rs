@@ -2,7 +2,7 @@
 
 use super::{Check, HealthKind, ProbeAddresses, Target};
 use crate::load_balancer::config::{Config, Mode, ServiceConfig};
-use crate::load_balancer::policy::Policy;
+use crate::load_balancer::policy::{Backend, Policy};
 use nf_framework::Invalid;
 use std::sync::Arc;
 
@@ -36,8 +36,8 @@ pub(crate) fn checks(config: &Config, before: &[Wanted]) -> Result<(ProbeAddress
 
 /// The backends that are checked under this policy.
 pub(crate) fn targets(policy: &Policy) -> Vec<Target> {
-    let target = |(slot, backend): (u16, &Option<_>)| {
-        let backend: &crate::load_balancer::policy::Backend = backend.as_ref()?;
+    let target = |(slot, backend): (u16, &Option<Backend>)| {
+        let backend = backend.as_ref()?;
         let place = usize::from(backend.service?);
         let check = Arc::clone(policy.checks.get(place)?.as_ref()?);
         let service = policy.config.services.get(place)?;
