@@ -5,7 +5,7 @@ use crate::time::Instant;
 /// A token bucket that is full at first. Its content is time: one token is as many nanoseconds as
 /// pass between two at its rate.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     token: u64,
     most: u64,
     content: u64,
@@ -13,7 +13,9 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+    /// Of so many in a second, and so many at once after a while without.
+    #[must_use]
+    pub fn new(per_second: u32, burst: u32) -> Self {
         let token = 1_000_000_000 / u64::from(per_second.max(1));
         let most = token * u64::from(burst);
         Self { token, most, content: most, filled: Instant::START }
@@ -25,7 +27,8 @@ impl TokenBucket {
     }
 
     /// Takes a token, if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    #[inline]
+    pub fn take(&mut self, now: Instant) -> bool {
         let passed = now.as_nanoseconds().saturating_sub(self.filled.as_nanoseconds());
         self.content = self.content.saturating_add(passed).min(self.most);
         self.filled = self.filled.max(now);

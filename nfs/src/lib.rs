@@ -1,10 +1,14 @@
 //! Network functions, each a control object with a configuration table of its own, to be
 //! put into chains by `nf-chain` or by a program of yours.
 //!
-//! Today there are [`nat`], a NAT44, and two small ones, [`monitor`] and [`rate_limit`]. The load
-//! balancer and the firewall are being built.
+//! Today there are [`nat`], a NAT44, [`load_balancer`], and two small ones, [`monitor`] and
+//! [`rate_limit`]. The firewall is being built.
 #![forbid(unsafe_code)]
 
+mod identification;
+pub mod load_balancer;
 pub mod monitor;
 pub mod nat;
+mod random;
 pub mod rate_limit;
+mod rewrite;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 const NF_CHAIN: &str = env!("CARGO_BIN_EXE_nf-chain");
 const NAT: &str = env!("CARGO_BIN_EXE_nat");
+const LOAD_BALANCER: &str = env!("CARGO_BIN_EXE_load-balancer");
 const EAL: [&str; 10] = [
     "-l",
     "0",
@@ -36,6 +37,17 @@ fn router_example() -> String {
 fn nat_example() -> String {
     on_null_ports(include_str!("../examples/nat.toml"))
 }
+
+/// One of each mode.
+const LOAD_BALANCER_EXAMPLES: [&str; 7] = [
+    include_str!("../examples/load-balancer.toml"),
+    include_str!("../examples/load-balancer-ipip.toml"),
+    include_str!("../examples/load-balancer-gre.toml"),
+    include_str!("../examples/load-balancer-gue.toml"),
+    include_str!("../examples/load-balancer-dscp.toml"),
+    include_str!("../examples/load-balancer-nat.toml"),
+    include_str!("../examples/load-balancer-full-nat.toml"),
+];
 
 /// Writes a configuration that no other test of this file writes to.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -472,4 +484,47 @@ fn a_check_of_a_nat_says_what_a_start_would() {
     assert!(error.contains("WARN") && error.contains(warning), "{error}");
     let (_, error) = check("check-router", &nat_example());
     assert!(!error.contains("WARN"), "{error}");
+}
+
+#[test]
+fn the_load_balancers_examples_load() {
+    for (number, example) in LOAD_BALANCER_EXAMPLES.iter().enumerate() {
+        let config = file(&format!("load-balancer-{number}"), &on_null_ports(example));
+        let mut check = Command::new(LOAD_BALANCER);
+        check.args(["--no-huge", "--no-pci", "-m", "512", "--vdev=net_null0", "--vdev=net_null1"]);
+        let output = check.args(["--", "--check", "--config"]).arg(&config).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("error"), "example {number}:\n{said}");
+        assert_eq!(output.status.code(), Some(0), "example {number}:\n{said}");
+        std::fs::remove_file(config).unwrap();
+    }
+}
+
+#[test]
+fn the_load_balancers_example_runs_and_changes_on_the_way() {
+    let changes = [
+        ("weight = 1 ", "weight = 0 ", "generation 2: [load-balancer]"),
+        ("weight = 1 ", "weight = 70000 ", "reload refused, generation 2 stays in force"),
+        ("connections = 4096", "connections = 8192", "restart it"),
+    ];
+    let text = on_null_ports(LOAD_BALANCER_EXAMPLES[0]).replace("connections = 1048576", "connections = 4096");
+    assert_reloads(LOAD_BALANCER, "load-balancer", &text, &changes);
+}
+
+#[test]
+fn a_load_balancer_that_makes_no_sense_is_one_sentence_with_its_line() {
+    let of = |from: &str, to: &str| on_null_ports(LOAD_BALANCER_EXAMPLES[0]).replace(from, to);
+    let cases = [
+        (
+            "lb-table",
+            of("table_size = 65537", "table_size = 65536"),
+            "[load-balancer] table_size: 65536 is not a prime up to 5000011: take 65537",
+        ),
+        (
+            "lb-family",
+            of("\"10.0.0.12\"", "\"2001:db8::12\""),
+            "[load-balancer] services[0].backends[1].address: 2001:db8::12 is not of the family of 203.0.113.80",
+        ),
+    ];
+    assert_refused(LOAD_BALANCER, &cases);
 }

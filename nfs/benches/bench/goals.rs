@@ -2,7 +2,7 @@
 
 use crate::results::{Relation, Results, Suite};
 use crate::scored::{COLD, HOT, SHARED};
-use crate::{chain, custom, io, linux, nat, router, workers};
+use crate::{chain, custom, io, linux, load_balancer, nat, router, workers};
 use std::fmt;
 
 /// What a figure shall be.
@@ -136,13 +136,22 @@ fn all(results: &Results) -> Vec<Reached> {
         let score = suite("new-sessions").and_then(|suite| figure(suite, &nat::first(sessions), None));
         goals.push(Reached::new("new-sessions", work, hot(score), most(aim), "-"));
     }
+    for (mode, connections, aim, peer) in [
+        (load_balancer::DSR, "1k", 2.2, "3.6 (VPP)"),
+        (load_balancer::DSR, "64k", 2.6, "5.1 (VPP)"),
+        (load_balancer::DSR, "1M", 4.2, "7.9 (VPP)"),
+        (load_balancer::TUNNEL, "1k", 2.2, "3.6 (VPP)"),
+        (load_balancer::TUNNEL, "64k", 2.6, "5.1 (VPP)"),
+        (load_balancer::TUNNEL, "1M", 4.2, "7.9 (VPP)"),
+    ] {
+        let work = format!("load balancer, {mode}, {connections} (score)");
+        let scores = scores("load-balancer", &load_balancer::row(mode, connections));
+        goals.push(Reached::new("load-balancer", work, scores, most(aim), peer));
+    }
     let to_come = [
         ("firewall", "firewall, 1k established (score)", 2.2, "-"),
         ("firewall", "firewall, 64k established (score)", 2.8, "5.9 (VPP)"),
         ("firewall", "firewall, 1M established (score)", 4.5, "98 (FastClick)"),
-        ("load-balancer", "load balancer, 1k (score)", 2.2, "3.6 (VPP)"),
-        ("load-balancer", "load balancer, 64k (score)", 2.6, "5.1 (VPP)"),
-        ("load-balancer", "load balancer, 1M (score)", 4.2, "7.9 (VPP)"),
         ("chain", "firewall + NAT in one chain, 64k (score)", 4.2, "-"),
     ];
     goals.extend(to_come.map(|(suite, work, most, peer)| Reached::not_built(suite, work, most, peer)));
@@ -154,7 +163,7 @@ fn all(results: &Results) -> Vec<Reached> {
         let work = format!("for comparison, Linux {name} (score)");
         goals.push(Reached::new("linux", work, hot(ratio("linux", &row, io::MACSWAP)), None, "-"));
     }
-    for (name, row) in [("", workers::OURS), (" with NAT", workers::NAT)] {
+    for (name, row) in [("", workers::OURS), (" with NAT", workers::NAT), (" with load balancer", workers::BALANCER)] {
         let work = format!("gain of a second worker{name}, testpmd's gain");
         let gain = suite("workers").and_then(|suite| gain(suite, row));
         goals.push(Reached::new("workers", work, hot(gain), Some(Aim::AtLeast(0.95)), "1"));

@@ -18,6 +18,7 @@ mod goals;
 mod ideas;
 mod io;
 mod linux;
+mod load_balancer;
 mod machine;
 mod measure;
 mod namespace;
@@ -129,6 +130,15 @@ const NAT: Built = Built {
     kernel: false,
     huge_malloc: true,
 };
+const LOAD_BALANCER: Built = Built {
+    about: load_balancer::ABOUT,
+    run: load_balancer::run,
+    notes: load_balancer::notes,
+    mebibytes: load_balancer::mebibytes,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: true,
+};
 const NEW_SESSIONS: Built = Built {
     about: nat::ABOUT_NEW,
     run: nat::run_new,
@@ -198,7 +208,7 @@ static SUITES: [(&str, Option<Built>); 15] = [
     ("router", Some(ROUTER)),
     ("nat", Some(NAT)),
     ("firewall", None),
-    ("load-balancer", None),
+    ("load-balancer", Some(LOAD_BALANCER)),
     ("chain", Some(CHAIN)),
     ("new-sessions", Some(NEW_SESSIONS)),
     ("workers", Some(WORKERS)),

@@ -11,7 +11,7 @@ use crate::measure::{Plan, Variant, interleave};
 use crate::ours::{NULL, Setting, config, made, timed};
 use crate::results::{Axis, Row};
 use crate::scored::{self, Ends, HOT, SHARED, Source, Stage};
-use crate::source::{End, Externals, Flows, Lent, Shelf, Store, When, client, no_stores};
+use crate::source::{End, Externals, Flows, Kept, Shelf, Store, When, client, kept, no_stores};
 use anyhow::{Context as _, anyhow, ensure};
 use dpdk_rs::Eal;
 use nf_framework::{
@@ -67,24 +67,6 @@ pub(crate) fn notes_new() -> Vec<String> {
     .into()
 }
 
-/// A NAT's instance that outlives the worker that it works for.
-struct Kept(Lent<Instance>);
-
-impl NetworkFunction for Kept {
-    #[inline]
-    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        if let Some(nat) = self.0.get() {
-            nat.batch(batch, cx);
-        }
-    }
-
-    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
-        if let Some(nat) = self.0.get() {
-            nat.tick(cx, budget);
-        }
-    }
-}
-
 /// Room for so many sessions and some more, so that none makes place for another, and ports for as many.
 fn nat_config(sessions: u32, port_quiet: u16, filtering: &str) -> anyhow::Result<Config> {
     let addresses = sessions.div_ceil(40_000).next_power_of_two();
@@ -114,12 +96,6 @@ impl Maker {
     fn instance(&self, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
         self.nat.instance(Arc::clone(&self.policy), worker)
     }
-}
-
-/// What a chain has of an instance.
-fn kept(shelf: &Shelf<Instance>) -> Vec<Loaded> {
-    let shelf = shelf.clone();
-    vec![made("nat", Affinity::Any, move |_| Ok(Kept(shelf.take().ok_or("another worker has the NAT")?)))]
 }
 
 /// A NAT with sessions, and what stands for each flow outside.
@@ -223,11 +199,11 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     all.push((filtered("64k"), 1 << 16, begin_one(&stage.eal, 1 << 16, by_both)?));
     for source in stage.rings()? {
         for (name, sessions, (shelf, externals)) in &all {
-            let ends = Ends { flows: Flows::All(*sessions), externals: Some(externals.clone()) };
+            let ends = Ends { externals: Some(externals.clone()), ..Flows::All(*sessions).into() };
             let base = format!("base, {name}");
             variants.push(stage.base_of(&source, &base, ends.clone()));
             let shelf = shelf.clone();
-            let variant = stage.scored_over(&source, name, &base, ends, move || kept(&shelf));
+            let variant = stage.scored_over(&source, name, &base, ends, move || kept("nat", &shelf));
             let filtered = name.ends_with("filtered");
             variants.push(if filtered { variant } else { over_sessions(variant, &source, *sessions) });
         }
@@ -257,7 +233,7 @@ fn first_of_full(sessions: &str) -> String {
 
 /// A NAT in which sessions end as others begin.
 struct Turnover {
-    nat: Kept,
+    nat: Kept<Instance>,
     /// Sessions that there are.
     most: u64,
     /// Where those stand that end next.

@@ -174,26 +174,32 @@ pub(crate) struct Ends {
     /// What those from outside are for, if not for the clients themselves. Then no packet is met that
     /// another run has written.
     pub(crate) externals: Option<Externals>,
+    /// Whether there are those of clients alone, from both sides.
+    pub(crate) of_clients: bool,
 }
 
 impl From<Flows> for Ends {
     fn from(flows: Flows) -> Self {
-        Self { flows, externals: None }
+        Self { flows, externals: None, of_clients: false }
     }
 }
 
 fn ends(when: When, packets: &Ends, stores: &[Shelf<Store>; 2]) -> [Loaded; 2] {
-    let Ends { flows, externals } = packets;
+    let Ends { flows, externals, of_clients } = packets;
     let [inside, outside] = stores;
     let (outbound, inbound) = (Direction::Outbound, Direction::Inbound);
-    let anew = externals.is_some();
+    let (anew, of_clients) = (externals.is_some(), *of_clients);
     [("inside-end", outbound, inside, None), ("outside-end", inbound, outside, externals.clone())].map(
         |(name, entrance, store, externals)| {
             let (flows, store) = (flows.clone(), store.clone());
             made(name, Affinity::Any, move |_| {
                 let store = store.take().ok_or("another worker has the packets")?;
                 let end = End::new(entrance, when, flows.clone(), store);
-                Ok(if anew { end.anew(externals.clone()) } else { end })
+                Ok(match (of_clients, anew) {
+                    (true, _) => end.of_clients(),
+                    (_, true) => end.anew(externals.clone()),
+                    _ => end,
+                })
             })
         },
     )

@@ -9,14 +9,14 @@
 //! come into rotation by a store at each end: for each packet that leaves another one goes, the
 //! one that has been there longest, and so it is as cold as from a NIC with long rings.
 
-use crate::ours::{RING, start_ports, stop_ports};
+use crate::ours::{RING, made, start_ports, stop_ports};
 use crate::statistics::Random;
 use crate::testpmd::DESCRIPTORS;
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, Mbuf, Mempool, MempoolConfig};
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
-use nf_framework::{Batch, Context, Direction, NetworkFunction};
+use nf_framework::{Affinity, Batch, Budget, Context, Direction, Loaded, NetworkFunction};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -243,11 +243,20 @@ pub(crate) struct End {
     store: Lent<Store>,
     /// Packets still to arrive that another run has written.
     stale: usize,
+    /// All packets are of clients to the server, whichever end they come in by; what a function puts before one, or
+    /// notes beside it, goes when it leaves.
+    of_clients: bool,
 }
 
 impl End {
     pub(crate) fn new(entrance: Direction, when: When, flows: Flows, store: Lent<Store>) -> Self {
-        Self { entrance, when, template: Template::new(entrance, None), flows, store, stale: 0 }
+        Self { entrance, when, template: Template::new(entrance, None), flows, store, stale: 0, of_clients: false }
+    }
+
+    /// With packets of clients alone, whichever end they come in by.
+    pub(crate) fn of_clients(self) -> Self {
+        let template = Template::new(Direction::Outbound, None);
+        Self { template, of_clients: true, ..self.anew(None) }
     }
 
     /// With packets for what stands for their clients, if that is given; and what other runs have left
@@ -284,6 +293,9 @@ impl NetworkFunction for End {
         let Some(store) = self.store.get() else { return };
         for slot in batch.undecided() {
             let Some(packet) = batch.packet_mut(slot) else { continue };
+            if self.of_clients {
+                strip(packet);
+            }
             if self.when != When::Never {
                 self.template.write(self.flows.nth(store.position), packet.data_mut());
                 store.position = store.position.wrapping_add(1);
@@ -291,6 +303,38 @@ impl NetworkFunction for End {
             store.exchange(packet);
         }
     }
+}
+
+/// Takes off what came before a frame, and beside it.
+#[inline]
+fn strip(packet: &mut Mbuf) {
+    let _ = packet.adj(packet.len().saturating_sub(FRAME));
+    packet.set_annotation(None);
+    packet.set_marked(false);
+}
+
+/// An instance that outlives the worker that it works for.
+pub(crate) struct Kept<I>(pub(crate) Lent<I>);
+
+impl<I: NetworkFunction> NetworkFunction for Kept<I> {
+    #[inline]
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if let Some(instance) = self.0.get() {
+            instance.batch(batch, cx);
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        if let Some(instance) = self.0.get() {
+            instance.tick(cx, budget);
+        }
+    }
+}
+
+/// What a chain has of an instance that waits on a shelf.
+pub(crate) fn kept<I: NetworkFunction + Send>(name: &'static str, shelf: &Shelf<I>) -> Vec<Loaded> {
+    let shelf = shelf.clone();
+    vec![made(name, Affinity::Any, move |_| Ok(Kept(shelf.take().ok_or("another worker has the instance")?)))]
 }
 
 /// Packets in all rings of the pair, at the start.

@@ -4,6 +4,7 @@
 //! An EAL has the lcores that it was started with, and every lcore is a worker, so one and two
 //! workers are two processes, told by a pipe what to run.
 
+use crate::load_balancer;
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
 use crate::nat;
@@ -16,14 +17,15 @@ use crate::testpmd::Testpmd;
 use anyhow::{Context as _, bail};
 use dpdk_rs::{Burst, Eal};
 use nf_framework::{Affinity, Direction, Loaded, Ports, Tuple, WorkerSetup};
+use nfs::load_balancer::Instance;
 use std::cell::RefCell;
 use std::time::Duration;
 
 pub(crate) const ABOUT: &str = "two workers and one; packets handed over between two";
 /// For all four processes.
-pub(crate) const MEBIBYTES: u64 = 512;
+pub(crate) const MEBIBYTES: u64 = 576;
 /// For each of ours.
-const MEBIBYTES_EACH: u64 = 128;
+const MEBIBYTES_EACH: u64 = 160;
 
 /// Bursts in each queue's ring. All of them together fit into the ring between two workers, so
 /// that none is lost when one of them is not running.
@@ -31,6 +33,7 @@ const BURSTS: u32 = 3;
 
 pub(crate) const OURS: &str = "worker, Wire";
 pub(crate) const NAT: &str = "worker, NAT, 64k sessions each";
+pub(crate) const BALANCER: &str = "worker, load balancer, 64k connections each";
 pub(crate) const TESTPMD: &str = "testpmd io";
 
 const SESSIONS: u32 = 1 << 16;
@@ -46,6 +49,7 @@ pub(crate) fn notes() -> Vec<String> {
         "net_null, a queue of each port for each core, burst 32",
         "NAT: packets of known sessions from both sides, as where a device has sorted them: each worker has sessions of \
          its own, and nothing is handed over",
+        "load balancer: direct return, the same with connections of one service",
         "handed over: two workers on two queues of net_ring, 384 packets in circulation, Affinity::Flow, steering in \
          software, over a base with the same source and any packet at any worker; the flows are such that none, half or all of the packets arrive at the worker that does not own them",
         "one queue: the first worker receives all packets and sends them, half of them for the second one",
@@ -61,6 +65,7 @@ pub(crate) fn notes() -> Vec<String> {
 enum Work {
     Null,
     Nat,
+    Balancer,
     Ring,
     /// With the ends that steered packets need, and any packet at any worker.
     Base,
@@ -76,9 +81,10 @@ enum Share {
     All,
 }
 
-const WORK: [(&str, Work); 8] = [
+const WORK: [(&str, Work); 9] = [
     ("null", Work::Null),
     ("nat", Work::Nat),
+    ("balancer", Work::Balancer),
     ("ring", Work::Ring),
     ("base", Work::Base),
     ("none", Work::Steered(Share::None)),
@@ -107,6 +113,7 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     };
     let on_null = |workers: usize| worker(workers, OURS, "null").at(Axis::Workers, OURS, workers as f64);
     let with_nat = |workers: usize| worker(workers, NAT, "nat").at(Axis::Workers, NAT, workers as f64);
+    let balanced = |workers: usize| worker(workers, BALANCER, "balancer").at(Axis::Workers, BALANCER, workers as f64);
     let base = row(2, "ring: base");
     let variants = vec![
         testpmd(1),
@@ -115,6 +122,8 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         on_null(2).ratio(row(1, OURS)).ratio(row(2, TESTPMD)),
         with_nat(1).ratio(row(1, OURS)),
         with_nat(2).ratio(row(1, NAT)),
+        balanced(1).ratio(row(1, OURS)),
+        balanced(2).ratio(row(1, BALANCER)),
         worker(2, "ring: worker, Wire", "ring"),
         worker(2, "ring: base", "base").net(row(2, "ring: worker, Wire")),
         worker(2, "steered, none handed over", "none").ratio(&base).net(&base),
@@ -131,22 +140,29 @@ pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let eal = start_eal(memory, workers)?;
     let circulation = Circulation::new(&eal, 0, u16::try_from(workers)?)?;
     let nats = nat::begin(&eal, workers, SESSIONS, "")?;
+    let balancers = load_balancer::begin(&eal, workers, "dsr", SESSIONS)?;
     served::serve(|work, slice| {
         let (_, work) = WORK.iter().find(|(name, _)| *name == work).with_context(|| format!("no work {work}"))?;
         // What was on its way between workers when the last slice ended is lost.
         circulation.drain(&eal)?;
         circulation.fill(&eal, BURSTS)?;
-        work.run(&eal, &nats, slice)
+        work.run(&eal, (&nats, &balancers), slice)
     })?;
     circulation.drain(&eal)
 }
 
 impl Work {
-    fn run(self, eal: &Eal, nats: &[nat::Begun], slice: Duration) -> anyhow::Result<Sample> {
+    fn run(
+        self,
+        eal: &Eal,
+        (nats, balancers): (&[nat::Begun], &[Shelf<Instance>]),
+        slice: Duration,
+    ) -> anyhow::Result<Sample> {
         let usual = Setting::new(RING);
         let (setting, chain) = match self {
             Self::Null => (Setting::new(NULL), Vec::new()),
             Self::Nat => (Setting::new(NULL), nat::chain_of(nats, SESSIONS)),
+            Self::Balancer => (Setting::new(NULL), load_balancer::chain_of(balancers, SESSIONS)),
             Self::Ring => (usual, Vec::new()),
             Self::Base => (usual, ends(Affinity::Any, None)),
             Self::Steered(share) => (Setting { queues: Some(2), ..usual }, ends(Affinity::Flow, Some(share))),
@@ -155,7 +171,9 @@ impl Work {
         let (sample, report) = worker_with_report(eal, setting, chain, slice)?;
         let handed_over = report.handed_over as f64 / report.balance.received as f64;
         let expected = match self {
-            Self::Null | Self::Nat | Self::Ring | Self::Base | Self::Steered(Share::None) => 0.0..=0.02,
+            Self::Null | Self::Nat | Self::Balancer | Self::Ring | Self::Base | Self::Steered(Share::None) => {
+                0.0..=0.02
+            }
             Self::Steered(Share::Half) => 0.35..=0.65,
             Self::Steered(Share::All) => 0.8..=1.0,
             // There, and back to be sent.

@@ -1,5 +1,6 @@
 //! What the NAT sees of a packet.
 
+use crate::identification::Identification;
 use nf_framework::headers::{Headers, IcmpType, IpProtocol, Network, TcpFlags, Transport};
 use nf_framework::{Annotation, Mbuf, Ports};
 use std::net::Ipv4Addr;
@@ -132,13 +133,6 @@ pub(super) struct Seen {
     pub(super) kind: Kind,
     /// It has an identification that means something: RFC 6864 section 4.
     pub(super) identification: Option<Identification>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Identification {
-    pub(super) value: u16,
-    pub(super) protocol: u8,
-    pub(super) is_fragment: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

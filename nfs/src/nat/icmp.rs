@@ -7,8 +7,8 @@ use super::config::Filtering;
 use super::flow::{FlowTuple, Protocol, Seen};
 use super::instance::Instance;
 use super::policy::Endpoint;
-use super::rewrite::{End, QuotedEnds, Writing, quoted_ends, write, write_quoted};
-use nf_framework::headers::{Headers, Network, Transport, checksum};
+use crate::rewrite::{End, write_error};
+use nf_framework::headers::{Headers, Network, QuotedPacket, QuotedTransport, Transport, checksum};
 use nf_framework::{DropReason, Mbuf, Verdict};
 use std::net::Ipv4Addr;
 
@@ -37,7 +37,12 @@ impl Instance {
         let own = self.policy.one_to_one_outside(seen.source);
         let sender = own.unwrap_or(external);
         let identification = seen.identification.filter(|_| own.is_none()).map(|_| self.identifications.next());
-        if !translate(packet, (End::Destination, external, port), (End::Source, sender), identification) {
+        if !write_error(
+            packet,
+            &[(End::Destination, external.into(), port)],
+            &[(End::Source, sender.into())],
+            identification,
+        ) {
             return Verdict::Drop(DropReason::MALFORMED);
         }
         if self.sessions.external.has(seen.destination) { Verdict::Turn } else { Verdict::Next }
@@ -56,7 +61,7 @@ impl Instance {
                 && self.policy.is_excluded(quoted.destination);
             return if untranslated { Verdict::Next } else { Verdict::Drop(self.reasons.no_mapping) };
         };
-        if translate(packet, (End::Source, inside, port), (End::Destination, inside), None) {
+        if write_error(packet, &[(End::Source, inside.into(), port)], &[(End::Destination, inside.into())], None) {
             Verdict::Next
         } else {
             Verdict::Drop(DropReason::MALFORMED)
@@ -141,23 +146,26 @@ fn quotation(packet: &mut Mbuf) -> Quotation {
     {
         return Quotation::Broken;
     }
-    quoted_ends(&quoted).map_or(Quotation::None, Quotation::Of)
+    QuotedEnds::of(&quoted).map_or(Quotation::None, Quotation::Of)
 }
 
-/// Writes one end of what is quoted and one of the error around it. False if it is none.
-fn translate(
-    packet: &mut Mbuf,
-    (quoted_end, quoted_address, port): (End, Ipv4Addr, Option<u16>),
-    (end, address): (End, Ipv4Addr),
-    identification: Option<u16>,
-) -> bool {
-    let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return false };
-    {
-        let Some(mut quoted) = headers.quoted() else { return false };
-        write_quoted(&mut quoted, quoted_end, quoted_address, port);
+/// Who sent the packet that an error is about, and where it was to go.
+#[derive(Clone, Copy, Debug)]
+struct QuotedEnds {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    /// Protocol, source port, destination port; a query's identifier is either. `None` where it has none.
+    flow: Option<(Protocol, u16, u16)>,
+}
+
+impl QuotedEnds {
+    fn of(quoted: &QuotedPacket<'_>) -> Option<Self> {
+        let Network::Ipv4 { header, .. } = &quoted.network else { return None };
+        let flow = match &quoted.transport {
+            QuotedTransport::Udp(_) => quoted.transport.ports().map(|(from, to)| (Protocol::Udp, from, to)),
+            QuotedTransport::Tcp { .. } => quoted.transport.ports().map(|(from, to)| (Protocol::Tcp, from, to)),
+            transport => transport.identifier().map(|identifier| (Protocol::Icmp, identifier, identifier)),
+        };
+        Some(Self { source: header.source.into(), destination: header.destination.into(), flow })
     }
-    let Transport::Icmp(icmp) = &mut headers.transport else { return false };
-    icmp.checksum.set(checksum::icmp(icmp, headers.payload));
-    write(packet, &Writing { end, address, port: None, identification, mss: None });
-    true
 }

@@ -1,14 +1,14 @@
 //! The packet path of one worker.
 
 use super::flow::{FlowKey, FlowTuple, Kind, NotSeen, Protocol, Seen, look, usual, usual_flags};
-use super::identification::Identifications;
 use super::policy::{Endpoint, Policy, Timer};
 use super::ports::Slot;
 use super::reasons::{Counters, Reasons};
-use super::rewrite::{End, Writing, write, write_usual};
 use super::sessions::{Refusal, Session, Sessions};
 use super::tcp::{TcpState, Way};
 use super::unsolicited::Unsolicited;
+use crate::identification::Identifications;
+use crate::rewrite::{End, Writing, write, write_usual};
 use nf_framework::headers::TcpFlags;
 use nf_framework::{
     Batch, Budget, Context, Deadline, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Slots,
@@ -191,9 +191,10 @@ impl Instance {
             }
         };
         let now = cx.now();
-        let identification = seen.identification.map(|old| self.identifications.of(&seen, old, now));
+        let identification =
+            seen.identification.map(|old| self.identifications.of((seen.source, seen.destination), old, now));
         let mss = self.policy.config.mss;
-        let (address, port) = (session.address.into(), Some(session.port));
+        let (address, port) = (Ipv4Addr::from(session.address).into(), Some(session.port));
         write(packet, &Writing { end: End::Source, address, port, identification, mss });
         if session.turns() { Verdict::Turn } else { Verdict::Next }
     }
@@ -267,17 +268,18 @@ impl Instance {
             return Some(Verdict::Next);
         }
         let mss = self.policy.config.mss;
-        let mut writing = Writing { end: End::Source, address: seen.source, port: None, identification: None, mss };
+        let mut writing =
+            Writing { end: End::Source, address: seen.source.into(), port: None, identification: None, mss };
         if let Some(outside) = self.policy.one_to_one_outside(seen.source) {
-            writing.address = outside;
+            writing.address = outside.into();
         } else {
             let Kind::Flow(protocol, port, ..) = seen.kind else { return None };
             let server = Endpoint { protocol, address: seen.source, port };
             let external = self.policy.external_of_server(&server)?;
             let old = seen.identification;
-            writing.address = external.address;
+            writing.address = external.address.into();
             writing.port = Some(external.port);
-            writing.identification = old.map(|old| self.identifications.of(seen, old, now));
+            writing.identification = old.map(|old| self.identifications.of((seen.source, seen.destination), old, now));
         }
         write(packet, &writing);
         Some(if self.sessions.external.has(seen.destination) { Verdict::Turn } else { Verdict::Next })
@@ -393,7 +395,7 @@ impl Instance {
                     self.follow_inbound(&inside, (destination, destination_port), flags);
                 }
                 let mss = self.policy.config.mss;
-                let (address, port) = (mapping.inside, Some(mapping.port));
+                let (address, port) = (mapping.inside.into(), Some(mapping.port));
                 write(packet, &Writing { end: End::Destination, address, port, identification: None, mss });
                 return Fate::Verdict(Verdict::Next);
             }
@@ -432,14 +434,14 @@ impl Instance {
     fn static_inbound(&mut self, packet: &mut Mbuf, seen: &Seen) -> Option<Verdict> {
         let mss = self.policy.config.mss;
         let mut writing =
-            Writing { end: End::Destination, address: seen.destination, port: None, identification: None, mss };
+            Writing { end: End::Destination, address: seen.destination.into(), port: None, identification: None, mss };
         if let Some(inside) = self.policy.one_to_one_inside(seen.destination) {
-            writing.address = inside;
+            writing.address = inside.into();
         } else {
             let Kind::Flow(protocol, port_of_client, port, _) = seen.kind else { return None };
             let external = Endpoint { protocol, address: seen.destination, port };
             let server = self.policy.server(&external, seen.source, port_of_client)?;
-            writing.address = server.address;
+            writing.address = server.address.into();
             writing.port = Some(server.port);
             self.counters.forwarded.add(1);
         }

@@ -5,14 +5,12 @@
 mod config;
 mod flow;
 mod icmp;
-mod identification;
 mod instance;
 mod log;
 mod policy;
 mod ports;
 mod query;
 mod reasons;
-mod rewrite;
 mod sessions;
 mod tcp;
 mod unsolicited;
@@ -26,7 +24,7 @@ pub use instance::Instance;
 pub use policy::Policy;
 pub use query::{AddressOccupancy, Cleared, MappingView, Occupancy, SessionFilter, SessionView};
 
-use identification::Identifications;
+use crate::identification::Identifications;
 use log::{Events, Log};
 use nf_framework::{Affinity, Direction, Function, Invalid, Prefix, SetupError, Tuple, WorkerSetup};
 use ports::{BLOCK_BITS, Ports};

@@ -7,9 +7,8 @@
 use super::config::PortRange;
 use super::flow::Protocol;
 use super::policy::MOST_ADDRESSES;
+use crate::random::Random;
 use nf_framework::Instant;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
 
 /// Ports belong to workers in blocks of 2 to the power of this: as many as have their records in one
@@ -110,30 +109,6 @@ pub(super) struct Ports {
     /// The first and last that rest.
     queue: (u32, u32),
     random: Random,
-}
-
-/// Numbers that strangers cannot foresee: SipHash of a counter, under a key of the system's.
-#[derive(Debug)]
-pub(super) struct Random {
-    key: RandomState,
-    count: u64,
-}
-
-impl Random {
-    pub(super) fn new() -> Self {
-        Self { key: RandomState::new(), count: 0 }
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.count += 1;
-        self.key.hash_one(self.count)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        #[allow(clippy::cast_possible_truncation, reason = "below the limit")]
-        let scaled = ((u128::from(self.next()) * limit as u128) >> 64) as usize;
-        scaled
-    }
 }
 
 impl Places {

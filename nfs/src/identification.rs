@@ -4,9 +4,9 @@
 //! that are fragments, or may become some, get another one, which this worker gives to no other packet
 //! for as long as 16 bits allow, and no other worker at all.
 
-use super::flow::{FlowTuple, Identification, Protocol, Seen};
-use super::ports::Random;
+use crate::random::Random;
 use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Packets in fragments that are known at once.
@@ -14,9 +14,17 @@ const DATAGRAMS: usize = 4096;
 /// As long as fragments are waited for: RFC 791 section 3.2, RFC 1122 section 3.3.2.
 const LIFETIME: Duration = Duration::from_secs(30);
 
+/// The identification of a packet where it means something: RFC 6864 section 4.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identification {
+    pub(crate) value: u16,
+    pub(crate) protocol: u8,
+    pub(crate) is_fragment: bool,
+}
+
 /// One worker's numbers.
 #[derive(Debug)]
-pub(super) struct Identifications {
+pub(crate) struct Identifications {
     next: u16,
     step: u16,
     /// By addresses, protocol and old identification.
@@ -24,7 +32,7 @@ pub(super) struct Identifications {
 }
 
 impl Identifications {
-    pub(super) fn new(memory: &Memory, worker: usize, workers: usize) -> Result<Self, FlowTableError> {
+    pub(crate) fn new(memory: &Memory, worker: usize, workers: usize) -> Result<Self, FlowTableError> {
         let step = u16::try_from(workers.next_power_of_two()).unwrap_or(1);
         #[allow(clippy::cast_possible_truncation, reason = "any 16 bits do")]
         let random = Random::new().next() as u16;
@@ -32,30 +40,26 @@ impl Identifications {
         Ok(Self { next, step, datagrams: FlowTable::with_capacity(memory, DATAGRAMS, HashKey::random())? })
     }
 
-    pub(super) fn bytes() -> usize {
+    pub(crate) fn bytes() -> usize {
         FlowTable::<[u8; 16], u16>::bytes(DATAGRAMS)
     }
 
     /// For a whole packet.
     #[inline]
-    pub(super) fn next(&mut self) -> u16 {
+    pub(crate) fn next(&mut self) -> u16 {
         self.next = self.next.wrapping_add(self.step);
         self.next
     }
 
-    /// For any packet; the same for all fragments of one.
-    pub(super) fn of(&mut self, seen: &Seen, old: Identification, now: Instant) -> u16 {
+    /// For any packet between these; the same for all fragments of one.
+    pub(crate) fn of(&mut self, (source, destination): (Ipv4Addr, Ipv4Addr), old: Identification, now: Instant) -> u16 {
         if !old.is_fragment {
             return self.next();
         }
-        let mut key = FlowTuple {
-            protocol: Protocol::Udp,
-            source: seen.source,
-            destination: seen.destination,
-            source_port: old.value,
-            destination_port: 0,
-        }
-        .key();
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&source.octets());
+        key[4..8].copy_from_slice(&destination.octets());
+        key[8..10].copy_from_slice(&old.value.to_be_bytes());
         key[12] = old.protocol;
         let deadline = now + LIFETIME;
         if let Some((handle, value)) = self.known(&key) {
@@ -73,7 +77,7 @@ impl Identifications {
         Some((handle, *self.datagrams.entry(handle)?.1))
     }
 
-    pub(super) fn tick(&mut self, now: Instant, budget: u32) {
+    pub(crate) fn tick(&mut self, now: Instant, budget: u32) {
         self.datagrams.expire(now, budget, |_| ());
     }
 }

@@ -1,0 +1,279 @@
+//! The connections of one worker: which backend each flow is on.
+//!
+//! What began and was not heard of again makes room first. What goes on makes room for nothing, and how many flows are
+//! remembered in a second is bounded: so no flood of new ones can wash the live ones out.
+
+use super::config::Config;
+use super::counters::OfWorker;
+use super::flow::{Key, KeyV4, KeyV6};
+use super::policy::{Policy, Timer};
+use nf_framework::headers::{IpProtocol, TcpFlags};
+use nf_framework::{
+    Class, Deadline, FlowKey, FlowTable, FlowTableError, Handle, HashKey, Insertion, Instant, Memory, Removal, Removed,
+    TokenBucket,
+};
+use std::time::Duration;
+
+/// What is known of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Connection {
+    /// The slot of its backend.
+    pub(super) backend: u16,
+    pub(super) stage: Stage,
+    pub(super) timer: Timer,
+    /// Of the modes that translate: what they keep of it.
+    pub(super) port: u16,
+    pub(super) source: u8,
+    pub(super) marks: u8,
+}
+
+/// How far it is, as far as its client's packets tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// Only what begins it was seen, or one packet.
+    #[default]
+    Begun,
+    /// There was more.
+    Established,
+    /// Its client has ended it.
+    Closing,
+    /// Its client has reset it.
+    Reset,
+}
+
+impl Stage {
+    /// Of a TCP connection after a segment of its client's.
+    pub(super) fn after(self, flags: TcpFlags) -> Self {
+        if flags.contains(TcpFlags::RST) {
+            return Self::Reset;
+        }
+        match self {
+            // RFC 7857 section 2.2: traffic behind a reset says that it was none.
+            Self::Begun | Self::Reset | Self::Established if flags.contains(TcpFlags::FIN) => Self::Closing,
+            Self::Begun if flags.contains(TcpFlags::SYN) => Self::Begun,
+            Self::Begun | Self::Reset => Self::Established,
+            stage => stage,
+        }
+    }
+
+    /// What a connection that is so far is timed by.
+    pub(super) fn timer(self, protocol: IpProtocol) -> Timer {
+        match self {
+            _ if protocol != IpProtocol::TCP => Timer::Udp,
+            Self::Begun => Timer::Syn,
+            Self::Established => Timer::Established,
+            Self::Closing | Self::Reset => Timer::Closing,
+        }
+    }
+
+    /// Whether a SYN begins another connection.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::Closing | Self::Reset)
+    }
+}
+
+/// There is no room for a flow: all others are worth more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Full;
+
+/// Most entries that go at once: a tick's.
+const GONE: usize = 256;
+
+/// One worker's.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pub(super) v4: FlowTable<KeyV4, Connection>,
+    pub(super) v6: FlowTable<KeyV6, Connection>,
+    pub(super) backends: OfWorker,
+    /// For SYNs, and for what else has no entry.
+    beginnings: TokenBucket,
+    others: TokenBucket,
+    /// Those that have ended and held something that is to be given back.
+    pub(super) gone: Vec<(Key, Connection)>,
+}
+
+impl Connections {
+    pub(super) fn new(config: &Config, memory: &Memory, backends: OfWorker) -> Result<Self, FlowTableError> {
+        let bucket = || TokenBucket::new(config.insertions_per_second, config.insertions_per_second.div_ceil(10));
+        Ok(Self {
+            v4: FlowTable::with_capacity(memory, config.connections, HashKey::random())?,
+            v6: FlowTable::with_capacity(memory, config.connections_ipv6, HashKey::random())?,
+            backends,
+            beginnings: bucket(),
+            others: bucket(),
+            gone: Vec::with_capacity(GONE),
+        })
+    }
+
+    /// Bytes that they take.
+    pub(super) fn bytes(config: &Config) -> usize {
+        FlowTable::<KeyV4, Connection>::bytes(config.connections)
+            + FlowTable::<KeyV6, Connection>::bytes(config.connections_ipv6)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// What is known of a flow.
+    pub(super) fn find(&self, key: &Key) -> Option<(Handle, Connection)> {
+        match key {
+            Key::V4(key) => found(&self.v4, key),
+            Key::V6(key) => found(&self.v6, key),
+        }
+    }
+
+    /// Writes what is known of a flow now, which begins or goes on by it.
+    pub(super) fn write(&mut self, key: &Key, handle: Handle, connection: Connection, deadline: Deadline) {
+        let before = match key {
+            Key::V4(_) => written(&mut self.v4, handle, connection, deadline),
+            Key::V6(_) => written(&mut self.v6, handle, connection, deadline),
+        };
+        let Some(before) = before else { return };
+        if before.backend != connection.backend {
+            self.backends.ended(before.backend, false);
+            self.backends.begun(connection.backend);
+        }
+        let class = match (before.stage, connection.stage) {
+            (_, Stage::Begun) => Class::EMBRYONIC,
+            (Stage::Begun | Stage::Reset, Stage::Established | Stage::Closing) => Class::ESTABLISHED,
+            _ => return,
+        };
+        match key {
+            Key::V4(_) => self.v4.reclassify(handle, class),
+            Key::V6(_) => self.v6.reclassify(handle, class),
+        };
+    }
+
+    /// Whether one more flow may be remembered now.
+    pub(super) fn admits(&mut self, is_syn: bool, now: Instant) -> bool {
+        if is_syn { self.beginnings.take(now) } else { self.others.take(now) }
+    }
+
+    /// Remembers a flow. What was known of it already stands; that is the answer.
+    pub(super) fn begin(
+        &mut self,
+        key: &Key,
+        connection: Connection,
+        now: Instant,
+        lifetime: Duration,
+    ) -> Result<Connection, Full> {
+        let Self { v4, v6, backends, gone, .. } = self;
+        let deadline = now + lifetime;
+        let begun = match key {
+            Key::V4(key) => {
+                insert(v4, *key, connection, (now, deadline), |old| note(backends, gone, Key::V4(old.key), &old))
+            }
+            Key::V6(key) => {
+                insert(v6, *key, connection, (now, deadline), |old| note(backends, gone, Key::V6(old.key), &old))
+            }
+        };
+        match begun {
+            Some(None) => {
+                self.backends.begun(connection.backend);
+                Ok(connection)
+            }
+            Some(Some(known)) => Ok(known),
+            None => Err(Full),
+        }
+    }
+
+    /// Takes an entry out.
+    pub(super) fn end(&mut self, key: &Key, handle: Handle) {
+        let Self { v4, v6, backends, gone, .. } = self;
+        match key {
+            Key::V4(key) => drop(v4.remove(handle).map(|old| note(backends, gone, Key::V4(*key), &old))),
+            Key::V6(key) => drop(v6.remove(handle).map(|old| note(backends, gone, Key::V6(*key), &old))),
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, budget: u32) {
+        let Self { v4, v6, backends, gone, .. } = self;
+        v4.expire(now, budget, |old| note(backends, gone, Key::V4(old.key), &old));
+        v6.expire(now, budget, |old| note(backends, gone, Key::V6(old.key), &old));
+    }
+
+    /// When flows of each kind end that are used now.
+    pub(super) fn deadlines(&self, policy: &Policy, now: Instant) -> [Deadline; Timer::COUNT] {
+        // The tables have one clock.
+        policy.timeouts.map(|timeout| self.v4.deadline(now + timeout))
+    }
+}
+
+impl Connection {
+    /// Whether it holds a port, or an entry elsewhere.
+    pub(super) fn is_translated(self) -> bool {
+        self.marks != 0
+    }
+}
+
+fn found<K: FlowKey>(table: &FlowTable<K, Connection>, key: &K) -> Option<(Handle, Connection)> {
+    let handle = table.lookup(key)?;
+    Some((handle, *table.entry(handle)?.1))
+}
+
+/// What stood there before.
+fn written<K: FlowKey>(
+    table: &mut FlowTable<K, Connection>,
+    handle: Handle,
+    connection: Connection,
+    deadline: Deadline,
+) -> Option<Connection> {
+    let mut entry = table.entry_mut(handle)?;
+    let before = std::mem::replace(entry.value, connection);
+    entry.touch(deadline);
+    Some(before)
+}
+
+/// Nothing if there is no room; else what was there already.
+fn insert<K: FlowKey>(
+    table: &mut FlowTable<K, Connection>,
+    key: K,
+    connection: Connection,
+    (now, deadline): (Instant, Instant),
+    removed: impl FnMut(Removed<K, Connection>),
+) -> Option<Option<Connection>> {
+    match table.insert(key, connection, Class::EMBRYONIC, now, deadline, removed).ok()? {
+        Insertion::New(_) => Some(None),
+        Insertion::Existing(handle, _) => Some(table.entry(handle).map(|(_, known)| *known)),
+    }
+}
+
+/// An entry is gone.
+fn note<K>(backends: &OfWorker, gone: &mut Vec<(Key, Connection)>, key: Key, old: &Removed<K, Connection>) {
+    let failed = old.reason == Removal::Expired && old.value.stage == Stage::Begun && old.value.timer == Timer::Syn;
+    backends.ended(old.value.backend, failed);
+    if old.value.is_translated() && gone.len() < gone.capacity() {
+        gone.push((key, old.value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_as_far_as_its_client_says() {
+        const SYN: TcpFlags = TcpFlags::SYN;
+        const ACK: TcpFlags = TcpFlags::ACK;
+        const FIN_ACK: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+        const RST: TcpFlags = TcpFlags::RST;
+        for (what, flags, expected) in [
+            ("begun", &[SYN][..], Stage::Begun),
+            ("begun again", &[SYN, SYN], Stage::Begun),
+            ("answered", &[SYN, ACK], Stage::Established),
+            ("in its midst", &[ACK], Stage::Established),
+            ("with a SYN in its midst", &[SYN, ACK, SYN], Stage::Established),
+            ("ended", &[SYN, ACK, FIN_ACK], Stage::Closing),
+            ("acknowledging after its end", &[SYN, ACK, FIN_ACK, ACK], Stage::Closing),
+            ("reset", &[SYN, ACK, RST], Stage::Reset),
+            ("reset at once", &[SYN, RST], Stage::Reset),
+            ("going on behind a reset", &[SYN, ACK, RST, ACK], Stage::Established),
+            ("reset after its end", &[SYN, ACK, FIN_ACK, RST], Stage::Reset),
+        ] {
+            let stage = flags.iter().fold(Stage::Begun, |stage, flags| stage.after(*flags));
+            assert_eq!(stage, expected, "{what}");
+        }
+    }
+}

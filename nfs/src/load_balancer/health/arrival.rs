@@ -1,0 +1,157 @@
+//! Which packets for a probe address are answers to a check, and to which: asked of every one of them, on whichever
+//! worker it arrives.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+/// The local ports of TCP and UDP, and the identifiers of ICMP, that checks are told by: each belongs to one check
+/// at a time.
+pub(crate) const PORTS: RangeInclusive<u16> = 61_000..=61_999;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// What a packet says before any stack has seen it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arrival {
+    /// Of [`PORTS`].
+    pub(crate) port: u16,
+    /// The address and port that nobody listens at, where a packet says so of UDP that was sent from here.
+    pub(super) nobody_at: Option<(IpAddr, u16)>,
+}
+
+/// Looks at an IP packet, from its first byte; `None` if it is not for a check. Whole TCP, UDP and echo replies
+/// without IPv6 extension headers are, and ICMP errors that quote such.
+#[inline]
+pub(crate) fn arrival(packet: &[u8]) -> Option<Arrival> {
+    let (protocol, _, payload) = layers(packet)?;
+    let port = match protocol {
+        TCP | UDP => number(payload, 2)?,
+        // Echo replies: RFC 792, and RFC 4443 section 4.2.
+        ICMP if payload.first() == Some(&0) => number(payload, 4)?,
+        ICMPV6 if payload.first() == Some(&129) => number(payload, 4)?,
+        // Destination unreachable, time exceeded, parameter problem; in IPv6 packet too big also.
+        ICMP if matches!(payload.first(), Some(3 | 11 | 12)) => return quoted(payload),
+        ICMPV6 if matches!(payload.first(), Some(1..=4)) => return quoted(payload),
+        _ => return None,
+    };
+    PORTS.contains(&port).then_some(Arrival { port, nobody_at: None })
+}
+
+/// An ICMP error: whose packet it is about.
+fn quoted(message: &[u8]) -> Option<Arrival> {
+    let (protocol, destination, payload) = layers(message.get(8..)?)?;
+    let port = match protocol {
+        TCP | UDP => number(payload, 0)?,
+        ICMP | ICMPV6 => number(payload, 4)?,
+        _ => return None,
+    };
+    // Protocol or port unreachable, of a host that does answer: RFC 792, and RFC 4443 section 3.1.
+    let is_nobody = match destination {
+        IpAddr::V4(_) => matches!(message[..2], [3, 2 | 3]),
+        IpAddr::V6(_) => matches!(message[..2], [1, 4]),
+    };
+    let nobody_at = (is_nobody && protocol == UDP).then(|| Some((destination, number(payload, 2)?))).flatten();
+    PORTS.contains(&port).then_some(Arrival { port, nobody_at })
+}
+
+/// Protocol, destination, and what follows the header.
+#[inline]
+fn layers(packet: &[u8]) -> Option<(u8, IpAddr, &[u8])> {
+    match packet.first()? >> 4 {
+        4 => {
+            let header = usize::from(packet[0] & 0xf) * 4;
+            let is_later_fragment = number(packet, 6)? & 0x1fff != 0;
+            let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            let payload = packet.get(header..)?;
+            (header >= 20 && !is_later_fragment).then_some((packet[9], Ipv4Addr::from(destination).into(), payload))
+        }
+        6 => {
+            let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Some((packet[6], Ipv6Addr::from(destination).into(), packet.get(40..)?))
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn number(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header, without checksums, which nobody looks at here.
+    fn v4(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    fn v6(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, protocol, 64];
+        packet.extend_from_slice(&[0xfe; 16]);
+        packet.extend_from_slice(&[0xfd; 16]);
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    fn ports(source: u16, destination: u16) -> Vec<u8> {
+        [source.to_be_bytes(), destination.to_be_bytes(), [0, 8], [0, 0]].concat()
+    }
+
+    fn icmp(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+        [&[kind, code, 0, 0][..], rest].concat()
+    }
+
+    fn error(kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
+        icmp(kind, code, &[&[0; 4][..], quoted].concat())
+    }
+
+    #[test]
+    fn a_packet_is_for_the_check_whose_port_or_identifier_it_has() {
+        let echo = [61_007_u16.to_be_bytes(), [0, 1]].concat();
+        let sent = ports(61_007, 53);
+        let arrival_here = Arrival { port: 61_007, nobody_at: None };
+        let here = Some(arrival_here);
+        let nobody = |address: &str| Some(Arrival { nobody_at: Some((address.parse().unwrap(), 53)), ..arrival_here });
+        let far = "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd";
+        let cases = [
+            ("TCP", v4(TCP, 0, &ports(80, 61_007)), here),
+            ("TCP over IPv6", v6(TCP, &ports(80, 61_007)), here),
+            ("UDP", v4(UDP, 0, &ports(80, 61_007)), here),
+            ("the first port", v4(UDP, 0, &ports(80, 61_000)), Some(Arrival { port: 61_000, nobody_at: None })),
+            ("a port below", v4(UDP, 0, &ports(61_007, 60_999)), None),
+            ("a port above", v4(UDP, 0, &ports(61_007, 62_000)), None),
+            ("a first fragment", v4(UDP, 0x2000, &ports(80, 61_007)), here),
+            ("a later fragment", v4(UDP, 1, &ports(80, 61_007)), None),
+            ("an echo reply", v4(ICMP, 0, &icmp(0, 0, &echo)), here),
+            ("an echo reply over IPv6", v6(ICMPV6, &icmp(129, 0, &echo)), here),
+            ("an echo request", v4(ICMP, 0, &icmp(8, 0, &echo)), None),
+            ("an echo request over IPv6", v6(ICMPV6, &icmp(128, 0, &echo)), None),
+            ("nobody at a port", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &sent))), nobody("192.0.2.2")),
+            ("nobody of a protocol", v4(ICMP, 0, &error(3, 2, &v4(UDP, 0, &sent))), nobody("192.0.2.2")),
+            ("nobody over IPv6", v6(ICMPV6, &error(1, 4, &v6(UDP, &sent))), nobody(far)),
+            ("no way to a host", v4(ICMP, 0, &error(3, 1, &v4(UDP, 0, &sent))), here),
+            ("too big", v6(ICMPV6, &error(2, 0, &v6(TCP, &sent))), here),
+            ("of TCP nobody says it by ICMP", v4(ICMP, 0, &error(3, 3, &v4(TCP, 0, &sent))), here),
+            ("about an echo", v4(ICMP, 0, &error(3, 1, &v4(ICMP, 0, &icmp(8, 0, &echo)))), here),
+            ("about another's packet", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &ports(53, 61_007)))), None),
+            ("another protocol", v4(47, 0, &ports(80, 61_007)), None),
+        ];
+        for (what, packet, expected) in cases {
+            assert_eq!(arrival(&packet), expected, "{what}");
+            // However short it is cut, it is looked at.
+            for length in 0..packet.len() {
+                let _ = arrival(&packet[..length]);
+            }
+        }
+        assert_eq!(arrival(&[0x41; 60]), None);
+        assert_eq!(arrival(&[0x00; 60]), None);
+    }
+}

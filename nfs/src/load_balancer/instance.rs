@@ -1,0 +1,589 @@
+//! The packet path of one worker.
+
+use super::config::{Mode, OnBackendDown, WhenEmpty};
+use super::connections::{Connection, Connections, Stage};
+use super::counters::Shared;
+use super::encapsulate::readdress;
+use super::flow::{ETHERNET, Flow, Key, KeyV4, KeyV6, Kind, NotSeen, Seen, look};
+use super::flow::{usual_flags_v4, usual_flags_v6, usual_v4, usual_v6};
+use super::health::Door;
+use super::icmp::reply_to_echo;
+use super::policy::{Found, Policy, Service, Timer, Way};
+use super::reasons::{Counters, Reasons};
+use super::select::FlowHash;
+use super::translate::Translation;
+use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
+use nf_framework::{
+    Annotation, Batch, Budget, Context, Deadline, DropReason, FlowKey, FlowTable, Handle, IcmpError, Mbuf,
+    NetworkFunction, Slots, Verdict,
+};
+use std::sync::Arc;
+
+/// What handles the packets of one worker.
+#[derive(Debug)]
+pub struct Instance {
+    pub(super) policy: Arc<Policy>,
+    pub(super) connections: Connections,
+    pub(super) shared: Shared,
+    pub(super) translation: Translation,
+    /// To health checks.
+    pub(super) door: Door,
+    pub(super) reasons: Reasons,
+    pub(super) counters: Counters,
+    /// By timer, when a connection ends that is used now.
+    deadlines: [Deadline; Timer::COUNT],
+    /// Of packets that routers may split.
+    identification: u16,
+    /// Of a batch; kept, as to clear it each time takes a while. At hand between batches.
+    scratch: Option<Box<Scratch>>,
+}
+
+/// The usual packets of a batch.
+#[derive(Debug)]
+struct Scratch {
+    v4: [KeyV4; MOST],
+    v6: [KeyV6; MOST],
+    found: [Option<Handle>; MOST],
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { v4: [KeyV4::default(); MOST], v6: [[0; 40]; MOST], found: [None; MOST] }
+    }
+}
+
+/// As many as a batch has slots.
+const MOST: usize = 64;
+
+/// Flags that change what is known of a connection.
+const SIGNALS: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0);
+
+/// One of the two families.
+trait Family {
+    type Key: FlowKey;
+    fn table(connections: &mut Connections) -> &mut FlowTable<Self::Key, Connection>;
+    fn flags(frame: &[u8]) -> TcpFlags;
+    fn protocol(key: &Self::Key) -> IpProtocol;
+    fn hash(hash: &FlowHash, key: &Self::Key) -> u64;
+    /// Octets of a usual packet.
+    fn length(frame: &[u8]) -> usize;
+}
+
+struct Ipv4;
+struct Ipv6;
+
+impl Family for Ipv4 {
+    type Key = KeyV4;
+
+    #[inline(always)]
+    fn table(connections: &mut Connections) -> &mut FlowTable<KeyV4, Connection> {
+        &mut connections.v4
+    }
+
+    #[inline(always)]
+    fn flags(frame: &[u8]) -> TcpFlags {
+        usual_flags_v4(frame)
+    }
+
+    #[inline(always)]
+    fn protocol(key: &KeyV4) -> IpProtocol {
+        IpProtocol(key[12])
+    }
+
+    #[inline(always)]
+    fn hash(hash: &FlowHash, key: &KeyV4) -> u64 {
+        hash.v4(key)
+    }
+
+    #[inline(always)]
+    fn length(frame: &[u8]) -> usize {
+        frame.first_chunk::<18>().map_or(0, |head| usize::from(u16::from_be_bytes([head[16], head[17]])))
+    }
+}
+
+impl Family for Ipv6 {
+    type Key = KeyV6;
+
+    #[inline(always)]
+    fn table(connections: &mut Connections) -> &mut FlowTable<KeyV6, Connection> {
+        &mut connections.v6
+    }
+
+    #[inline(always)]
+    fn flags(frame: &[u8]) -> TcpFlags {
+        usual_flags_v6(frame)
+    }
+
+    #[inline(always)]
+    fn protocol(key: &KeyV6) -> IpProtocol {
+        IpProtocol(key[36])
+    }
+
+    #[inline(always)]
+    fn hash(hash: &FlowHash, key: &KeyV6) -> u64 {
+        hash.v6(key)
+    }
+
+    #[inline(always)]
+    fn length(frame: &[u8]) -> usize {
+        frame.first_chunk::<20>().map_or(0, |head| 40 + usize::from(u16::from_be_bytes([head[18], head[19]])))
+    }
+}
+
+/// What becomes of a packet that was looked at closely.
+enum Fate {
+    Verdict(Verdict),
+    /// It has become an answer to who sent it.
+    Answer,
+    /// It was for a health check, which has it.
+    Check,
+}
+
+impl NetworkFunction for Instance {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        // Addressed to a backend already.
+        if cx.turned() {
+            return;
+        }
+        let Some(mut scratch) = self.scratch.take() else { return };
+        self.deadlines = self.connections.deadlines(&self.policy, cx.now());
+        let Scratch { v4: keys_v4, v6: keys_v6, found } = &mut *scratch;
+        let (mut v4, mut v6, mut others) = (Slots::default(), Slots::default(), Slots::default());
+        let (mut count_v4, mut count_v6) = (0, 0);
+        for (slot, packet) in batch.undecided_packets() {
+            if let Some(key) = usual_v4(packet.data()) {
+                keys_v4[count_v4 % MOST] = key;
+                count_v4 += 1;
+                v4.insert(slot);
+            } else if let Some(key) = usual_v6(packet.data()) {
+                keys_v6[count_v6 % MOST] = key;
+                count_v6 += 1;
+                v6.insert(slot);
+            } else {
+                others.insert(slot);
+            }
+        }
+        if count_v4 > 0 {
+            self.usual::<Ipv4>(batch, (v4, &mut others), &keys_v4[..count_v4.min(MOST)], found);
+        }
+        if count_v6 > 0 {
+            self.usual::<Ipv6>(batch, (v6, &mut others), &keys_v6[..count_v6.min(MOST)], found);
+        }
+        self.scratch = Some(scratch);
+        for slot in others {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            match self.closer(packet, cx) {
+                Fate::Verdict(verdict) => batch.decide(slot, verdict),
+                Fate::Check => batch.take(slot).into_iter().for_each(|packet| cx.consume(packet)),
+                Fate::Answer => {
+                    if let Some(mut packet) = batch.take(slot) {
+                        // It begins here: the router takes no hop off it.
+                        packet.set_marked(true);
+                        cx.emit(packet, cx.direction().reversed());
+                    }
+                }
+            }
+        }
+        self.release();
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        self.connections.tick(cx.now(), budget.0);
+        self.release();
+        self.translation.tick(cx, budget.0);
+        self.send_probes(cx);
+        self.counters.follow(&self.connections);
+    }
+
+    fn sessions(&self) -> u64 {
+        self.connections.len() as u64
+    }
+}
+
+impl Instance {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        (connections, shared): (Connections, Shared),
+        (translation, door): (Translation, Door),
+        reasons: Reasons,
+        counters: Counters,
+    ) -> Self {
+        let deadlines = [Deadline::default(); Timer::COUNT];
+        let scratch = Some(Box::default());
+        Self {
+            policy,
+            connections,
+            shared,
+            translation,
+            door,
+            reasons,
+            counters,
+            deadlines,
+            identification: 0,
+            scratch,
+        }
+    }
+
+    pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
+        self.translation.adopt(&policy);
+        self.policy = policy;
+    }
+
+    /// Usual packets of known connections go to their backends; the others are left.
+    fn usual<F: Family>(
+        &mut self,
+        batch: &mut Batch,
+        (slots, others): (Slots, &mut Slots),
+        keys: &[F::Key],
+        found: &mut [Option<Handle>; MOST],
+    ) {
+        F::table(&mut self.connections).lookup_batch(keys, found);
+        for ((slot, packet), (key, found)) in batch.packets_in(slots).zip(keys.iter().zip(found)) {
+            let goes = found.is_some_and(|handle| self.known::<F>(packet, key, handle));
+            if !goes {
+                others.insert(slot);
+            }
+        }
+    }
+
+    /// Sends a usual packet of a connection in which nothing new happens to its backend; whether that was all.
+    #[inline(always)]
+    fn known<F: Family>(&mut self, packet: &mut Mbuf, key: &F::Key, handle: Handle) -> bool {
+        let Some(mut entry) = F::table(&mut self.connections).entry_mut(handle) else { return false };
+        let connection = *entry.value;
+        let signals = F::protocol(key) == IpProtocol::TCP && F::flags(packet.data()).intersects(SIGNALS);
+        if connection.stage != Stage::Established || signals {
+            return false;
+        }
+        let slot = usize::from(connection.backend);
+        let Some(way) = self.policy.ways.get(slot).filter(|way| way.is_usual) else { return false };
+        let length = F::length(packet.data());
+        if let Some(tunnel) = &way.tunnel {
+            let hash = F::hash(&self.policy.hash, key);
+            if length > usize::from(way.largest) && !tunnel.may_split() {
+                return false;
+            }
+            self.identification = self.identification.wrapping_add(1);
+            if !tunnel.enter(packet, length, hash, self.identification) {
+                return false;
+            }
+            packet.set_marked(true);
+            Annotation { may_turn: true, ..Annotation::default() }.write(packet);
+        } else if way.mode == Mode::Dsr {
+            let next_hop = self.policy.next_hops.get().and_then(|all| all.get(slot).copied().flatten());
+            Annotation { next_hop, may_turn: true, ..Annotation::default() }.write(packet);
+        } else if !readdress(packet, way.address, way.dscp) {
+            return false;
+        } else {
+            Annotation { may_turn: true, ..Annotation::default() }.write(packet);
+        }
+        if let Some(deadline) = self.deadlines.get(connection.timer as usize) {
+            entry.touch(*deadline);
+        }
+        self.connections.backends.sent(connection.backend, length);
+        true
+    }
+
+    /// Any packet.
+    #[cold]
+    fn closer(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Fate {
+        let seen = match look(packet) {
+            Ok(seen) => seen,
+            // ARP, and what has no addresses that could be balanced.
+            Err(NotSeen::Other) => return Fate::Verdict(Verdict::Next),
+            Err(NotSeen::Malformed) => return Fate::Verdict(Verdict::Drop(DropReason::MALFORMED)),
+        };
+        if self.policy.probes.has(seen.destination) && self.is_for_check(packet, seen.kind) {
+            return Fate::Check;
+        }
+        let verdict = match seen.kind {
+            Kind::Discovery => Verdict::Next,
+            Kind::Flow(flags) => self.flow(packet, &seen, flags, cx),
+            Kind::Error => self.error(packet, &seen, cx),
+            Kind::EchoRequest if self.policy.has_address(seen.destination) && !seen.is_fragment => {
+                if reply_to_echo(packet) {
+                    return Fate::Answer;
+                }
+                Verdict::Drop(self.reasons.icmp_checksum)
+            }
+            Kind::EchoRequest | Kind::ObscureError | Kind::Icmp => self.no_flow(packet, &seen, cx),
+        };
+        Fate::Verdict(verdict)
+    }
+
+    /// What is of no flow that could be known.
+    fn no_flow(&mut self, packet: &mut Mbuf, seen: &Seen, cx: &mut Context<'_>) -> Verdict {
+        if let Some(verdict) = self.reply(packet, seen, cx) {
+            return verdict;
+        }
+        if self.policy.has_address(seen.destination) { Verdict::Drop(self.reasons.icmp) } else { Verdict::Next }
+    }
+
+    /// A packet of TCP, UDP or another protocol.
+    fn flow(&mut self, packet: &mut Mbuf, seen: &Seen, flags: TcpFlags, cx: &mut Context<'_>) -> Verdict {
+        let (flow, key) = (&seen.flow, seen.flow.key());
+        let policy = Arc::clone(&self.policy);
+        if let Some((handle, connection)) = self.connections.find(&key) {
+            return self.follow(packet, seen, (&key, handle, connection), flags, cx);
+        }
+        if let Some(verdict) = self.reply(packet, seen, cx) {
+            return verdict;
+        }
+        let service = match policy.find(flow.destination, flow.protocol, flow.destination_port) {
+            Found::Nobody => return Verdict::Next,
+            Found::Own => return Verdict::Drop(self.reasons.no_connection),
+            Found::NoService => {
+                cx.refuse_as(flow.destination, packet, IcmpError::PortUnreachable, cx.direction());
+                return Verdict::Drop(self.reasons.no_service);
+            }
+            Found::Service(place) => policy.services.get(usize::from(place)),
+        };
+        let Some(service) = service else { return Verdict::Next };
+        let is_tcp = flow.protocol == IpProtocol::TCP;
+        let is_syn = is_tcp && flags.contains(TcpFlags::SYN);
+        if cx.draining() && (is_syn || !is_tcp) {
+            return Verdict::Drop(DropReason::DRAINING);
+        }
+        let Some(backend) = choose(&policy, service, flow, &key, packet) else {
+            return self.no_backend(packet, service, flow, cx);
+        };
+        let Some(way) = policy.ways.get(usize::from(backend)) else { return Verdict::Next };
+        let stage = if is_tcp { Stage::Begun.after(flags) } else { Stage::Begun };
+        let mut connection = Connection { backend, timer: stage.timer(flow.protocol), ..Connection::default() };
+        let needs_entry = matches!(service.mode, Mode::Nat | Mode::FullNat);
+        if needs_entry || !flags.contains(TcpFlags::RST) {
+            match self.begin(flow, &key, way, &mut connection, (needs_entry, is_syn || !is_tcp), cx) {
+                Ok(known) => connection = known,
+                Err(reason) if needs_entry => return Verdict::Drop(reason),
+                Err(_) => self.counters.without_entry.add(1),
+            }
+        }
+        self.send(packet, seen, (&key, &connection), cx)
+    }
+
+    /// Remembers a flow; what is known of it then comes back.
+    fn begin(
+        &mut self,
+        flow: &Flow,
+        key: &Key,
+        way: &Way,
+        connection: &mut Connection,
+        (is_translated, is_first): (bool, bool),
+        cx: &mut Context<'_>,
+    ) -> Result<Connection, DropReason> {
+        if !self.connections.admits(is_first, cx.now()) {
+            return Err(self.reasons.too_many_new);
+        }
+        if is_translated {
+            self.translation.begin(flow, way, (connection, is_first), &self.reasons, cx)?;
+        }
+        let lifetime = self.policy.timeouts.get(connection.timer as usize).copied().unwrap_or_default();
+        match self.connections.begin(key, *connection, cx.now(), lifetime) {
+            Ok(known) => {
+                self.counters.begun.add(1);
+                Ok(known)
+            }
+            Err(_) => {
+                if connection.is_translated() {
+                    self.translation.release(key, connection);
+                }
+                Err(self.reasons.connections_full)
+            }
+        }
+    }
+
+    /// A packet of a connection that is known.
+    fn follow(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (key, handle, mut connection): (&Key, Handle, Connection),
+        flags: TcpFlags,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let flow = &seen.flow;
+        let policy = Arc::clone(&self.policy);
+        let Some(way) = policy.ways.get(usize::from(connection.backend)) else { return Verdict::Next };
+        let is_tcp = flow.protocol == IpProtocol::TCP;
+        let begins = is_tcp && flags.contains(TcpFlags::SYN) && (connection.stage.is_over() || !way.is_up);
+        let named = if way.may_be_named {
+            let service = policy.service_of(way);
+            let named = service.and_then(|service| with_payload(packet, |payload| service.named(flow, payload)));
+            let is_up = |slot: &u16| policy.ways.get(usize::from(*slot)).is_some_and(|way| way.is_up);
+            named.filter(|slot| *slot != connection.backend && is_up(slot))
+        } else {
+            None
+        };
+        if let Some(named) = named {
+            connection.backend = named;
+            self.counters.renamed.add(1);
+        } else if begins && cx.draining() {
+            return Verdict::Drop(DropReason::DRAINING);
+        } else if begins || !way.is_up {
+            if !begins && way.on_down == OnBackendDown::Drop {
+                return Verdict::Drop(self.reasons.backend_down);
+            }
+            let service = policy.service_of(way);
+            let chosen = service.and_then(|service| choose(&policy, service, flow, key, packet));
+            let (Some(service), Some(chosen)) = (service, chosen) else {
+                return match service {
+                    Some(service) => self.no_backend(packet, service, flow, cx),
+                    None => Verdict::Drop(self.reasons.backend_down),
+                };
+            };
+            if matches!(service.mode, Mode::Nat | Mode::FullNat) {
+                // What it holds is of its old backend.
+                self.connections.end(key, handle);
+                self.release();
+                return self.flow(packet, seen, flags, cx);
+            }
+            if !begins {
+                self.counters.moved.add(1);
+            } else {
+                self.counters.begun.add(1);
+                connection.stage = Stage::Begun;
+            }
+            connection.backend = chosen;
+        }
+        connection.stage = match connection.stage {
+            stage if is_tcp && begins => stage,
+            stage if is_tcp => stage.after(flags),
+            _ => Stage::Established,
+        };
+        connection.timer = connection.stage.timer(flow.protocol);
+        let deadline = self.deadlines.get(connection.timer as usize).copied().unwrap_or_default();
+        self.connections.write(key, handle, connection, deadline);
+        self.send(packet, seen, (key, &connection), cx)
+    }
+
+    /// An ICMP error, perhaps about a packet of a service: it goes where that came from.
+    fn error(&mut self, packet: &mut Mbuf, seen: &Seen, cx: &mut Context<'_>) -> Verdict {
+        if let Some(verdict) = self.reply(packet, seen, cx) {
+            return verdict;
+        }
+        let (flow, policy) = (&seen.flow, Arc::clone(&self.policy));
+        if !policy.has_address(seen.destination) {
+            return Verdict::Next;
+        }
+        // What it quotes has to be of this address.
+        if flow.destination != seen.destination {
+            return Verdict::Drop(self.reasons.icmp);
+        }
+        let key = flow.key();
+        if let Some((_, connection)) = self.connections.find(&key) {
+            return self.send(packet, seen, (&key, &connection), cx);
+        }
+        let Found::Service(place) = policy.find(flow.destination, flow.protocol, flow.destination_port) else {
+            return Verdict::Drop(self.reasons.icmp);
+        };
+        let service = policy.services.get(usize::from(place));
+        let backend = service.and_then(|service| service.by_table(&policy.hash, flow, &key));
+        let Some(backend) = backend else { return Verdict::Drop(self.reasons.no_backend) };
+        self.send(packet, seen, (&key, &Connection { backend, ..Connection::default() }), cx)
+    }
+
+    /// A packet of a backend's that answers a client, of the modes that translate; nothing if it is none.
+    fn reply(&mut self, packet: &mut Mbuf, seen: &Seen, cx: &mut Context<'_>) -> Option<Verdict> {
+        let Self { translation, connections, deadlines, reasons, .. } = self;
+        translation.reply(packet, seen, (connections, deadlines), reasons, cx)
+    }
+
+    /// Nobody is there to take a new flow.
+    fn no_backend(&mut self, packet: &Mbuf, service: &Service, flow: &Flow, cx: &mut Context<'_>) -> Verdict {
+        if service.when_empty == WhenEmpty::Refuse {
+            cx.refuse_as(flow.destination, packet, IcmpError::PortUnreachable, cx.direction());
+        }
+        Verdict::Drop(self.reasons.no_backend)
+    }
+
+    /// Sends a packet of a client's to its backend.
+    fn send(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (key, connection): (&Key, &Connection),
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let length = ip_length(packet.data());
+        let verdict = self.forward(packet, seen, (key, connection), cx);
+        if verdict == Verdict::Next {
+            self.connections.backends.sent(connection.backend, length);
+        }
+        verdict
+    }
+
+    /// Puts a packet on its way to a backend.
+    pub(super) fn forward(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (key, connection): (&Key, &Connection),
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        let policy = Arc::clone(&self.policy);
+        let slot = connection.backend;
+        let Some(way) = policy.ways.get(usize::from(slot)) else { return Verdict::Next };
+        let length = ip_length(packet.data());
+        let annotation = Annotation { may_turn: true, ..Annotation::of(packet) };
+        match (&way.tunnel, way.mode) {
+            (Some(tunnel), _) => {
+                if length > usize::from(way.largest) && !tunnel.may_split() {
+                    cx.refuse(packet, IcmpError::TooBig(way.largest));
+                    return Verdict::Drop(self.reasons.too_big);
+                }
+                self.identification = self.identification.wrapping_add(1);
+                if !tunnel.enter(packet, length, policy.hash.of(key), self.identification) {
+                    return Verdict::Drop(DropReason::NO_HEADROOM);
+                }
+                packet.set_marked(true);
+                // What was a fragment is in a whole packet now.
+                Annotation { ports: None, ..annotation }.write(packet);
+            }
+            (None, Mode::Dsr) => {
+                let next_hop = policy.next_hops.get().and_then(|all| all.get(usize::from(slot)).copied().flatten());
+                Annotation { next_hop, ..annotation }.write(packet);
+            }
+            (None, Mode::Nat | Mode::FullNat) => {
+                if let Err(reason) = self.translation.forward(packet, seen, way, connection, &self.reasons, cx) {
+                    return Verdict::Drop(reason);
+                }
+                Annotation { may_turn: true, ..Annotation::of(packet) }.write(packet);
+            }
+            (None, _) => {
+                if !readdress(packet, way.address, way.dscp) {
+                    return Verdict::Drop(DropReason::MALFORMED);
+                }
+                annotation.write(packet);
+            }
+        }
+        Verdict::Next
+    }
+
+    /// Connections that have ended give back what they held.
+    fn release(&mut self) {
+        while let Some((key, connection)) = self.connections.gone.pop() {
+            self.translation.release(&key, &connection);
+        }
+    }
+}
+
+/// The backend that a packet of a flow without an entry goes to.
+fn choose(policy: &Policy, service: &Service, flow: &Flow, key: &Key, packet: &mut Mbuf) -> Option<u16> {
+    let named =
+        if service.server_id_length > 0 { with_payload(packet, |payload| service.named(flow, payload)) } else { None };
+    let is_up = |slot: &u16| policy.ways.get(usize::from(*slot)).is_some_and(|way| way.is_up);
+    named.filter(is_up).or_else(|| service.by_table(&policy.hash, flow, key))
+}
+
+fn with_payload(packet: &mut Mbuf, of: impl FnOnce(&[u8]) -> Option<u16>) -> Option<u16> {
+    Headers::parse(packet.data_mut()).ok().and_then(|headers| of(headers.payload))
+}
+
+/// Octets of the IP packet in a frame without tags that was looked at.
+pub(super) fn ip_length(frame: &[u8]) -> usize {
+    let field = |at: usize| frame.get(at..at + 2).map_or(0, |field| usize::from(field[0]) << 8 | usize::from(field[1]));
+    match frame.get(ETHERNET).map(|first| first >> 4) {
+        Some(4) => field(16),
+        _ => 40 + field(18),
+    }
+}

@@ -1,0 +1,58 @@
+//! What is known of a backend beside packets.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+
+/// What people want of a backend; it holds until they want something else, over reloads too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Order {
+    /// It serves, if it is up.
+    #[default]
+    Serve,
+    /// It gets no new flows and keeps those that it has.
+    Drain,
+    /// It is down, whatever a health check says.
+    Down,
+}
+
+/// What is known of a backend: written by health checks and by commands, and read off the data path
+/// by what makes the next policy of it.
+#[derive(Debug)]
+pub(super) struct Status {
+    /// The share of its weight that it may get, in thousandths; 0 if it is down.
+    share: AtomicU16,
+    /// An [`Order`].
+    order: AtomicU8,
+}
+
+/// A backend that is up, and has been for long enough.
+pub(super) const WHOLE: u16 = 1000;
+
+impl Status {
+    /// Of one that has just come: it is down until a check says something else, if there is one.
+    pub(super) fn new(is_checked: bool) -> Self {
+        Self { share: AtomicU16::new(if is_checked { 0 } else { WHOLE }), order: AtomicU8::default() }
+    }
+
+    /// What checks say, unless it is down by an order.
+    pub(super) fn share(&self) -> u16 {
+        if self.order() == Order::Down { 0 } else { self.share.load(Ordering::Relaxed).min(WHOLE) }
+    }
+
+    /// For what checks it.
+    pub(super) fn set_share(&self, thousandths: u16) {
+        self.share.store(thousandths, Ordering::Relaxed);
+    }
+
+    pub(super) fn order(&self) -> Order {
+        match self.order.load(Ordering::Relaxed) {
+            order if order == Order::Drain as u8 => Order::Drain,
+            order if order == Order::Down as u8 => Order::Down,
+            _ => Order::Serve,
+        }
+    }
+
+    pub(super) fn set_order(&self, order: Order) {
+        self.order.store(order as u8, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,427 @@
+//! Destination NAT and full NAT: RFC 3022, RFC 5508 section 4, RFC 6864, and the PROXY protocol, version 2.
+
+use super::bench::{
+    ACK, Bench, FIN, NEXT, R, R6, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside, from_outside6,
+    mac, packet, service, with_balancer,
+};
+use nf_framework::Direction;
+use nf_framework::headers::{Headers, TcpFlags};
+use nf_framework::testing::{Frame, Outcome, Trial};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+const DATA: TcpFlags = TcpFlags(TcpFlags::PSH.0 | TcpFlags::ACK.0);
+/// Our own towards backends.
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2);
+const HOPS: u8 = 63;
+
+/// A service of either family with the one backend 11, on its port 8080.
+fn text(mode: &str, protocol: &str, more: &str) -> String {
+    let mut text = format!("source_addresses = [\"{OWN}\", \"{OWN6}\"]\n");
+    for (name, vip, to) in
+        [("four", IpAddr::from(VIP), IpAddr::from(backend(11))), ("six", VIP6.into(), backend6(11).into())]
+    {
+        text.push_str(&format!(
+            "[[services]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"{protocol}\"\nmode = \"{mode}\"\n\
+             {more}\n[[services.backends]]\naddress = \"{to}\"\nport = 8080\n"
+        ));
+    }
+    text
+}
+
+/// Who sends and receives, in one of the families.
+#[derive(Clone, Copy)]
+struct Hosts {
+    client: IpAddr,
+    service: IpAddr,
+    own: IpAddr,
+    backend: IpAddr,
+    router: IpAddr,
+}
+
+const FAMILIES: [Hosts; 2] = [
+    Hosts {
+        client: IpAddr::V4(X),
+        service: IpAddr::V4(VIP),
+        own: IpAddr::V4(OWN),
+        backend: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11)),
+        router: IpAddr::V4(R),
+    },
+    Hosts {
+        client: IpAddr::V6(X6),
+        service: IpAddr::V6(VIP6),
+        own: IpAddr::V6(OWN6),
+        backend: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 11)),
+        router: IpAddr::V6(R6),
+    },
+];
+
+fn ip(frame: Frame, source: IpAddr, destination: IpAddr) -> Frame {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => frame.ipv4(source, destination).dont_fragment(),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => frame.ipv6(source, destination),
+        _ => panic!("two families"),
+    }
+}
+
+impl Hosts {
+    /// From outside to here.
+    fn asks(&self, source: IpAddr) -> Frame {
+        ip(Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0), source, self.service)
+    }
+
+    /// As it comes to the backend.
+    fn asked(&self, source: IpAddr) -> Frame {
+        ip(Frame::new().ethernet(Trial::INSIDE_MAC.0, mac(11).0), source, self.backend).time_to_live(HOPS)
+    }
+
+    /// Of the backend's.
+    fn answers(&self, destination: IpAddr) -> Frame {
+        ip(Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0), self.backend, destination)
+    }
+
+    /// As it comes to the client.
+    fn answered(&self) -> Frame {
+        ip(Frame::new().ethernet(Trial::OUTSIDE_MAC.0, NEXT.0), self.service, self.client).time_to_live(HOPS)
+    }
+}
+
+/// From inside.
+fn back(bench: &mut Bench, frame: &Frame) -> Outcome {
+    bench.trial.send(Direction::Outbound, &[frame.build()])
+}
+
+/// The source port of the one packet that came to a backend.
+fn source_port(outcome: &Outcome) -> u16 {
+    assert_eq!((outcome.inside.len(), outcome.outside.len()), (1, 0), "{outcome:?}");
+    let mut frame = outcome.inside[0].clone();
+    let headers = Headers::parse(&mut frame).unwrap();
+    assert_eq!(headers.verify_checksums(), Ok(()));
+    headers.transport.ports().unwrap().0
+}
+
+/// What makes a packet of a frame and two ports.
+type Kind = fn(Frame, u16, u16) -> Frame;
+const UDP: Kind = |frame, from, to| frame.udp(from, to).payload(b"what is it");
+const NO_CHECKSUM: Kind = |frame, from, to| frame.udp(from, to).without_udp_checksum();
+const TCP: Kind = |frame, from, to| frame.tcp(from, to).flags(SYN).tcp_options(&[2, 4, 5, 180]);
+
+#[test]
+fn l10_destination_nat_changes_the_destination_there_and_the_source_back() {
+    for (protocol, kinds) in [("udp", &[UDP, NO_CHECKSUM][..]), ("tcp", &[TCP])] {
+        with_balancer(&text("nat", protocol, ""), move |bench| {
+            for hosts in FAMILIES {
+                for (kind, port) in kinds.iter().zip(40_000..) {
+                    if hosts.client.is_ipv6() && port > 40_000 {
+                        continue;
+                    }
+                    for _ in 0..3 {
+                        let out = bench.client(&kind(hosts.asks(hosts.client), port, 80));
+                        assert_eq!(out.inside, [kind(hosts.asked(hosts.client), port, 8080).build()], "{out:?}");
+                        let out = back(bench, &kind(hosts.answers(hosts.client), 8080, port));
+                        assert_eq!(out.outside, [kind(hosts.answered(), 80, port).build()], "{out:?}");
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn l10_full_nat_changes_both_ends_both_ways() {
+    for (protocol, kind) in [("udp", UDP), ("tcp", TCP)] {
+        with_balancer(&text("full-nat", protocol, ""), move |bench| {
+            for hosts in FAMILIES {
+                let mut seen = BTreeSet::new();
+                for port in 40_000..40_040 {
+                    let out = bench.client(&kind(hosts.asks(hosts.client), port, 80));
+                    let own = source_port(&out);
+                    assert!(seen.insert(own) && (1024..61_000).contains(&own), "{own}");
+                    assert_eq!(out.inside, [kind(hosts.asked(hosts.own), own, 8080).build()]);
+                    let out = back(bench, &kind(hosts.answers(hosts.own), 8080, own));
+                    assert_eq!(out.outside, [kind(hosts.answered(), 80, port).build()], "{out:?}");
+                    // The same port again.
+                    assert_eq!(source_port(&bench.client(&kind(hosts.asks(hosts.client), port, 80))), own);
+                }
+                let nobodys = (1024..61_000).find(|port| !seen.contains(port)).unwrap();
+                let out = back(bench, &kind(hosts.answers(hosts.own), 8080, nobodys));
+                assert_eq!(dropped(&out), "lb-no-connection");
+            }
+        });
+    }
+}
+
+#[test]
+fn l06_a_connection_found_in_its_midst_goes_on_by_destination_nat_and_not_by_full_nat() {
+    for (mode, passes) in [("nat", true), ("full-nat", false)] {
+        with_balancer(&text(mode, "tcp", ""), move |bench| {
+            for hosts in FAMILIES {
+                let out = bench.client(&hosts.asks(hosts.client).tcp(40_000, 80).flags(DATA).payload(b"more"));
+                if passes {
+                    let expected = hosts.asked(hosts.client).tcp(40_000, 8080).flags(DATA).payload(b"more");
+                    assert_eq!(out.inside, [expected.build()]);
+                } else {
+                    assert_eq!(dropped(&out), "lb-no-connection");
+                }
+            }
+            assert_eq!(bench.connections(), if passes { 2 } else { 0 });
+        });
+    }
+}
+
+#[test]
+fn l06_a_backend_keeps_its_connections_alive_and_gives_its_ports_back() {
+    with_balancer(&text("full-nat", "udp", ""), |bench| {
+        for hosts in FAMILIES {
+            let own = source_port(&bench.client(&UDP(hosts.asks(hosts.client), 40_000, 80)));
+            // As if only the backend spoke, for longer than a client may be silent.
+            for _ in 0..3 {
+                bench.pass(80);
+                let out = back(bench, &UDP(hosts.answers(hosts.own), 8080, own));
+                assert_eq!(out.outside, [UDP(hosts.answered(), 80, 40_000).build()], "{out:?}");
+            }
+            for _ in 0..3 {
+                bench.pass(80);
+            }
+            let out = back(bench, &UDP(hosts.answers(hosts.own), 8080, own));
+            assert_eq!(dropped(&out), "lb-no-connection");
+        }
+        assert_eq!(bench.connections(), 0);
+    });
+}
+
+#[test]
+fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
+    with_balancer(
+        &text("nat", "tcp", "")
+            .replace("[[services]]\nname = \"four\"", "timeouts = { closing = 5 }\n[[services]]\nname = \"four\""),
+        |bench| {
+            let hosts = FAMILIES[0];
+            bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(SYN));
+            bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(ACK));
+            let out = back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(RST));
+            assert_eq!(out.outside, [hosts.answered().tcp(80, 40_000).flags(RST).build()]);
+            assert_eq!(bench.connections(), 1);
+            bench.pass(4);
+            bench.pass(4);
+            assert_eq!(bench.connections(), 0);
+        },
+    );
+}
+
+#[test]
+fn l06_the_proxy_protocol_tells_the_backend_who_the_client_is() {
+    with_balancer(&text("full-nat", "tcp", "proxy_protocol = true"), |bench| {
+        for hosts in FAMILIES {
+            let (mut header, length) =
+                (b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec(), if hosts.client.is_ipv4() { 28 } else { 52 });
+            match (hosts.client, hosts.service) {
+                (IpAddr::V4(client), IpAddr::V4(service)) => {
+                    header.extend([0x11, 0, 12]);
+                    header.extend([client.octets(), service.octets()].concat());
+                }
+                (IpAddr::V6(client), IpAddr::V6(service)) => {
+                    header.extend([0x21, 0, 36]);
+                    header.extend([client.octets(), service.octets()].concat());
+                }
+                _ => panic!("two families"),
+            }
+            header.extend([0x9c, 0x40, 0, 80]);
+            let asks = |number, flags| hosts.asks(hosts.client).tcp(40_000, 80).sequence_number(number).flags(flags);
+            let out = bench.client(&asks(1000, SYN));
+            let own = source_port(&out);
+            let asked = |number, flags| hosts.asked(hosts.own).tcp(own, 8080).sequence_number(number).flags(flags);
+            let answers = |to, flags| {
+                hosts.answers(hosts.own).tcp(8080, own).sequence_number(500).acknowledgment_number(to).flags(flags)
+            };
+            let answered = |to, flags| {
+                hosts.answered().tcp(80, 40_000).sequence_number(500).acknowledgment_number(to).flags(flags)
+            };
+            assert_eq!(out.inside, [asked(1000 - length, SYN).build()]);
+            let out = back(bench, &answers(1001 - length, SYN_ACK));
+            assert_eq!(out.outside, [answered(1001, SYN_ACK).build()], "{out:?}");
+            // In the place of the acknowledgment, and before the first byte when that comes again.
+            let introduction = asked(1001 - length, DATA).acknowledgment_number(501).payload(&header).build();
+            let out = bench.client(&asks(1001, ACK).acknowledgment_number(501));
+            assert_eq!(out.inside, std::slice::from_ref(&introduction), "{out:?}");
+            let first = |frame: Frame| frame.acknowledgment_number(501).payload(b"GET / HTTP/1.0");
+            let out = bench.client(&first(asks(1001, DATA)));
+            assert_eq!(out.inside, [first(asked(1001, DATA)).build()]);
+            let out = bench.client(&first(asks(1001, DATA)));
+            assert_eq!(out.inside, [introduction, first(asked(1001, DATA)).build()]);
+            let out = back(bench, &answers(1001 - length, ACK).tcp_options(&[1, 1, 5, 10, 0, 0, 3, 233, 0, 0, 3, 240]));
+            assert_eq!(out.outside, [answered(1001, ACK).tcp_options(&[1; 12]).build()]);
+            let out = back(bench, &answers(1015, ACK));
+            assert_eq!(out.outside, [answered(1015, ACK).build()]);
+            // From now on nothing is added.
+            let out = bench.client(&first(asks(1001, DATA)));
+            assert_eq!(out.inside, [first(asked(1001, DATA)).build()]);
+        }
+    });
+}
+
+#[test]
+fn l12_errors_are_translated_with_what_they_quote_both_ways() {
+    for (mode, is_full) in [("nat", false), ("full-nat", true)] {
+        with_balancer(&text(mode, "udp", ""), move |bench| {
+            for hosts in FAMILIES {
+                let seen = if is_full { hosts.own } else { hosts.client };
+                let own = source_port(&bench.client(&UDP(hosts.asks(hosts.client), 40_000, 80)));
+                let error = |frame: Frame, quoted: &Frame| {
+                    let frame =
+                        if hosts.client.is_ipv4() { frame.icmp(3, 3, [0; 4]) } else { frame.icmpv6(1, 4, [0; 4]) };
+                    frame.payload(&packet(quoted))
+                };
+                let about = |source, destination, from, to| UDP(ip(Frame::new(), source, destination), from, to);
+                // Of a router on the way to the client, about what the backend sent.
+                let quoted = about(hosts.service, hosts.client, 80, 40_000);
+                let out = bench.client(&error(hosts.asks(hosts.router), &quoted));
+                let quoted = about(hosts.backend, seen, 8080, own);
+                let sender = if is_full { hosts.own } else { hosts.router };
+                assert_eq!(out.inside, [error(hosts.asked(sender), &quoted).build()], "{out:?}");
+                // Of the backend, about what the client sent.
+                let quoted = about(seen, hosts.backend, own, 8080);
+                let out = back(bench, &error(hosts.answers(seen), &quoted));
+                let quoted = about(hosts.client, hosts.service, 40_000, 80);
+                assert_eq!(out.outside, [error(hosts.answered(), &quoted).build()], "{out:?}");
+                // One with a wrong checksum.
+                let mut wrong = error(hosts.answers(seen), &about(seen, hosts.backend, own, 8080)).build();
+                *wrong.last_mut().unwrap() ^= 1;
+                let out = bench.trial.send(Direction::Outbound, &[wrong]);
+                assert_eq!(dropped(&out), "lb-icmp-checksum");
+                let mut wrong =
+                    error(hosts.asks(hosts.router), &about(hosts.service, hosts.client, 80, 40_000)).build();
+                *wrong.last_mut().unwrap() ^= 1;
+                assert_eq!(dropped(&bench.burst(&[wrong])), "lb-icmp-checksum");
+                // About what nobody has.
+                let out =
+                    bench.client(&error(hosts.asks(hosts.router), &about(hosts.service, hosts.client, 80, 40_001)));
+                assert_eq!(dropped(&out), "lb-no-connection");
+            }
+        });
+    }
+}
+
+#[test]
+fn l14_fragments_are_translated_as_their_first_one_both_ways() {
+    with_balancer(&text("full-nat", "udp", ""), |bench| {
+        let payload: Vec<u8> = (0..2500_u16).map(|byte| byte.to_le_bytes()[0]).collect();
+        let asks = Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0).ipv4(X, VIP).identification(9);
+        let mut sent = asks.udp(40_000, 80).payload(&payload).build_fragments(1000);
+        sent.swap(0, 1);
+        let mut came = bench.burst(&sent).inside;
+        came.sort_by_key(|frame| u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff);
+        assert_eq!(came.len(), 3);
+        let number = u16::from_be_bytes([came[0][18], came[0][19]]);
+        let own = u16::from_be_bytes([came[0][34], came[0][35]]);
+        let asked = Frame::new().ethernet(Trial::INSIDE_MAC.0, mac(11).0).ipv4(OWN, backend(11)).time_to_live(HOPS);
+        let expected = asked.identification(number.into()).udp(own, 8080).payload(&payload).build_fragments(1000);
+        assert_eq!(came, expected);
+        let answers = Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0).ipv4(backend(11), OWN).identification(9);
+        let sent = answers.udp(8080, own).payload(&payload).build_fragments(1000);
+        let mut came = bench.trial.send(Direction::Outbound, &sent).outside;
+        came.sort_by_key(|frame| u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff);
+        let number = u16::from_be_bytes([came[0][18], came[0][19]]);
+        let answered = Frame::new().ethernet(Trial::OUTSIDE_MAC.0, NEXT.0).ipv4(VIP, X).time_to_live(HOPS);
+        let expected = answered.identification(number.into()).udp(80, 40_000).payload(&payload).build_fragments(1000);
+        assert_eq!(came, expected);
+    });
+}
+
+#[test]
+fn l08_connections_of_a_backend_that_is_gone_stay_and_new_ones_go_elsewhere() {
+    let with = |numbers: &[u8]| format!("source_addresses = [\"{OWN}\"]\n{}", service("full-nat", "", numbers));
+    with_balancer(&with(&[11, 12]), move |bench| {
+        let before = bench.connect(40_000..40_060);
+        bench.reload(super::bench::config(&with(&[12]))).unwrap();
+        for (port, number) in &before {
+            let frame = from_outside(X, VIP).tcp(*port, 80).flags(ACK);
+            assert_eq!(bench.backend_of(&frame), *number, "port {port}");
+        }
+        assert!(before.iter().any(|(_, number)| *number == 11));
+        for (_, number) in bench.connect(41_000..41_040) {
+            assert_eq!(number, 12);
+        }
+    });
+}
+
+#[test]
+fn l10_ports_towards_a_backend_run_out_and_are_free_again() {
+    let text = text("full-nat", "udp", "").replace(
+        "source_addresses",
+        "connections = 100000\ninsertions_per_second = 4000000\ntimeouts = { udp = 20 }\nsource_addresses",
+    );
+    with_balancer(&text, |bench| {
+        let mut refused = 0;
+        for host in 0..16_u8 {
+            for port in (4096..8192_u16).step_by(64) {
+                let from = Ipv4Addr::new(192, 0, 2, host);
+                let frames: Vec<_> =
+                    (port..port + 64).map(|port| UDP(from_outside(from, VIP), port, 80).build()).collect();
+                let out = bench.burst(&frames);
+                refused += out.dropped.get("lb-ports-exhausted").copied().unwrap_or(0);
+            }
+        }
+        // A sample of the ports is looked at for each, so a few are left.
+        let connections = bench.connections();
+        assert_eq!(connections + refused, 65_536);
+        assert!((57_000..=59_977).contains(&connections), "{connections}");
+        for _ in 0..3 {
+            bench.pass(30);
+        }
+        while bench.connections() > 0 {
+            bench.pass(1);
+        }
+        assert_eq!(bench.client(&UDP(from_outside(X, VIP), 5000, 80)).inside.len(), 1);
+    });
+}
+
+#[test]
+fn l10_two_services_of_one_backend_do_not_share_a_clients_port_by_destination_nat() {
+    let other = Ipv4Addr::new(203, 0, 113, 81);
+    let second = service("nat", "protocol = \"udp\"", &[11]).replace("web", "other").replace("113.80", "113.81");
+    let both = format!("{}{second}", service("nat", "protocol = \"udp\"", &[11]));
+    with_balancer(&both, move |bench| {
+        assert_eq!(bench.client(&UDP(from_outside(X, VIP), 40_000, 80)).inside.len(), 1);
+        // The backend could not be told apart whom it answers.
+        assert_eq!(dropped(&bench.client(&UDP(from_outside(X, other), 40_000, 80))), "lb-ports-exhausted");
+        assert_eq!(bench.client(&UDP(from_outside(X, other), 40_001, 80)).inside.len(), 1);
+    });
+}
+
+#[test]
+fn l10_what_has_no_ports_goes_by_destination_nat_and_not_by_full_nat() {
+    for (mode, passes) in [("nat", true), ("full-nat", false)] {
+        let text = format!(
+            "source_addresses = [\"{OWN}\"]\n[[services]]\nname = \"all\"\naddress = \"{VIP}\"\nprotocol = \"any\"\n\
+             mode = \"{mode}\"\n[[services.backends]]\naddress = \"{}\"\n",
+            backend(11)
+        );
+        with_balancer(&text, move |bench| {
+            let out = bench.client(&from_outside(X, VIP).protocol(47).payload(&[7; 40]));
+            if passes {
+                let hosts = FAMILIES[0];
+                assert_eq!(out.inside, [hosts.asked(X.into()).protocol(47).payload(&[7; 40]).build()]);
+                let out = back(bench, &hosts.answers(X.into()).protocol(47).payload(&[8; 40]));
+                assert_eq!(out.outside, [hosts.answered().protocol(47).payload(&[8; 40]).build()]);
+            } else {
+                assert_eq!(dropped(&out), "lb-not-translated");
+            }
+        });
+    }
+}
+
+#[test]
+fn l15_what_backends_send_of_their_own_is_left_alone() {
+    with_balancer(&text("nat", "tcp", ""), |bench| {
+        let hosts = FAMILIES[0];
+        let out = back(bench, &hosts.answers(X.into()).tcp(50_000, 443).flags(SYN));
+        let expected =
+            ip(Frame::new().ethernet(Trial::OUTSIDE_MAC.0, NEXT.0), hosts.backend, X.into()).time_to_live(HOPS);
+        assert_eq!(out.outside, [expected.tcp(50_000, 443).flags(SYN).build()]);
+        let six = from_outside6(X6, backend6(11)).tcp(1, 2).flags(FIN);
+        assert_eq!(bench.client(&six).inside.len(), 1);
+    });
+}
