@@ -5,6 +5,7 @@
 //! balancer and the firewall are being built.
 #![forbid(unsafe_code)]
 
+pub mod firewall;
 pub mod monitor;
 pub mod nat;
 pub mod rate_limit;

@@ -137,7 +137,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-function",
             chain_example().replace(r#"["monitor", "#, r#"["monitr", "#),
-            r#"FILE:7: chain[0]: there is no function "monitr" (known: monitor, nat, rate-limit)"#,
+            r#"FILE:7: chain[0]: there is no function "monitr" (known: firewall, monitor, nat, rate-limit)"#,
         ),
         (
             "twice",
@@ -147,7 +147,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "no-chain",
             chain_example().replace("chain = ", "# "),
-            "FILE: chain: missing key (list the functions from inside to outside; known: monitor, nat, rate-limit)",
+            "FILE: chain: missing key (list the functions from inside to outside; known: firewall, monitor, nat, rate-limit)",
         ),
         ("burst", chain_example().replace("burst = 32", "burst = 65"), "FILE:14: burst: 65 is not from 1 to 64"),
         (
@@ -163,7 +163,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-table",
             chain_example().replace("[monitor]", "[monitoring]"),
-            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, monitor, nat, rate-limit)",
+            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, firewall, monitor, nat, rate-limit)",
         ),
     ];
     assert_refused(NF_CHAIN, &cases);
