@@ -43,7 +43,7 @@ struct Scratch {
     v4: Looked<KeyV4>,
     v6: Looked<KeyV6>,
     kinds: [Look; MOST],
-    asked: Vec<(usize, Seen, Asked)>,
+    asked: Vec<(usize, Seen, Option<DropReason>)>,
     questions: Vec<Asked>,
     decisions: Vec<Decision>,
 }
@@ -71,6 +71,8 @@ enum Fate {
     Drop(DropReason),
     /// The rules are asked.
     Ask(Seen, State),
+    /// It begins nothing; but a packet before it in the batch, which the rules are still to be asked about, may.
+    Wait(Seen, DropReason),
 }
 
 impl<K: Copy> Looked<K> {
@@ -185,6 +187,7 @@ impl Instance {
             self.tracking.v6.lookup_batch(&v6.keys[..v6.count.min(MOST)], &mut v6.found);
         }
         asked.clear();
+        questions.clear();
         let (mut next_v4, mut next_v6) = (0, 0);
         let direction = cx.direction();
         for slot in batch.undecided() {
@@ -210,20 +213,38 @@ impl Instance {
             match self.closer(packet, cx) {
                 Fate::Pass => {}
                 Fate::Drop(reason) => batch.decide(slot, Verdict::Drop(reason)),
-                Fate::Ask(seen, state) => asked.push((slot, seen, question(&seen, state, direction))),
+                Fate::Wait(_, reason) if asked.is_empty() => batch.decide(slot, Verdict::Drop(reason)),
+                Fate::Wait(seen, reason) => {
+                    asked.push((slot, seen, Some(reason)));
+                    questions.push(question(&seen, State::New, direction));
+                }
+                Fate::Ask(seen, state) => {
+                    asked.push((slot, seen, None));
+                    questions.push(question(&seen, state, direction));
+                }
             }
         }
         if asked.is_empty() {
             return;
         }
-        questions.clear();
-        questions.extend(asked.iter().map(|(_, _, question)| *question));
         decisions.clear();
         decisions.extend(questions.iter().map(|_| Decision { action: Action::Drop, slot: None }));
         self.policy.decide(questions, decisions);
-        for ((slot, seen, question), decision) in asked.iter().zip(decisions.iter()) {
+        for ((slot, seen, otherwise), (question, decision)) in asked.iter().zip(questions.iter().zip(decisions.iter()))
+        {
             let Some(packet) = batch.packet_mut(*slot) else { continue };
-            if let Some(reason) = self.answered(packet, seen, question.state, *decision, cx) {
+            let fate = match seen.kind {
+                // Another packet of this batch may have begun it.
+                Kind::Flow(flow, says) => self.of_flow(seen, &flow, says, cx),
+                _ => Fate::Ask(*seen, question.state),
+            };
+            let reason = match (fate, otherwise) {
+                (Fate::Pass, _) => None,
+                (Fate::Drop(reason) | Fate::Wait(_, reason), _) => Some(reason),
+                (Fate::Ask(..), Some(reason)) => Some(*reason),
+                (Fate::Ask(..), None) => self.answered(packet, seen, question.state, *decision, cx),
+            };
+            if let Some(reason) = reason {
                 batch.decide(*slot, Verdict::Drop(reason));
             }
         }
@@ -297,11 +318,11 @@ impl Instance {
                 None => Fate::Drop(self.reasons.tcp_flags),
                 Some(tcp::Event::Syn) => Fate::Ask(*seen, State::New),
                 Some(tcp::Event::Ack) if self.policy.config.mid_stream => Fate::Ask(*seen, State::New),
-                Some(_) => Fate::Drop(self.reasons.no_connection),
+                Some(_) => Fate::Wait(*seen, self.reasons.no_connection),
             },
             Says::Query { asks: true } | Says::Datagram => Fate::Ask(*seen, State::New),
-            Says::Query { asks: false } => Fate::Drop(self.reasons.no_connection),
-            Says::Later | Says::LaterOfQuery(_) => Fate::Drop(self.reasons.fragment),
+            Says::Query { asks: false } => Fate::Wait(*seen, self.reasons.no_connection),
+            Says::Later | Says::LaterOfQuery(_) => Fate::Wait(*seen, self.reasons.fragment),
         }
     }
 
@@ -393,16 +414,6 @@ impl Instance {
         decision: Decision,
         cx: &mut Context<'_>,
     ) -> Option<DropReason> {
-        if let Kind::Flow(flow, says) = seen.kind
-            && let Some(place) = self.tracking.find(&flow.key)
-        {
-            // Another packet of this batch has begun it.
-            return match self.follow(place, seen, &flow, says, cx) {
-                Fate::Pass => None,
-                Fate::Drop(reason) => Some(reason),
-                Fate::Ask(..) => Some(self.reasons.no_connection),
-            };
-        }
         if let Some(hits) = decision.slot.and_then(|slot| self.hits.get_mut(usize::from(slot))) {
             *hits += 1;
         }
