@@ -2,7 +2,6 @@
 //!
 //! Rules are compared two by two, so what several rules together leave to a later one is not found.
 
-use super::config::Action;
 use super::rule::{Conditions, Protocol, Rule};
 use nf_framework::{AddressSet, Addresses, FlagsMatch, Prefix};
 use std::fmt;
@@ -61,8 +60,6 @@ pub(super) fn lint(rules: &[Rule], sets: &[AddressSet]) -> Vec<Finding> {
         // With a limit it leaves nothing over either: what is too much is dropped there.
         findings.push(if same {
             Finding::Redundant { rule: name, by }
-        } else if earlier.action != Action::Accept && rule.action != Action::Accept {
-            Finding::Shadowed { rule: name, by }
         } else if self::covers(&rule.conditions, &earlier.conditions, sets) {
             Finding::Contradictory { rule: name, with: by }
         } else {
@@ -143,4 +140,78 @@ fn is_large(addresses: &Addresses, sets: &[AddressSet]) -> bool {
 
 fn contains(outer: Prefix, inner: Prefix) -> bool {
     outer.length() <= inner.length() && outer.contains(inner.address())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Firewall;
+    use super::*;
+    use nf_framework::Function;
+
+    fn findings(rules: &str) -> Vec<Finding> {
+        let sets = "[sets.office]\nprefixes = [\"10.0.0.0/24\", \"10.0.2.0/24\"]\n";
+        let config = toml::from_str(&format!("rfc4890 = false\n{sets}{rules}")).unwrap();
+        let policy = Firewall.policy(config).unwrap();
+        lint(&policy.rules, &policy.sets)
+    }
+
+    /// What is found of the second of two rules.
+    fn of(first: &str, second: &str) -> Option<&'static str> {
+        let rules = [("first", first), ("second", second)];
+        let rules: String =
+            rules.iter().map(|(name, rule)| format!("[[rules]]\nname = \"{name}\"\n{rule}\n")).collect();
+        match findings(&rules).as_slice() {
+            [] => None,
+            [Finding::Shadowed { rule, by }] if rule == "second" && by == "first" => Some("shadowed"),
+            [Finding::Redundant { rule, by }] if rule == "second" && by == "first" => Some("redundant"),
+            [Finding::Contradictory { rule, with }] if rule == "second" && with == "first" => Some("contradictory"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_rule_takes_is_found() {
+        const ACCEPT: &str = "action = \"accept\"";
+        const DROP: &str = "action = \"drop\"";
+        for (first, second, expected) in [
+            ("", "", true),
+            ("", "source = \"10.0.0.0/8\"", true),
+            ("source = \"10.0.0.0/8\"", "source = \"10.1.0.0/16\"", true),
+            ("source = \"10.1.0.0/16\"", "source = \"10.0.0.0/8\"", false),
+            ("source = \"10.0.0.0/8\"", "source = \"@office\"", true),
+            ("source = \"@office\"", "source = \"10.0.2.7\"", true),
+            ("source = \"@office\"", "source = \"10.0.1.7\"", false),
+            ("source = \"10.0.0.0/8\"", "destination = \"10.0.0.0/8\"", false),
+            ("protocol = \"tcp\"", "protocol = \"tcp\"\ndestination_ports = 80", true),
+            ("protocol = \"tcp\"", "protocol = [\"tcp\", \"udp\"]", false),
+            ("destination_ports = \"1-100\"", "destination_ports = [80, 90]", true),
+            ("destination_ports = \"1-100\"", "destination_ports = [80, 190]", false),
+            ("protocol = \"icmp\"\nicmp = \"3-5\"", "protocol = \"icmp\"\nicmp = \"4/1\"", true),
+            ("protocol = \"icmp\"\nicmp = \"3/0\"", "protocol = \"icmp\"\nicmp = 3", false),
+            ("protocol = \"tcp\"\nflags = \"syn\"", "protocol = \"tcp\"\nflags = \"syn !ack\"", true),
+            ("protocol = \"tcp\"\nflags = \"syn !ack\"", "protocol = \"tcp\"\nflags = \"syn\"", false),
+            ("from = \"inside\"", "from = \"inside\"\ndscp = 8", true),
+            ("from = \"inside\"", "from = \"outside\"", false),
+            ("dscp = 8", "", false),
+            ("fragment = true", "fragment = false", false),
+            ("state = \"related\"", "", false),
+        ] {
+            let said = of(&format!("{first}\n{ACCEPT}"), &format!("{second}\n{ACCEPT}"));
+            assert_eq!(said, expected.then_some("redundant"), "{first} | {second}");
+            let said = of(&format!("{first}\n{DROP}"), &format!("{second}\n{ACCEPT}"));
+            let otherwise = if first == second { "contradictory" } else { "shadowed" };
+            assert_eq!(said, expected.then_some(otherwise), "{first} | {second}");
+        }
+        let limited = format!("{ACCEPT}\nlimit = {{ packets_per_second = 1 }}");
+        assert_eq!(of(&limited, "source = \"10.0.0.1\"\naction = \"accept\""), Some("shadowed"));
+        assert_eq!(of(DROP, "action = \"reject\""), Some("contradictory"));
+    }
+
+    #[test]
+    fn a_finding_is_a_sentence_with_both_names() {
+        let rules =
+            "[[rules]]\naction = \"drop\"\n[[rules]]\nname = \"web\"\nprotocol = \"tcp\"\naction = \"accept\"\n";
+        let said: Vec<_> = findings(rules).iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["rule \"web\" is shadowed: \"rules[0]\" before it takes all of it and does something else"]);
+    }
 }

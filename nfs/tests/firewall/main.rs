@@ -7,6 +7,7 @@ mod configuration;
 mod fragments;
 mod icmp;
 mod limits;
+mod reasons;
 mod reload;
 mod routed;
 mod rules;
