@@ -86,7 +86,7 @@ impl Connection {
 
     /// Whether both ends have taken part, so that it is not given up for another one.
     pub(super) fn is_established(&self, protocol: IpProtocol) -> bool {
-        if protocol == IpProtocol::TCP { self.tcp.is_live() } else { self.is_answered() }
+        if protocol == IpProtocol::TCP { self.tcp.is_live() && self.tcp.is_agreed() } else { self.is_answered() }
     }
 }
 

@@ -212,7 +212,8 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
             &**options,
         ),
         Network::Ipv6 { header, .. } => {
-            let class = (header.version_traffic_class_and_flow_label.get() >> 20) as u8;
+            let [high, low, ..] = header.version_traffic_class_and_flow_label.get().to_be_bytes();
+            let class = high << 4 | low >> 4;
             (header.source.into(), header.destination.into(), class, header.hop_limit, &[][..])
         }
         Network::Arp(_) => return Err(NotSeen::Arp),

@@ -205,6 +205,12 @@ impl Tcp {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait | State::LastAck)
     }
 
+    /// Whether both sides have been heard, where one alone could begin it.
+    pub(super) fn is_agreed(&self) -> bool {
+        const BOTH: u8 = ACKNOWLEDGED | ACKNOWLEDGED << RESPONDER;
+        self.marks & LIBERAL == 0 || self.marks & BOTH == BOTH
+    }
+
     /// Whether an ICMP error may quote this number of a side: one that it has sent, RFC 5927 section 4.1.
     pub(super) fn may_have_sent(&self, side: usize, sequence: u32) -> bool {
         let numbers = &self.sides[side & 1];
@@ -666,11 +672,13 @@ mod tests {
     #[test]
     fn what_began_before_is_followed_without_windows() {
         let mut tcp = Tcp::picked_up(&segment(0x10, 1000, 5000, 100));
+        assert!(!tcp.is_agreed(), "one side alone has said something");
         for (side, sequence, acknowledgment) in
             [(REPLY, 5000, 1100), (REPLY, 900_000, 1100), (ORIGINAL, 700_000, 800_000), (REPLY, 5000, 3_000_000)]
         {
             let segment = segment(0x10, sequence, acknowledgment, 100);
             assert_eq!(tcp.follow(side, Event::Ack, &segment), Judgement::Follows, "{sequence}");
+            assert!(tcp.is_agreed());
         }
     }
 

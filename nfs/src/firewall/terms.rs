@@ -363,9 +363,10 @@ mod tests {
 
     #[test]
     fn icmp_types_have_a_meaning_by_protocol() {
-        type Range = RangeInclusive<u8>;
+        /// Types and codes.
+        type Found = Option<(RangeInclusive<u8>, RangeInclusive<u8>)>;
         let all = 0..=255;
-        let cases: [(&str, Option<(Range, Range)>, Option<(Range, Range)>); 8] = [
+        let cases: [(&str, Found, Found); 8] = [
             ("echo-request", Some((8..=8, all.clone())), Some((128..=128, all.clone()))),
             ("3/1", Some((3..=3, 1..=1)), Some((3..=3, 1..=1))),
             ("9-10", Some((9..=10, all.clone())), Some((9..=10, all.clone()))),

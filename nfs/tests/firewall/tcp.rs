@@ -16,8 +16,9 @@ fn goes(bench: &mut Bench, (direction, frame): (Direction, Vec<u8>)) -> Result<(
 
 #[test]
 fn f02_a_connection_goes_through_its_states() {
-    // Of whom, flags, sequence, acknowledgment.
-    let sequences: [(&str, &[(bool, u8, u32, u32)]); 4] = [
+    /// Of whom, flags, sequence, acknowledgment.
+    type Segments = &'static [(bool, u8, u32, u32)];
+    let sequences: [(&str, Segments); 4] = [
         (
             "closed from inside",
             &[
