@@ -4,6 +4,7 @@
 
 mod bench;
 mod configuration;
+mod explained;
 mod fragments;
 mod icmp;
 mod limits;
