@@ -1,10 +1,11 @@
 //! Network functions, each a control object with a configuration table of its own, to be
 //! put into chains by `nf-chain` or by a program of yours.
 //!
-//! Today there are [`nat`], a NAT44, [`load_balancer`], and two small ones, [`monitor`] and
-//! [`rate_limit`]. The firewall is being built.
+//! Today there are [`nat`], a NAT44, [`load_balancer`], [`firewall`], a stateful firewall, and two small ones,
+//! [`monitor`] and [`rate_limit`].
 #![forbid(unsafe_code)]
 
+pub mod firewall;
 mod identification;
 pub mod load_balancer;
 pub mod monitor;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const NF_CHAIN: &str = env!("CARGO_BIN_EXE_nf-chain");
+const FIREWALL: &str = env!("CARGO_BIN_EXE_firewall");
 const NAT: &str = env!("CARGO_BIN_EXE_nat");
 const LOAD_BALANCER: &str = env!("CARGO_BIN_EXE_load-balancer");
 const EAL: [&str; 10] = [
@@ -149,7 +150,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-function",
             chain_example().replace(r#"["monitor", "#, r#"["monitr", "#),
-            r#"FILE:7: chain[0]: there is no function "monitr" (known: monitor, nat, rate-limit)"#,
+            r#"FILE:7: chain[0]: there is no function "monitr" (known: firewall, monitor, nat, rate-limit)"#,
         ),
         (
             "twice",
@@ -159,7 +160,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "no-chain",
             chain_example().replace("chain = ", "# "),
-            "FILE: chain: missing key (list the functions from inside to outside; known: monitor, nat, rate-limit)",
+            "FILE: chain: missing key (list the functions from inside to outside; known: firewall, monitor, nat, rate-limit)",
         ),
         ("burst", chain_example().replace("burst = 32", "burst = 65"), "FILE:14: burst: 65 is not from 1 to 64"),
         (
@@ -175,7 +176,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-table",
             chain_example().replace("[monitor]", "[monitoring]"),
-            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, monitor, nat, rate-limit)",
+            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, firewall, monitor, nat, rate-limit)",
         ),
     ];
     assert_refused(NF_CHAIN, &cases);
@@ -527,4 +528,55 @@ fn a_load_balancer_that_makes_no_sense_is_one_sentence_with_its_line() {
         ),
     ];
     assert_refused(LOAD_BALANCER, &cases);
+}
+
+fn firewall_example() -> String {
+    on_null_ports(include_str!("../examples/firewall.toml"))
+}
+
+#[test]
+fn the_firewalls_example_runs_and_changes_on_the_way() {
+    let changes = [
+        ("udp = 30", "udp = 40", "generation 2: [firewall] timeouts.udp: 30 -> 40"),
+        ("live = \"keep\"", "live = \"rejudge\"", "generation 3: [firewall] live: \"keep\" -> \"rejudge\""),
+        ("connections = 65536", "connections = 131072", "connections: cannot change while the program runs"),
+    ];
+    assert_reloads(FIREWALL, "firewall", &firewall_example(), &changes);
+}
+
+#[test]
+fn a_firewall_that_makes_no_sense_is_one_sentence_with_its_line() {
+    let of = |old: &str, new: &str| {
+        assert!(firewall_example().contains(old), "{old}");
+        firewall_example().replacen(old, new, 1)
+    };
+    let cases = [
+        (
+            "firewall-set",
+            of("\"@office\"", "\"@ofice\""),
+            "rules[1].source: there is no set \"ofice\" (known: blocked, office)",
+        ),
+        (
+            "firewall-port",
+            of("\"1024-65535\"", "\"1024-\""),
+            "rules[4].source_ports: \"1024-\" is not a port or a range of ports: write 80, or \"1024-65535\", from 0 to 65535",
+        ),
+        ("firewall-timeout", of("icmp = 30", "icmp = 0"), "timeouts.icmp: 0 seconds are not from 1 to 1000000"),
+    ];
+    assert_refused(FIREWALL, &cases);
+}
+
+#[test]
+fn the_firewall_explains_without_starting() {
+    let config = file("explain", &firewall_example());
+    let explain = |packet: &str| {
+        let output = Command::new(FIREWALL).args(["--explain", packet, "--config"]).arg(&config).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), text)
+    };
+    let (status, text) = explain("tcp 203.0.113.9:4321 > 10.0.0.80:443 from outside");
+    assert!(status == Some(0) && text.contains("  not office: it comes from outside\naccept, by web\n"), "{text}");
+    let (status, text) = explain("tcp 203.0.113.9 > 10.0.0.80");
+    assert!(status == Some(1) && text.starts_with("error: \"203.0.113.9\" is not an address with a port"), "{text}");
+    std::fs::remove_file(config).unwrap();
 }

@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use nf_framework::App;
-use nfs::{monitor::Monitor, nat::Nat, rate_limit::RateLimit};
+use nfs::{firewall::Firewall, monitor::Monitor, nat::Nat, rate_limit::RateLimit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     App::new("nf-chain")
-        .about("Runs a chain of network functions (monitor, nat, rate-limit) in a wire or a router")
+        .about("Runs a chain of network functions (firewall, monitor, nat, rate-limit) in a wire or a router")
         .version(env!("CARGO_PKG_VERSION"))
+        .function(Firewall)
         .function(Monitor)
         .function(Nat::new())
         .function(RateLimit)

@@ -276,6 +276,26 @@ fn hello(mac: MacAddress, address: IpAddr, router: IpAddr) -> Vec<u8> {
     }
 }
 
+/// What a backend says when the router asks whether it is there, by ARP or Neighbor Discovery.
+pub(crate) fn here(frame: &[u8]) -> Option<Vec<u8>> {
+    const ARP_REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
+    const SOLICITATION: u8 = 135;
+    let from = |number: u8| Frame::new().ethernet(mac(number).0, Trial::INSIDE_MAC.0);
+    if frame[12..].starts_with(&ARP_REQUEST) {
+        let number = frame[41];
+        return Some(from(number).arp_reply(backend(number), INSIDE4).build());
+    }
+    (frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == SOLICITATION).then(|| {
+        let number = frame[77];
+        let mut message = backend6(number).octets().to_vec();
+        message.extend([2, 1]);
+        message.extend(mac(number).octets());
+        let answer = from(number).ipv6(backend6(number), INSIDE6).hop_limit(255);
+        // Solicited, and it overrides.
+        answer.icmpv6(136, 0, [0x60, 0, 0, 0]).payload(&message).build()
+    })
+}
+
 /// A frame from outside between these addresses.
 pub(crate) fn from_outside(source: Ipv4Addr, destination: Ipv4Addr) -> Frame {
     Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0).ipv4(source, destination).dont_fragment()

@@ -1,8 +1,8 @@
 //! Health checks through the chain: over the data path, in each mode, with backends that answer or do not.
 
 use super::bench::{
-    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, mac, service, with_balancer,
-    with_balancer_between,
+    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, here, mac, service,
+    with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::Function;
@@ -166,7 +166,8 @@ impl Backends {
             let probes: Vec<_> = frames.iter().filter_map(|frame| Probe::of(frame)).collect();
             let is = |number| self.is.iter().find(|(of, _)| *of == number).map_or(Is::Silent, |(_, is)| *is);
             let answers: Vec<_> = probes.iter().filter_map(|probe| probe.answer(is(probe.number))).collect();
-            let answers: Vec<_> = answers.iter().map(Frame::build).collect();
+            let answers = answers.iter().map(Frame::build);
+            let answers: Vec<_> = answers.chain(frames.iter().filter_map(|frame| here(frame))).collect();
             let outcome = bench.trial.send(Direction::Outbound, &answers);
             assert_eq!((outcome.consumed, &outcome.dropped), (answers.len() as u64, &Default::default()));
             self.seen.extend(probes);
@@ -300,7 +301,7 @@ fn other_kinds_of_checks_come_through() {
                 let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
                 backends.live(bench, seconds(3));
                 let last: Vec<_> = bench.balancer.health().into_iter().map(|health| health.last).collect();
-                assert_eq!(last, expected, "{health} to {vip}");
+                assert_eq!(last, expected, "{health} to {vip}: {:?}", bench.balancer.health());
             });
         }
     }

@@ -1,0 +1,286 @@
+//! The table `[firewall]` of a configuration file, as it stands there.
+
+use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term};
+use nf_framework::{Direction, Prefix};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The table `[firewall]`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// IPv4 connections that each worker has room for.
+    #[serde(default = "usual_connections")]
+    pub connections: usize,
+    /// IPv6 connections that each worker has room for.
+    #[serde(default = "usual_connections")]
+    pub connections_v6: usize,
+    /// What becomes of packets that begin a connection and match no rule.
+    #[serde(default)]
+    pub default: Denial,
+    /// Addresses under names, for rules to name as `@name`.
+    #[serde(default)]
+    pub sets: BTreeMap<String, SetConfig>,
+    /// Of the rules, the first that matches a packet decides.
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
+    /// Connections that one source may have begun at once; each worker counts its share of it.
+    pub connections_per_source: Option<u32>,
+    /// Sources that each worker counts connections of, where those are limited.
+    #[serde(default = "usual_sources")]
+    pub sources: usize,
+    /// Leading bits of an IPv6 address that are one source.
+    #[serde(default = "usual_source_bits")]
+    pub source_bits_v6: u8,
+    /// Whether a TCP connection that was not seen to begin may be picked up by an acknowledgment.
+    #[serde(default)]
+    pub mid_stream: bool,
+    /// Of which packets the checksums are verified.
+    #[serde(default)]
+    pub checksums: Checksums,
+    /// What becomes of live connections when the rules change.
+    #[serde(default)]
+    pub live: Live,
+    /// Whether ICMPv6 that RFC 4890 wants to pass does so, behind all rules.
+    #[serde(default = "yes")]
+    pub rfc4890: bool,
+    /// What becomes of fragments.
+    #[serde(default)]
+    pub fragments: Passage,
+    /// What becomes of ARP on a wire; a router answers for itself.
+    #[serde(default)]
+    pub arp: Passage,
+    /// Ethernet types that pass on a wire beside IP and ARP; 2048 and more.
+    #[serde(default)]
+    pub ether_types: Vec<u16>,
+    /// How long what is remembered.
+    #[serde(default)]
+    pub timeouts: TimeoutsConfig,
+}
+
+/// `[firewall.sets.NAME]`: addresses under a name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SetConfig {
+    /// Prefixes of either family.
+    pub prefixes: Vec<Prefix>,
+    /// More of them, one on a line, with comments behind `#`.
+    pub file: Option<PathBuf>,
+    /// To be changed with the file, so that a reload reads it again.
+    pub version: u64,
+}
+
+/// `[[firewall.rules]]`: what it asks of a packet, and what becomes of one that has all of it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// What it is called in counters and lists; `rules[3]` by its place unless given.
+    pub name: Option<String>,
+    /// For people.
+    #[serde(default)]
+    pub comment: String,
+    /// The side that the packet comes in by; either unless given. It is to leave by the other one.
+    pub from: Option<Side>,
+    /// Who sends; all unless given.
+    #[serde(default)]
+    pub source: List<AddressTerm>,
+    /// Who is to receive.
+    #[serde(default)]
+    pub destination: List<AddressTerm>,
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: List<ProtocolTerm>,
+    /// Source ports.
+    #[serde(default)]
+    pub source_ports: List<PortTerm>,
+    /// Destination ports.
+    #[serde(default)]
+    pub destination_ports: List<PortTerm>,
+    /// ICMP types and codes; the protocol is to be ICMP or ICMPv6 then.
+    #[serde(default)]
+    pub icmp: List<IcmpTerm>,
+    /// TCP flags; the protocol is to be TCP then.
+    pub flags: Option<Term<FlagsTerm>>,
+    /// Differentiated services.
+    #[serde(default)]
+    pub dscp: List<DscpTerm>,
+    /// Whether the packet is to be a first fragment, or a whole packet.
+    pub fragment: Option<bool>,
+    /// What the packet is to a connection.
+    #[serde(default)]
+    pub state: State,
+    /// What becomes of the packet.
+    pub action: Action,
+    /// How much of what it accepts; the rest is dropped.
+    pub limit: Option<LimitConfig>,
+}
+
+/// Where a packet comes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// By the inside end of the chain.
+    Inside,
+    /// By the outside end.
+    Outside,
+}
+
+impl Side {
+    /// The way that a packet takes from there.
+    pub(super) fn direction(self) -> Direction {
+        match self {
+            Self::Inside => Direction::Outbound,
+            Self::Outside => Direction::Inbound,
+        }
+    }
+}
+
+/// What a packet that rules are asked about is to a connection. What belongs to one that was
+/// accepted passes without a rule, and what is invalid is dropped without one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It begins one.
+    #[default]
+    New,
+    /// It is an ICMP error about one. These pass unless a rule says otherwise.
+    Related,
+}
+
+/// What becomes of a packet that matches a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It passes, and with it all that belongs to the connection that it begins.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// It is dropped, and its sender told: by a RST for TCP, by an ICMP error otherwise.
+    Reject,
+}
+
+/// What becomes of what no rule accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Denial {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It is dropped, and its sender told.
+    Reject,
+}
+
+/// `limit` of a rule that accepts, all workers together: each has its share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitConfig {
+    /// New connections per second; for `state = "related"`, ICMP errors.
+    pub connections_per_second: Option<u32>,
+    /// Packets per second of all connections that the rule accepts, in both directions together.
+    pub packets_per_second: Option<u32>,
+    /// How much of either at once after a pause; a tenth of a second's unless given, and at least 1.
+    pub burst: Option<u32>,
+}
+
+/// Of which packets the checksums of TCP, UDP and ICMP are verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checksums {
+    /// Of those that begin, change or end something; segments of an established connection that
+    /// only carry data move its window and nothing else.
+    #[default]
+    Signals,
+    /// Of all.
+    All,
+}
+
+/// What becomes of live connections when the rules change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Live {
+    /// They stay.
+    #[default]
+    Keep,
+    /// Each is judged by the new rules with its next packet, and ends if they would not have it.
+    Rejudge,
+}
+
+/// Whether something passes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Passage {
+    /// It does.
+    #[default]
+    Accept,
+    /// It does not.
+    Drop,
+}
+
+/// `[firewall.timeouts]`, in seconds. Those of TCP are by the state of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// A SYN was seen.
+    pub tcp_syn_sent: u32,
+    /// A SYN and the answer to it.
+    pub tcp_syn_received: u32,
+    /// Both sides have agreed: two hours and four minutes, RFC 5382 REQ-5.
+    pub tcp_established: u32,
+    /// One side has ended, and was not acknowledged.
+    pub tcp_fin_wait: u32,
+    /// One side has ended.
+    pub tcp_close_wait: u32,
+    /// Both have, and the last one was not acknowledged.
+    pub tcp_last_ack: u32,
+    /// It is over.
+    pub tcp_time_wait: u32,
+    /// It was reset.
+    pub tcp_close: u32,
+    /// UDP that nobody has answered.
+    pub udp: u32,
+    /// UDP that was answered: RFC 4787 REQ-5.
+    pub udp_answered: u32,
+    /// ICMP queries.
+    pub icmp: u32,
+    /// Any other protocol that nobody has answered.
+    pub other: u32,
+    /// And that was answered.
+    pub other_answered: u32,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> Self {
+        Self {
+            tcp_syn_sent: 120,
+            tcp_syn_received: 60,
+            tcp_established: 7440,
+            tcp_fin_wait: 120,
+            tcp_close_wait: 60,
+            tcp_last_ack: 30,
+            tcp_time_wait: 120,
+            tcp_close: 10,
+            udp: 30,
+            udp_answered: 300,
+            icmp: 30,
+            other: 60,
+            other_answered: 600,
+        }
+    }
+}
+
+fn usual_connections() -> usize {
+    1 << 16
+}
+
+fn usual_sources() -> usize {
+    1 << 14
+}
+
+fn usual_source_bits() -> u8 {
+    64
+}
+
+fn yes() -> bool {
+    true
+}

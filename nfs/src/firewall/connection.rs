@@ -1,0 +1,199 @@
+//! What is known of a connection, and under which key.
+
+use super::tcp::Tcp;
+use super::timer::Timer;
+use nf_framework::Direction;
+use nf_framework::headers::IpProtocol;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A connection: with an IPv4 key, deadline and generation one line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Connection {
+    /// Of TCP.
+    pub(super) tcp: Tcp,
+    /// Of the rule that accepted it, or [`NO_SLOT`].
+    pub(super) slot: u16,
+    /// The low bits of the rules' generation that it was judged by.
+    pub(super) generation: u8,
+    marks: u8,
+}
+
+/// Of what no rule accepted.
+pub(super) const NO_SLOT: u16 = u16::MAX;
+
+/// The originator is the end that comes first in the key.
+const LOW_BEGAN: u8 = 1;
+/// The originator is outside.
+const INBOUND: u8 = 2;
+/// The responder has sent something.
+const ANSWERED: u8 = 4;
+/// Its rule limits packets.
+const LIMITED: u8 = 8;
+
+impl Connection {
+    pub(super) fn new(tcp: Tcp, low_began: bool, direction: Direction) -> Self {
+        let inbound = if direction == Direction::Inbound { INBOUND } else { 0 };
+        let low = if low_began { LOW_BEGAN } else { 0 };
+        Self { tcp, slot: NO_SLOT, generation: 0, marks: low | inbound }
+    }
+
+    pub(super) fn low_began(&self) -> bool {
+        self.marks & LOW_BEGAN != 0
+    }
+
+    /// The way that the originator's packets take.
+    pub(super) fn direction(&self) -> Direction {
+        if self.marks & INBOUND == 0 { Direction::Outbound } else { Direction::Inbound }
+    }
+
+    /// Whose packet it is, 0 for the originator's; nothing if it comes in where that end is not.
+    #[inline(always)]
+    pub(super) fn side(&self, from_low: bool, direction: Direction) -> Option<usize> {
+        let by_responder = from_low != self.low_began();
+        let with_originator = direction == self.direction();
+        (by_responder != with_originator).then_some(usize::from(by_responder))
+    }
+
+    #[inline(always)]
+    pub(super) fn is_answered(&self) -> bool {
+        self.marks & ANSWERED != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn set_answered(&mut self) {
+        self.marks |= ANSWERED;
+    }
+
+    #[inline(always)]
+    pub(super) fn is_limited(&self) -> bool {
+        self.marks & LIMITED != 0
+    }
+
+    pub(super) fn set_limited(&mut self, limited: bool) {
+        self.marks = if limited { self.marks | LIMITED } else { self.marks & !LIMITED };
+    }
+
+    pub(super) fn timer(&self, protocol: IpProtocol) -> Timer {
+        match protocol {
+            IpProtocol::TCP => self.tcp.timer(),
+            IpProtocol::UDP if self.is_answered() => Timer::UdpAnswered,
+            IpProtocol::UDP => Timer::Udp,
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => Timer::Icmp,
+            _ if self.is_answered() => Timer::OtherAnswered,
+            _ => Timer::Other,
+        }
+    }
+
+    /// Whether both ends have taken part, so that it is not given up for another one.
+    pub(super) fn is_established(&self, protocol: IpProtocol) -> bool {
+        if protocol == IpProtocol::TCP { self.tcp.is_live() && self.tcp.is_agreed() } else { self.is_answered() }
+    }
+}
+
+/// Addresses of both ends, the lower end first; their ports; the protocol; the VLANs that the frames say.
+pub(super) type KeyV4 = [u8; 16];
+/// The same of IPv6.
+pub(super) type KeyV6 = [u8; 40];
+
+/// A key of either family: the same for both directions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FlowKey {
+    V4(KeyV4),
+    V6(KeyV6),
+}
+
+/// One end: its address and its port, or what stands for that.
+pub(super) type End = (IpAddr, u16);
+
+/// What a table of connections needs of its keys.
+pub(super) trait Ends: nf_framework::FlowKey {
+    /// The lower end and the other one.
+    fn ends(&self) -> (End, End);
+    fn protocol(&self) -> IpProtocol;
+}
+
+impl Ends for KeyV4 {
+    fn ends(&self) -> (End, End) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *self;
+        let low = (Ipv4Addr::new(a, b, c, d).into(), u16::from_be_bytes([i, j]));
+        (low, (Ipv4Addr::new(e, f, g, h).into(), u16::from_be_bytes([k, l])))
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> IpProtocol {
+        IpProtocol(self[12])
+    }
+}
+
+impl Ends for KeyV6 {
+    fn ends(&self) -> (End, End) {
+        let address = |at: usize| {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&self[at..at + 16]);
+            IpAddr::V6(Ipv6Addr::from(octets))
+        };
+        let port = |at: usize| u16::from_be_bytes([self[at], self[at + 1]]);
+        ((address(0), port(32)), (address(16), port(34)))
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> IpProtocol {
+        IpProtocol(self[36])
+    }
+}
+
+/// The key of what goes from one end to another, and whether it comes from the lower end. Nothing for ends of
+/// two families.
+pub(super) fn key(source: End, destination: End, protocol: IpProtocol, vlan: [u8; 3]) -> Option<(FlowKey, bool)> {
+    let from_low = source <= destination;
+    let (low, high) = if from_low { (source, destination) } else { (destination, source) };
+    let ([a, b], [c, d]) = (low.1.to_be_bytes(), high.1.to_be_bytes());
+    let ports = [a, b, c, d];
+    let key = match (low.0, high.0) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => {
+            let mut key = [0; 16];
+            key[..4].copy_from_slice(&low.octets());
+            key[4..8].copy_from_slice(&high.octets());
+            key[8..12].copy_from_slice(&ports);
+            key[12] = protocol.0;
+            key[13..].copy_from_slice(&vlan);
+            FlowKey::V4(key)
+        }
+        (IpAddr::V6(low), IpAddr::V6(high)) => {
+            let mut key = [0; 40];
+            key[..16].copy_from_slice(&low.octets());
+            key[16..32].copy_from_slice(&high.octets());
+            key[32..36].copy_from_slice(&ports);
+            key[36] = protocol.0;
+            key[37..].copy_from_slice(&vlan);
+            FlowKey::V6(key)
+        }
+        _ => return None,
+    };
+    Some((key, from_low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_ipv4_is_one_line_and_a_key_the_same_both_ways() {
+        assert_eq!(size_of::<Connection>(), 40);
+        let ends: [(&str, &str); 3] =
+            [("10.0.0.1", "192.0.2.1"), ("192.0.2.1", "10.0.0.1"), ("2001:db8::2", "2001:db8::1")];
+        for (one, other) in ends {
+            let (one, other) = ((one.parse().unwrap(), 5000), (other.parse().unwrap(), 53));
+            let there = key(one, other, IpProtocol::UDP, [0, 1, 2]).unwrap();
+            let back = key(other, one, IpProtocol::UDP, [0, 1, 2]).unwrap();
+            assert_eq!((there.0, there.1), (back.0, !back.1));
+            let (low, high) = match there.0 {
+                FlowKey::V4(key) => key.ends(),
+                FlowKey::V6(key) => key.ends(),
+            };
+            assert_eq!((low, high), if there.1 { (one, other) } else { (other, one) });
+        }
+        let four = (Ipv4Addr::LOCALHOST.into(), 1);
+        assert_eq!(key(four, (Ipv6Addr::LOCALHOST.into(), 1), IpProtocol::UDP, [0; 3]), None);
+    }
+}

@@ -1,0 +1,533 @@
+//! The packet path of one worker.
+
+use super::answer;
+use super::config::{Action, Checksums, Live, Passage, State};
+use super::connection::{Connection, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
+use super::limits::Limit;
+use super::packet::{
+    Flow, Kind, NotSeen, Quoted, Says, Seen, Usual, is_sound, look, usual_segment, usual_v4, usual_v6,
+};
+use super::policy::{Decision, Policy};
+use super::reasons::{Counters, Reasons};
+use super::tcp::{self, Judgement, Tcp};
+use super::tracking::{Place, Refusal, Table, Tracking};
+use super::views::Asked;
+use nf_framework::headers::{EtherType, IpProtocol, TcpFlags};
+use nf_framework::{
+    Batch, Budget, Context, Deadline, Direction, DropReason, Handle, Key, Mbuf, NetworkFunction, Verdict,
+};
+use std::sync::Arc;
+
+/// What handles the packets of one worker.
+#[derive(Debug)]
+pub struct Instance {
+    pub(super) policy: Arc<Policy>,
+    pub(super) tracking: Tracking,
+    /// By slot: packets that began or were about a connection, and that its rule decided about.
+    pub(super) hits: Vec<u64>,
+    limits: Vec<Limit>,
+    generation: u8,
+    workers: usize,
+    reasons: Reasons,
+    pub(super) counters: Counters,
+    /// Of a batch; at hand between batches.
+    scratch: Option<Box<Scratch>>,
+}
+
+/// As many as a batch has slots.
+const MOST: usize = 64;
+
+/// The packets of a batch that are usual, by family, and those that rules are to be asked about.
+#[derive(Debug)]
+struct Scratch {
+    v4: Looked<KeyV4>,
+    v6: Looked<KeyV6>,
+    kinds: [Look; MOST],
+    asked: Vec<(usize, Seen, Option<DropReason>)>,
+    questions: Vec<Asked>,
+    decisions: Vec<Decision>,
+}
+
+#[derive(Debug)]
+struct Looked<K> {
+    keys: [K; MOST],
+    from_low: [bool; MOST],
+    found: [Option<Handle>; MOST],
+    count: usize,
+}
+
+/// How a packet of the batch is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Look {
+    V4,
+    V6,
+    Closer,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Pass,
+    Drop(DropReason),
+    /// The rules are asked.
+    Ask(Seen, State),
+    /// It begins nothing; but a packet before it in the batch, which the rules are still to be asked about, may.
+    Wait(Seen, DropReason),
+}
+
+impl<K: Copy> Looked<K> {
+    fn new(key: K) -> Self {
+        Self { keys: [key; MOST], from_low: [false; MOST], found: [None; MOST], count: 0 }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, usual: Usual<K>) {
+        let at = self.count % MOST;
+        (self.keys[at], self.from_low[at]) = (usual.key, usual.from_low);
+        self.count += 1;
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            v4: Looked::new([0; 16]),
+            v6: Looked::new([0; 40]),
+            kinds: [Look::Closer; MOST],
+            asked: Vec::with_capacity(MOST),
+            questions: Vec::with_capacity(MOST),
+            decisions: Vec::with_capacity(MOST),
+        }
+    }
+}
+
+impl NetworkFunction for Instance {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        let Some(mut scratch) = self.scratch.take() else { return };
+        self.tracking.reckon(&self.policy, cx.now());
+        self.judge(batch, cx, &mut scratch);
+        self.scratch = Some(scratch);
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
+        self.tracking.tick(cx.now(), budget.0);
+        self.counters.follow(&self.tracking);
+    }
+
+    fn sessions(&self) -> u64 {
+        let (v4, v6) = self.tracking.lengths();
+        (v4 + v6) as u64
+    }
+}
+
+impl Instance {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        tracking: Tracking,
+        workers: usize,
+        reasons: Reasons,
+        counters: Counters,
+    ) -> Self {
+        let scratch = Some(Box::default());
+        let mut instance = Self {
+            tracking,
+            hits: Vec::new(),
+            limits: Vec::new(),
+            generation: 0,
+            workers,
+            reasons,
+            counters,
+            scratch,
+            policy,
+        };
+        instance.make_room();
+        instance
+    }
+
+    pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
+        if policy.config.live == Live::Rejudge {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        self.policy = policy;
+        self.tracking.adopt(&self.policy.config, self.workers);
+        self.make_room();
+    }
+
+    /// A place for each slot of a rule.
+    fn make_room(&mut self) {
+        let slots = self.policy.slots();
+        self.hits.resize(slots.max(self.hits.len()), 0);
+        let before = std::mem::replace(&mut self.limits, vec![Limit::default(); slots]);
+        for (slot, config) in self.policy.limits() {
+            let fresh = Limit::new(&config, self.workers);
+            let followed = before.get(usize::from(slot)).map_or(fresh, |before| fresh.following(before));
+            if let Some(limit) = self.limits.get_mut(usize::from(slot)) {
+                *limit = followed;
+            }
+        }
+    }
+
+    /// In the order in which the packets came, so that those of one connection stay in theirs.
+    fn judge(&mut self, batch: &mut Batch, cx: &mut Context<'_>, scratch: &mut Scratch) {
+        let Scratch { v4, v6, kinds, asked, questions, decisions } = scratch;
+        (v4.count, v6.count) = (0, 0);
+        for (slot, packet) in batch.undecided_packets() {
+            kinds[slot % MOST] = if let Some(usual) = usual_v4(packet.data()) {
+                v4.push(usual);
+                Look::V4
+            } else if let Some(usual) = usual_v6(packet.data()) {
+                v6.push(usual);
+                Look::V6
+            } else {
+                Look::Closer
+            };
+        }
+        self.tracking.v4.lookup_batch(&v4.keys[..v4.count.min(MOST)], &mut v4.found);
+        if v6.count > 0 {
+            self.tracking.v6.lookup_batch(&v6.keys[..v6.count.min(MOST)], &mut v6.found);
+        }
+        asked.clear();
+        questions.clear();
+        let (mut next_v4, mut next_v6) = (0, 0);
+        let direction = cx.direction();
+        for slot in batch.undecided() {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
+            let known = match kinds[slot % MOST] {
+                Look::V4 => {
+                    let at = next_v4 % MOST;
+                    next_v4 += 1;
+                    let found = v4.found[at].map(|handle| (handle, v4.from_low[at]));
+                    found.is_some_and(|found| self.known_v4(packet, found, direction))
+                }
+                Look::V6 => {
+                    let at = next_v6 % MOST;
+                    next_v6 += 1;
+                    let found = v6.found[at].map(|handle| (handle, v6.from_low[at]));
+                    found.is_some_and(|found| self.known_v6(packet, found, direction))
+                }
+                Look::Closer => false,
+            };
+            if known {
+                continue;
+            }
+            match self.closer(packet, cx) {
+                Fate::Pass => {}
+                Fate::Drop(reason) => batch.decide(slot, Verdict::Drop(reason)),
+                Fate::Wait(_, reason) if asked.is_empty() => batch.decide(slot, Verdict::Drop(reason)),
+                Fate::Wait(seen, reason) => {
+                    asked.push((slot, seen, Some(reason)));
+                    questions.push(question(&seen, State::New, direction));
+                }
+                Fate::Ask(seen, state) => {
+                    asked.push((slot, seen, None));
+                    questions.push(question(&seen, state, direction));
+                }
+            }
+        }
+        if asked.is_empty() {
+            return;
+        }
+        decisions.clear();
+        decisions.extend(questions.iter().map(|_| Decision { action: Action::Drop, slot: None }));
+        self.policy.decide(questions, decisions);
+        for ((slot, seen, otherwise), (question, decision)) in asked.iter().zip(questions.iter().zip(decisions.iter()))
+        {
+            let Some(packet) = batch.packet_mut(*slot) else { continue };
+            let fate = match seen.kind {
+                // Another packet of this batch may have begun it.
+                Kind::Flow(flow, says) => self.of_flow(seen, &flow, says, cx),
+                _ => Fate::Ask(*seen, question.state),
+            };
+            let reason = match (fate, otherwise) {
+                (Fate::Pass, _) => None,
+                (Fate::Drop(reason) | Fate::Wait(_, reason), _) => Some(reason),
+                (Fate::Ask(..), Some(reason)) => Some(*reason),
+                (Fate::Ask(..), None) => self.answered(packet, seen, question.state, *decision, cx),
+            };
+            if let Some(reason) = reason {
+                batch.decide(*slot, Verdict::Drop(reason));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn known_v4(&mut self, packet: &mut Mbuf, (handle, from_low): (Handle, bool), direction: Direction) -> bool {
+        let Self { tracking: Tracking { v4, deadlines, .. }, policy, generation, .. } = self;
+        let all = policy.config.checksums == Checksums::All;
+        known(v4, deadlines, packet, (handle, from_low, direction), (*generation, all, false))
+    }
+
+    #[inline(always)]
+    fn known_v6(&mut self, packet: &mut Mbuf, (handle, from_low): (Handle, bool), direction: Direction) -> bool {
+        let Self { tracking: Tracking { v6, deadlines, .. }, policy, generation, .. } = self;
+        let all = policy.config.checksums == Checksums::All;
+        known(v6, deadlines, packet, (handle, from_low, direction), (*generation, all, true))
+    }
+
+    /// Any packet.
+    #[cold]
+    fn closer(&mut self, packet: &mut Mbuf, cx: &Context<'_>) -> Fate {
+        let seen = match look(packet) {
+            Ok(seen) => seen,
+            Err(not_seen) => return self.not_seen(not_seen),
+        };
+        match seen.kind {
+            Kind::Neighbours => Fate::Pass,
+            Kind::Message => Fate::Ask(seen, State::New),
+            Kind::Error(quoted) => self.error(&seen, &quoted, cx),
+            Kind::Flow(_, Says::Later) | Kind::Flow(_, Says::LaterOfQuery(_)) if self.refuses_fragments() => {
+                Fate::Drop(self.reasons.fragment)
+            }
+            _ if seen.fragment && self.refuses_fragments() => Fate::Drop(self.reasons.fragment),
+            Kind::Flow(flow, says) => self.of_flow(&seen, &flow, says, cx),
+        }
+    }
+
+    fn refuses_fragments(&self) -> bool {
+        self.policy.config.fragments == Passage::Drop
+    }
+
+    fn not_seen(&self, not_seen: NotSeen) -> Fate {
+        let passes = match not_seen {
+            NotSeen::Arp => self.policy.config.arp == Passage::Accept,
+            NotSeen::Other(ether_type) => {
+                self.policy.config.ether_types.iter().any(|known| EtherType::from(*known) == ether_type)
+            }
+            _ => false,
+        };
+        if passes { Fate::Pass } else { Fate::Drop(self.reasons.of(not_seen)) }
+    }
+
+    /// A packet of a connection, or that begins one.
+    fn of_flow(&mut self, seen: &Seen, flow: &Flow, says: Says, cx: &Context<'_>) -> Fate {
+        let found = self.tracking.find(&flow.key).map(|place| (place, *flow));
+        let found = match (found, says) {
+            (None, Says::LaterOfQuery(other)) => self.tracking.find(&other.key).map(|place| (place, other)),
+            (found, _) => found,
+        };
+        match found {
+            Some((place, flow)) => self.follow(place, seen, &flow, says, cx),
+            None => self.beginning(seen, says),
+        }
+    }
+
+    /// A packet without a connection.
+    fn beginning(&self, seen: &Seen, says: Says) -> Fate {
+        match says {
+            Says::Tcp(segment) => match tcp::event(segment.flags) {
+                None => Fate::Drop(self.reasons.tcp_flags),
+                Some(tcp::Event::Syn) => Fate::Ask(*seen, State::New),
+                Some(tcp::Event::Ack) if self.policy.config.mid_stream => Fate::Ask(*seen, State::New),
+                Some(_) => Fate::Wait(*seen, self.reasons.no_connection),
+            },
+            Says::Query { asks: true } | Says::Datagram => Fate::Ask(*seen, State::New),
+            Says::Query { asks: false } => Fate::Wait(*seen, self.reasons.no_connection),
+            Says::Later | Says::LaterOfQuery(_) => Fate::Wait(*seen, self.reasons.fragment),
+        }
+    }
+
+    /// A packet of a connection.
+    fn follow(&mut self, place: Place, seen: &Seen, flow: &Flow, says: Says, cx: &Context<'_>) -> Fate {
+        let Some(connection) = self.tracking.get(place).copied() else { return self.beginning(seen, says) };
+        let Some(side) = connection.side(flow.from_low, cx.direction()) else {
+            return Fate::Drop(self.reasons.side);
+        };
+        if connection.generation != self.generation && !self.rejudge(place, flow) {
+            return Fate::Drop(self.reasons.ended);
+        }
+        if connection.is_limited() {
+            let limit = self.limits.get_mut(usize::from(connection.slot));
+            if limit.is_some_and(|limit| !limit.packet(cx.now())) {
+                return Fate::Drop(self.reasons.rate_limit);
+            }
+        }
+        let Some(connection) = self.tracking.get_mut(place) else { return Fate::Drop(self.reasons.ended) };
+        match says {
+            Says::Tcp(segment) => {
+                let Some(event) = tcp::event(segment.flags) else { return Fate::Drop(self.reasons.tcp_flags) };
+                match connection.tcp.follow(side, event, &segment) {
+                    Judgement::Follows => {}
+                    Judgement::Ignored => return Fate::Pass,
+                    Judgement::BeginsAnew => {
+                        self.tracking.end(place);
+                        return Fate::Ask(*seen, State::New);
+                    }
+                    Judgement::WrongState => return Fate::Drop(self.reasons.tcp_state),
+                    Judgement::OutOfWindow => return Fate::Drop(self.reasons.tcp_window),
+                    Judgement::InexactReset => return Fate::Drop(self.reasons.tcp_reset),
+                }
+            }
+            Says::Query { asks } if asks != (side == tcp::ORIGINATOR) => return Fate::Drop(self.reasons.no_connection),
+            // It tells nothing of numbers, and prolongs nothing that has them.
+            Says::Later if flow.protocol == IpProtocol::TCP => return Fate::Pass,
+            Says::Later | Says::LaterOfQuery(_) | Says::Query { .. } | Says::Datagram => {
+                if side == tcp::RESPONDER {
+                    connection.set_answered();
+                }
+            }
+        }
+        self.tracking.settle(place, flow.protocol);
+        Fate::Pass
+    }
+
+    /// Whether a connection that other rules have accepted would be by these; it ends if not.
+    #[cold]
+    fn rejudge(&mut self, place: Place, flow: &Flow) -> bool {
+        let Some(connection) = self.tracking.get(place).copied() else { return false };
+        let Some(key) = first_key(&flow.key, &connection) else { return false };
+        let (state, direction) = (State::New, connection.direction());
+        let decision = self.policy.decide_one(&Asked { key, state, direction, dscp: 0, fragment: false });
+        if decision.action != Action::Accept {
+            self.tracking.end(place);
+            return false;
+        }
+        let limited = self.is_limited(decision.slot);
+        let generation = self.generation;
+        if let Some(connection) = self.tracking.get_mut(place) {
+            connection.generation = generation;
+            connection.slot = decision.slot.unwrap_or(NO_SLOT);
+            connection.set_limited(limited);
+        }
+        true
+    }
+
+    fn is_limited(&self, slot: Option<u16>) -> bool {
+        slot.and_then(|slot| self.limits.get(usize::from(slot))).is_some_and(Limit::is_of_packets)
+    }
+
+    /// An ICMP error: about a packet of a connection, going the way back to its sender.
+    fn error(&self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
+        let unrelated = Fate::Drop(self.reasons.unrelated);
+        let Some(place) = self.tracking.find(&quoted.flow.key) else { return unrelated };
+        let Some(connection) = self.tracking.get(place) else { return unrelated };
+        let Some(side) = connection.side(quoted.flow.from_low, cx.direction().reversed()) else { return unrelated };
+        let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
+        if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
+    }
+
+    /// What becomes of a packet that the rules have decided about; the reason if it is dropped.
+    fn answered(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        state: State,
+        decision: Decision,
+        cx: &mut Context<'_>,
+    ) -> Option<DropReason> {
+        if let Some(hits) = decision.slot.and_then(|slot| self.hits.get_mut(usize::from(slot))) {
+            *hits += 1;
+        }
+        match decision.action {
+            Action::Accept => {}
+            Action::Drop | Action::Reject => {
+                self.counters.denied.add(1);
+                if decision.action == Action::Reject && answer::reject(packet, cx) {
+                    self.counters.rejected.add(1);
+                }
+                return Some(if decision.slot.is_some() { self.reasons.denied } else { self.reasons.unmatched });
+            }
+        }
+        let now = cx.now();
+        let limit = decision.slot.and_then(|slot| self.limits.get_mut(usize::from(slot)));
+        if limit.is_some_and(|limit| !limit.connection(now) || state == State::New && !limit.packet(now)) {
+            return Some(self.reasons.rate_limit);
+        }
+        let Kind::Flow(flow, says) = seen.kind else { return None };
+        if cx.draining() {
+            return Some(DropReason::DRAINING);
+        }
+        self.begin(seen, &flow, says, decision.slot, cx).err()
+    }
+
+    fn begin(
+        &mut self,
+        seen: &Seen,
+        flow: &Flow,
+        says: Says,
+        slot: Option<u16>,
+        cx: &Context<'_>,
+    ) -> Result<(), DropReason> {
+        let tcp = match says {
+            Says::Tcp(segment) if segment.flags.contains(TcpFlags::SYN) => Tcp::begun(&segment),
+            Says::Tcp(segment) => Tcp::picked_up(&segment),
+            _ => Tcp::default(),
+        };
+        let mut connection = Connection::new(tcp, flow.from_low, cx.direction());
+        connection.slot = slot.unwrap_or(NO_SLOT);
+        connection.generation = self.generation;
+        connection.set_limited(self.is_limited(slot));
+        let timer = connection.timer(flow.protocol);
+        let now = cx.now();
+        let timeout = self.policy.timeouts.get(timer as usize).map_or(now, |timeout| now + *timeout);
+        let begun = self.tracking.begin(&flow.key, connection, seen.source, (timeout, now));
+        let place = begun.map_err(|refusal| match refusal {
+            Refusal::Full => self.reasons.full,
+            Refusal::SourceLimit => self.reasons.source_limit,
+        })?;
+        self.tracking.settle(place, flow.protocol);
+        self.counters.accepted.add(1);
+        Ok(())
+    }
+}
+
+/// Lets a usual packet through of a connection in which nothing new happens.
+#[inline(always)]
+fn known<K: Ends>(
+    table: &mut Table<K>,
+    deadlines: &[Deadline],
+    packet: &mut Mbuf,
+    (handle, from_low, direction): (Handle, bool, Direction),
+    (generation, verify, six): (u8, bool, bool),
+) -> bool {
+    let Some(mut entry) = table.entry_mut(handle) else { return false };
+    let protocol = entry.key.protocol();
+    let Some(side) = entry.value.side(from_low, direction) else { return false };
+    if entry.value.generation != generation || entry.value.is_limited() {
+        return false;
+    }
+    if verify && !is_sound(packet) {
+        return false;
+    }
+    let timer = if protocol == IpProtocol::TCP {
+        let Some((sequence, acknowledgment, window, payload)) = usual_segment(packet.data(), six) else { return false };
+        if !entry.value.tcp.carry(side, sequence, acknowledgment, window, payload) {
+            return false;
+        }
+        super::timer::Timer::TcpEstablished
+    } else {
+        if side == tcp::RESPONDER && !entry.value.is_answered() {
+            return false;
+        }
+        entry.value.timer(protocol)
+    };
+    if let Some(deadline) = deadlines.get(timer as usize) {
+        entry.touch(*deadline);
+    }
+    true
+}
+
+fn question(seen: &Seen, state: State, direction: Direction) -> Asked {
+    Asked { key: seen.key, state, direction, dscp: seen.dscp, fragment: seen.fragment }
+}
+
+/// What rules would have been asked about the first packet of a connection.
+fn first_key(key: &FlowKey, connection: &Connection) -> Option<Key> {
+    let ((low, high), protocol) = match key {
+        FlowKey::V4(key) => (key.ends(), key.protocol()),
+        FlowKey::V6(key) => (key.ends(), key.protocol()),
+    };
+    let (from, to) = if connection.low_began() { (low, high) } else { (high, low) };
+    let key = match (from.0, to.0) {
+        (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) => Key::ipv4(source, destination, protocol),
+        (std::net::IpAddr::V6(source), std::net::IpAddr::V6(destination)) => Key::ipv6(source, destination, protocol),
+        _ => return None,
+    };
+    Some(match protocol {
+        IpProtocol::TCP => key.ports(from.1, to.1).tcp_flags(TcpFlags::SYN),
+        IpProtocol::UDP => key.ports(from.1, to.1),
+        // Of queries only the kind is known: an echo, or with 1 in the answerer's place a timestamp.
+        IpProtocol::ICMP => key.icmp(if to.1 == 0 { 8 } else { 13 }, 0),
+        IpProtocol::ICMPV6 => key.icmp(128, 0),
+        _ => key,
+    })
+}

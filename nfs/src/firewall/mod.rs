@@ -1,0 +1,81 @@
+//! A stateful firewall: what begins a connection is judged by rules, what belongs to one is followed.
+//!
+#![doc = include_str!("README.md")]
+
+mod answer;
+mod config;
+mod connection;
+mod explain;
+mod instance;
+mod limits;
+mod lint;
+mod packet;
+mod policy;
+mod query;
+mod reasons;
+mod rule;
+mod sets;
+mod tcp;
+mod terms;
+mod timer;
+mod tracking;
+mod views;
+
+pub use config::{
+    Action, Checksums, Config, Denial, LimitConfig, Live, Passage, RuleConfig, SetConfig, Side, State, TimeoutsConfig,
+};
+pub use explain::{Described, Explanation, InvalidDescription};
+pub use instance::Instance;
+pub use lint::Finding;
+pub use policy::Policy;
+pub use query::{ConnectionFilter, ConnectionView, RuleHits};
+pub use terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, List, PortTerm, ProtocolTerm, Term};
+
+use nf_framework::{Affinity, Function, Invalid, Memory, SetupError, WorkerSetup};
+use reasons::{Counters, Reasons};
+use std::sync::Arc;
+use tracking::Tracking;
+
+/// The control object.
+#[derive(Clone, Copy, Debug)]
+pub struct Firewall;
+
+impl Function for Firewall {
+    type Config = Config;
+    type Policy = Policy;
+    type Instance = Instance;
+
+    fn name(&self) -> &'static str {
+        "firewall"
+    }
+
+    fn policy(&self, config: Config) -> Result<Policy, Invalid> {
+        Policy::new(config)
+    }
+
+    fn replace(&self, config: Config, running: &Policy) -> Result<Policy, Invalid> {
+        Policy::following(config, running)
+    }
+
+    fn affinity(&self, _: &Policy) -> Affinity {
+        Affinity::Flow
+    }
+
+    fn build(&self, policy: &Policy, memory: &Memory) -> Result<(), SetupError> {
+        policy.build(memory)
+    }
+
+    fn memory(&self, policy: &Policy) -> usize {
+        Tracking::bytes(&policy.config)
+    }
+
+    fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
+        let tracking = Tracking::new(&policy.config, &worker.memory(), worker.workers())?;
+        let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
+        Ok(Instance::new(policy, tracking, worker.workers(), reasons, counters))
+    }
+
+    fn adopt(instance: &mut Instance, policy: Arc<Policy>) {
+        instance.adopt(policy);
+    }
+}

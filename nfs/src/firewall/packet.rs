@@ -1,0 +1,487 @@
+//! What the firewall sees of a packet.
+
+use super::connection::{End, FlowKey, KeyV4, KeyV6, key};
+use super::tcp::Segment;
+use nf_framework::headers::{
+    EtherType, Headers, IcmpType, Icmpv6Type, IpProtocol, Network, QuotedPacket, QuotedTransport, TcpFlags, TcpHeader,
+    Transport, VlanTag,
+};
+use nf_framework::{Annotation, Key, Mbuf, Ports};
+use std::net::IpAddr;
+
+/// What a packet is to the firewall.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// For the rules.
+    pub(super) key: Key,
+    pub(super) dscp: u8,
+    /// A first fragment.
+    pub(super) fragment: bool,
+    pub(super) source: IpAddr,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Of a connection, or the beginning of one.
+    Flow(Flow, Says),
+    /// An ICMP error about this packet.
+    Error(Quoted),
+    /// An ICMP message that is of no connection: rules are asked about each.
+    Message,
+    /// What hosts on one link say to each other, RFC 4861 and RFC 4890 section 4.4.1.
+    Neighbours,
+}
+
+/// A connection by its key, and which end sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Flow {
+    pub(super) key: FlowKey,
+    pub(super) from_low: bool,
+    pub(super) protocol: IpProtocol,
+}
+
+/// What a packet says within its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Says {
+    Tcp(Segment),
+    /// An ICMP query, or the answer to one.
+    Query {
+        asks: bool,
+    },
+    /// A later fragment.
+    Later,
+    /// A later fragment of an ICMP echo: of a request, or, as this flow, of a reply.
+    LaterOfQuery(Flow),
+    /// Nothing but that it is there.
+    Datagram,
+}
+
+/// What an ICMP error says of the packet that it is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quoted {
+    pub(super) flow: Flow,
+    /// Of TCP.
+    pub(super) sequence: Option<u32>,
+    /// The error goes to who sent the packet.
+    pub(super) goes_back: bool,
+}
+
+/// Why a packet is not looked at further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NotSeen {
+    Arp,
+    Other(EtherType),
+    Malformed,
+    Checksum,
+    SourceRoute,
+    /// From a group, or to the same address.
+    Address,
+    /// Neighbor Discovery that has been on another link, or in fragments (RFC 6980).
+    Neighbours,
+    /// An ICMP error in fragments, or about nothing.
+    Error,
+    /// A later fragment of which nobody knows the first.
+    Fragment,
+}
+
+/// A usual packet's key, and whether it comes from the lower end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Usual<K> {
+    pub(super) key: K,
+    pub(super) from_low: bool,
+}
+
+const ETHERNET: usize = 14;
+/// All but SYN, FIN and RST; ACK is set.
+const CARRYING: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0 | TcpFlags::ACK.0;
+
+/// A packet that only carries something: UDP, or TCP with an acknowledgment and no signal, in IPv4 without tags,
+/// options or fragments, and sound as far as what is read of it goes. [`look`] knows what else there is.
+#[inline(always)]
+pub(super) fn usual_v4(frame: &[u8]) -> Option<Usual<KeyV4>> {
+    const IP: usize = 20;
+    let head: &[u8; ETHERNET + IP + 8] = frame.first_chunk()?;
+    let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
+    let plain = head[12..15] == [0x08, 0x00, 0x45] && head[20] & 0x3f == 0 && head[21] == 0;
+    if !plain
+        || length > frame.len() - ETHERNET
+        || !carries(IpProtocol(head[23]), frame.get(34..)?, length.checked_sub(IP)?)
+    {
+        return None;
+    }
+    let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let (source, destination) = ((word(26), port(34)), (word(30), port(36)));
+    if source.0 == destination.0 {
+        return None;
+    }
+    let from_low = source < destination;
+    let (low, high) = if from_low { (source, destination) } else { (destination, source) };
+    let mut key = [0; 16];
+    key[..4].copy_from_slice(&low.0.to_be_bytes());
+    key[4..8].copy_from_slice(&high.0.to_be_bytes());
+    key[8..10].copy_from_slice(&low.1.to_be_bytes());
+    key[10..12].copy_from_slice(&high.1.to_be_bytes());
+    key[12] = head[23];
+    Some(Usual { key, from_low })
+}
+
+/// The same of IPv6 without extension headers.
+#[inline(always)]
+pub(super) fn usual_v6(frame: &[u8]) -> Option<Usual<KeyV6>> {
+    const IP: usize = 40;
+    let head: &[u8; ETHERNET + IP + 8] = frame.first_chunk()?;
+    let length = usize::from(u16::from_be_bytes([head[18], head[19]]));
+    let plain = head[12..14] == [0x86, 0xdd] && head[14] >> 4 == 6;
+    if !plain || length > frame.len() - ETHERNET - IP || !carries(IpProtocol(head[20]), frame.get(54..)?, length) {
+        return None;
+    }
+    let (source, destination) = (&head[22..38], &head[38..54]);
+    if source == destination {
+        return None;
+    }
+    let from_low = source < destination;
+    let ((low, low_port), (high, high_port)) = if from_low {
+        ((source, &head[54..56]), (destination, &head[56..58]))
+    } else {
+        ((destination, &head[56..58]), (source, &head[54..56]))
+    };
+    let mut key = [0; 40];
+    key[..16].copy_from_slice(low);
+    key[16..32].copy_from_slice(high);
+    key[32..34].copy_from_slice(low_port);
+    key[34..36].copy_from_slice(high_port);
+    key[36] = head[20];
+    Some(Usual { key, from_low })
+}
+
+/// Whether the rest of a packet, of so many octets, is a datagram or segment that only carries something.
+#[inline(always)]
+fn carries(protocol: IpProtocol, rest: &[u8], length: usize) -> bool {
+    match protocol {
+        IpProtocol::UDP => {
+            let udp = rest.get(4..6).map_or(0, |octets| usize::from(u16::from_be_bytes([octets[0], octets[1]])));
+            udp >= 8 && udp <= length
+        }
+        IpProtocol::TCP => {
+            let Some(tcp) = rest.first_chunk::<20>() else { return false };
+            let offset = usize::from(tcp[12] >> 4) * 4;
+            let known = match offset {
+                20 => true,
+                // Timestamps, as nearly all have them: RFC 7323 appendix A.
+                32 => rest.get(20..24) == Some(&[1, 1, 8, 10]),
+                _ => false,
+            };
+            known && offset <= length && tcp[13] & CARRYING == TcpFlags::ACK.0
+        }
+        _ => false,
+    }
+}
+
+/// Sequence number, acknowledgment number, window and octets of data of a segment that [`usual_v4`] or
+/// [`usual_v6`] has looked at.
+#[inline(always)]
+pub(super) fn usual_segment(frame: &[u8], six: bool) -> Option<(u32, u32, u16, u32)> {
+    let (behind, length) = if six {
+        (54, usize::from(u16::from_be_bytes([*frame.get(18)?, *frame.get(19)?])))
+    } else {
+        (34, usize::from(u16::from_be_bytes([*frame.get(16)?, *frame.get(17)?])).checked_sub(20)?)
+    };
+    let tcp: &[u8; 20] = frame.get(behind..)?.first_chunk()?;
+    let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    let data = length.checked_sub(usize::from(tcp[12] >> 4) * 4)?;
+    Some((word(4), word(8), u16::from_be_bytes([tcp[14], tcp[15]]), u32::try_from(data).ok()?))
+}
+
+/// Whether a packet's checksums are right.
+pub(super) fn is_sound(packet: &mut Mbuf) -> bool {
+    Headers::parse(packet.data_mut()).is_ok_and(|headers| headers.verify_checksums().is_ok())
+}
+
+/// Looks at a packet.
+pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
+    let beside = Annotation::of(packet).ports;
+    let mut headers = Headers::parse(packet.data_mut()).map_err(|_| NotSeen::Malformed)?;
+    let (source, destination, class, hops, options) = match &headers.network {
+        Network::Ipv4 { header, options } => (
+            IpAddr::from(header.source),
+            IpAddr::from(header.destination),
+            header.differentiated_services,
+            header.time_to_live,
+            &**options,
+        ),
+        Network::Ipv6 { header, .. } => {
+            let [high, low, ..] = header.version_traffic_class_and_flow_label.get().to_be_bytes();
+            let class = high << 4 | low >> 4;
+            (header.source.into(), header.destination.into(), class, header.hop_limit, &[][..])
+        }
+        Network::Arp(_) => return Err(NotSeen::Arp),
+        Network::Other(ether_type) => return Err(NotSeen::Other(*ether_type)),
+    };
+    if is_source_routed(options) || headers.network.pseudo_header().is_none() {
+        return Err(NotSeen::SourceRoute);
+    }
+    if source.is_multicast() || source == destination && !source.is_unspecified() {
+        return Err(NotSeen::Address);
+    }
+    headers.verify_checksums().map_err(|_| NotSeen::Checksum)?;
+    let fragment = headers.network.fragment();
+    let vlan = vlan(headers.vlan);
+    let dscp = class >> 2;
+    let rules = Key::of(&headers).ok_or(NotSeen::Malformed)?;
+    let protocol = headers.transport.protocol().ok_or(NotSeen::Malformed)?;
+    let seen = |kind| Ok(Seen { key: rules, dscp, fragment: fragment.is_some(), source, kind });
+    let flow = |ports: (u16, u16), says| {
+        let found = key((source, ports.0), (destination, ports.1), protocol, vlan);
+        let (key, from_low) = found.ok_or(NotSeen::Malformed)?;
+        seen(Kind::Flow(Flow { key, from_low, protocol }, says))
+    };
+    let message = match &headers.transport {
+        Transport::Tcp { header, options } => {
+            let segment = segment(header, options, headers.payload.len(), fragment.is_some());
+            return flow((header.source_port.get(), header.destination_port.get()), Says::Tcp(segment));
+        }
+        Transport::Udp(udp) => return flow((udp.source_port.get(), udp.destination_port.get()), Says::Datagram),
+        Transport::Icmp(icmp) if icmp.message_type.has_identifier() => {
+            let (asks, kind) = query_of(icmp.message_type);
+            return flow(query_ports(asks, icmp.identifier(), kind), Says::Query { asks });
+        }
+        Transport::Icmpv6(icmp) if icmp.message_type.has_identifier() => {
+            let asks = icmp.message_type == Icmpv6Type::ECHO_REQUEST;
+            return flow(query_ports(asks, icmp.identifier(), 0), Says::Query { asks });
+        }
+        Transport::Fragment(_) => {
+            return match beside {
+                Some(Ports::Both(one, other)) => flow((one, other), Says::Later),
+                // Of echoes alone: timestamps are short.
+                Some(Ports::Identifier(identifier)) => {
+                    let (ports, answer) = ((identifier, 0), (0, identifier));
+                    let answer = key((source, answer.0), (destination, answer.1), protocol, vlan);
+                    let (key, from_low) = answer.ok_or(NotSeen::Malformed)?;
+                    flow(ports, Says::LaterOfQuery(Flow { key, from_low, protocol }))
+                }
+                Some(Ports::None) => flow((0, 0), Says::Later),
+                None => Err(NotSeen::Fragment),
+            };
+        }
+        Transport::Icmp(icmp) => {
+            matches!(
+                icmp.message_type,
+                IcmpType::DESTINATION_UNREACHABLE | IcmpType::TIME_EXCEEDED | IcmpType::PARAMETER_PROBLEM
+            )
+        }
+        Transport::Icmpv6(icmp) => match icmp.message_type.0 {
+            1..=4 => true,
+            // RFC 4861 section 6.1, RFC 6980: it has not been on another link, and is in one piece.
+            133..=137 if hops == 255 && fragment.is_none() => return seen(Kind::Neighbours),
+            133..=137 => return Err(NotSeen::Neighbours),
+            // Multicast listeners, RFC 2710 section 3 and RFC 3810 section 5.
+            130..=132 | 143 if hops == 1 && is_local(source) => return seen(Kind::Neighbours),
+            _ => false,
+        },
+        _ => return flow((0, 0), Says::Datagram),
+    };
+    if !message {
+        return seen(Kind::Message);
+    }
+    if fragment.is_some() {
+        return Err(NotSeen::Error);
+    }
+    let quoted = headers.quoted().and_then(|quoted| about(&quoted, destination, vlan)).ok_or(NotSeen::Error)?;
+    seen(Kind::Error(quoted))
+}
+
+/// The ports that stand for the identifier of an ICMP query: who asks has it, and who answers has the kind of
+/// query. So two hosts may ask each other with one identifier.
+fn query_ports(asks: bool, identifier: u16, kind: u16) -> (u16, u16) {
+    if asks { (identifier, kind) } else { (kind, identifier) }
+}
+
+/// Of ICMP in IPv4, whether it asks, and the kind.
+fn query_of(message_type: IcmpType) -> (bool, u16) {
+    let asks = matches!(message_type, IcmpType::ECHO_REQUEST | IcmpType::TIMESTAMP);
+    let is_echo = matches!(message_type, IcmpType::ECHO_REQUEST | IcmpType::ECHO_REPLY);
+    (asks, u16::from(!is_echo))
+}
+
+/// The connection that a quoted packet is of.
+fn about(quoted: &QuotedPacket<'_>, told: IpAddr, vlan: [u8; 3]) -> Option<Quoted> {
+    let (source, destination): (IpAddr, IpAddr) = match &quoted.network {
+        Network::Ipv4 { header, .. } => (header.source.into(), header.destination.into()),
+        Network::Ipv6 { header, .. } => (header.source.into(), header.destination.into()),
+        _ => return None,
+    };
+    let (protocol, ports, sequence) = match &quoted.transport {
+        QuotedTransport::Tcp { start, .. } => {
+            let ports = (start.source_port.get(), start.destination_port.get());
+            (IpProtocol::TCP, ports, Some(start.sequence_number.get()))
+        }
+        QuotedTransport::Udp(udp) => (IpProtocol::UDP, (udp.source_port.get(), udp.destination_port.get()), None),
+        QuotedTransport::Icmp(icmp) if icmp.message_type.has_identifier() => {
+            let (asks, kind) = query_of(icmp.message_type);
+            (IpProtocol::ICMP, query_ports(asks, icmp.identifier(), kind), None)
+        }
+        QuotedTransport::Icmpv6(icmp) if icmp.message_type.has_identifier() => {
+            let asks = icmp.message_type == Icmpv6Type::ECHO_REQUEST;
+            (IpProtocol::ICMPV6, query_ports(asks, icmp.identifier(), 0), None)
+        }
+        QuotedTransport::Other(IpProtocol::TCP | IpProtocol::UDP) => return None,
+        QuotedTransport::Other(protocol) => (*protocol, (0, 0), None),
+        QuotedTransport::Icmp(_) | QuotedTransport::Icmpv6(_) | QuotedTransport::Fragment(_) => return None,
+    };
+    let (source, destination): (End, End) = ((source, ports.0), (destination, ports.1));
+    let (key, from_low) = key(source, destination, protocol, vlan)?;
+    Some(Quoted { flow: Flow { key, from_low, protocol }, sequence, goes_back: told == source.0 })
+}
+
+fn is_local(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unspecified(),
+    }
+}
+
+/// The identifiers of both tags.
+fn vlan(tags: &[VlanTag]) -> [u8; 3] {
+    let bits = tags.iter().fold(0_u32, |bits, tag| bits << 12 | u32::from(tag.id()));
+    let [_, a, b, c] = bits.to_be_bytes();
+    [a, b, c]
+}
+
+/// Whether IPv4 options have a source route, RFC 7126 section 4.3.
+fn is_source_routed(mut options: &[u8]) -> bool {
+    while let Some((kind, rest)) = options.split_first() {
+        options = match kind {
+            0 => return false,
+            1 => rest,
+            131 | 137 => return true,
+            _ => rest.first().and_then(|length| options.get(usize::from((*length).max(2))..)).unwrap_or_default(),
+        };
+    }
+    false
+}
+
+fn segment(header: &TcpHeader, options: &[u8], payload: usize, is_part: bool) -> Segment {
+    let (scale, sacked) = tcp_options(options);
+    Segment {
+        flags: header.flags,
+        sequence: header.sequence_number.get(),
+        acknowledgment: header.acknowledgment_number.get(),
+        window: header.window.get(),
+        payload: u32::try_from(payload).unwrap_or(u32::MAX),
+        scale,
+        sacked,
+        is_part,
+    }
+}
+
+/// The window scale, and the highest edge of what is acknowledged selectively.
+fn tcp_options(mut options: &[u8]) -> (Option<u8>, Option<u32>) {
+    let (mut scale, mut sacked): (Option<u8>, Option<u32>) = (None, None);
+    while let Some((kind, rest)) = options.split_first() {
+        if *kind == 1 {
+            options = rest;
+            continue;
+        }
+        let Some(length) = rest.first().map(|length| usize::from(*length)).filter(|length| *kind != 0 && *length >= 2)
+        else {
+            break;
+        };
+        let Some(option) = options.get(2..length) else { break };
+        match (kind, option) {
+            (3, [shift]) => scale = Some(*shift),
+            (5, blocks) => {
+                for block in blocks.as_chunks::<8>().0 {
+                    let edge = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
+                    let higher = sacked.is_none_or(|known| edge.wrapping_sub(known).cast_signed() > 0);
+                    sacked = if higher { Some(edge) } else { sacked };
+                }
+            }
+            _ => {}
+        }
+        options = options.get(length..).unwrap_or_default();
+    }
+    (scale, sacked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nf_framework::testing::Frame;
+
+    #[test]
+    fn a_usual_packet_has_the_key_that_a_closer_look_finds() {
+        const A: [u8; 4] = [10, 0, 0, 1];
+        const B: [u8; 4] = [192, 0, 2, 1];
+        const A6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        const B6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+        let timestamps = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        for (what, frame, usual) in [
+            ("UDP", Frame::new().ipv4(A, B).udp(5000, 53).payload(&[1; 5]), true),
+            ("UDP back", Frame::new().ipv4(B, A).udp(53, 5000), true),
+            ("TCP", Frame::new().ipv4(A, B).tcp(5000, 80).payload(&[1; 5]), true),
+            ("TCP with timestamps", Frame::new().ipv4(B, A).tcp(80, 5000).tcp_options(&timestamps), true),
+            (
+                "TCP with SACK",
+                Frame::new().ipv4(B, A).tcp(80, 5000).tcp_options(&[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]),
+                false,
+            ),
+            ("a SYN", Frame::new().ipv4(A, B).tcp(5000, 80).flags(2), false),
+            ("a FIN", Frame::new().ipv4(A, B).tcp(5000, 80).flags(0x11), false),
+            ("a tag", Frame::new().vlan(5).ipv4(A, B).udp(5000, 53), false),
+            ("options", Frame::new().ipv4(A, B).ipv4_options(&[1; 4]).udp(5000, 53), false),
+            ("a fragment", Frame::new().ipv4(A, B).udp(5000, 53).payload(&[1; 16]).fragment(0, true), false),
+            ("UDP in IPv6", Frame::new().ipv6(A6, B6).udp(5000, 53), true),
+            ("TCP in IPv6 back", Frame::new().ipv6(B6, A6).tcp(80, 5000).payload(&[1; 7]), true),
+            ("an extension header", Frame::new().ipv6(A6, B6).extension(60, &[1, 4, 0, 0, 0, 0]).udp(5000, 53), false),
+        ] {
+            let bytes = frame.build();
+            let found = usual_v4(&bytes)
+                .map(|usual| (FlowKey::V4(usual.key), usual.from_low))
+                .or_else(|| usual_v6(&bytes).map(|usual| (FlowKey::V6(usual.key), usual.from_low)));
+            assert_eq!(found.is_some(), usual, "{what}");
+            let (seen, payload) = nf_framework::testing::lab(move |lab| {
+                let mut packet = lab.pool.alloc().unwrap();
+                assert!(packet.set_contents(&bytes));
+                let usual = usual_segment(packet.data(), bytes[12] == 0x86);
+                (look(&mut packet).unwrap(), usual)
+            });
+            let Kind::Flow(flow, says) = seen.kind else { panic!("{what}") };
+            if let Some(found) = found {
+                assert_eq!(found, (flow.key, flow.from_low), "{what}");
+                if let Says::Tcp(segment) = says {
+                    let Segment { sequence, acknowledgment, window, payload: data, .. } = segment;
+                    assert_eq!(payload, Some((sequence, acknowledgment, window, data)), "{what}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_are_read_as_far_as_they_make_sense() {
+        for (options, expected) in [
+            (&[][..], (None, None)),
+            (&[2, 4, 5, 180, 1, 3, 3, 7], (Some(7), None)),
+            (&[3, 3, 7, 0, 3, 3, 9], (Some(7), None)),
+            (&[1, 1, 5, 18, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 3, 0, 0, 0, 4], (None, Some(9))),
+            (&[5, 10, 0, 0, 0, 1], (None, None)),
+            (&[3, 1, 7], (None, None)),
+            (&[3, 0, 7], (None, None)),
+            (&[3], (None, None)),
+        ] {
+            assert_eq!(tcp_options(options), expected, "{options:?}");
+        }
+        for (options, expected) in [
+            (&[][..], false),
+            (&[1, 1, 131, 3, 4], true),
+            (&[137, 3, 4], true),
+            (&[7, 7, 4, 0, 0, 0, 0, 131, 3, 4], true),
+            (&[0, 131, 3, 4], false),
+            (&[7, 0, 131], true),
+            (&[7], false),
+        ] {
+            assert_eq!(is_source_routed(options), expected, "{options:?}");
+        }
+    }
+}

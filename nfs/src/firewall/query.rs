@@ -1,0 +1,150 @@
+//! What a running firewall knows, for people and programs: asked by
+//! [`Control::command`](nf_framework::Control::command), a piece at a time, on each worker.
+
+use super::connection::{Connection, Ends, NO_SLOT};
+use super::instance::Instance;
+use super::tcp::State;
+use super::tracking::Place;
+use nf_framework::headers::IpProtocol;
+use nf_framework::{Direction, FlowTable, Handle, Prefix};
+use std::net::IpAddr;
+
+/// Slots of the tables that one question looks at: packets wait meanwhile, for a fraction of a
+/// millisecond.
+const SLOTS: usize = 4096;
+
+/// A connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionView {
+    /// Its protocol.
+    pub protocol: IpProtocol,
+    /// Who began it, with the port or, of ICMP, the identifier.
+    pub source: (IpAddr, u16),
+    /// The other end.
+    pub destination: (IpAddr, u16),
+    /// Which way the first packet went.
+    pub direction: Direction,
+    /// As conntrack calls it; of other protocols than TCP whether it was answered.
+    pub state: &'static str,
+    /// The rule that accepted it.
+    pub rule: Option<String>,
+}
+
+/// Connections that are meant; what is not given is all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionFilter {
+    /// Of this protocol.
+    pub protocol: Option<IpProtocol>,
+    /// Of which one end or the other is in this prefix.
+    pub address: Option<Prefix>,
+    /// Of which one end or the other has this port.
+    pub port: Option<u16>,
+    /// That the rule of this name has accepted.
+    pub rule: Option<String>,
+}
+
+/// How often a rule has decided about a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleHits {
+    /// Its name.
+    pub name: String,
+    /// What stands beside it for people.
+    pub comment: String,
+    /// Packets that would begin a connection, or were about one, since the program started.
+    pub hits: u64,
+}
+
+impl ConnectionFilter {
+    fn fits(&self, view: &ConnectionView) -> bool {
+        let ends = [view.source, view.destination];
+        self.protocol.is_none_or(|protocol| protocol == view.protocol)
+            && self.address.is_none_or(|prefix| ends.iter().any(|(address, _)| prefix.contains(*address)))
+            && self.port.is_none_or(|port| ends.iter().any(|(_, of)| *of == port))
+            && self.rule.as_ref().is_none_or(|rule| view.rule.as_ref() == Some(rule))
+    }
+}
+
+impl Instance {
+    /// Connections that a filter means, out of a part of the tables: from 0, and then from what came back,
+    /// until that is `None`.
+    #[must_use]
+    pub fn list(&self, filter: &ConnectionFilter, from: usize) -> (Vec<ConnectionView>, Option<usize>) {
+        let (found, next) = self.part(from);
+        (found.into_iter().map(|(_, view)| view).filter(|view| filter.fits(view)).collect(), next)
+    }
+
+    /// Ends connections that a filter means, in a part of the tables as [`Instance::list`] goes through them;
+    /// how many, and what to go on with.
+    pub fn clear(&mut self, filter: &ConnectionFilter, from: usize) -> (usize, Option<usize>) {
+        let (found, next) = self.part(from);
+        let mut cleared = 0;
+        for (place, _) in found.iter().filter(|(_, view)| filter.fits(view)) {
+            self.tracking.end(*place);
+            cleared += 1;
+        }
+        (cleared, next)
+    }
+
+    /// What each rule has decided about on this worker, in the order of the rules.
+    #[must_use]
+    pub fn rule_hits(&self) -> Vec<RuleHits> {
+        let of = |slot: u16| self.hits.get(usize::from(slot)).copied().unwrap_or(0);
+        let rules = self.policy.rules.iter();
+        rules
+            .map(|rule| RuleHits { name: rule.name.clone(), comment: rule.comment.clone(), hits: of(rule.slot) })
+            .collect()
+    }
+
+    /// The tables of both families one behind the other.
+    fn part(&self, from: usize) -> (Vec<(Place, ConnectionView)>, Option<usize>) {
+        let (v4, v6) = (self.tracking.v4.slots(), self.tracking.v6.slots());
+        let to = from.saturating_add(SLOTS);
+        let mut found = Vec::new();
+        self.views(&self.tracking.v4, from..to.min(v4), Place::V4, &mut found);
+        self.views(&self.tracking.v6, from.saturating_sub(v4)..to.saturating_sub(v4), Place::V6, &mut found);
+        (found, (to < v4 + v6).then_some(to))
+    }
+
+    fn views<K: Ends>(
+        &self,
+        table: &FlowTable<K, Connection>,
+        slots: std::ops::Range<usize>,
+        place: fn(Handle) -> Place,
+        to: &mut Vec<(Place, ConnectionView)>,
+    ) {
+        to.extend(table.entries_in(slots).map(|(handle, key, connection)| (place(handle), self.view(key, connection))));
+    }
+
+    fn view<K: Ends>(&self, key: &K, connection: &Connection) -> ConnectionView {
+        let (low, high) = key.ends();
+        let (source, destination) = if connection.low_began() { (low, high) } else { (high, low) };
+        let protocol = key.protocol();
+        let rule = Some(connection.slot).filter(|slot| *slot != NO_SLOT);
+        ConnectionView {
+            protocol,
+            source,
+            destination,
+            direction: connection.direction(),
+            state: match protocol {
+                IpProtocol::TCP => state_name(connection.tcp.state),
+                _ if connection.is_answered() => "ANSWERED",
+                _ => "UNANSWERED",
+            },
+            rule: rule.and_then(|slot| self.policy.slot_name(slot)).map(str::to_owned),
+        }
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::SynSent => "SYN_SENT",
+        State::SynSent2 => "SYN_SENT2",
+        State::SynReceived => "SYN_RECV",
+        State::Established => "ESTABLISHED",
+        State::FinWait => "FIN_WAIT",
+        State::CloseWait => "CLOSE_WAIT",
+        State::LastAck => "LAST_ACK",
+        State::TimeWait => "TIME_WAIT",
+        State::Close => "CLOSE",
+    }
+}

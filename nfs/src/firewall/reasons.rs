@@ -1,0 +1,106 @@
+//! Why the firewall drops packets, and what it counts.
+
+use super::packet::NotSeen;
+use super::tracking::Tracking;
+use nf_framework::{Counter, DropReason, TooManyDropReasons, WorkerSetup};
+
+macro_rules! reasons {
+    ($($field:ident = $name:literal: $help:literal;)*) => {
+        /// The firewall's own reasons.
+        #[derive(Clone, Copy, Debug)]
+        pub(super) struct Reasons {
+            $(pub(super) $field: DropReason,)*
+        }
+
+        impl Reasons {
+            pub(super) fn new(worker: &mut WorkerSetup) -> Result<Self, TooManyDropReasons> {
+                Ok(Self { $($field: worker.drop_reason($name, $help)?,)* })
+            }
+        }
+    };
+}
+
+reasons! {
+    denied = "firewall-denied": "a rule does not accept it";
+    unmatched = "firewall-default": "begins something that no rule accepts";
+    no_connection = "firewall-no-connection": "belongs to no connection and begins none";
+    tcp_flags = "firewall-tcp-flags": "a set of TCP flags that means nothing";
+    tcp_state = "firewall-tcp-state": "a segment that its connection cannot have now";
+    tcp_window = "firewall-tcp-window": "sequence numbers that its sender cannot have now";
+    tcp_reset = "firewall-tcp-reset": "a reset without the exact number";
+    checksum = "firewall-checksum": "a wrong checksum";
+    side = "firewall-side": "of a connection whose end is on the other side";
+    address = "firewall-address": "from a group of hosts, or from and to the same address";
+    source_route = "firewall-source-route": "an IPv4 source route, or an IPv6 routing header with stops to come";
+    unrelated = "firewall-unrelated": "an ICMP error about nothing that is known here";
+    fragment = "firewall-fragment": "a fragment of a packet that was not accepted, or that may not come in fragments";
+    neighbours = "firewall-neighbor-discovery": "Neighbor Discovery that has been on another link, or is in fragments";
+    arp = "firewall-arp": "ARP, which the configuration does not let through";
+    ether_type = "firewall-ether-type": "an Ethernet type that the configuration does not let through";
+    full = "firewall-connections-full": "the table of connections is full of established ones";
+    source_limit = "firewall-source-limit": "its source has as many connections as it may have";
+    rate_limit = "firewall-rate-limit": "more in a second than its rule allows";
+    ended = "firewall-rejudged": "of a connection that new rules do not accept";
+}
+
+impl Reasons {
+    pub(super) fn of(&self, not_seen: NotSeen) -> DropReason {
+        match not_seen {
+            NotSeen::Arp => self.arp,
+            NotSeen::Other(_) => self.ether_type,
+            NotSeen::Malformed => DropReason::MALFORMED,
+            NotSeen::Checksum => self.checksum,
+            NotSeen::SourceRoute => self.source_route,
+            NotSeen::Address => self.address,
+            NotSeen::Neighbours => self.neighbours,
+            NotSeen::Error => self.unrelated,
+            NotSeen::Fragment => self.fragment,
+        }
+    }
+}
+
+/// What it counts beside packets; gauges are of now.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) accepted: Counter,
+    pub(super) denied: Counter,
+    pub(super) rejected: Counter,
+    evicted: Counter,
+    expired: Counter,
+    /// By a reload, a command, or a SYN after the end.
+    ended: Counter,
+    /// Gauges.
+    v4: Counter,
+    v6: Counter,
+}
+
+impl Counters {
+    pub(super) fn new(worker: &mut WorkerSetup) -> Self {
+        Self {
+            accepted: worker.counter("connections-accepted"),
+            denied: worker.counter("connections-denied"),
+            rejected: worker.counter("rejections-sent"),
+            evicted: worker.counter("connections-evicted"),
+            expired: worker.counter("connections-expired"),
+            ended: worker.counter("connections-ended"),
+            v4: worker.counter("connections-ipv4"),
+            v6: worker.counter("connections-ipv6"),
+        }
+    }
+
+    /// Takes over what the tables count.
+    pub(super) fn follow(&mut self, tracking: &Tracking) {
+        let tables = tracking.counters();
+        let sum = |of: fn(&nf_framework::FlowTableCounters) -> u64| tables.iter().copied().map(of).sum();
+        let (v4, v6) = tracking.lengths();
+        for (counter, count) in [
+            (&mut self.evicted, sum(|table| table.evicted.iter().sum())),
+            (&mut self.expired, sum(|table| table.expired)),
+            (&mut self.ended, sum(|table| table.removed)),
+            (&mut self.v4, v4 as u64),
+            (&mut self.v6, v6 as u64),
+        ] {
+            counter.add(count.wrapping_sub(counter.value()));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The rules as a packet of one kind meets them.
+//!
+//! A classifier knows addresses, protocols, ports, flags and ICMP types. What else rules ask for splits them
+//! into views, each with the rules that can match there: by the side that a packet comes in by, by what it is
+//! to a connection, by its DSCP, and by whether it is a fragment. Most configurations have one or two.
+
+use super::config::State;
+use super::rule::{ALL_DSCP, Conditions, Rule};
+use nf_framework::{AddressSet, Classifier, ClassifierError, Direction, Invalid, Key, Memory, SetupError};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// Most views: each is a classifier with nearly all rules.
+const MOST: usize = 32;
+
+/// A packet that rules are asked about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) key: Key,
+    pub(super) state: State,
+    pub(super) direction: Direction,
+    pub(super) dscp: u8,
+    pub(super) fragment: bool,
+}
+
+pub(super) struct Views {
+    views: Vec<View>,
+    /// A class for each DSCP: those of one class are in the same rules.
+    classes: [u8; 64],
+    /// Which view, by class, state, direction and fragment.
+    of: Vec<u8>,
+}
+
+struct View {
+    rules: Vec<nf_framework::Rule>,
+    /// By rule of the classifier, the place among all rules.
+    places: Vec<usize>,
+    /// Built once DPDK runs; none is needed where no rule can match.
+    classifier: OnceLock<Classifier>,
+}
+
+impl Views {
+    pub(super) fn new(rules: &[Rule], sets: &[AddressSet]) -> Result<Self, Invalid> {
+        let classes = dscp_classes(rules);
+        let count = usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
+        let mut known: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+        let (mut views, mut of) = (Vec::new(), Vec::new());
+        for class in 0..count {
+            let dscp = classes.iter().position(|of| usize::from(*of) == class).unwrap_or(0);
+            for state in [State::New, State::Related] {
+                for direction in [Direction::Outbound, Direction::Inbound] {
+                    for fragment in [false, true] {
+                        let applies = |conditions: &Conditions| {
+                            conditions.dscp >> dscp & 1 == 1
+                                && conditions.state == state
+                                && conditions.direction.is_none_or(|of| of == direction)
+                                && conditions.fragment.is_none_or(|of| of == fragment)
+                        };
+                        let numbered = rules.iter().enumerate().filter(|(_, rule)| applies(&rule.conditions));
+                        let numbers: Vec<usize> = numbered.map(|(number, _)| number).collect();
+                        let place = match known.get(&numbers) {
+                            Some(place) => *place,
+                            None => {
+                                views.push(View::new(rules, &numbers, sets)?);
+                                known.insert(numbers, views.len() - 1);
+                                views.len() - 1
+                            }
+                        };
+                        if views.len() > MOST {
+                            let message = format!(
+                                "more than {MOST} combinations of sides, states, DSCP and fragments: name fewer \
+                                 different lists of DSCP"
+                            );
+                            return Err(Invalid::new("rules", message));
+                        }
+                        of.push(u8::try_from(place).unwrap_or(u8::MAX));
+                    }
+                }
+            }
+        }
+        Ok(Self { views, classes, of })
+    }
+
+    pub(super) fn build(&self, memory: &Memory, sets: &[AddressSet]) -> Result<(), SetupError> {
+        for view in &self.views {
+            if view.classifier.get().is_none() && !view.rules.is_empty() {
+                let classifier = Classifier::new(memory, sets, &view.rules)?;
+                view.classifier.set(classifier).map_err(|_| "the rules were built twice at once")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of the first rule that matches each packet; `found` is told of it by the packet's place.
+    pub(super) fn classify(&self, asked: &[Asked], mut found: impl FnMut(usize, Option<usize>)) {
+        const MOST_AT_ONCE: usize = Classifier::BURST;
+        for (asked, first) in asked.chunks(MOST_AT_ONCE).zip((0..).step_by(MOST_AT_ONCE)) {
+            // The packets of a batch are nearly always of one view: then all are asked about at once.
+            let mut left = u64::MAX >> (MOST_AT_ONCE - asked.len()).min(63);
+            while left != 0 {
+                let next = left.trailing_zeros() as usize;
+                let Some(view) = asked.get(next).map(|asked| self.view_of(asked)) else { return };
+                let mut keys = [None; MOST_AT_ONCE];
+                let mut places = [0; MOST_AT_ONCE];
+                let mut count = 0;
+                for (place, packet) in asked.iter().enumerate() {
+                    if left >> place & 1 == 1 && self.view_of(packet) == view {
+                        left &= !(1 << place);
+                        (keys[count], places[count]) = (Some(packet.key), first + place);
+                        count += 1;
+                    }
+                }
+                self.classify_in(view, &keys[..count], &places[..count], &mut found);
+            }
+        }
+    }
+
+    fn classify_in(
+        &self,
+        view: usize,
+        keys: &[Option<Key>],
+        places: &[usize],
+        found: &mut impl FnMut(usize, Option<usize>),
+    ) {
+        let Some(view) = self.views.get(view) else { return };
+        let Some(Some(first)) = keys.first() else { return };
+        let mut row = [*first; Classifier::BURST];
+        for (place, key) in row.iter_mut().zip(keys) {
+            *place = key.unwrap_or(*first);
+        }
+        let mut rules = [None; Classifier::BURST];
+        if let Some(classifier) = view.classifier.get() {
+            classifier.classify(&row[..keys.len()], &mut rules);
+        }
+        for (place, rule) in places.iter().zip(rules) {
+            found(*place, rule.and_then(|rule| view.places.get(rule.index()).copied()));
+        }
+    }
+
+    fn view_of(&self, asked: &Asked) -> usize {
+        let class = usize::from(self.classes[usize::from(asked.dscp & 63)]);
+        let related = usize::from(asked.state == State::Related);
+        let inbound = usize::from(asked.direction == Direction::Inbound);
+        let place = ((class * 2 + related) * 2 + inbound) * 2 + usize::from(asked.fragment);
+        self.of.get(place).map_or(usize::MAX, |view| usize::from(*view))
+    }
+}
+
+impl View {
+    fn new(all: &[Rule], numbers: &[usize], sets: &[AddressSet]) -> Result<Self, Invalid> {
+        let (mut rules, mut places) = (Vec::new(), Vec::new());
+        for &number in numbers {
+            let of_rule = all[number].conditions.classifier_rules();
+            if of_rule.is_empty() {
+                let message = "no packet is of two families: its addresses and its protocol exclude each other";
+                return Err(Invalid::new(format!("rules[{number}]"), message));
+            }
+            places.extend(std::iter::repeat_n(number, of_rule.len()));
+            rules.extend(of_rule);
+        }
+        Classifier::check(sets, &rules).map_err(|error| match error {
+            ClassifierError::Rule { rule, fault } => {
+                Invalid::new(format!("rules[{}]", places.get(rule).copied().unwrap_or(rule)), fault.to_string())
+            }
+            error => Invalid::new("rules", format!("with each combination of their lists: {error}")),
+        })?;
+        Ok(Self { rules, places, classifier: OnceLock::new() })
+    }
+}
+
+impl fmt::Debug for Views {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Views").field("views", &self.views.len()).finish_non_exhaustive()
+    }
+}
+
+/// Numbers the DSCP by the rules that they are in.
+fn dscp_classes(rules: &[Rule]) -> [u8; 64] {
+    let lists: Vec<u64> = rules.iter().map(|rule| rule.conditions.dscp).filter(|list| *list != ALL_DSCP).collect();
+    let mut known: BTreeMap<Vec<bool>, u8> = BTreeMap::new();
+    let mut classes = [0; 64];
+    for (dscp, class) in classes.iter_mut().enumerate() {
+        let signature = lists.iter().map(|list| list >> dscp & 1 == 1).collect();
+        let next = u8::try_from(known.len()).unwrap_or(u8::MAX);
+        *class = *known.entry(signature).or_insert(next);
+    }
+    classes
+}

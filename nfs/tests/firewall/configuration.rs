@@ -1,0 +1,123 @@
+//! What a configuration is told before anything runs, and which rule decides about what.
+
+use super::bench::config;
+use nf_framework::Function;
+use nfs::firewall::{Config, Described, Firewall};
+
+fn said(text: &str) -> String {
+    match toml::from_str::<Config>(text) {
+        Ok(config) => match Firewall.policy(config) {
+            Ok(_) => "nothing".to_owned(),
+            Err(invalid) => format!("{}: {}", invalid.key, invalid.message),
+        },
+        Err(error) => error.message().to_owned(),
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_named_by_its_key() {
+    let rule = |text: &str| format!("[sets.s]\nprefixes = [\"10.0.0.0/8\"]\n[[rules]]\naction = \"accept\"\n{text}");
+    for (text, expected) in [
+        (rule("source = \"@t\""), "rules[0].source: there is no set \"t\" (known: s)"),
+        (rule("source = \"10.0.0.1/8\""), "is not an address, a prefix or the @name of a set"),
+        (rule("source = \"10.0.0.1\"\ndestination = \"::1\""), "rules[0]: no packet is of two families"),
+        (rule("source = \"::1\"\nprotocol = \"icmp\""), "rules[0]: no packet is of two families"),
+        (rule("protocol = \"icmp\"\ndestination_ports = 1"), "rules[0].destination_ports: icmp has no ports"),
+        (rule("protocol = [\"tcp\", \"gre\"]\nsource_ports = 1"), "rules[0].source_ports: gre has no ports"),
+        (rule("icmp = 3"), "rules[0].icmp: an ICMP type has its meaning by the protocol"),
+        (rule("protocol = \"icmpv6\"\nicmp = [1, \"timestamp\"]"), "rules[0].icmp[1]: icmpv6 has no such type"),
+        (rule("flags = \"syn\""), "rules[0].flags: only TCP has TCP flags"),
+        (rule("protocol = [\"tcp\", \"udp\"]\nflags = \"syn\""), "rules[0].flags: only TCP has TCP flags"),
+        (rule("state = \"related\"\nprotocol = \"tcp\""), "rules[0].protocol: what is related"),
+        (rule("limit = {}"), "rules[0].limit: a limit is of"),
+        (rule("limit = { packets_per_second = 0 }"), "rules[0].limit.packets_per_second: 0 would let nothing through"),
+        (
+            rule("state = \"related\"\nlimit = { packets_per_second = 1 }"),
+            "rules[0].limit.packets_per_second: what is related is limited by connections_per_second",
+        ),
+        (
+            rule("[[rules]]\naction = \"drop\"\nlimit = { connections_per_second = 1 }"),
+            "rules[1].limit: only what is accepted can be limited",
+        ),
+        (
+            rule("name = \"a\"\n[[rules]]\naction = \"drop\"\nname = \"a\""),
+            "rules[1].name: \"a\" is the name of another",
+        ),
+        (rule("name = \"rfc4890\""), "rules[0].name: \"rfc4890\" is the name of another rule, or none"),
+        (rule("action = \"pass\"").replace("action = \"accept\"\n", ""), "unknown variant `pass`"),
+        ("connections = 1".to_owned(), "connections: 1 is not from 64 to "),
+        ("sources = 1".to_owned(), "sources: 1 is not from 64 to "),
+        ("source_bits_v6 = 129".to_owned(), "source_bits_v6: 129 is not from 16 to 128"),
+        ("connections_per_source = 0".to_owned(), "connections_per_source: 0 would let nobody through"),
+        ("ether_types = [0x88cc, 5]".to_owned(), "ether_types[1]: Ethernet types begin at 1536"),
+        ("timeouts = { udp = 0 }".to_owned(), "timeouts.udp: 0 seconds are not from 1 to 1000000"),
+        ("[sets.empty]\n".to_owned(), "sets.empty: a set without addresses matches nothing"),
+    ] {
+        let found = said(&text);
+        assert!(found.contains(expected), "{text}\n{found}");
+    }
+    let dscp: String = (0..40).map(|dscp| format!("[[rules]]\ndscp = {dscp}\naction = \"accept\"\n")).collect();
+    assert!(said(&dscp).starts_with("rules: more than 32 combinations of sides, states, DSCP and fragments"));
+}
+
+const RULES: &str = r#"
+[sets.office]
+prefixes = ["10.0.0.0/24"]
+[[rules]]
+name = "no-telnet"
+protocol = "tcp"
+destination_ports = 23
+action = "reject"
+[[rules]]
+name = "office"
+comment = "who works here"
+from = "inside"
+source = "@office"
+action = "accept"
+[[rules]]
+name = "ef"
+dscp = "ef"
+fragment = false
+action = "accept"
+[[rules]]
+name = "ping"
+protocol = ["icmp", "icmpv6"]
+icmp = "echo-request"
+action = "accept"
+"#;
+
+#[test]
+fn a_described_packet_is_explained() {
+    let policy = Firewall.policy(config(RULES)).unwrap();
+    for (packet, expected) in [
+        ("tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside", "accept, by office"),
+        ("tcp 10.0.0.5:4321 > 198.51.100.7:23 from inside", "reject, by no-telnet"),
+        ("tcp 10.0.1.5:4321 > 198.51.100.7:443", "  not office: source 10.0.1.5 is not in @office\n"),
+        ("tcp 10.0.0.5:4321 > 198.51.100.7:443 from outside", "  not office: it comes from outside\n"),
+        ("udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef", "accept, by ef"),
+        ("udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef fragment", "drop, as no rule matches"),
+        ("icmp 192.0.2.1 > 10.0.0.5 from outside", "accept, by ping"),
+        ("icmp 192.0.2.1 > 10.0.0.5 from outside timestamp", "  not ping: the ICMP type is another\n"),
+        ("icmpv6 2001:db8::1 > 2001:db8::2 from outside 144/0", "accept, by rfc4890"),
+        ("icmp 192.0.2.1 > 10.0.0.5 from outside 3/1 related", "accept, as no rule matches"),
+        ("gre 192.0.2.1 > 10.0.0.5 from outside", "  not no-telnet: the protocol is not tcp\n"),
+    ] {
+        let explained = policy.explain(&packet.parse::<Described>().unwrap()).to_string();
+        assert!(explained.contains(expected), "{packet}\n{explained}");
+    }
+    assert_eq!((policy.comment("office"), policy.comment("ef")), (Some("who works here"), None));
+    for (packet, expected) in [
+        ("", "the protocol is missing"),
+        ("tcp", "the source is missing"),
+        ("tcp 10.0.0.5 > 10.0.0.6", "\"10.0.0.5\" is not an address with a port"),
+        ("tcp 10.0.0.5:1 10.0.0.6:1", "the \">\" between source and destination is missing"),
+        ("udp 10.0.0.5:1 > [::1]:1", "10.0.0.5 and ::1 are of two families"),
+        ("udp 10.0.0.5:1 > 10.0.0.6:1 from above", "\"above\" is no side"),
+        ("udp 10.0.0.5:1 > 10.0.0.6:1 from", "what follows \"from\" is missing"),
+        ("udp 10.0.0.5:1 > 10.0.0.6:1 quickly", "\"quickly\" says nothing"),
+        ("icmp 10.0.0.5 > 10.0.0.6 packet-too-big", "icmp has no type packet-too-big"),
+    ] {
+        let error = packet.parse::<Described>().unwrap_err().to_string();
+        assert!(error.contains(expected), "{packet}\n{error}");
+    }
+}

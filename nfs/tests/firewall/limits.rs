@@ -1,0 +1,114 @@
+//! Full tables, limits and rates: row F15.
+
+use super::bench::{A, ACK, B, OUT, SYN, SYN_ACK, X, denied, tcp, v4, with_firewall};
+use std::net::Ipv4Addr;
+
+#[test]
+fn f15_a_flood_of_syns_takes_no_established_connection() {
+    let text =
+        format!("connections = 64\nconnections_v6 = 64\n{OUT}[[rules]]\nfrom = \"outside\"\naction = \"accept\"\n");
+    with_firewall(&text, |bench| {
+        for port in 4000..4020 {
+            bench.connect(port);
+        }
+        for number in 0..2000_u16 {
+            let [high, low] = number.to_be_bytes();
+            let stranger = Ipv4Addr::new(198, 51, high, low);
+            assert_eq!(bench.back(&tcp(stranger, A, 1000, 80, SYN)), Ok(()), "{number}");
+        }
+        for port in 4000..4020 {
+            let data = tcp(X, A, 80, port, ACK).sequence_number(5000).acknowledgment_number(1000).payload(&[1; 10]);
+            assert_eq!(bench.back(&data), Ok(()), "{port}");
+        }
+        bench.pass(1);
+        assert!(bench.counter("connections-evicted") > 1500);
+    });
+}
+
+#[test]
+fn f15_a_table_full_of_established_connections_takes_no_more() {
+    let text = format!("connections = 64\nconnections_v6 = 64\n{OUT}");
+    with_firewall(&text, |bench| {
+        let mut refused = 0;
+        for port in 4000..4600 {
+            let numbers = |frame: nf_framework::testing::Frame, sequence, acknowledgment| {
+                frame.sequence_number(sequence).acknowledgment_number(acknowledgment)
+            };
+            match bench.out(&numbers(tcp(A, X, port, 80, SYN), 999, 0)) {
+                Ok(()) => {}
+                Err(reason) => {
+                    assert_eq!(reason, "firewall-connections-full");
+                    refused += 1;
+                    continue;
+                }
+            }
+            assert_eq!(bench.back(&numbers(tcp(X, A, 80, port, SYN_ACK), 4999, 1000)), Ok(()));
+            assert_eq!(bench.out(&numbers(tcp(A, X, port, 80, ACK), 1000, 5000)), Ok(()));
+        }
+        // A table has at least 64 places, and here 128 on each worker.
+        assert!(refused >= 300, "{refused}");
+        assert_eq!(bench.connections() + refused, 600);
+        // As soon as there is room again.
+        bench.pass(8000);
+        bench.connect(4000);
+    });
+}
+
+#[test]
+fn a_source_has_as_many_connections_as_it_may() {
+    let text = format!("connections_per_source = 20\n{OUT}");
+    with_firewall(&text, |bench| {
+        let udp = |host, port| v4(host, X).udp(port, 53);
+        let mut begun = 0;
+        for port in 5000..5100 {
+            match bench.out(&udp(A, port)) {
+                Ok(()) => begun += 1,
+                Err(reason) => assert_eq!(reason, "firewall-source-limit"),
+            }
+        }
+        // Each worker has half of it, and flows are not spread quite evenly before all have theirs.
+        assert_eq!(begun, 20);
+        assert_eq!(bench.out(&udp(B, 5000)), Ok(()), "another source");
+        bench.pass(31);
+        assert_eq!(bench.connections(), 0);
+        assert_eq!(bench.out(&udp(A, 6000)), Ok(()), "those that are over do not count");
+    });
+}
+
+#[test]
+fn a_rule_accepts_so_much_in_a_second() {
+    const TEXT: &str = r#"
+[[rules]]
+protocol = "udp"
+action = "accept"
+limit = { connections_per_second = 10, burst = 4 }
+[[rules]]
+action = "accept"
+limit = { packets_per_second = 10, burst = 4 }
+"#;
+    with_firewall(TEXT, |bench| {
+        let mut begun = 0;
+        for port in 5000..5100 {
+            begun += u32::from(bench.out(&v4(A, X).udp(port, 53)).is_ok());
+        }
+        assert_eq!(begun, 4);
+        bench.pass(10);
+        assert_eq!(bench.out(&v4(A, X).udp(6000, 53)), Ok(()));
+        for _ in 0..20 {
+            assert_eq!(bench.out(&v4(A, X).udp(6000, 53)), Ok(()), "its connections are not limited");
+        }
+        let found: Vec<_> = (0..20).map(|number| bench.out(&v4(A, X).icmp_echo_request(7, number))).collect();
+        assert!(found[0].is_ok() && found[19] == denied("rate-limit"), "{found:?}");
+    });
+}
+
+#[test]
+fn a_program_that_is_drained_begins_nothing() {
+    with_firewall(OUT, |bench| {
+        bench.connect(4000);
+        bench.trial.set_draining(true);
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Err("draining".to_owned()));
+        let data = tcp(A, X, 4000, 80, ACK).sequence_number(1000).acknowledgment_number(5000).payload(&[1; 10]);
+        assert_eq!(bench.out(&data), Ok(()));
+    });
+}

@@ -1,0 +1,109 @@
+//! Other rules while the program runs; what it says of itself, and what it is told to end.
+
+use super::bench::{A, A6, B, OUT, X, X6, denied, v4, v6, with_firewall};
+use nf_framework::headers::IpProtocol;
+use nfs::firewall::{ConnectionFilter, ConnectionView, Instance};
+
+const NONE: &str = "rfc4890 = false\n";
+
+#[test]
+fn live_connections_are_kept() {
+    with_firewall(OUT, |bench| {
+        bench.connect(4000);
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        bench.reload(NONE).unwrap();
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), Ok(()));
+        assert_eq!(bench.out(&v4(A, X).udp(5001, 53)), denied("default"), "new ones go by the new rules");
+    });
+}
+
+#[test]
+fn or_judged_by_the_new_rules() {
+    with_firewall(OUT, |bench| {
+        bench.connect(4000);
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.out(&v4(B, X).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.out(&v4(A, X).icmp_echo_request(9, 1)), Ok(()));
+        let rules = "live = \"rejudge\"\n[[rules]]\nsource = \"192.168.1.10\"\nprotocol = [\"udp\", \"icmp\"]\naction = \
+                     \"accept\"\n";
+        bench.reload(rules).unwrap();
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), Ok(()), "by the packet that began it");
+        assert_eq!(bench.back(&v4(X, A).icmp_echo_reply(9, 1)), Ok(()));
+        assert_eq!(bench.back(&v4(X, B).udp(53, 5000)), denied("rejudged"));
+        assert_eq!(bench.back(&v4(X, B).udp(53, 5000)), denied("default"), "it is gone");
+        let data = super::bench::tcp(A, X, 4000, 80, 16).sequence_number(1000).acknowledgment_number(5000);
+        assert_eq!(bench.out(&data), denied("rejudged"));
+        assert_eq!(bench.connections(), 2);
+    });
+}
+
+#[test]
+fn timeouts_change_and_sizes_do_not() {
+    with_firewall(OUT, |bench| {
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        bench.reload(&format!("timeouts = {{ udp = 100 }}\n{OUT}")).unwrap();
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        bench.pass(90);
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), Ok(()));
+        for (text, key) in [
+            ("connections = 128\nconnections_v6 = 2048", "connections"),
+            ("connections_v6 = 128\nconnections = 2048", "connections_v6"),
+            ("sources = 128", "sources"),
+            ("source_bits_v6 = 48", "source_bits_v6"),
+            ("connections_per_source = 1", "connections_per_source"),
+        ] {
+            let invalid = bench.reload(&format!("{text}\n{OUT}")).unwrap_err();
+            assert_eq!((invalid.key.as_str(), invalid.message.contains("restart")), (key, true));
+        }
+    });
+}
+
+fn list(bench: &mut super::bench::Bench, filter: &ConnectionFilter) -> Vec<ConnectionView> {
+    let (mut all, mut from) = (Vec::new(), Some(0));
+    while let Some(part) = from {
+        let filter = filter.clone();
+        let (found, next) = bench.trial.command(0, move |instance: &mut Instance, _| instance.list(&filter, part));
+        all.extend(found);
+        from = next;
+    }
+    all
+}
+
+#[test]
+fn connections_are_listed_and_cleared_by_filter_and_rules_have_hits() {
+    with_firewall(OUT, |bench| {
+        if bench.workers > 1 {
+            return;
+        }
+        bench.connect(4000);
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.out(&v4(B, X).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.out(&v6(A6, X6).udp(5000, 53)), Ok(()));
+        let all = ConnectionFilter::default();
+        assert_eq!(list(bench, &all).len(), 4);
+        let tcp = ConnectionFilter { protocol: Some(IpProtocol::TCP), ..all.clone() };
+        let views = list(bench, &tcp);
+        assert_eq!((views.len(), views[0].state, views[0].rule.as_deref()), (1, "ESTABLISHED", Some("out")));
+        assert_eq!((views[0].source, views[0].destination), ((A.into(), 4000), (X.into(), 80)));
+        let of = |text: &str| ConnectionFilter { address: Some(text.parse().unwrap()), ..ConnectionFilter::default() };
+        for (filter, count) in [
+            (of("192.168.1.20"), 1),
+            (of("203.0.113.0/24"), 3),
+            (of("2001:db8::/32"), 1),
+            (ConnectionFilter { port: Some(53), ..all.clone() }, 3),
+            (ConnectionFilter { rule: Some("in".to_owned()), ..all.clone() }, 0),
+            (ConnectionFilter { rule: Some("out".to_owned()), ..all.clone() }, 4),
+        ] {
+            assert_eq!(list(bench, &filter).len(), count, "{filter:?}");
+        }
+        assert_eq!(bench.back(&v4(X, A).udp(53, 6000)), denied("default"));
+        let hits = bench.trial.command(0, |instance: &mut Instance, _| instance.rule_hits());
+        let hits: Vec<_> = hits.iter().map(|of| (of.name.as_str(), of.hits)).collect();
+        assert_eq!(hits, [("out", 4), ("rfc4890", 0)]);
+        let filter = of("192.168.1.20");
+        let cleared = bench.trial.command(0, move |instance: &mut Instance, _| instance.clear(&filter, 0));
+        assert_eq!((cleared.0, bench.connections()), (1, 3));
+        assert_eq!(bench.back(&v4(X, B).udp(53, 5000)), denied("default"));
+    });
+}

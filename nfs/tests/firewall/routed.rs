@@ -1,0 +1,101 @@
+//! Between the two halves of a router.
+
+use super::bench::{A, Bench, OUT, RST, SYN, SYN_ACK, X, config, tcp};
+use nf_framework::Direction;
+use nf_framework::headers::{Headers, MacAddress, Network, Transport};
+use nf_framework::testing::{Frame, Outcome, Trial, lab};
+
+const ROUTER: &str = r#"
+[interfaces.lan]
+side = "inside"
+addresses = ["192.168.0.1/16"]
+[interfaces.wan]
+side = "outside"
+addresses = ["203.0.113.254/24"]
+"#;
+const OF_A: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xa]);
+const OF_X: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xc]);
+
+fn from_inside(frame: Frame) -> Frame {
+    frame.ethernet(OF_A.0, Trial::INSIDE_MAC.0)
+}
+
+fn from_outside(frame: Frame) -> Frame {
+    frame.ethernet(OF_X.0, Trial::OUTSIDE_MAC.0)
+}
+
+/// Makes the hosts known to the router.
+fn introduce(bench: &mut Bench) {
+    let hello = |mac: MacAddress, address, router: [u8; 4]| {
+        Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).arp_request(address, router).build()
+    };
+    bench.send(Direction::Outbound, &[hello(OF_A, A, [192, 168, 0, 1])]);
+    bench.send(Direction::Inbound, &[hello(OF_X, X, [203, 0, 113, 254])]);
+    bench.pass(3);
+}
+
+fn with_routed(text: &'static str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
+    for workers in [1, 2] {
+        lab(move |lab| {
+            let mut bench = Bench::new(lab, workers, config(text), Some(ROUTER));
+            introduce(&mut bench);
+            test(&mut bench);
+            bench.pass(10);
+            bench.trial.check_for_leaks();
+        });
+    }
+}
+
+fn one(frames: &[Vec<u8>]) -> Vec<u8> {
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    frames[0].clone()
+}
+
+#[test]
+fn a_packet_is_altered_in_its_hops_and_stations_alone() {
+    with_routed(OUT, |bench| {
+        let frame = |flags| tcp(A, X, 4000, 80, flags).sequence_number(999);
+        let sent = bench.send(Direction::Outbound, &[from_inside(frame(SYN)).build()]);
+        let expected = frame(SYN).ethernet(Trial::OUTSIDE_MAC.0, OF_X.0).time_to_live(63).build();
+        assert_eq!(sent.outside, [expected]);
+        let answer = tcp(X, A, 80, 4000, SYN_ACK).sequence_number(4999).acknowledgment_number(1000);
+        let back = bench.send(Direction::Inbound, &[from_outside(answer.clone()).build()]);
+        assert_eq!(back.inside, [answer.ethernet(Trial::INSIDE_MAC.0, OF_A.0).time_to_live(63).build()]);
+        let Outcome { dropped, inside, .. } =
+            bench.send(Direction::Inbound, &[from_outside(tcp(X, A, 80, 4001, SYN)).build()]);
+        assert_eq!((dropped["firewall-default"], inside.len()), (1, 0));
+    });
+}
+
+#[test]
+fn who_is_rejected_is_told_by_way_of_the_router() {
+    with_routed("default = \"reject\"", |bench| {
+        let syn = from_outside(tcp(X, A, 1000, 80, SYN).sequence_number(77));
+        let mut frame = one(&bench.send(Direction::Inbound, &[syn.build()]).outside);
+        assert_eq!((&frame[..6], &frame[6..12]), (&OF_X.0[..], &Trial::OUTSIDE_MAC.0[..]));
+        let headers = Headers::parse(&mut frame).unwrap();
+        assert_eq!(headers.verify_checksums(), Ok(()));
+        let (Network::Ipv4 { header: ip, .. }, Transport::Tcp { header, .. }) = (&headers.network, &headers.transport)
+        else {
+            panic!("no TCP")
+        };
+        assert_eq!((ip.source, ip.destination), (A.octets(), X.octets()));
+        assert_eq!((header.flags.0 & RST, header.acknowledgment_number.get()), (RST, 78));
+    });
+}
+
+#[test]
+fn the_routers_own_errors_are_related() {
+    // Its second half says that a packet is too big after the firewall has let it through.
+    let router = ROUTER.replace("side = \"outside\"", "side = \"outside\"\nmtu = 1280");
+    lab(move |lab| {
+        let mut bench = Bench::new(lab, 1, config(OUT), Some(&router));
+        introduce(&mut bench);
+        let big = Frame::new().ipv4(A, X).dont_fragment().udp(5000, 53).payload(&[1; 1300]);
+        let sent = bench.send(Direction::Outbound, &[from_inside(big).build()]);
+        assert_eq!(sent.dropped.keys().collect::<Vec<_>>(), ["too-big"]);
+        let mut told = one(&sent.inside);
+        let headers = Headers::parse(&mut told).unwrap();
+        assert!(matches!(&headers.transport, Transport::Icmp(icmp) if (icmp.message_type.0, icmp.code) == (3, 4)));
+    });
+}

@@ -1,0 +1,234 @@
+//! What is accepted, and what passes with it: rows F1, F13 and F14.
+
+use super::bench::{A, A6, B, OUT, SYN, X, X6, Y, denied, tcp, v4, v6, with_firewall};
+use nf_framework::Direction;
+use nf_framework::testing::Frame;
+
+#[test]
+fn f01_replies_pass_and_nothing_else_from_outside() {
+    with_firewall(OUT, |bench| {
+        bench.connect(4000);
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53).payload(b"who")), Ok(()));
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000).payload(b"it")), Ok(()));
+        assert_eq!(bench.out(&v6(A6, X6).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.back(&v6(X6, A6).udp(53, 5000)), Ok(()));
+        assert_eq!(bench.out(&v4(A, X).icmp_echo_request(7, 1)), Ok(()));
+        assert_eq!(bench.back(&v4(X, A).icmp_echo_reply(7, 1)), Ok(()));
+        assert_eq!(bench.out(&v4(A, X).protocol(47).payload(&[0; 8])), Ok(()));
+        assert_eq!(bench.back(&v4(X, A).protocol(47).payload(&[0; 8])), Ok(()));
+        for (what, frame) in [
+            ("another host", v4(Y, A).udp(53, 5000)),
+            ("another port of it", v4(X, A).udp(54, 5000)),
+            ("another port", v4(X, A).udp(53, 5001)),
+            ("another inside host", v4(X, B).udp(53, 5000)),
+            ("a connection", tcp(X, A, 80, 4001, SYN)),
+            ("a connection in IPv6", v6(X6, A6).tcp(1, 2).flags(SYN)),
+            ("a ping", v4(X, A).icmp_echo_request(7, 1)),
+            ("another protocol", v4(Y, A).protocol(47).payload(&[0; 8])),
+        ] {
+            assert_eq!(bench.back(&frame), denied("default"), "{what}");
+        }
+        assert_eq!(bench.back(&v4(X, A).icmp_echo_reply(8, 1)), denied("no-connection"));
+        // No state for what is denied.
+        assert_eq!(bench.connections(), 5);
+    });
+}
+
+#[test]
+fn f01_without_a_rule_nothing_passes() {
+    with_firewall("rfc4890 = false", |bench| {
+        for frame in [v4(A, X).udp(1, 2), v6(A6, X6).icmpv6_echo_request(1, 1), tcp(A, X, 1, 2, SYN)] {
+            assert_eq!(bench.out(&frame), denied("default"));
+            assert_eq!(bench.back(&frame), denied("default"));
+        }
+        assert_eq!(bench.connections(), 0);
+    });
+}
+
+#[test]
+fn f01_what_is_not_ip_is_let_through_as_configured() {
+    let arp = || Frame::new().arp_request(A, X);
+    let lldp = || Frame::new().ether_type(0x88cc).payload(&[0; 46]);
+    with_firewall("", move |bench| {
+        assert_eq!(bench.out(&arp()), Ok(()));
+        assert_eq!(bench.out(&lldp()), denied("ether-type"));
+    });
+    with_firewall("arp = \"drop\"\nether_types = [0x88cc]", move |bench| {
+        assert_eq!(bench.out(&arp()), denied("arp"));
+        assert_eq!(bench.out(&lldp()), Ok(()));
+    });
+}
+
+#[test]
+fn a_packet_of_a_connection_comes_from_its_ends_side() {
+    with_firewall(OUT, |bench| {
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        assert_eq!(bench.back(&v4(A, X).udp(5000, 53)), denied("side"));
+        assert_eq!(bench.out(&v4(X, A).udp(53, 5000)), denied("side"));
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), Ok(()));
+        // Tags are part of it: another customer's connection is another one.
+        assert_eq!(bench.back(&v4(X, A).vlan(7).udp(53, 5000)), denied("default"));
+    });
+}
+
+#[test]
+fn f13_an_active_flow_survives_behind_idle_ones() {
+    with_firewall(&format!("timeouts = {{ udp = 30, udp_answered = 100 }}\n{OUT}"), |bench| {
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        for port in 0..200 {
+            assert_eq!(bench.out(&v4(B, X).udp(6000 + port, 53)), Ok(()));
+        }
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), Ok(()));
+        for _ in 0..5 {
+            bench.pass(25);
+            assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), Ok(()));
+        }
+        // Nobody answered these, nor said more.
+        assert_eq!(bench.back(&v4(X, B).udp(53, 6000)), denied("default"));
+        assert_eq!(bench.connections(), 1);
+        bench.pass(101);
+        assert_eq!(bench.back(&v4(X, A).udp(53, 5000)), denied("default"));
+    });
+}
+
+#[test]
+fn f14_the_first_rule_that_matches_decides() {
+    const TEXT: &str = r#"
+[sets.servers]
+prefixes = ["192.168.1.10", "2001:db8:1::/64"]
+[[rules]]
+name = "not-y"
+source = "203.0.113.2"
+action = "drop"
+[[rules]]
+name = "web"
+from = "outside"
+destination = "@servers"
+protocol = "tcp"
+destination_ports = [80, "8000-8099"]
+action = "accept"
+[[rules]]
+name = "but-one"
+protocol = "tcp"
+destination_ports = 443
+source_ports = 7
+action = "drop"
+[[rules]]
+name = "ef"
+protocol = "udp"
+dscp = "ef"
+action = "accept"
+[[rules]]
+name = "dns"
+protocol = "udp"
+destination_ports = 53
+destination = ["203.0.113.1", "203.0.113.2"]
+action = "accept"
+[[rules]]
+name = "sctp"
+protocol = ["sctp", 253]
+action = "accept"
+[[rules]]
+name = "echo"
+protocol = "icmp"
+icmp = ["echo-request", "13/0"]
+from = "inside"
+action = "accept"
+"#;
+    with_firewall(TEXT, |bench| {
+        let syn = |source, destination, port| tcp(source, destination, 1000, port, SYN);
+        let (drop, accept) = (|| denied("denied"), || Ok::<(), String>(()));
+        let cases = [
+            ("a set", Direction::Inbound, syn(X, A, 80), accept()),
+            ("the first port of a range", Direction::Inbound, syn(X, A, 8000), accept()),
+            ("the last", Direction::Inbound, syn(X, A, 8099), accept()),
+            ("the one behind it", Direction::Inbound, syn(X, A, 8100), denied("default")),
+            ("the other side", Direction::Outbound, syn(X, A, 80), denied("side")),
+            ("the other side, first", Direction::Outbound, syn(B, A, 80), denied("default")),
+            ("an earlier rule", Direction::Inbound, syn(Y, A, 80), drop()),
+            ("outside of the set", Direction::Inbound, syn(X, B, 80), denied("default")),
+            ("a set in IPv6", Direction::Inbound, v6(X6, A6).tcp(1, 80).flags(SYN), accept()),
+            ("another protocol", Direction::Inbound, v4(X, A).udp(1000, 80), denied("default")),
+            ("a class", Direction::Inbound, v4(X, A).traffic_class(46 << 2 | 1).udp(1000, 80), accept()),
+            ("another class", Direction::Inbound, v4(X, B).traffic_class(45 << 2).udp(1000, 80), denied("default")),
+            ("a list of destinations", Direction::Outbound, v4(A, Y).udp(1000, 53), accept()),
+            ("a protocol without ports", Direction::Outbound, v4(A, Y).protocol(132).payload(&[0; 12]), accept()),
+            ("a protocol by number", Direction::Outbound, v4(A, Y).protocol(253), accept()),
+            ("an ICMP type", Direction::Outbound, v4(A, X).icmp_echo_request(1, 1), accept()),
+            ("a type with a code", Direction::Outbound, v4(A, X).icmp(13, 0, [0, 1, 0, 1]), accept()),
+            ("another type", Direction::Outbound, v4(A, X).icmp(10, 0, [0; 4]), denied("default")),
+        ];
+        for (what, direction, frame, expected) in cases {
+            assert_eq!(bench.goes(direction, frame.build()), expected, "{what}");
+        }
+    });
+}
+
+#[test]
+fn packets_of_one_burst_are_judged_in_their_order() {
+    with_firewall(OUT, |bench| {
+        let frames: Vec<_> = (0..60)
+            .map(|number| match number % 3 {
+                0 => v4(A, X).udp(5000 + number % 7, 53).build(),
+                1 => v6(A6, X6).udp(5000 + number % 5, 53).build(),
+                _ => v4(B, X).icmp_echo_request(number % 4, 1).build(),
+            })
+            .collect();
+        let mut sent = bench.send(Direction::Outbound, &frames);
+        assert_eq!((sent.outside.len(), sent.dropped.len()), (60, 0));
+        if bench.workers == 1 {
+            assert_eq!(sent.outside, frames);
+        }
+        sent.outside.sort();
+        let mut expected = frames;
+        expected.sort();
+        assert_eq!(sent.outside, expected);
+        assert_eq!(bench.connections(), 7 + 5 + 4);
+    });
+}
+
+#[test]
+fn what_follows_a_beginning_in_one_burst_belongs_to_it() {
+    with_firewall(OUT, |bench| {
+        let syn = tcp(A, X, 4000, 80, SYN).sequence_number(999).build();
+        let reset = tcp(A, X, 4000, 80, super::bench::RST).sequence_number(1000).build();
+        let sent = bench.send(Direction::Outbound, &[syn, reset.clone()]);
+        assert_eq!((sent.outside.len(), sent.dropped.len()), (2, 0));
+        let other = tcp(A, X, 4001, 80, super::bench::RST).sequence_number(1000).build();
+        let ping = v4(A, X).icmp_echo_request(1, 1).build();
+        let sent = bench.send(Direction::Outbound, &[ping, other]);
+        assert_eq!((sent.outside.len(), sent.dropped["firewall-no-connection"]), (1, 1));
+    });
+}
+
+#[test]
+fn what_is_rejected_is_told_so() {
+    let text = "[[rules]]\nfrom = \"outside\"\nsource = \"203.0.113.2\"\naction = \"reject\"\n";
+    for (text, host) in [(text, Y), ("default = \"reject\"", X)] {
+        with_firewall(text, move |bench| {
+            let back = |frame: Frame| frame.ethernet(Frame::DESTINATION, Frame::SOURCE);
+            let syn = tcp(host, A, 1000, 80, SYN).sequence_number(77).payload(b"x");
+            let answer = back(tcp(A, host, 80, 1000, RST_ACK).acknowledgment_number(79).window(0)).dont_fragment();
+            let said = bench.send(Direction::Inbound, &[syn.build()]);
+            assert_eq!((said.outside, said.dropped.len()), (vec![answer.build()], 1));
+            let udp = v4(host, A).vlan(5).udp(1000, 53).payload(b"hello");
+            let quoted = udp.build()[18..].to_vec();
+            let answer = back(v4(A, host).vlan(5)).dont_fragment().icmp(3, 13, [0; 4]).payload(&quoted);
+            assert_eq!(bench.send(Direction::Inbound, &[udp.build()]).outside, [answer.build()]);
+            // Groups are not answered for.
+            let group = v4(host, [224, 0, 0, 5].into()).udp(1, 2).build();
+            assert_eq!(bench.send(Direction::Inbound, &[group]).outside, Vec::<Vec<u8>>::new());
+            assert_eq!(bench.connections(), 0);
+        });
+    }
+    with_firewall("default = \"reject\"", |bench| {
+        let udp = v6(X6, A6).udp(1000, 53).payload(b"hello");
+        let quoted = udp.build()[14..].to_vec();
+        let answer = v6(A6, X6).ethernet(Frame::DESTINATION, Frame::SOURCE).icmpv6(1, 1, [0; 4]).payload(&quoted);
+        assert_eq!(bench.send(Direction::Inbound, &[udp.build()]).outside, [answer.build()]);
+        bench.pass(1);
+        assert_eq!(bench.counter("rejections-sent"), 1);
+    });
+}
+
+const RST_ACK: u8 = super::bench::RST | super::bench::ACK;
