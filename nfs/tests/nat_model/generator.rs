@@ -577,13 +577,16 @@ impl Generator {
         }
         draft.foreseen = false;
         let header = self.header(side, &draft, 0);
+        // One that lies over the one before it.
+        let over = if self.random.percent(5) { 1 + self.random.index(cuts.len() - 1) } else { cuts.len() };
         let mut frames = Vec::new();
-        for (start, end) in cuts.iter().zip(&cuts[1..]) {
+        for (number, (start, end)) in cuts.iter().zip(&cuts[1..]).enumerate() {
             let mut packet = header.clone();
             let more = if *end == draft.message.len() { 0 } else { 0x2000 };
             let length = u16::try_from(packet.len() + end - start).expect("short");
             put16(&mut packet, 2, length);
-            put16(&mut packet, 6, u16::try_from(start / 8).expect("short") | more);
+            let place = u16::try_from(start / 8).expect("short") - u16::from(number == over);
+            put16(&mut packet, 6, place | more);
             packet.extend(&draft.message[*start..*end]);
             fill_header_checksum(&mut packet);
             frames.push(framed(side, &packet));
