@@ -16,6 +16,9 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
     pub fn expire(&mut self, now: Instant, budget: u32, mut removed: impl FnMut(Removed<K, V>)) -> usize {
         let now = self.ticker.advance(now);
         let before = self.len;
+        if before == 0 {
+            return 0;
+        }
         let groups = (budget as usize).div_ceil(TagGroup::SLOTS).min(self.tags.len());
         for _ in 0..groups {
             let group = self.cursor;
