@@ -2,7 +2,7 @@
 
 use super::bench::{
     ACK, Bench, FIN, NEXT, R, R6, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside, from_outside6,
-    mac, packet, service, with_balancer,
+    mac, packet, service, went_to, with_balancer,
 };
 use nf_framework::Direction;
 use nf_framework::headers::{Headers, TcpFlags};
@@ -424,4 +424,45 @@ fn l15_what_backends_send_of_their_own_is_left_alone() {
         let six = from_outside6(X6, backend6(11)).tcp(1, 2).flags(FIN);
         assert_eq!(bench.client(&six).inside.len(), 1);
     });
+}
+
+#[test]
+fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
+    const MOST: u64 = 1024;
+    let own = "source_addresses = [\"10.0.0.2\", \"10.0.0.3\"]\nconnections = 1024\ninsertions_per_second = 1000000";
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&format!("{own}\n{}", service(mode, "", &[11, 12, 13])), move |bench| {
+            let flood = |bench: &mut Bench, burst: u32| {
+                let source = |number| Ipv4Addr::from_bits(0x0b00_0000 + burst * 64 + number);
+                let syns = (0..64).map(|number| from_outside(source(number), VIP).tcp(5000, 80).flags(SYN).build());
+                bench.burst(&syns.collect::<Vec<_>>()).inside.len()
+            };
+            // Once there is no more room, for a few of a hundred in a table so small.
+            let served: usize = (0..100).map(|burst| flood(bench, burst)).sum();
+            assert!(served > 6200, "{served} of 6400");
+            let send = |bench: &mut Bench, port, flags| bench.client(&from_outside(X, VIP).tcp(port, 80).flags(flags));
+            let mut came = Vec::new();
+            for port in 1000..1100 {
+                if !send(bench, port, SYN).inside.is_empty() {
+                    came.push((port, went_to(&send(bench, port, ACK))));
+                }
+            }
+            assert!(came.len() > 90, "{} of 100", came.len());
+            for burst in 100..200 {
+                flood(bench, burst);
+            }
+            for (port, backend) in came {
+                assert_eq!(went_to(&send(bench, port, ACK)), backend, "what goes on stays");
+            }
+            // All of it passes, and as many have room as at first.
+            while bench.connections() > 0 {
+                bench.pass(200);
+            }
+            let refused: u64 = (2000..2000 + 3 * MOST as u16 / 4)
+                .flat_map(|port| [send(bench, port, SYN), send(bench, port, ACK)])
+                .map(|outcome| outcome.dropped.values().sum::<u64>())
+                .sum();
+            assert_eq!(refused, 0);
+        });
+    }
 }
