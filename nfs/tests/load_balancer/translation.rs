@@ -1,8 +1,8 @@
 //! Destination NAT and full NAT: RFC 3022, RFC 5508 section 4, RFC 6864, and the PROXY protocol, version 2.
 
 use super::bench::{
-    ACK, Bench, FIN, NEXT, R, R6, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside, from_outside6,
-    mac, packet, service, went_to, with_balancer,
+    ACK, Bench, FIN, NEXT, R, R6, ROUTER, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside,
+    from_outside6, mac, packet, service, went_to, with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::headers::{Headers, TcpFlags};
@@ -408,6 +408,32 @@ fn l10_what_has_no_ports_goes_by_destination_nat_and_not_by_full_nat() {
                 assert_eq!(out.outside, [hosts.answered().protocol(47).payload(&[8; 40]).build()]);
             } else {
                 assert_eq!(dropped(&out), "lb-not-translated");
+            }
+        });
+    }
+}
+
+#[test]
+fn one_armed_answers_find_back_by_full_nat_on_one_worker_and_not_by_destination_nat() {
+    // Backends and clients on one side.
+    let router = ROUTER
+        .replace("side = \"inside\"\naddresses = [\"10.0.0.1/16\"", "side = \"inside\"\naddresses = [\"10.99.0.1/24\"")
+        .replace("addresses = [\"198.51.100.1/24\"", "addresses = [\"198.51.100.1/24\", \"10.0.0.1/16\"");
+    for (mode, passes) in [("full-nat", true), ("nat", false)] {
+        with_balancer_between(&router, &text(mode, "udp", ""), move |bench| {
+            let hello = Frame::new().ethernet(mac(11).0, [0xff; 6]).arp_request(backend(11), [10, 0, 0, 1]);
+            bench.burst(&[hello.build()]);
+            let asked = bench.client(&UDP(from_outside(X, VIP), 40_000, 80));
+            assert_eq!(asked.outside.len(), 1, "{asked:?}");
+            let port = u16::from_be_bytes([asked.outside[0][34], asked.outside[0][35]]);
+            let to = if passes { OWN } else { X };
+            let from = Frame::new().ethernet(mac(11).0, Trial::OUTSIDE_MAC.0).ipv4(backend(11), to);
+            let answered = bench.client(&UDP(from, 8080, port));
+            match (passes, bench.workers) {
+                (false, _) => assert_eq!(dropped(&answered), "same-side"),
+                (true, 1) => assert_eq!(answered.outside[0][26..34], [VIP.octets(), X.octets()].concat()),
+                // Its worker is that of the backend's port, as if that were a client's: the right one by chance.
+                (true, _) => {}
             }
         });
     }
