@@ -150,7 +150,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-function",
             chain_example().replace(r#"["monitor", "#, r#"["monitr", "#),
-            r#"FILE:7: chain[0]: there is no function "monitr" (known: firewall, monitor, nat, rate-limit)"#,
+            r#"FILE:7: chain[0]: there is no function "monitr" (known: firewall, load-balancer, monitor, nat, rate-limit)"#,
         ),
         (
             "twice",
@@ -160,7 +160,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "no-chain",
             chain_example().replace("chain = ", "# "),
-            "FILE: chain: missing key (list the functions from inside to outside; known: firewall, monitor, nat, rate-limit)",
+            "FILE: chain: missing key (list the functions from inside to outside; known: firewall, load-balancer, monitor, nat, rate-limit)",
         ),
         ("burst", chain_example().replace("burst = 32", "burst = 65"), "FILE:14: burst: 65 is not from 1 to 64"),
         (
@@ -176,7 +176,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-table",
             chain_example().replace("[monitor]", "[monitoring]"),
-            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, firewall, monitor, nat, rate-limit)",
+            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, firewall, load-balancer, monitor, nat, rate-limit)",
         ),
     ];
     assert_refused(NF_CHAIN, &cases);
@@ -499,6 +499,17 @@ fn the_load_balancers_examples_load() {
         assert_eq!(output.status.code(), Some(0), "example {number}:\n{said}");
         std::fs::remove_file(config).unwrap();
     }
+}
+
+#[test]
+fn a_chain_may_have_a_load_balancer_behind_a_firewall() {
+    let firewall = firewall_example();
+    let rules = firewall.find("\n[firewall").map(|at| &firewall[at..]).unwrap();
+    let text = on_null_ports(LOAD_BALANCER_EXAMPLES[0])
+        .replace(r#"chain = ["load-balancer"]"#, r#"chain = ["load-balancer", "firewall"]"#)
+        .replace("connections = 1048576", "connections = 4096");
+    let changes = [("weight = 1 ", "weight = 0 ", "generation 2: [load-balancer]")];
+    assert_reloads(NF_CHAIN, "chain-load-balancer", &format!("{text}\n{rules}"), &changes);
 }
 
 #[test]

@@ -2,14 +2,15 @@
 #![forbid(unsafe_code)]
 
 use nf_framework::App;
-use nfs::{firewall::Firewall, monitor::Monitor, nat::Nat, rate_limit::RateLimit};
+use nfs::{firewall::Firewall, load_balancer::LoadBalancer, monitor::Monitor, nat::Nat, rate_limit::RateLimit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     App::new("nf-chain")
-        .about("Runs a chain of network functions (firewall, monitor, nat, rate-limit) in a wire or a router")
+        .about("Runs a chain of network functions (firewall, load-balancer, monitor, nat, rate-limit) in a wire or a router")
         .version(env!("CARGO_PKG_VERSION"))
         .function(Firewall)
+        .function(LoadBalancer::new())
         .function(Monitor)
         .function(Nat::new())
         .function(RateLimit)

@@ -77,7 +77,7 @@ impl Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Full;
 
-/// Most entries that go at once: a tick's.
+/// Most entries that go before [`Connections::gone`] is emptied: in a tick, of which each family has a half.
 const GONE: usize = 256;
 
 /// One worker's.
@@ -89,7 +89,7 @@ pub(super) struct Connections {
     /// For SYNs, and for what else has no entry.
     beginnings: TokenBucket,
     others: TokenBucket,
-    /// Those that have ended and held something that is to be given back.
+    /// Those that have ended and held something, which whoever let them end gives back at once.
     pub(super) gone: Vec<(Key, Connection)>,
 }
 
@@ -188,8 +188,10 @@ impl Connections {
         }
     }
 
+    /// Lets go of what has expired; [`gone`](Self::gone) is to be empty.
     pub(super) fn tick(&mut self, now: Instant, budget: u32) {
         let Self { v4, v6, backends, gone, .. } = self;
+        let budget = budget.min(GONE as u32 / 2);
         v4.expire(now, budget, |old| note(backends, gone, Key::V4(old.key), &old));
         v6.expire(now, budget, |old| note(backends, gone, Key::V6(old.key), &old));
     }
@@ -244,14 +246,43 @@ fn insert<K: FlowKey>(
 fn note<K>(backends: &OfWorker, gone: &mut Vec<(Key, Connection)>, key: Key, old: &Removed<K, Connection>) {
     let failed = old.reason == Removal::Expired && old.value.stage == Stage::Begun && old.value.timer == Timer::Syn;
     backends.ended(old.value.backend, failed);
-    if old.value.is_translated() && gone.len() < gone.capacity() {
+    if old.value.is_translated() {
+        debug_assert!(gone.len() < gone.capacity(), "what one of them held would be lost");
         gone.push((key, old.value));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::counters::Shared;
     use super::*;
+    use nf_framework::testing::lab;
+
+    #[test]
+    fn of_all_that_expire_together_each_is_told_of() {
+        lab(|lab| {
+            let text = "connections = 4096\nconnections_ipv6 = 4096\nservices = []";
+            let config: Config = toml::from_str(text).unwrap();
+            let mut of = Connections::new(&config, &lab.eal.memory(), Shared::default().of_worker(0)).unwrap();
+            let connection = Connection { marks: 1, ..Connection::default() };
+            let (start, lifetime) = (Instant::START, Duration::from_secs(1));
+            for number in 0..2000_u16 {
+                let (mut v4, mut v6) = ([0; 16], [0; 40]);
+                for key in [&mut v4[..], &mut v6[..]] {
+                    key[..2].copy_from_slice(&number.to_be_bytes());
+                }
+                for key in [Key::V4(v4), Key::V6(v6)] {
+                    assert_eq!(of.begin(&key, connection, start, lifetime), Ok(connection));
+                }
+            }
+            let (room, mut told) = (of.gone.capacity(), 0);
+            while of.len() > 0 {
+                of.tick(start + 2 * lifetime, u32::MAX);
+                told += of.gone.drain(..).len();
+            }
+            assert_eq!((told, of.gone.capacity()), (4000, room), "and nothing was allocated for it");
+        });
+    }
 
     #[test]
     fn a_connection_is_as_far_as_its_client_says() {

@@ -1,7 +1,7 @@
 //! The packet path of one worker.
 
 use super::config::{Mode, OnBackendDown, WhenEmpty};
-use super::connections::{Connection, Connections, Stage};
+use super::connections::{Connection, Connections, Full, Stage};
 use super::counters::Shared;
 use super::encapsulate::readdress;
 use super::flow::{ETHERNET, Flow, Key, KeyV4, KeyV6, Kind, NotSeen, Seen, look};
@@ -184,7 +184,6 @@ impl NetworkFunction for Instance {
                 }
             }
         }
-        self.release();
     }
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
@@ -375,21 +374,22 @@ impl Instance {
             return Err(self.reasons.too_many_new);
         }
         if is_translated {
-            self.translation.begin(flow, way, (connection, is_first), &self.reasons, cx)?;
+            self.translation.prepare(flow, way, (connection, is_first), &self.reasons)?;
         }
         let lifetime = self.policy.timeouts.get(connection.timer as usize).copied().unwrap_or_default();
-        match self.connections.begin(key, *connection, cx.now(), lifetime) {
-            Ok(known) => {
-                self.counters.begun.add(1);
-                Ok(known)
+        let begun = self.connections.begin(key, *connection, cx.now(), lifetime);
+        // What made room for it gives back what it held, so that there is room for this one's answers too.
+        self.release();
+        let known = begun.map_err(|Full| self.reasons.connections_full)?;
+        if is_translated && !self.translation.begin(flow, way, connection, cx.now()) {
+            if let Some((handle, _)) = self.connections.find(key) {
+                self.connections.end(key, handle);
+                self.release();
             }
-            Err(_) => {
-                if connection.is_translated() {
-                    self.translation.release(key, connection);
-                }
-                Err(self.reasons.connections_full)
-            }
+            return Err(self.reasons.connections_full);
         }
+        self.counters.begun.add(1);
+        Ok(known)
     }
 
     /// A packet of a connection that is known.

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Services in one program.
 const MOST_SERVICES: usize = 4096;
+/// Connections keep theirs by a number of one octet.
+const MOST_SOURCES: usize = 256;
 /// Places of a table.
 const MOST_PLACES: u32 = 5_000_011;
 /// Deadlines reach about so far: see [`FlowTable`](nf_framework::FlowTable).
@@ -567,6 +569,10 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
             let message = format!("{seconds} seconds are not from 1 to {LONGEST_TIMEOUT}");
             return Err(Invalid::new(format!("timeouts.{key}"), message));
         }
+    }
+    if config.source_addresses.len() > MOST_SOURCES {
+        let message = format!("there are {}, and {MOST_SOURCES} at most", config.source_addresses.len());
+        return Err(Invalid::new("source_addresses", message));
     }
     for (list, addresses) in
         [("source_addresses", &config.source_addresses), ("probe_addresses", &config.probe_addresses)]

@@ -15,7 +15,7 @@ use crate::rewrite::{End, Writing, write, write_error};
 use nf_framework::headers::{Headers, IpProtocol, Network, TcpFlags, checksum};
 use nf_framework::{
     Annotation, Class, Context, Deadline, Direction, DropReason, FlowKey, FlowTable, FlowTableError, Handle, HashKey,
-    Insertion, Instant, Mbuf, Memory, Ports, SetupError, Tuple, Verdict, WorkerSetup,
+    Instant, Mbuf, Memory, Ports, SetupError, Tuple, Verdict, WorkerSetup,
 };
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -88,13 +88,12 @@ impl Translation {
     }
 
     /// Before a connection of a mode that translates is remembered: what it needs for that is written into it.
-    pub(super) fn begin(
+    pub(super) fn prepare(
         &mut self,
         flow: &Flow,
         way: &Way,
         (connection, is_first): (&mut Connection, bool),
         reasons: &Reasons,
-        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         if way.mode == Mode::FullNat {
             if !ports(flow) {
@@ -107,23 +106,30 @@ impl Translation {
             let (source, port) = self.source_of(flow, way).ok_or(reasons.ports_exhausted)?;
             (connection.source, connection.port) = (source, port);
         }
-        let Some(answer) = self.answer(flow, way, connection) else { return Err(reasons.not_translated) };
-        let inserted = match (flow.key(), answer.key()) {
-            (Key::V4(of), Key::V4(answer)) => {
-                insert(&mut self.v4, answer, Answer { of, ..Answer::default() }, cx.now(), |known| known.of == of)
-            }
-            (Key::V6(of), Key::V6(answer)) => {
-                insert(&mut self.v6, answer, Answer { of, ..Answer::default() }, cx.now(), |known| known.of == of)
-            }
-            _ => return Err(reasons.not_translated),
+        let answer = self.answer(flow, way, connection).ok_or(reasons.not_translated)?;
+        let is_free = match answer.key() {
+            Key::V4(answer) => self.v4.lookup(&answer).is_none(),
+            Key::V6(answer) => self.v6.lookup(&answer).is_none(),
         };
-        match inserted {
-            Inserted::Yes => connection.marks |= TRANSLATED,
-            // The same client has a connection with the same backend by another service.
-            Inserted::OfAnother => return Err(reasons.ports_exhausted),
-            Inserted::Full => return Err(reasons.connections_full),
+        // Else the same client has a connection with the same backend by another service.
+        if !is_free {
+            return Err(reasons.ports_exhausted);
         }
+        connection.marks |= TRANSLATED;
         Ok(())
+    }
+
+    /// Remembers whose the answers of a connection will be; whether there was room for that.
+    pub(super) fn begin(&mut self, flow: &Flow, way: &Way, connection: &Connection, now: Instant) -> bool {
+        match (flow.key(), self.answer(flow, way, connection).map(|answer| answer.key())) {
+            (Key::V4(of), Some(Key::V4(answer))) => {
+                insert(&mut self.v4, answer, Answer { of, ..Answer::default() }, now)
+            }
+            (Key::V6(of), Some(Key::V6(answer))) => {
+                insert(&mut self.v6, answer, Answer { of, ..Answer::default() }, now)
+            }
+            _ => false,
+        }
     }
 
     /// A connection that has ended gives back what it held.
@@ -373,10 +379,12 @@ fn ports(flow: &Flow) -> bool {
     matches!(flow.protocol, IpProtocol::TCP | IpProtocol::UDP)
 }
 
-/// Entries for answers of each family.
+/// Entries for answers of each family: as many as there can be connections, which fill their tables to the last slot
+/// when they have to.
 fn capacities(policy: &Policy) -> (usize, usize) {
+    let slots = |connections: usize| connections + connections.div_ceil(8);
     let config = &policy.config;
-    if policy.translates() { (config.connections, config.connections_ipv6) } else { (FEWEST, FEWEST) }
+    if policy.translates() { (slots(config.connections), slots(config.connections_ipv6)) } else { (FEWEST, FEWEST) }
 }
 
 fn table<K: FlowKey>(memory: &Memory, entries: usize) -> Result<FlowTable<K, Answer<K>>, FlowTableError>
@@ -386,34 +394,13 @@ where
     FlowTable::with_capacity(memory, entries, HashKey::random())
 }
 
-enum Inserted {
-    Yes,
-    OfAnother,
-    Full,
-}
-
-fn insert<K: FlowKey>(
-    table: &mut FlowTable<K, Answer<K>>,
-    key: K,
-    answer: Answer<K>,
-    now: Instant,
-    is_same: impl FnOnce(&Answer<K>) -> bool,
-) -> Inserted
+fn insert<K: FlowKey>(table: &mut FlowTable<K, Answer<K>>, key: K, answer: Answer<K>, now: Instant) -> bool
 where
     Answer<K>: Default,
 {
     // None goes for another one: each lasts as long as its connection.
-    match table.insert(key, answer, Class::EMBRYONIC, now, Instant::NEVER, |_| ()) {
-        Ok(Insertion::New(handle)) => {
-            table.reclassify(handle, Class::KEPT);
-            Inserted::Yes
-        }
-        Ok(Insertion::Existing(handle, _)) if table.entry(handle).is_some_and(|(_, known)| is_same(known)) => {
-            Inserted::Yes
-        }
-        Ok(_) => Inserted::OfAnother,
-        Err(_) => Inserted::Full,
-    }
+    let inserted = table.insert(key, answer, Class::EMBRYONIC, now, Instant::NEVER, |_| ());
+    inserted.is_ok_and(|inserted| table.reclassify(inserted.handle(), Class::KEPT))
 }
 
 fn place<'a, K: FlowKey>(table: &'a mut FlowTable<K, Answer<K>>, key: &K) -> Option<&'a mut Answer<K>>

@@ -344,10 +344,31 @@ fn what_tables_were_made_for_changes_by_a_restart_only() {
             ("connections = 8192", "connections"),
             ("connections_ipv6 = 8192", "connections_ipv6"),
             ("insertions_per_second = 1", "insertions_per_second"),
+            ("source_addresses = [\"10.0.0.2\"]", "source_addresses"),
         ] {
-            let invalid = bench.reload(config(&format!("{text}\n{}", service("dsr", "", &[11])))).unwrap_err();
-            assert_eq!(invalid.key, key);
-            assert!(invalid.message.contains("restart"), "{}", invalid.message);
+            refused(bench, &format!("{text}\n{}", service("dsr", "", &[11])), key);
+        }
+        // Without room for answers nothing can be translated.
+        let second = service("nat", "", &[12]).replace("web", "other").replace("113.80", "113.81");
+        refused(bench, &format!("{}{second}", service("dsr", "", &[11])), "services[1].mode");
+        bench.connect(1000..1001);
+    });
+}
+
+fn refused(bench: &mut Bench, text: &str, key: &str) {
+    let invalid = bench.reload(config(text)).unwrap_err();
+    assert_eq!(invalid.key, key);
+    assert!(invalid.message.contains("restart"), "{}", invalid.message);
+}
+
+#[test]
+fn a_mode_that_translates_may_come_where_there_is_room_for_answers() {
+    let own = "source_addresses = [\"10.0.0.2\"]";
+    with_balancer(&format!("{own}\n{}", service("dsr", "", &[11])), move |bench| {
+        for (mode, port) in [("nat", 1000), ("full-nat", 1001)] {
+            bench.reload(config(&format!("{own}\n{}", service(mode, "", &[12])))).unwrap();
+            let sent = bench.client(&from_client().tcp(port, 80).flags(SYN));
+            assert_eq!(sent.inside[0][30..34], backend(12).octets(), "{mode}: {sent:?}");
         }
     });
 }

@@ -3,6 +3,7 @@
 use super::bench::{VIP, VIP6, backend, config, service};
 use nf_framework::Function;
 use nfs::load_balancer::{Config, LoadBalancer};
+use std::net::Ipv4Addr;
 
 #[test]
 fn what_makes_no_sense_is_refused_by_its_key() {
@@ -27,6 +28,13 @@ fn what_makes_no_sense_is_refused_by_its_key() {
         (with("timeouts.established = 1000001"), "timeouts.established"),
         (with("source_addresses = [\"127.0.0.1\"]"), "source_addresses[0]"),
         (with(&format!("source_addresses = [\"10.0.0.9\", \"{VIP}\"]")), "source_addresses[1]"),
+        (
+            with(&format!(
+                "source_addresses = {:?}",
+                (1..=257).map(|n: u32| Ipv4Addr::from_bits(n << 8)).map(|of| of.to_string()).collect::<Vec<_>>()
+            )),
+            "source_addresses",
+        ),
         (with("probe_addresses = [\"10.0.0.9\", \"10.0.0.9\"]"), "probe_addresses[1]"),
         (with("tunnel_sources = [\"10.0.0.0/8\", \"11.0.0.0/8\"]"), "tunnel_sources[1]"),
         (with("tunnel_sources = [\"224.0.0.0/8\"]"), "tunnel_sources[0]"),

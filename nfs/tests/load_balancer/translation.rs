@@ -1,8 +1,8 @@
 //! Destination NAT and full NAT: RFC 3022, RFC 5508 section 4, RFC 6864, and the PROXY protocol, version 2.
 
 use super::bench::{
-    ACK, Bench, FIN, NEXT, R, R6, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside, from_outside6,
-    mac, packet, service, with_balancer,
+    ACK, Bench, FIN, NEXT, R, R6, ROUTER, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside,
+    from_outside6, mac, packet, service, went_to, with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::headers::{Headers, TcpFlags};
@@ -414,6 +414,32 @@ fn l10_what_has_no_ports_goes_by_destination_nat_and_not_by_full_nat() {
 }
 
 #[test]
+fn one_armed_answers_find_back_by_full_nat_on_one_worker_and_not_by_destination_nat() {
+    // Backends and clients on one side.
+    let router = ROUTER
+        .replace("side = \"inside\"\naddresses = [\"10.0.0.1/16\"", "side = \"inside\"\naddresses = [\"10.99.0.1/24\"")
+        .replace("addresses = [\"198.51.100.1/24\"", "addresses = [\"198.51.100.1/24\", \"10.0.0.1/16\"");
+    for (mode, passes) in [("full-nat", true), ("nat", false)] {
+        with_balancer_between(&router, &text(mode, "udp", ""), move |bench| {
+            let hello = Frame::new().ethernet(mac(11).0, [0xff; 6]).arp_request(backend(11), [10, 0, 0, 1]);
+            bench.burst(&[hello.build()]);
+            let asked = bench.client(&UDP(from_outside(X, VIP), 40_000, 80));
+            assert_eq!(asked.outside.len(), 1, "{asked:?}");
+            let port = u16::from_be_bytes([asked.outside[0][34], asked.outside[0][35]]);
+            let to = if passes { OWN } else { X };
+            let from = Frame::new().ethernet(mac(11).0, Trial::OUTSIDE_MAC.0).ipv4(backend(11), to);
+            let answered = bench.client(&UDP(from, 8080, port));
+            match (passes, bench.workers) {
+                (false, _) => assert_eq!(dropped(&answered), "same-side"),
+                (true, 1) => assert_eq!(answered.outside[0][26..34], [VIP.octets(), X.octets()].concat()),
+                // Its worker is that of the backend's port, as if that were a client's: the right one by chance.
+                (true, _) => {}
+            }
+        });
+    }
+}
+
+#[test]
 fn l15_what_backends_send_of_their_own_is_left_alone() {
     with_balancer(&text("nat", "tcp", ""), |bench| {
         let hosts = FAMILIES[0];
@@ -424,4 +450,45 @@ fn l15_what_backends_send_of_their_own_is_left_alone() {
         let six = from_outside6(X6, backend6(11)).tcp(1, 2).flags(FIN);
         assert_eq!(bench.client(&six).inside.len(), 1);
     });
+}
+
+#[test]
+fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
+    const MOST: u64 = 1024;
+    let own = "source_addresses = [\"10.0.0.2\", \"10.0.0.3\"]\nconnections = 1024\ninsertions_per_second = 1000000";
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&format!("{own}\n{}", service(mode, "", &[11, 12, 13])), move |bench| {
+            let flood = |bench: &mut Bench, burst: u32| {
+                let source = |number| Ipv4Addr::from_bits(0x0b00_0000 + burst * 64 + number);
+                let syns = (0..64).map(|number| from_outside(source(number), VIP).tcp(5000, 80).flags(SYN).build());
+                bench.burst(&syns.collect::<Vec<_>>()).inside.len()
+            };
+            // Once there is no more room, for a few of a hundred in a table so small.
+            let served: usize = (0..100).map(|burst| flood(bench, burst)).sum();
+            assert!(served > 6200, "{served} of 6400");
+            let send = |bench: &mut Bench, port, flags| bench.client(&from_outside(X, VIP).tcp(port, 80).flags(flags));
+            let mut came = Vec::new();
+            for port in 1000..1100 {
+                if !send(bench, port, SYN).inside.is_empty() {
+                    came.push((port, went_to(&send(bench, port, ACK))));
+                }
+            }
+            assert!(came.len() > 90, "{} of 100", came.len());
+            for burst in 100..200 {
+                flood(bench, burst);
+            }
+            for (port, backend) in came {
+                assert_eq!(went_to(&send(bench, port, ACK)), backend, "what goes on stays");
+            }
+            // All of it passes, and as many have room as at first.
+            while bench.connections() > 0 {
+                bench.pass(200);
+            }
+            let refused: u64 = (2000..2000 + 3 * MOST as u16 / 4)
+                .flat_map(|port| [send(bench, port, SYN), send(bench, port, ACK)])
+                .map(|outcome| outcome.dropped.values().sum::<u64>())
+                .sum();
+            assert_eq!(refused, 0);
+        });
+    }
 }

@@ -2,7 +2,8 @@
 
 import json
 
-from traffic import ISP, LAN, LAN_VLAN, POOL, WAN, WAN_VLAN
+from balancing import BACKENDS, OWN, SERVICES, TUNNELS
+from traffic import HOST, ISP, LAN, LAN_VLAN, POOL, WAN, WAN_VLAN, WEB
 
 
 def ports(inside, outside=None, descriptors=512, **more):
@@ -18,6 +19,8 @@ def router(ports, functions, vlans=False, nat="sessions = 4096", timeouts=""):
     tables = {
         "monitor": "[monitor]\n",
         "rate-limit": "[rate-limit]\npackets_per_second = 1_000_000\n",
+        "firewall": FIREWALL,
+        "load-balancer": load_balancer(),
         "nat": f"[nat]\n{nat}\n[[nat.pools]]\naddresses = {json.dumps(POOL)}\n[nat.timeouts]\n{timeouts}\n",
     }
     return f"""
@@ -36,3 +39,39 @@ addresses = ["{WAN}/24"]
 to = "0.0.0.0/0"
 via = "{ISP}"
 """ + "\n".join(tables[name] for name in functions)
+
+
+FIREWALL = f"""
+[firewall]
+connections = 4096
+connections_v6 = 64
+[[firewall.rules]]
+name = "out"
+from = "inside"
+action = "accept"
+[[firewall.rules]]
+name = "web"
+from = "outside"
+destination = "{HOST.format(10)}"
+protocol = "tcp"
+destination_ports = {WEB}
+action = "accept"
+"""
+
+
+def load_balancer():
+    """A service for each mode, with the same backends."""
+    backends = "".join(f'[[load-balancer.services.backends]]\naddress = "{backend}"\n' for backend in BACKENDS)
+    services = (
+        f'[[load-balancer.services]]\nname = "{mode}"\naddress = "{address}"\nprotocol = "any"\nport = {WEB}\n'
+        f'mode = "{mode}"\n{backends}'
+        for mode, address in SERVICES.items()
+    )
+    return f"""
+[load-balancer]
+connections = 4096
+connections_ipv6 = 64
+table_size = 5003
+tunnel_sources = ["{TUNNELS}"]
+source_addresses = ["{OWN}"]
+""" + "".join(services)

@@ -46,7 +46,7 @@ def bare(options, tools, modules):
 
 def with_programs(options, tools, directory):
     archive = bare(options, tools, MODULES)
-    for name in ("nat", "nf-chain", "nf-doctor"):
+    for name in ("firewall", "load-balancer", "nat", "nf-chain", "nf-doctor"):
         stripped = directory / name
         subprocess.run(["strip", "-o", stripped, options.programs / name], check=True)
         archive.program(f"/bin/{name}", stripped)

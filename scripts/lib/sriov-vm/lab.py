@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import balancing
 import configs
 import traffic
 from machine import Machine, Program
@@ -92,6 +93,10 @@ def eal(devices, lcores="0"):
     return ["-l", lcores, "--in-memory", "--no-telemetry", *allowed]
 
 
+# By the function that has most to say about it.
+TRAFFIC = {"nat": traffic.through_nat, "load-balancer": balancing.through, "firewall": traffic.through_firewall}
+
+
 def run_programs(lab, machine, guest, devices, around, iommu, programs, vlans=False, **ports):
     """Programs one after the other, each with traffic through it, stopped as a service manager would."""
     for name, functions in programs:
@@ -101,7 +106,8 @@ def run_programs(lab, machine, guest, devices, around, iommu, programs, vlans=Fa
         around.forget()
         around.check_macs()
         exchange = Exchange(machine)
-        (traffic.through_nat if "nat" in functions else traffic.through_router)(around, exchange)
+        through = (traffic for function, traffic in TRAFFIC.items() if function in functions)
+        next(through, traffic.through_router)(around, exchange)
         around.check_strays()
         balance = check_closing(program.stop())
         lab.say(f"{name}, {' '.join(functions) or 'an empty chain'}: {exchange.count} packets are right; {balance}")

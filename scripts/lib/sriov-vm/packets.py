@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 ARP, IPV4, TAG = 0x0806, 0x0800, 0x8100
-ICMP, TCP, UDP = 1, 6, 17
+ICMP, IPIP, TCP, UDP = 1, 4, 6, 17
 ECHO_REPLY, ECHO_REQUEST, TIME_EXCEEDED = 0, 8, 11
 FIN, SYN, PUSH, ACK = 1, 2, 8, 16
-BROADCAST = "ff:ff:ff:ff:ff:ff"
+BROADCAST, NOBODY = "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"
 SHORTEST = 60  # bytes of a frame without its check sequence
 
 
@@ -115,6 +115,22 @@ class Icmp:
 
 
 @dataclass(frozen=True)
+class Tunnelled:
+    """IP in IP: RFC 2003."""
+
+    packet: "Packet"  # whose MAC addresses mean nothing
+    protocol = IPIP
+
+    def packed(self, _pseudo):
+        packed = self.packet.packed()[14:]
+        return packed[: int.from_bytes(packed[2:4], "big")]
+
+    @classmethod
+    def read(cls, data, _pseudo):
+        return cls(Packet.read(frame(NOBODY, NOBODY, IPV4, data)))
+
+
+@dataclass(frozen=True)
 class Packet:
     """IPv4 in an Ethernet frame."""
 
@@ -122,7 +138,7 @@ class Packet:
     from_mac: str
     source: str
     destination: str
-    body: Udp | Tcp | Icmp
+    body: Udp | Tcp | Icmp | Tunnelled
     hops: int = 64
     identification: int = 0
     may_fragment: bool = False
@@ -159,7 +175,7 @@ class Packet:
         def pseudo(protocol, length):
             return addresses + struct.pack("!2H", protocol, length)
 
-        bodies = {UDP: Udp, TCP: Tcp, ICMP: Icmp}
+        bodies = {UDP: Udp, TCP: Tcp, ICMP: Icmp, IPIP: Tunnelled}
         if protocol not in bodies:
             raise Wrong(f"a packet of protocol {protocol}")
         body = bodies[protocol].read(data, pseudo)

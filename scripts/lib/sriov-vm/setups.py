@@ -39,9 +39,12 @@ from vhost import VhostLink
 
 EVERY_FUNCTION = [
     ("nat", ["nat"]),
+    ("load-balancer", ["load-balancer"]),
+    ("firewall", ["firewall"]),
     ("nf-chain", []),
     ("nf-chain", ["monitor", "rate-limit"]),
     ("nf-chain", ["monitor", "nat", "rate-limit"]),
+    ("nf-chain", ["firewall", "nat"]),
 ]
 BOTH = [("nat", ["nat"]), ("nf-chain", ["monitor", "rate-limit"])]
 

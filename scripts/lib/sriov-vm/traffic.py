@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from packets import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, ICMP, PUSH, SYN, TCP, UDP, Icmp, Packet, Tcp, Udp, Wrong, expect
+from packets import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, ICMP, IPIP, PUSH, SYN, TCP, UDP, Icmp, Packet, Tcp, Udp, Wrong, expect
 
 IN_FLIGHT = 8  # frames: a unix socket holds few
 ARRIVAL = 15.0  # seconds for a packet, on a machine that may be busy
@@ -12,6 +12,7 @@ HOST, LAN = "10.0.0.{}", "10.0.0.1"
 WAN, ISP, SERVER, SERVER2 = "198.51.100.1", "198.51.100.254", "203.0.113.10", "203.0.113.11"
 POOL = ["198.51.100.8", "198.51.100.9"]
 LAN_VLAN, WAN_VLAN = 10, 20
+WEB = 80
 
 
 @dataclass
@@ -81,13 +82,17 @@ class Exchange:
 
 
 def key(packet):
-    """What translation leaves as it is."""
+    """What translation and tunnels leave as it is."""
     body = packet.body
+    while body.protocol == IPIP:
+        body = body.packet.body
     return body.protocol, body.payload, getattr(body, "sequence", None)
 
 
 def describe(packet):
     body = packet.body
+    if body.protocol == IPIP:
+        return f"IP in IP of {packet.source} to {packet.destination}, {describe(body.packet)}"
     ports = (f" port {body.source}", f" port {body.destination}") if body.protocol != ICMP else ("", "")
     name = {UDP: "UDP", TCP: "TCP", ICMP: "ICMP"}[body.protocol]
     return f"{name} of {packet.source}{ports[0]} to {packet.destination}{ports[1]}, {len(body.payload)} bytes"
@@ -164,8 +169,37 @@ def untranslated(host, inside_mac, before):
 
 
 def through_nat(sides, exchange, flows=24):
-    """Sessions of UDP, TCP and ICMP of each host; returns the external ports by their protocol and inside endpoint."""
+    """Sessions of each host; returns the external ports by their protocol and inside endpoint."""
     external = {}
+    home = lambda host, before: untranslated(host, sides.inside_mac, before)  # noqa: E731
+    sessions(sides, exchange, flows, external, (translated(sides), home, known(sides, external)))
+    for what in (UDP, TCP, ICMP):
+        seen = [endpoint for (protocol, *_), endpoint in external.items() if protocol == what]
+        expect(f"of {len(seen)} sessions' external ports different ones", len(set(seen)), len(seen))
+    return external
+
+
+def through_firewall(sides, exchange, flows=24):
+    """Sessions that are let out, with their answers; and of what comes to hosts unasked, what a rule lets in."""
+    out = forwarded(sides.isp, sides.outside_mac)
+    home = lambda host, _: forwarded(host, sides.inside_mac)  # noqa: E731
+    sessions(sides, exchange, flows, {}, (out, home, out))
+    host = sides.hosts[0]
+    for number, (port, flags) in enumerate([(WEB + 1, SYN), (WEB, ACK), (WEB + 2, SYN | ACK)]):
+        refused = Tcp(5000 + number, port, 1, 1, flags, b"nobody has asked for this")
+        sides.isp.send(sides.isp.packet(host.address, refused, source=SERVER))
+        sides.isp.send(sides.isp.packet(host.address, Udp(5000 + number, WEB, b"nor for this"), source=SERVER))
+        # What comes behind them comes alone.
+        let_in = Tcp(6000 + number, WEB, number, 0, SYN)
+        packet = sides.isp.packet(host.address, let_in, source=SERVER)
+        exchange.one(sides.isp, host, packet, forwarded(host, sides.inside_mac))
+
+
+def sessions(sides, exchange, flows, external, expected):
+    """Sessions of UDP, TCP and ICMP of each host. What is expected: what becomes of a packet on the way out; on the way
+    home, by the host and by what it knows itself by; and of those behind the first ones. `external` learns what the
+    hosts are known by outside."""
+    out, home, again = expected
     number = 0
     for host in sides.hosts:
         sent, before = [], {}
@@ -181,7 +215,7 @@ def through_nat(sides, exchange, flows=24):
                     body = Icmp(ECHO_REQUEST, 0, (3000 + flow).to_bytes(2, "big") + b"\0\1", data)
             fields = {"identification": number, "hops": 2 + flow % 60, "may_fragment": flow % 4 == 2}
             sent.append((host, host.packet(SERVER if flow % 5 else SERVER2, body, **fields)))
-        came = exchange.many(sent, sides.isp, translated(sides))
+        came = exchange.many(sent, sides.isp, out)
         back, further = [], []
         for (_, packet), got in zip(sent, came):
             old, new = packet.body, got.body
@@ -202,12 +236,8 @@ def through_nat(sides, exchange, flows=24):
             packet = sides.isp.packet(got.source, answer, source=packet.destination)
             before[key(packet)] = inside
             back.append((sides.isp, packet))
-        exchange.many(back, host, untranslated(host, sides.inside_mac, before))
-        exchange.many(further, sides.isp, known(sides, external))
-    for what in (UDP, TCP, ICMP):
-        seen = [endpoint for (protocol, *_), endpoint in external.items() if protocol == what]
-        expect(f"of {len(seen)} sessions' external ports different ones", len(set(seen)), len(seen))
-    return external
+        exchange.many(back, host, home(host, before))
+        exchange.many(further, sides.isp, again)
 
 
 def known(sides, external):
