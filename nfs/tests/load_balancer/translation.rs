@@ -454,7 +454,7 @@ fn l15_what_backends_send_of_their_own_is_left_alone() {
 
 #[test]
 fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
-    const MOST: u64 = 1024;
+    const MOST: u16 = 1024;
     let own = "source_addresses = [\"10.0.0.2\", \"10.0.0.3\"]\nconnections = 1024\ninsertions_per_second = 1000000";
     for mode in ["nat", "full-nat"] {
         with_balancer(&format!("{own}\n{}", service(mode, "", &[11, 12, 13])), move |bench| {
@@ -484,7 +484,7 @@ fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
             while bench.connections() > 0 {
                 bench.pass(200);
             }
-            let refused: u64 = (2000..2000 + 3 * MOST as u16 / 4)
+            let refused: u64 = (2000..2000 + 3 * MOST / 4)
                 .flat_map(|port| [send(bench, port, SYN), send(bench, port, ACK)])
                 .map(|outcome| outcome.dropped.values().sum::<u64>())
                 .sum();
