@@ -6,11 +6,11 @@ use super::counters::Shared;
 use super::encapsulate::readdress;
 use super::flow::{ETHERNET, Flow, Key, KeyV4, KeyV6, Kind, NotSeen, Seen, look};
 use super::flow::{usual_flags_v4, usual_flags_v6, usual_v4, usual_v6};
+use super::flow_hash::FlowHash;
 use super::health::Door;
 use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
 use super::reasons::{Counters, Reasons};
-use super::select::FlowHash;
 use super::translate::Translation;
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
 use nf_framework::{

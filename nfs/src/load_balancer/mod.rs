@@ -7,6 +7,7 @@ mod connections;
 mod counters;
 mod encapsulate;
 mod flow;
+mod flow_hash;
 mod health;
 mod icmp;
 mod instance;

@@ -6,9 +6,9 @@ use super::config::{
 };
 use super::counters::{MOST_BACKENDS, Shared, Totals};
 use super::encapsulate::{Ends, Tunnel};
+use super::flow_hash::FlowHash;
 use super::health::{self, Check, ProbeAddresses};
 use super::maglev::{self, Member};
-use super::select::FlowHash;
 use super::status::{Order, Status, WHOLE};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Invalid, NextHop, NextHops, Prefix, TooManyNextHops};

@@ -7,9 +7,10 @@
 
 use super::arrival::{PORTS, arrival};
 use super::check::Check;
+use super::failure::Failure;
 use super::judge::{Judge, State};
 use super::passive::{Traffic, Window};
-use super::probe::{Ends, Failure, Probe};
+use super::probe::{Ends, Probe};
 use super::slow_start;
 use crate::load_balancer::status::{Status, WHOLE};
 use nf_framework::Invalid;

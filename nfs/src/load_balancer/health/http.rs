@@ -1,7 +1,7 @@
 //! The HTTP of a check (RFC 9112): one request, and an answer that is read as it comes, as far as it matters.
 
 use super::check::HttpCheck;
-use super::probe::Failure;
+use super::failure::Failure;
 use std::net::IpAddr;
 
 /// What comes before the body, in bytes.

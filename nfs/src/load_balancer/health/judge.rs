@@ -2,7 +2,7 @@
 
 use super::config::HealthConfig;
 use super::damping::Damping;
-use super::probe::Failure;
+use super::failure::Failure;
 use super::slow_start;
 use std::time::Duration;
 
