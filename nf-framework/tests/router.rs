@@ -67,18 +67,7 @@ fn hello(mac: MacAddress, address: IpAddr, router: IpAddr) -> Vec<u8> {
             Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).arp_request(address, router).build()
         }
         (IpAddr::V6(address), IpAddr::V6(router)) => {
-            let [.., x, y, z] = router.octets();
-            let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(x), u16::from_be_bytes([y, z]));
-            let mut message = router.octets().to_vec();
-            message.extend([1, 1]);
-            message.extend(mac.octets());
-            Frame::new()
-                .ethernet(mac.0, [0x33, 0x33, 0xff, x, y, z])
-                .ipv6(address, group)
-                .hop_limit(255)
-                .icmpv6(135, 0, [0; 4])
-                .payload(&message)
-                .build()
+            Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).neighbour_solicitation(address, router).build()
         }
         _ => panic!("one family"),
     }

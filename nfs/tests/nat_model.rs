@@ -221,20 +221,13 @@ fn station(side: Side, answers: bool) -> Vec<Vec<u8>> {
     let third = [1, 2][at];
     let own = Ipv6Addr::new(0x2001, 0xdb8, third, 0, 0, 0, 0, 1);
     let next = Ipv6Addr::new(0x2001, 0xdb8, third, 0, 0, 0, 0, 9);
-    let option = |kind: u8| [&[kind, 1][..], &NEXT[at]].concat();
+    let frame = |to| Frame::new().ethernet(NEXT[at], to);
     if answers {
-        let frame = Frame::new().ethernet(NEXT[at], ROUTER[at]);
-        let message = [&next.octets()[..], &option(2)].concat();
-        let v6 = frame.clone().ipv6(next, own).hop_limit(255).icmpv6(136, 0, [0x60, 0, 0, 0]).payload(&message);
-        return vec![frame.arp_reply(NEXT_V4[at], OWN[at]).build(), v6.build()];
+        let v6 = frame(ROUTER[at]).neighbour_advertisement(next, own);
+        return vec![frame(ROUTER[at]).arp_reply(NEXT_V4[at], OWN[at]).build(), v6.build()];
     }
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1);
-    let message = [&own.octets()[..], &option(1)].concat();
-    let v6 = Frame::new().ethernet(NEXT[at], [0x33, 0x33, 0xff, 0, 0, 1]).ipv6(next, group).hop_limit(255);
-    vec![
-        Frame::new().ethernet(NEXT[at], [0xff; 6]).arp_request(NEXT_V4[at], OWN[at]).build(),
-        v6.icmpv6(135, 0, [0; 4]).payload(&message).build(),
-    ]
+    let v4 = frame([0xff; 6]).arp_request(NEXT_V4[at], OWN[at]);
+    vec![v4.build(), frame([0xff; 6]).neighbour_solicitation(next, own).build()]
 }
 
 fn direction(side: Side) -> Direction {

@@ -149,6 +149,26 @@ impl Frame {
         self.arp(2, sender.into(), target.into())
     }
 
+    /// Who has `target`? Asks its group by Neighbour Discovery (RFC 4861 section 4.3), and says who asks: the Ethernet
+    /// source, said before, has `sender`.
+    pub fn neighbour_solicitation(mut self, sender: impl Into<Ipv6Addr>, target: impl Into<Ipv6Addr>) -> Self {
+        let target = target.into().octets();
+        let [.., x, y, z] = target;
+        self.destination = Some([0x33, 0x33, 0xff, x, y, z]);
+        let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z]);
+        let message = [&target[..], &[1, 1], &self.source].concat();
+        self.ipv6(sender, group).hop_limit(255).icmpv6(135, 0, [0; 4]).payload(&message)
+    }
+
+    /// The Ethernet source, said before, has `sender`: tells `asker`, and that it was asked (RFC 4861 section 4.4).
+    pub fn neighbour_advertisement(self, sender: impl Into<Ipv6Addr>, asker: impl Into<Ipv6Addr>) -> Self {
+        const SOLICITED_AND_OVERRIDING: u8 = 0x60;
+        let sender = sender.into();
+        let message = [&sender.octets()[..], &[2, 1], &self.source].concat();
+        let frame = self.ipv6(sender, asker).hop_limit(255);
+        frame.icmpv6(136, 0, [SOLICITED_AND_OVERRIDING, 0, 0, 0]).payload(&message)
+    }
+
     /// An IPv4 packet.
     pub fn ipv4(mut self, source: impl Into<Ipv4Addr>, destination: impl Into<Ipv4Addr>) -> Self {
         self.network = Network::Ipv4(source.into(), destination.into());

@@ -140,16 +140,7 @@ pub(crate) fn hello(v4: bool, side: u32, number: u32) -> Vec<u8> {
     if v4 {
         return Frame::new().ethernet(mac, [0xff; 6]).arp_request(neighbour_v4(side, number), own_v4(side)).build();
     }
-    let own = own_v6(side).octets();
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1);
-    let message = [&own[..], &[1, 1], &mac].concat();
-    Frame::new()
-        .ethernet(mac, [0x33, 0x33, 0xff, 0, 0, 1])
-        .ipv6(neighbour_v6(side, number), group)
-        .hop_limit(255)
-        .icmpv6(135, 0, [0; 4])
-        .payload(&message)
-        .build()
+    Frame::new().ethernet(mac, [0xff; 6]).neighbour_solicitation(neighbour_v6(side, number), own_v6(side)).build()
 }
 
 /// The routes' places, far from each other and in no order.

@@ -259,18 +259,7 @@ fn hello(mac: MacAddress, address: IpAddr, router: IpAddr) -> Vec<u8> {
             Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).arp_request(address, router).build()
         }
         (IpAddr::V6(address), IpAddr::V6(router)) => {
-            let [.., x, y, z] = router.octets();
-            let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(x), u16::from_be_bytes([y, z]));
-            let mut message = router.octets().to_vec();
-            message.extend([1, 1]);
-            message.extend(mac.octets());
-            Frame::new()
-                .ethernet(mac.0, [0x33, 0x33, 0xff, x, y, z])
-                .ipv6(address, group)
-                .hop_limit(255)
-                .icmpv6(135, 0, [0; 4])
-                .payload(&message)
-                .build()
+            Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).neighbour_solicitation(address, router).build()
         }
         _ => panic!("two families"),
     }
@@ -285,15 +274,8 @@ pub(crate) fn here(frame: &[u8]) -> Option<Vec<u8>> {
         let number = frame[41];
         return Some(from(number).arp_reply(backend(number), INSIDE4).build());
     }
-    (frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == SOLICITATION).then(|| {
-        let number = frame[77];
-        let mut message = backend6(number).octets().to_vec();
-        message.extend([2, 1]);
-        message.extend(mac(number).octets());
-        let answer = from(number).ipv6(backend6(number), INSIDE6).hop_limit(255);
-        // Solicited, and it overrides.
-        answer.icmpv6(136, 0, [0x60, 0, 0, 0]).payload(&message).build()
-    })
+    (frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == SOLICITATION)
+        .then(|| from(frame[77]).neighbour_advertisement(backend6(frame[77]), INSIDE6).build())
 }
 
 /// A frame from outside between these addresses.
