@@ -43,8 +43,7 @@ EVERY_FUNCTION = [
     ("firewall", ["firewall"]),
     ("nf-chain", []),
     ("nf-chain", ["monitor", "rate-limit"]),
-    ("nf-chain", ["monitor", "nat", "rate-limit"]),
-    ("nf-chain", ["firewall", "nat"]),
+    ("nf-chain", ["firewall", "monitor", "nat", "rate-limit"]),
 ]
 BOTH = [("nat", ["nat"]), ("nf-chain", ["monitor", "rate-limit"])]
 
