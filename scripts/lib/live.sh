@@ -182,7 +182,7 @@ last_table() {
 fresh_table() {
     local begun
     begun=$(grep -c '^--- ' "$tables") || true
-    wait_until 5 more_tables_than "$begun" || fail "$program_name prints no more tables"
+    wait_until 20 more_tables_than "$begun" || fail "$program_name prints no more tables"
 }
 
 more_tables_than() {

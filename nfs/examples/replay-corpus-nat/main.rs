@@ -6,6 +6,7 @@ mod capture;
 #[path = "../../../nf-framework/examples/replay-corpus/command.rs"]
 mod command;
 mod natted;
+mod readdress;
 #[path = "../../../nf-framework/examples/replay-corpus/replay.rs"]
 mod replay;
 

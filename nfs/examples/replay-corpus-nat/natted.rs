@@ -1,14 +1,14 @@
 //! A NAT for captures: every frame comes in from inside and from outside, and once more from both to
 //! what stands outside for its destination, where the NAT has said.
 
+use crate::readdress::{End, Endpoint, endpoint, readdress, to_router};
 use crate::replay::Subject;
-use nf_framework::headers::{Headers, checksum};
-use nf_framework::testing::Trial;
 use nf_framework::{
     Affinity, Batch, Chain, Context, Counter, Direction, Function as _, NetworkFunction, Then as _, WorkerSetup,
 };
 use nfs::nat::{Nat, Policy};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tables that long captures fill.
@@ -54,8 +54,6 @@ via = "198.51.100.2"
 /// knows on which side they are.
 const FIRST: [u8; 2] = [10, 150];
 
-/// Protocol, address, port (or the identifier of an ICMP query).
-type Endpoint = (u8, [u8; 4], u16);
 /// What stands outside for inside hosts.
 type Externals = Arc<Mutex<HashMap<Endpoint, Endpoint>>>;
 
@@ -94,24 +92,32 @@ impl Subject for Natted {
 
     fn arriving(&self, frame: &[u8], direction: Direction) -> Vec<Vec<u8>> {
         let [sender, receiver] = if direction == Direction::Outbound { FIRST } else { [FIRST[1], FIRST[0]] };
-        let mut plain = frame.to_vec();
-        if let Some(station) = plain.first_chunk_mut().filter(|station: &&mut [u8; 6]| station[0] & 1 == 0) {
-            *station = if direction == Direction::Outbound { Trial::INSIDE_MAC } else { Trial::OUTSIDE_MAC }.0;
-        }
-        let moved = |first| {
-            move |(protocol, [a, b, c, d], port): Endpoint| match a {
-                0 | 127 | 224.. => None,
-                _ => Some((protocol, [first, b, c, d], port)),
-            }
-        };
+        let mut plain = to_router(frame, direction);
+        let moved = |first| move |(protocol, address, port): Endpoint| Some((protocol, beside(first, address)?, port));
         readdress(&mut plain, End::Source, moved(sender));
         readdress(&mut plain, End::Destination, moved(receiver));
         let mut answer = plain.clone();
         let known = self.externals.lock().unwrap_or_else(PoisonError::into_inner);
         let of_receiver =
-            |(protocol, [_, b, c, d], port): Endpoint| known.get(&(protocol, [FIRST[0], b, c, d], port)).copied();
+            |(protocol, address, port): Endpoint| known.get(&(protocol, beside(FIRST[0], address)?, port)).copied();
         if readdress(&mut answer, End::Destination, of_receiver) { vec![plain, answer] } else { vec![plain] }
     }
+}
+
+/// The address of IPv4 with another first octet, if a host can have it.
+fn beside(first: u8, address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => match address.octets() {
+            [0 | 127 | 224.., ..] => None,
+            [_, b, c, d] => Some([first, b, c, d].into()),
+        },
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Who sent a frame of IPv4, if it says from which port.
+fn source(frame: &[u8]) -> Option<Endpoint> {
+    endpoint(frame, End::Source).filter(|(_, address, _)| address.is_ipv4())
 }
 
 /// Who sent the packets of a batch.
@@ -154,92 +160,4 @@ impl NetworkFunction for Behind {
             }
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Source,
-    Destination,
-}
-
-impl End {
-    fn other(self) -> Self {
-        if self == Self::Source { Self::Destination } else { Self::Source }
-    }
-}
-
-const IP: usize = 14;
-
-/// Who sent a frame of IPv4, if it says from which port.
-fn source(frame: &[u8]) -> Option<Endpoint> {
-    let place = Place::of(frame, IP, End::Source)?;
-    place.port?;
-    Some(place.read(frame))
-}
-
-/// Where an end of an IPv4 packet stands.
-struct Place {
-    protocol: u8,
-    address: usize,
-    port: Option<usize>,
-    behind: usize,
-}
-
-impl Place {
-    /// Of the packet that begins at this octet.
-    fn of(frame: &[u8], ip: usize, end: End) -> Option<Self> {
-        let (ethernet, head) = (frame.get(12..IP)?, frame.get(ip..ip + 20)?);
-        let behind = ip + usize::from(head[0] & 15) * 4;
-        if ethernet != [0x08, 0x00] || head[0] >> 4 != 4 || frame.len() < behind + 8 {
-            return None;
-        }
-        let (protocol, is_source) = (head[9], end == End::Source);
-        let port = match (protocol, frame[behind]) {
-            _ if head[6] & 0x1f != 0 || head[7] != 0 => None,
-            (6 | 17, _) => Some(if is_source { behind } else { behind + 2 }),
-            (1, 0 | 8 | 13 | 14) => Some(behind + 4),
-            _ => None,
-        };
-        Some(Self { protocol, address: ip + if is_source { 12 } else { 16 }, port, behind })
-    }
-
-    fn read(&self, frame: &[u8]) -> Endpoint {
-        let address = std::array::from_fn(|index| frame[self.address + index]);
-        (self.protocol, address, self.port.map_or(0, |at| u16::from_be_bytes([frame[at], frame[at + 1]])))
-    }
-
-    fn write(&self, frame: &mut [u8], (_, address, port): Endpoint) {
-        frame[self.address..self.address + 4].copy_from_slice(&address);
-        if let Some(at) = self.port {
-            frame[at..at + 2].copy_from_slice(&port.to_be_bytes());
-        }
-    }
-}
-
-/// Writes an end of a packet, and of what an ICMP error quotes; whether there was something to write.
-/// Checksums that were right are right again.
-fn readdress(frame: &mut [u8], end: End, to: impl Fn(Endpoint) -> Option<Endpoint>) -> bool {
-    let Some(outer) = Place::of(frame, IP, end) else { return false };
-    let right = Headers::parse(frame).is_ok_and(|headers| headers.verify_checksums().is_ok());
-    let is_error = outer.protocol == 1 && matches!(frame[outer.behind], 3 | 4 | 5 | 11 | 12);
-    let quoted = outer.behind + 8;
-    // It went the other way.
-    let of_quoted = if is_error { Place::of(frame, quoted, end.other()) } else { None };
-    let Some(new) = to(of_quoted.as_ref().unwrap_or(&outer).read(frame)) else { return false };
-    outer.write(frame, new);
-    if let Some(place) = of_quoted {
-        place.write(frame, new);
-        fill_header_checksum(frame, quoted, place.behind);
-    }
-    fill_header_checksum(frame, IP, outer.behind);
-    if right && let Ok(mut headers) = Headers::parse(frame) {
-        headers.fill_checksums();
-    }
-    true
-}
-
-fn fill_header_checksum(frame: &mut [u8], from: usize, to: usize) {
-    frame[from + 10..from + 12].fill(0);
-    let sum = checksum::checksum(&frame[from..to]);
-    frame[from + 10..from + 12].copy_from_slice(&sum.to_be_bytes());
 }

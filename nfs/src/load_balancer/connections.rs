@@ -78,7 +78,7 @@ impl Stage {
 pub(super) struct Full;
 
 /// Most entries that go before [`Connections::gone`] is emptied: in a tick, of which each family has a half.
-const GONE: u32 = 256;
+const GONE: u16 = 256;
 
 /// One worker's.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Connections {
             backends,
             beginnings: bucket(),
             others: bucket(),
-            gone: Vec::with_capacity(GONE as usize),
+            gone: Vec::with_capacity(GONE.into()),
         })
     }
 
@@ -191,7 +191,7 @@ impl Connections {
     /// Lets go of what has expired; [`gone`](Self::gone) is to be empty.
     pub(super) fn tick(&mut self, now: Instant, budget: u32) {
         let Self { v4, v6, backends, gone, .. } = self;
-        let budget = budget.min(GONE / 2);
+        let budget = budget.min(u32::from(GONE) / 2);
         v4.expire(now, budget, |old| note(backends, gone, Key::V4(old.key), &old));
         v6.expire(now, budget, |old| note(backends, gone, Key::V6(old.key), &old));
     }

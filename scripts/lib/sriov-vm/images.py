@@ -8,6 +8,8 @@ from machine import Tools
 
 DRIVERS = ["mempool_ring", "net_e1000", "net_virtio", "net_vmxnet3"]
 MODULES = ["igb", "vfio_iommu_type1", "vfio-pci", "uio_pci_generic"]
+# What the load balancer's backends need.
+BACKEND_MODULES = ["ipip", "ip_gre", "fou", "crc32c_generic", "nf_tables"]
 HYPERVISOR_MODULES = ["igb", "vfio_iommu_type1", "vfio-pci", "kvm_amd"]
 FIRMWARE = ["bios-256k.bin", "pvh.bin", "kvmvapic.bin", "linuxboot_dma.bin"]
 HERE = Path(__file__).parent
@@ -45,7 +47,8 @@ def bare(options, tools, modules):
 
 
 def with_programs(options, tools, directory):
-    archive = bare(options, tools, MODULES)
+    archive = bare(options, tools, MODULES + BACKEND_MODULES)
+    archive.program("/bin/nft", Path("/usr/sbin/nft"))
     for name in ("firewall", "load-balancer", "nat", "nf-chain", "nf-doctor"):
         stripped = directory / name
         subprocess.run(["strip", "-o", stripped, options.programs / name], check=True)

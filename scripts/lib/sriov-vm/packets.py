@@ -143,6 +143,7 @@ class Packet:
     identification: int = 0
     may_fragment: bool = False
     vlan: int | None = None
+    tos: int = 0
 
     def with_ports(self, source=None, destination=None):
         ports = {"source": source, "destination": destination}
@@ -157,7 +158,7 @@ class Packet:
 
         body = self.body.packed(pseudo)
         flags = 0 if self.may_fragment else 0x4000
-        fields = (0x45, 0, 20 + len(body), self.identification, flags, self.hops, self.body.protocol, 0)
+        fields = (0x45, self.tos, 20 + len(body), self.identification, flags, self.hops, self.body.protocol, 0)
         header = checksummed(struct.pack("!2B3H2BH", *fields) + addresses, 10)
         return frame(self.to_mac, self.from_mac, IPV4, header + body, self.vlan)
 
@@ -165,7 +166,7 @@ class Packet:
     def read(cls, data):
         to_mac, from_mac, kind, vlan, data = split(data)
         expect("the type", kind, IPV4)
-        version, _, length, identification, flags, hops, protocol, _ = struct.unpack("!2B3H2BH", data[:12])
+        version, tos, length, identification, flags, hops, protocol, _ = struct.unpack("!2B3H2BH", data[:12])
         expect("version and header length", version, 0x45)
         expect("the IPv4 checksum, added up", checksum(data[:20]), 0)
         source, destination = (str(IPv4Address(data[at : at + 4])) for at in (12, 16))
@@ -182,7 +183,7 @@ class Packet:
         may_fragment = {0: True, 0x4000: False}.get(flags)
         if may_fragment is None:
             raise Wrong(f"a fragment: {flags:#06x}")
-        return cls(to_mac, from_mac, source, destination, body, hops, identification, may_fragment, vlan)
+        return cls(to_mac, from_mac, source, destination, body, hops, identification, may_fragment, vlan, tos)
 
 
 def frame(to_mac, from_mac, kind, data, vlan=None):

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 
+import backend
 import checker
 import configs
 import doctor
@@ -43,8 +44,7 @@ EVERY_FUNCTION = [
     ("firewall", ["firewall"]),
     ("nf-chain", []),
     ("nf-chain", ["monitor", "rate-limit"]),
-    ("nf-chain", ["monitor", "nat", "rate-limit"]),
-    ("nf-chain", ["firewall", "nat"]),
+    ("nf-chain", ["firewall", "monitor", "nat", "rate-limit"]),
 ]
 BOTH = [("nat", ["nat"]), ("nf-chain", ["monitor", "rate-limit"])]
 
@@ -230,6 +230,7 @@ SETUPS = [
     Setup("vhost-user", "a virtio-net by vhost-user, nf-chain on this machine at its other end", vhost_user, 60),
     Setup("vmxnet3", "two vmxnet3, vfio-pci behind an emulated VT-d", vmxnet3, 60),
     Setup("igb-rss", "two igb with two queues each: receive side scaling, a NAT on two workers", igb_rss, 120),
+    *backend.SETUPS,
     *reset.SETUPS,
     *negative.SETUPS,
     *doctor.SETUPS,
