@@ -410,6 +410,13 @@ struct Clients {
     entrance: Direction,
 }
 
+/// Takes off what a function has noted beside packets, as the router does: net_ring hands them round as they are.
+fn forget(batch: &mut Batch) {
+    for (_, packet) in batch.undecided_packets() {
+        packet.set_annotation(None);
+    }
+}
+
 /// Octets of a packet that circulates.
 const FRAME: usize = 64;
 
@@ -424,15 +431,16 @@ impl NetworkFunction for Requests {
         }
         for (_, packet) in batch.undecided_packets() {
             let _ = packet.adj(packet.len().saturating_sub(FRAME));
-            packet.set_annotation(None);
             packet.set_marked(false);
         }
+        forget(batch);
     }
 }
 
 impl NetworkFunction for Clients {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         if cx.direction() != self.entrance {
+            forget(batch);
             return;
         }
         for slot in batch.undecided() {
@@ -479,6 +487,9 @@ struct Server {
 
 impl NetworkFunction for Server {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if cx.direction() == Direction::Outbound {
+            forget(batch);
+        }
         for slot in batch.undecided() {
             let Some(head) = batch.packet_mut(slot).and_then(|packet| packet.data_mut().first_chunk_mut::<HEAD>())
             else {

@@ -380,6 +380,49 @@ mod tests {
     }
 
     #[test]
+    fn a_usual_packet_becomes_one_of_another_flow_as_if_it_had_been_made_so() {
+        const USUAL: [Kind; 3] = [
+            |frame, from, to| frame.udp(from, to).payload(b"odd"),
+            |frame, from, to| frame.udp(from, to).without_udp_checksum(),
+            |frame, from, to| frame.tcp(from, to).tcp_options(&[1; 4]).payload(b"segment"),
+        ];
+        let ports = |from: u16, to: u16| [from.to_be_bytes(), to.to_be_bytes()].concat();
+        for kind in USUAL {
+            let v4 = |from, to, a, b| kind(Frame::new().ipv4(from, to).dont_fragment(), a, b);
+            let (mut frame, expected) = (v4(A4, B4, 5000, 53).build(), v4(NEW4, A4, 7777, 8888));
+            let flow = [&NEW4.octets()[..], &A4.octets(), &ports(7777, 8888)].concat();
+            write_usual_flow_v4(&mut frame, flow.try_into().unwrap(), None);
+            assert_eq!(frame, expected.build(), "{expected:?}");
+            let v6 = |from, to, a, b| kind(Frame::new().ipv6(from, to), a, b);
+            let (mut frame, expected) = (v6(A6, B6, 5000, 53).build(), v6(NEW6, A6, 7777, 8888));
+            let flow = [&NEW6.octets()[..], &A6.octets(), &ports(7777, 8888)].concat();
+            write_usual_flow_v6(&mut frame, flow.try_into().unwrap());
+            assert_eq!(frame, expected.build(), "{expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_split_gets_an_identification_from_a_shared_address() {
+        lab(|lab| {
+            let mut identifications = Identifications::new(&lab.eal.memory(), 0, 1).unwrap();
+            let before = identifications.next();
+            let flow = [&NEW4.octets()[..], &A4.octets(), &[1, 2, 3, 4]].concat().try_into().unwrap();
+            let made = |frame: Frame| frame.udp(0x0102, 0x0304).build();
+            for (frame, expected) in [
+                (
+                    Frame::new().ipv4(A4, B4),
+                    made(Frame::new().ipv4(NEW4, A4).identification(u32::from(before.wrapping_add(1)))),
+                ),
+                (Frame::new().ipv4(A4, B4).dont_fragment(), made(Frame::new().ipv4(NEW4, A4).dont_fragment())),
+            ] {
+                let mut frame = frame.udp(5000, 53).build();
+                write_usual_flow_v4(&mut frame, flow, Some(&mut identifications));
+                assert_eq!(frame, expected);
+            }
+        });
+    }
+
+    #[test]
     fn an_address_of_the_other_family_is_not_written() {
         lab(|lab| {
             for (frame, address) in [
