@@ -21,7 +21,7 @@ use nf_framework::{
     Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError, Steering, Tuple,
     WorkerSetup,
 };
-use nfs::{monitor, nat, rate_limit};
+use nfs::{load_balancer, monitor, nat, rate_limit};
 use port_block::PortBlock;
 use routed::{Around, Destinations, Routed};
 use std::array;
@@ -62,13 +62,16 @@ const EMPTY: &str = "worker";
 /// The one that a NAT stands in.
 const CLIENTS: &str = "worker-clients";
 
+/// The one that a load balancer stands in that is not on the way back.
+const REQUESTS: &str = "worker-requests";
+
 /// The one that the router stands in, with packets of either family.
 const ROUTED: &str = "worker-ipv4";
 const ROUTED_V6: &str = "worker-ipv6";
 const ROUTES: u32 = 1024;
 
 /// Every case, in the order of the table.
-const CASES: [Case; 22] = [
+const CASES: [Case; 27] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -121,6 +124,28 @@ const CASES: [Case; 22] = [
         let one_armed = RuntimeConfig { ports: PortsConfig { outside: None, ..config.ports }, ..config };
         worker_as(eal, RING, one_armed, &[Loaded::new(newcomers, ()), Loaded::new(nat, policy)], packets)
     }),
+    case(REQUESTS, "the worker with packets of 256 clients, from both sides, and Wire", |eal, packets| {
+        worker(eal, RING, &requests([]), packets)
+    }),
+    balancer("load-balancer-dsr", "what a load balancer adds, all connections known, direct return", |eal, packets| {
+        worker(eal, RING, &requests([balanced("dsr", "")?]), packets)
+    }),
+    balancer("load-balancer-ipip", "the same, each packet into a tunnel", |eal, packets| {
+        worker(eal, RING, &requests([balanced("ipip", "tunnel_sources = [\"10.255.0.0/16\"]")?]), packets)
+    }),
+    balancer("load-balancer-dscp", "the same, each packet to its backend's own address", |eal, packets| {
+        worker(eal, RING, &requests([balanced("dscp", "")?]), packets)
+    }),
+    Case {
+        above: Some(CLIENTS),
+        ..case(
+            "load-balancer-full-nat",
+            "what a load balancer adds, all connections known, full NAT",
+            |eal, packets| {
+                worker(eal, RING, &clients([balanced("full-nat", "source_addresses = [\"198.18.1.1\"]")?]), packets)
+            },
+        )
+    },
     case(ROUTED, "the worker with packets to be routed, and Wire", |eal, packets| {
         routed(eal, ForwardingKind::Wire, Destinations::V4(ROUTES), packets)
     }),
@@ -148,6 +173,10 @@ const fn function(name: &'static str, help: &'static str, run: Run) -> Case {
 
 const fn router(name: &'static str, above: &'static str, help: &'static str, run: Run) -> Case {
     Case { name, help, above: Some(above), run }
+}
+
+const fn balancer(name: &'static str, help: &'static str, run: Run) -> Case {
+    Case { name, help, above: Some(REQUESTS), run }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -337,9 +366,36 @@ fn routed(eal: &Eal, forwarding: ForwardingKind, to: Destinations, packets: u64)
     drain_rings(eal, &pool)
 }
 
+/// A load balancer with one service, of UDP, and ten backends.
+fn balanced(mode: &str, more: &str) -> anyhow::Result<Loaded> {
+    let dscp = if mode == "dscp" { "dscp = 1\n" } else { "" };
+    let backends: String =
+        (1..=10).map(|number| format!("[[services.backends]]\naddress = \"198.18.0.{number}\"\n")).collect();
+    let text = format!(
+        "connections = 4096\nconnections_ipv6 = 64\n{more}\n[[services]]\nname = \"service\"\n\
+         address = \"192.0.2.1\"\nport = 443\nprotocol = \"udp\"\nmode = \"{mode}\"\n{dscp}{backends}"
+    );
+    let balancer = load_balancer::LoadBalancer::new();
+    let policy = balancer.policy(toml::from_str(&text)?).map_err(|invalid| anyhow::anyhow!(invalid.message))?;
+    Ok(Loaded::new(balancer, policy))
+}
+
+/// Functions with clients on both sides.
+fn requests<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
+    let end = |name, entrance| {
+        Loaded::new(
+            Made(name, Affinity::Any, move |_: &mut WorkerSetup| Ok(Requests(Clients { next: 0, entrance }))),
+            (),
+        )
+    };
+    let (inside, outside) = (end("inside-clients", Direction::Outbound), end("outside-clients", Direction::Inbound));
+    [inside].into_iter().chain(functions).chain([outside]).collect()
+}
+
 /// Functions between clients and a server that answers what comes.
 fn clients<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
-    let client = Made("clients", Affinity::Any, |_: &mut WorkerSetup| Ok(Clients { next: 0 }));
+    let entrance = Direction::Outbound;
+    let client = Made("clients", Affinity::Any, move |_: &mut WorkerSetup| Ok(Clients { next: 0, entrance }));
     let server =
         Made("server", Affinity::Any, |_: &mut WorkerSetup| Ok(Server { heads: [[0; HEAD]; 256], came: 0, left: 0 }));
     [Loaded::new(client, ())].into_iter().chain(functions).chain([Loaded::new(server, ())]).collect()
@@ -348,14 +404,43 @@ fn clients<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
 /// Ethernet, IPv4 and UDP.
 const HEAD: usize = 42;
 
-/// Writes packets of one client after the other as they arrive from inside.
+/// Writes packets of one client after the other as they arrive on their side.
 struct Clients {
     next: u8,
+    entrance: Direction,
+}
+
+/// Takes off what a function has noted beside packets, as the router does: net_ring hands them round as they are.
+fn forget(batch: &mut Batch) {
+    for (_, packet) in batch.undecided_packets() {
+        packet.set_annotation(None);
+    }
+}
+
+/// Octets of a packet that circulates.
+const FRAME: usize = 64;
+
+/// Clients, and where packets leave that are addressed to backends: what a function has put before them, or noted
+/// beside them, goes.
+struct Requests(Clients);
+
+impl NetworkFunction for Requests {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if cx.direction() == self.0.entrance {
+            return self.0.batch(batch, cx);
+        }
+        for (_, packet) in batch.undecided_packets() {
+            let _ = packet.adj(packet.len().saturating_sub(FRAME));
+            packet.set_marked(false);
+        }
+        forget(batch);
+    }
 }
 
 impl NetworkFunction for Clients {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
-        if cx.direction() == Direction::Inbound {
+        if cx.direction() != self.entrance {
+            forget(batch);
             return;
         }
         for slot in batch.undecided() {
@@ -389,8 +474,8 @@ impl NetworkFunction for Newcomers {
 /// A packet of 10.0.0.0 port 4096 to 192.0.2.1 port 443, with a checksum of its header that is mended
 /// and never looked at.
 const CLIENT: [u8; HEAD] = [
-    2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0x12, 0x34, 10, 0, 0, 0, 192, 0,
-    2, 1, 16, 0, 1, 0xbb, 0, 26, 0xab, 0xcd,
+    2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0x12, 0x34, 10, 0, 0, 0, 192, 0,
+    2, 1, 16, 0, 1, 0xbb, 0, 30, 0xab, 0xcd,
 ];
 
 /// Writes answers, as they arrive from outside, to what has left there.
@@ -402,6 +487,9 @@ struct Server {
 
 impl NetworkFunction for Server {
     fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        if cx.direction() == Direction::Outbound {
+            forget(batch);
+        }
         for slot in batch.undecided() {
             let Some(head) = batch.packet_mut(slot).and_then(|packet| packet.data_mut().first_chunk_mut::<HEAD>())
             else {
@@ -463,7 +551,7 @@ fn ring_queues(eal: &Eal, pool: &Mempool) -> anyhow::Result<Vec<(dpdk_rs::Port, 
 }
 
 fn fill_rings(eal: &Eal, pool: &Mempool) -> anyhow::Result<()> {
-    let frame = ipv4().udp(1000, 53).pad_to(64).build();
+    let frame = ipv4().udp(1000, 53).pad_to(FRAME).build();
     let mut burst = Burst::new();
     for (port, mut queues) in ring_queues(eal, pool)? {
         for _ in 0..CIRCULATING {

@@ -78,6 +78,8 @@ impl Identifications {
     }
 
     pub(crate) fn tick(&mut self, now: Instant, budget: u32) {
-        self.datagrams.expire(now, budget, |_| ());
+        if !self.datagrams.is_empty() {
+            self.datagrams.expire(now, budget, |_| ());
+        }
     }
 }

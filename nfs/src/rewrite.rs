@@ -1,5 +1,6 @@
 //! Addresses and ports written into packets of either family, with all checksums that cover them.
 
+use crate::identification::Identifications;
 use nf_framework::headers::{
     ChecksumUpdate, Headers, IpProtocol, Network, QuotedPacket, QuotedTransport, TcpFlags, Transport, U16, checksum,
 };
@@ -68,6 +69,57 @@ pub(crate) fn write_usual(
         of_transport.apply_udp(&mut checksum);
         head[UDP_CHECKSUM..].copy_from_slice(&checksum.to_bytes());
     }
+}
+
+/// Makes what nearly every packet is (TCP or UDP in IPv4, whole, without tags and options) one of another flow:
+/// addresses and ports as they stand in it.
+#[inline(always)]
+pub(crate) fn write_usual_flow_v4(frame: &mut [u8], flow: [u8; 12], identifications: Option<&mut Identifications>) {
+    const TRANSPORT: usize = 34;
+    const DONT_FRAGMENT: u8 = 0x40;
+    let Some(head) = frame.first_chunk_mut::<{ TRANSPORT + 8 }>() else { return };
+    let is_tcp = IpProtocol(head[23]) == IpProtocol::TCP;
+    let Some(place) = head[26..].first_chunk_mut::<12>() else { return };
+    let addresses = |&[a, b, c, d, e, f, g, h, ..]: &[u8; 12]| [a, b, c, d, e, f, g, h];
+    let ports = |&[.., a, b, c, d]: &[u8; 12]| [a, b, c, d];
+    let old = std::mem::replace(place, flow);
+    let of_addresses = ChecksumUpdate::new().replace_bytes(addresses(&old), addresses(&flow));
+    let of_transport = of_addresses.replace_bytes(ports(&old), ports(&flow));
+    let mut of_header = of_addresses;
+    if let Some(identifications) = identifications.filter(|_| head[20] & DONT_FRAGMENT == 0) {
+        let new = identifications.next().to_be_bytes();
+        of_header = of_header.replace_bytes([head[18], head[19]], new);
+        head[18..20].copy_from_slice(&new);
+    }
+    let mut checksum = U16::from_bytes([head[24], head[25]]);
+    of_header.apply(&mut checksum);
+    head[24..26].copy_from_slice(&checksum.to_bytes());
+    mend_usual::<TRANSPORT>(frame, is_tcp, of_transport);
+}
+
+/// The same in IPv6, without extension headers.
+#[inline(always)]
+pub(crate) fn write_usual_flow_v6(frame: &mut [u8], flow: [u8; 36]) {
+    const TRANSPORT: usize = 54;
+    let Some(head) = frame.first_chunk_mut::<{ TRANSPORT + 8 }>() else { return };
+    let is_tcp = IpProtocol(head[20]) == IpProtocol::TCP;
+    let Some(place) = head[22..].first_chunk_mut::<36>() else { return };
+    let old = std::mem::replace(place, flow);
+    mend_usual::<TRANSPORT>(frame, is_tcp, ChecksumUpdate::new().replace_bytes(old, flow));
+}
+
+/// Mends the checksum of a usual packet's TCP or UDP, which begins there.
+#[inline(always)]
+fn mend_usual<const TRANSPORT: usize>(frame: &mut [u8], is_tcp: bool, update: ChecksumUpdate) {
+    let at = TRANSPORT + if is_tcp { 16 } else { 6 };
+    let Some(field) = frame.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) else { return };
+    let mut checksum = U16::from_bytes(*field);
+    if is_tcp {
+        update.apply(&mut checksum);
+    } else {
+        update.apply_udp(&mut checksum);
+    }
+    *field = checksum.to_bytes();
 }
 
 /// Writes an end of any packet that can be parsed.
@@ -323,6 +375,49 @@ mod tests {
                 write(&mut packet, &writing(End::Source, new));
                 write(&mut packet, &Writing { port: Some(5000), ..writing(End::Source, old) });
                 assert_eq!(packet.data(), frame.build(), "{frame:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_usual_packet_becomes_one_of_another_flow_as_if_it_had_been_made_so() {
+        const USUAL: [Kind; 3] = [
+            |frame, from, to| frame.udp(from, to).payload(b"odd"),
+            |frame, from, to| frame.udp(from, to).without_udp_checksum(),
+            |frame, from, to| frame.tcp(from, to).tcp_options(&[1; 4]).payload(b"segment"),
+        ];
+        let ports = |from: u16, to: u16| [from.to_be_bytes(), to.to_be_bytes()].concat();
+        for kind in USUAL {
+            let v4 = |from, to, a, b| kind(Frame::new().ipv4(from, to).dont_fragment(), a, b);
+            let (mut frame, expected) = (v4(A4, B4, 5000, 53).build(), v4(NEW4, A4, 7777, 8888));
+            let flow = [&NEW4.octets()[..], &A4.octets(), &ports(7777, 8888)].concat();
+            write_usual_flow_v4(&mut frame, flow.try_into().unwrap(), None);
+            assert_eq!(frame, expected.build(), "{expected:?}");
+            let v6 = |from, to, a, b| kind(Frame::new().ipv6(from, to), a, b);
+            let (mut frame, expected) = (v6(A6, B6, 5000, 53).build(), v6(NEW6, A6, 7777, 8888));
+            let flow = [&NEW6.octets()[..], &A6.octets(), &ports(7777, 8888)].concat();
+            write_usual_flow_v6(&mut frame, flow.try_into().unwrap());
+            assert_eq!(frame, expected.build(), "{expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_split_gets_an_identification_from_a_shared_address() {
+        lab(|lab| {
+            let mut identifications = Identifications::new(&lab.eal.memory(), 0, 1).unwrap();
+            let before = identifications.next();
+            let flow = [&NEW4.octets()[..], &A4.octets(), &[1, 2, 3, 4]].concat().try_into().unwrap();
+            let made = |frame: Frame| frame.udp(0x0102, 0x0304).build();
+            for (frame, expected) in [
+                (
+                    Frame::new().ipv4(A4, B4),
+                    made(Frame::new().ipv4(NEW4, A4).identification(u32::from(before.wrapping_add(1)))),
+                ),
+                (Frame::new().ipv4(A4, B4).dont_fragment(), made(Frame::new().ipv4(NEW4, A4).dont_fragment())),
+            ] {
+                let mut frame = frame.udp(5000, 53).build();
+                write_usual_flow_v4(&mut frame, flow, Some(&mut identifications));
+                assert_eq!(frame, expected);
             }
         });
     }

@@ -19,6 +19,7 @@ mod ideas;
 mod io;
 mod linux;
 mod load_balancer;
+mod load_balancer_floods;
 mod machine;
 mod measure;
 mod namespace;
@@ -166,6 +167,15 @@ const NAT_FLOODS: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const LOAD_BALANCER_FLOODS: Built = Built {
+    about: load_balancer_floods::ABOUT,
+    run: load_balancer_floods::run,
+    notes: load_balancer_floods::notes,
+    mebibytes: |_| load_balancer_floods::MEBIBYTES,
+    cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -197,10 +207,10 @@ const IDEAS: Built = Built {
 };
 
 /// Suites that are run only when they are named: they teach, or need the machine to themselves.
-const ONLY_NAMED: [&str; 3] = ["floods", "nat-floods", "ideas"];
+const ONLY_NAMED: [&str; 4] = ["floods", "nat-floods", "load-balancer-floods", "ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 15] = [
+static SUITES: [(&str, Option<Built>); 16] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
@@ -215,6 +225,7 @@ static SUITES: [(&str, Option<Built>); 15] = [
     ("linux", Some(LINUX)),
     ("floods", Some(FLOODS)),
     ("nat-floods", Some(NAT_FLOODS)),
+    ("load-balancer-floods", Some(LOAD_BALANCER_FLOODS)),
     ("ideas", Some(IDEAS)),
 ];
 

@@ -24,6 +24,7 @@ pub(super) struct Connection {
     /// Of the modes that translate: what they keep of it.
     pub(super) port: u16,
     pub(super) source: u8,
+    /// [`TRANSLATED`](Self::TRANSLATED), [`INTRODUCED`](Self::INTRODUCED).
     pub(super) marks: u8,
 }
 
@@ -204,9 +205,20 @@ impl Connections {
 }
 
 impl Connection {
+    /// It has an entry for answers.
+    pub(super) const TRANSLATED: u8 = 1;
+    /// Its backend has the header of the PROXY protocol.
+    pub(super) const INTRODUCED: u8 = 2;
+
     /// Whether it holds a port, or an entry elsewhere.
+    #[inline(always)]
     pub(super) fn is_translated(self) -> bool {
-        self.marks != 0
+        self.marks & Self::TRANSLATED != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn is_introduced(self) -> bool {
+        self.marks & Self::INTRODUCED != 0
     }
 }
 

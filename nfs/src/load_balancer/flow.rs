@@ -106,72 +106,75 @@ impl Key {
     }
 }
 
+/// What else there is to know of a usual packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Head {
+    /// Octets from the IP header on.
+    pub(super) length: u16,
+    /// It has a flag that changes what is known of its connection.
+    pub(super) signals: bool,
+}
+
+/// Flags that do.
+const SIGNALS: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0);
+
 /// The key of what nearly every packet is: TCP or UDP in IPv4, whole, without tags and options, and sound as far as
 /// what is written to it goes. [`look`] knows what else there is.
 #[inline(always)]
-pub(super) fn usual_v4(frame: &[u8]) -> Option<KeyV4> {
+pub(super) fn usual_v4(frame: &[u8]) -> Option<(KeyV4, Head)> {
     const IP: usize = 20;
     let head: &[u8; ETHERNET + IP + 8] = frame.first_chunk()?;
-    let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
+    let length = u16::from_be_bytes([head[16], head[17]]);
     let protocol = head[23];
     let plain = head[12..15] == [0x08, 0x00, 0x45] && head[20] & 0x3f == 0 && head[21] == 0;
-    if !plain
-        || length > frame.len() - ETHERNET
-        || !is_sound(protocol, &frame[ETHERNET + IP..], length.wrapping_sub(IP))
-    {
+    if !plain || usize::from(length) > frame.len() - ETHERNET {
         return None;
     }
+    let signals = sound(protocol, &frame[ETHERNET + IP..], usize::from(length).wrapping_sub(IP))?;
     let mut key = [0; 16];
     key[..12].copy_from_slice(&head[26..38]);
     key[12] = protocol;
-    Some(key)
+    Some((key, Head { length, signals }))
 }
 
 /// The same of IPv6, without extension headers.
 #[inline(always)]
-pub(super) fn usual_v6(frame: &[u8]) -> Option<KeyV6> {
-    const IP: usize = 40;
-    let head: &[u8; ETHERNET + IP + 8] = frame.first_chunk()?;
-    let length = usize::from(u16::from_be_bytes([head[18], head[19]]));
+pub(super) fn usual_v6(frame: &[u8]) -> Option<(KeyV6, Head)> {
+    const IP: u16 = 40;
+    let head: &[u8; ETHERNET + IP as usize + 8] = frame.first_chunk()?;
+    let payload = u16::from_be_bytes([head[18], head[19]]);
     let protocol = head[20];
     let plain = head[12..14] == [0x86, 0xdd] && head[14] >> 4 == 6;
-    if !plain || length > frame.len() - ETHERNET - IP || !is_sound(protocol, &frame[ETHERNET + IP..], length) {
+    if !plain || usize::from(payload) > frame.len() - ETHERNET - usize::from(IP) {
         return None;
     }
+    let signals = sound(protocol, &frame[ETHERNET + usize::from(IP)..], payload.into())?;
     let mut key = [0; 40];
     key[..36].copy_from_slice(&head[22..58]);
     key[36] = protocol;
-    Some(key)
+    // No frame is longer.
+    Some((key, Head { length: payload.saturating_add(IP), signals }))
 }
 
-/// Whether what follows the IP header, so many octets, is TCP or UDP with lengths that agree.
+/// Whether what follows the IP header, so many octets, signals something; nothing unless it is TCP or UDP with lengths
+/// that agree.
 #[inline(always)]
-fn is_sound(protocol: u8, transport: &[u8], length: usize) -> bool {
+fn sound(protocol: u8, transport: &[u8], length: usize) -> Option<bool> {
     match IpProtocol(protocol) {
         IpProtocol::UDP => {
-            let Some(head) = transport.first_chunk::<8>() else { return false };
+            let head = transport.first_chunk::<8>()?;
             let udp = usize::from(u16::from_be_bytes([head[4], head[5]]));
-            udp >= 8 && udp <= length
+            (udp >= 8 && udp <= length).then_some(false)
         }
         IpProtocol::TCP => {
-            let offset = transport.get(12).map_or(0, |octet| usize::from(octet >> 4) * 4);
+            let &[offset, flags] = transport.get(12..14)?.first_chunk()?;
+            let offset = usize::from(offset >> 4) * 4;
             // A length below the header's has wrapped.
-            offset >= 20 && offset <= length && length < 1 << 16
+            let is_sound = offset >= 20 && offset <= length && length < 1 << 16;
+            is_sound.then_some(TcpFlags(flags).intersects(SIGNALS))
         }
-        _ => false,
+        _ => None,
     }
-}
-
-/// The flags of a packet that is [usual](usual_v4) and TCP.
-#[inline(always)]
-pub(super) fn usual_flags_v4(frame: &[u8]) -> TcpFlags {
-    TcpFlags(frame.get(47).copied().unwrap_or(0))
-}
-
-/// The flags of a packet that is [usual](usual_v6) and TCP.
-#[inline(always)]
-pub(super) fn usual_flags_v6(frame: &[u8]) -> TcpFlags {
-    TcpFlags(frame.get(67).copied().unwrap_or(0))
 }
 
 /// What a packet is to the load balancer.

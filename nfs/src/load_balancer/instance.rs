@@ -4,18 +4,16 @@ use super::config::{Mode, OnBackendDown, WhenEmpty};
 use super::connections::{Connection, Connections, Full, Stage};
 use super::counters::Shared;
 use super::encapsulate::readdress;
-use super::flow::{ETHERNET, Flow, Key, KeyV4, KeyV6, Kind, NotSeen, Seen, look};
-use super::flow::{usual_flags_v4, usual_flags_v6, usual_v4, usual_v6};
-use super::flow_hash::FlowHash;
+use super::flow::{ETHERNET, Flow, Key, Kind, NotSeen, Seen, look};
 use super::health::Door;
 use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
 use super::reasons::{Counters, Reasons};
 use super::translate::Translation;
+use super::usual::Scratch;
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
 use nf_framework::{
-    Annotation, Batch, Budget, Context, Deadline, DropReason, FlowKey, FlowTable, Handle, IcmpError, Mbuf,
-    NetworkFunction, Slots, Verdict,
+    Annotation, Batch, Budget, Context, Deadline, DropReason, Handle, IcmpError, Mbuf, NetworkFunction, Verdict,
 };
 use std::sync::Arc;
 
@@ -31,103 +29,11 @@ pub struct Instance {
     pub(super) reasons: Reasons,
     pub(super) counters: Counters,
     /// By timer, when a connection ends that is used now.
-    deadlines: [Deadline; Timer::COUNT],
+    pub(super) deadlines: [Deadline; Timer::COUNT],
     /// Of packets that routers may split.
-    identification: u16,
-    /// Of a batch; kept, as to clear it each time takes a while. At hand between batches.
-    scratch: Option<Box<Scratch>>,
-}
-
-/// The usual packets of a batch.
-#[derive(Debug)]
-struct Scratch {
-    v4: [KeyV4; MOST],
-    v6: [KeyV6; MOST],
-    found: [Option<Handle>; MOST],
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self { v4: [KeyV4::default(); MOST], v6: [[0; 40]; MOST], found: [None; MOST] }
-    }
-}
-
-/// As many as a batch has slots.
-const MOST: usize = 64;
-
-/// Flags that change what is known of a connection.
-const SIGNALS: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0);
-
-/// One of the two families.
-trait Family {
-    type Key: FlowKey;
-    fn table(connections: &mut Connections) -> &mut FlowTable<Self::Key, Connection>;
-    fn flags(frame: &[u8]) -> TcpFlags;
-    fn protocol(key: &Self::Key) -> IpProtocol;
-    fn hash(hash: &FlowHash, key: &Self::Key) -> u64;
-    /// Octets of a usual packet.
-    fn length(frame: &[u8]) -> usize;
-}
-
-struct Ipv4;
-struct Ipv6;
-
-impl Family for Ipv4 {
-    type Key = KeyV4;
-
-    #[inline(always)]
-    fn table(connections: &mut Connections) -> &mut FlowTable<KeyV4, Connection> {
-        &mut connections.v4
-    }
-
-    #[inline(always)]
-    fn flags(frame: &[u8]) -> TcpFlags {
-        usual_flags_v4(frame)
-    }
-
-    #[inline(always)]
-    fn protocol(key: &KeyV4) -> IpProtocol {
-        IpProtocol(key[12])
-    }
-
-    #[inline(always)]
-    fn hash(hash: &FlowHash, key: &KeyV4) -> u64 {
-        hash.v4(key)
-    }
-
-    #[inline(always)]
-    fn length(frame: &[u8]) -> usize {
-        frame.first_chunk::<18>().map_or(0, |head| usize::from(u16::from_be_bytes([head[16], head[17]])))
-    }
-}
-
-impl Family for Ipv6 {
-    type Key = KeyV6;
-
-    #[inline(always)]
-    fn table(connections: &mut Connections) -> &mut FlowTable<KeyV6, Connection> {
-        &mut connections.v6
-    }
-
-    #[inline(always)]
-    fn flags(frame: &[u8]) -> TcpFlags {
-        usual_flags_v6(frame)
-    }
-
-    #[inline(always)]
-    fn protocol(key: &KeyV6) -> IpProtocol {
-        IpProtocol(key[36])
-    }
-
-    #[inline(always)]
-    fn hash(hash: &FlowHash, key: &KeyV6) -> u64 {
-        hash.v6(key)
-    }
-
-    #[inline(always)]
-    fn length(frame: &[u8]) -> usize {
-        frame.first_chunk::<20>().map_or(0, |head| 40 + usize::from(u16::from_be_bytes([head[18], head[19]])))
-    }
+    pub(super) identification: u16,
+    /// At hand between batches.
+    pub(super) scratch: Option<Box<Scratch>>,
 }
 
 /// What becomes of a packet that was looked at closely.
@@ -145,31 +51,8 @@ impl NetworkFunction for Instance {
         if cx.turned() {
             return;
         }
-        let Some(mut scratch) = self.scratch.take() else { return };
         self.deadlines = self.connections.deadlines(&self.policy, cx.now());
-        let Scratch { v4: keys_v4, v6: keys_v6, found } = &mut *scratch;
-        let (mut v4, mut v6, mut others) = (Slots::default(), Slots::default(), Slots::default());
-        let (mut count_v4, mut count_v6) = (0, 0);
-        for (slot, packet) in batch.undecided_packets() {
-            if let Some(key) = usual_v4(packet.data()) {
-                keys_v4[count_v4 % MOST] = key;
-                count_v4 += 1;
-                v4.insert(slot);
-            } else if let Some(key) = usual_v6(packet.data()) {
-                keys_v6[count_v6 % MOST] = key;
-                count_v6 += 1;
-                v6.insert(slot);
-            } else {
-                others.insert(slot);
-            }
-        }
-        if count_v4 > 0 {
-            self.usual::<Ipv4>(batch, (v4, &mut others), &keys_v4[..count_v4.min(MOST)], found);
-        }
-        if count_v6 > 0 {
-            self.usual::<Ipv6>(batch, (v6, &mut others), &keys_v6[..count_v6.min(MOST)], found);
-        }
-        self.scratch = Some(scratch);
+        let others = self.usual(batch);
         for slot in others {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer(packet, cx) {
@@ -226,61 +109,6 @@ impl Instance {
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
         self.translation.adopt(&policy);
         self.policy = policy;
-    }
-
-    /// Usual packets of known connections go to their backends; the others are left.
-    fn usual<F: Family>(
-        &mut self,
-        batch: &mut Batch,
-        (slots, others): (Slots, &mut Slots),
-        keys: &[F::Key],
-        found: &mut [Option<Handle>; MOST],
-    ) {
-        F::table(&mut self.connections).lookup_batch(keys, found);
-        for ((slot, packet), (key, found)) in batch.packets_in(slots).zip(keys.iter().zip(found)) {
-            let goes = found.is_some_and(|handle| self.known::<F>(packet, key, handle));
-            if !goes {
-                others.insert(slot);
-            }
-        }
-    }
-
-    /// Sends a usual packet of a connection in which nothing new happens to its backend; whether that was all.
-    #[inline(always)]
-    fn known<F: Family>(&mut self, packet: &mut Mbuf, key: &F::Key, handle: Handle) -> bool {
-        let Some(mut entry) = F::table(&mut self.connections).entry_mut(handle) else { return false };
-        let connection = *entry.value;
-        let signals = F::protocol(key) == IpProtocol::TCP && F::flags(packet.data()).intersects(SIGNALS);
-        if connection.stage != Stage::Established || signals {
-            return false;
-        }
-        let slot = usize::from(connection.backend);
-        let Some(way) = self.policy.ways.get(slot).filter(|way| way.is_usual) else { return false };
-        let length = F::length(packet.data());
-        if let Some(tunnel) = &way.tunnel {
-            let hash = F::hash(&self.policy.hash, key);
-            if length > usize::from(way.largest) && !tunnel.may_split() {
-                return false;
-            }
-            self.identification = self.identification.wrapping_add(1);
-            if !tunnel.enter(packet, length, hash, self.identification) {
-                return false;
-            }
-            packet.set_marked(true);
-            Annotation { may_turn: true, ..Annotation::default() }.write(packet);
-        } else if way.mode == Mode::Dsr {
-            let next_hop = self.policy.next_hops.get().and_then(|all| all.get(slot).copied().flatten());
-            Annotation { next_hop, may_turn: true, ..Annotation::default() }.write(packet);
-        } else if !readdress(packet, way.address, way.dscp) {
-            return false;
-        } else {
-            Annotation { may_turn: true, ..Annotation::default() }.write(packet);
-        }
-        if let Some(deadline) = self.deadlines.get(connection.timer as usize) {
-            entry.touch(*deadline);
-        }
-        self.connections.backends.sent(connection.backend, length);
-        true
     }
 
     /// Any packet.

@@ -22,6 +22,7 @@ mod select;
 mod source_ports;
 mod status;
 mod translate;
+mod usual;
 
 pub use config::{
     BackendConfig, Config, Hash, InvalidServerId, Mode, OnBackendDown, ServerId, ServiceConfig, ServicePorts,

@@ -690,7 +690,7 @@ fn way(
         dscp,
         largest,
         is_up: true,
-        is_usual: !matches!(service.mode, Mode::Nat | Mode::FullNat) && service.hash != Hash::Quic,
+        is_usual: service.hash != Hash::Quic,
         on_down: service.on_backend_down,
         proxy_protocol: service.proxy_protocol,
         may_be_named: service.hash == Hash::Quic,

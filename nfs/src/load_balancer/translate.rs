@@ -24,18 +24,18 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Translation {
     policy: Arc<Policy>,
-    v4: FlowTable<KeyV4, Answer<KeyV4>>,
-    v6: FlowTable<KeyV6, Answer<KeyV6>>,
+    pub(super) v4: FlowTable<KeyV4, Answer<KeyV4>>,
+    pub(super) v6: FlowTable<KeyV6, Answer<KeyV6>>,
     ports: SourcePorts,
-    identifications: Identifications,
+    pub(super) identifications: Identifications,
 }
 
 /// What a backend's answers belong to.
 #[derive(Clone, Copy, Debug)]
-struct Answer<K> {
+pub(super) struct Answer<K> {
     /// The connection, as its client sends.
-    of: K,
-    introduction: Introduction,
+    pub(super) of: K,
+    pub(super) introduction: Introduction,
 }
 
 impl Default for Answer<KeyV4> {
@@ -49,9 +49,6 @@ impl Default for Answer<KeyV6> {
         Self { of: [0; 40], introduction: Introduction::default() }
     }
 }
-
-/// Of a [`Connection`] that has an entry for answers.
-const TRANSLATED: u8 = 1;
 
 /// How many of a family there are answers of where no service needs any.
 const FEWEST: usize = 64;
@@ -115,7 +112,7 @@ impl Translation {
         if !is_free {
             return Err(reasons.ports_exhausted);
         }
-        connection.marks |= TRANSLATED;
+        connection.marks |= Connection::TRANSLATED;
         Ok(())
     }
 
@@ -267,12 +264,15 @@ impl Translation {
                     _ => Stage::Established,
                 };
                 connection.timer = connection.stage.timer(flow.protocol);
-                let deadline = deadlines.get(connection.timer as usize).copied().unwrap_or_default();
-                connections.write(&of, handle, connection, deadline);
                 if let Some(mut introduction) = self.introduction(&answer).filter(|of| !of.is_over()) {
                     introduction.of_backend(packet);
                     self.set_introduction(&answer, introduction);
+                    if introduction.is_over() {
+                        connection.marks |= Connection::INTRODUCED;
+                    }
                 }
+                let deadline = deadlines.get(connection.timer as usize).copied().unwrap_or_default();
+                connections.write(&of, handle, connection, deadline);
                 let port = |port| Some(port).filter(|_| ports(&flow));
                 let source =
                     Writing { end: End::Source, address: service.0, port: port(service.1), identification, mss: None };
@@ -320,7 +320,8 @@ impl Translation {
         Some((u8::try_from(place).ok()?, port))
     }
 
-    fn source_address(&self, connection: &Connection) -> Option<IpAddr> {
+    #[inline]
+    pub(super) fn source_address(&self, connection: &Connection) -> Option<IpAddr> {
         self.policy.config.source_addresses.get(usize::from(connection.source)).copied()
     }
 

@@ -49,8 +49,8 @@ const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 const INSIDE4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const INSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
 
-/// Hosts inside that the router knows: numbers 11 to 14.
-const BACKENDS: std::ops::RangeInclusive<u8> = 11..=14;
+/// Hosts inside that the router knows, by number.
+pub(crate) const BACKENDS: std::ops::RangeInclusive<u8> = 11..=20;
 
 /// The address of a backend by its number.
 pub(crate) fn backend(number: u8) -> Ipv4Addr {

@@ -7,6 +7,7 @@ mod change;
 mod configuration;
 mod health;
 mod icmp;
+mod many;
 mod modes;
 mod reasons;
 mod selection;
