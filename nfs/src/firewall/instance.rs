@@ -43,7 +43,8 @@ struct Scratch {
     v4: Looked<KeyV4>,
     v6: Looked<KeyV6>,
     kinds: [Look; MOST],
-    asked: Vec<(usize, Seen, Option<DropReason>)>,
+    /// Slot, and whether it only waits for what those before it begin.
+    asked: Vec<(usize, Seen, bool)>,
     questions: Vec<Asked>,
     decisions: Vec<Decision>,
 }
@@ -71,7 +72,8 @@ enum Fate {
     Drop(DropReason),
     /// The rules are asked.
     Ask(Seen, State),
-    /// It begins nothing; but a packet before it in the batch, which the rules are still to be asked about, may.
+    /// It belongs to nothing; but a packet before it in the batch, which the rules are still to be asked about, may
+    /// begin what it belongs to.
     Wait(Seen, DropReason),
 }
 
@@ -214,12 +216,13 @@ impl Instance {
                 Fate::Pass => {}
                 Fate::Drop(reason) => batch.decide(slot, Verdict::Drop(reason)),
                 Fate::Wait(_, reason) if asked.is_empty() => batch.decide(slot, Verdict::Drop(reason)),
-                Fate::Wait(seen, reason) => {
-                    asked.push((slot, seen, Some(reason)));
-                    questions.push(question(&seen, State::New, direction));
+                Fate::Wait(seen, _) => {
+                    let state = if matches!(seen.kind, Kind::Error(_)) { State::Related } else { State::New };
+                    asked.push((slot, seen, true));
+                    questions.push(question(&seen, state, direction));
                 }
                 Fate::Ask(seen, state) => {
-                    asked.push((slot, seen, None));
+                    asked.push((slot, seen, false));
                     questions.push(question(&seen, state, direction));
                 }
             }
@@ -230,19 +233,18 @@ impl Instance {
         decisions.clear();
         decisions.extend(questions.iter().map(|_| Decision { action: Action::Drop, slot: None }));
         self.policy.decide(questions, decisions);
-        for ((slot, seen, otherwise), (question, decision)) in asked.iter().zip(questions.iter().zip(decisions.iter()))
-        {
+        for ((slot, seen, waits), (question, decision)) in asked.iter().zip(questions.iter().zip(decisions.iter())) {
             let Some(packet) = batch.packet_mut(*slot) else { continue };
             let fate = match seen.kind {
                 // Another packet of this batch may have begun it.
                 Kind::Flow(flow, says) => self.of_flow(seen, &flow, says, cx),
+                Kind::Error(quoted) if *waits => self.error(seen, &quoted, cx),
                 _ => Fate::Ask(*seen, question.state),
             };
-            let reason = match (fate, otherwise) {
-                (Fate::Pass, _) => None,
-                (Fate::Drop(reason) | Fate::Wait(_, reason), _) => Some(reason),
-                (Fate::Ask(..), Some(reason)) => Some(*reason),
-                (Fate::Ask(..), None) => self.answered(packet, seen, question.state, *decision, cx),
+            let reason = match fate {
+                Fate::Pass => None,
+                Fate::Drop(reason) | Fate::Wait(_, reason) => Some(reason),
+                Fate::Ask(..) => self.answered(packet, seen, question.state, *decision, cx),
             };
             if let Some(reason) = reason {
                 batch.decide(*slot, Verdict::Drop(reason));
@@ -275,9 +277,6 @@ impl Instance {
             Kind::Neighbours => Fate::Pass,
             Kind::Message => Fate::Ask(seen, State::New),
             Kind::Error(quoted) => self.error(&seen, &quoted, cx),
-            Kind::Flow(_, Says::Later) | Kind::Flow(_, Says::LaterOfQuery(_)) if self.refuses_fragments() => {
-                Fate::Drop(self.reasons.fragment)
-            }
             _ if seen.fragment && self.refuses_fragments() => Fate::Drop(self.reasons.fragment),
             Kind::Flow(flow, says) => self.of_flow(&seen, &flow, says, cx),
         }
@@ -397,7 +396,7 @@ impl Instance {
 
     /// An ICMP error: about a packet of a connection, going the way back to its sender.
     fn error(&self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
-        let unrelated = Fate::Drop(self.reasons.unrelated);
+        let unrelated = Fate::Wait(*seen, self.reasons.unrelated);
         let Some(place) = self.tracking.find(&quoted.flow.key) else { return unrelated };
         let Some(connection) = self.tracking.get(place) else { return unrelated };
         let Some(side) = connection.side(quoted.flow.from_low, cx.direction().reversed()) else { return unrelated };

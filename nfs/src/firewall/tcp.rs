@@ -374,6 +374,7 @@ impl Tcp {
         let again = from == ORIGINATOR && self.state == State::SynSent;
         if is_syn && (fresh || opening && (again || after(segment.end(), self.sides[from].end))) {
             self.sides[from] = Numbers::beginning(segment);
+            self.marks &= !(ACKNOWLEDGED << from);
             self.set_scale(from, segment.scale);
             if event == Event::Syn {
                 return Judgement::Follows;
