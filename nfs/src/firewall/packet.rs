@@ -17,7 +17,11 @@ pub(super) struct Seen {
     pub(super) dscp: u8,
     /// It is one: where rules are asked, the first.
     pub(super) fragment: bool,
+    pub(super) protocol: IpProtocol,
     pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Of TCP and UDP.
+    pub(super) ports: Option<(u16, u16)>,
     pub(super) kind: Kind,
 }
 
@@ -231,7 +235,11 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let dscp = class >> 2;
     let rules = Key::of(&headers).ok_or(NotSeen::Malformed)?;
     let protocol = headers.transport.protocol().ok_or(NotSeen::Malformed)?;
-    let seen = |kind| Ok(Seen { key: rules, dscp, fragment: fragment.is_some(), source, kind });
+    let ports = headers.transport.ports();
+    let seen = |kind| {
+        let fragment = fragment.is_some();
+        Ok(Seen { key: rules, dscp, fragment, protocol, source, destination, ports, kind })
+    };
     let flow = |ports: (u16, u16), says| {
         let found = key((source, ports.0), (destination, ports.1), protocol, vlan);
         let (key, from_low) = found.ok_or(NotSeen::Malformed)?;

@@ -205,6 +205,11 @@ impl Tcp {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait | State::LastAck)
     }
 
+    /// Whether it is half open.
+    pub(super) fn is_embryonic(&self) -> bool {
+        matches!(self.state, State::SynSent | State::SynSent2 | State::SynReceived)
+    }
+
     /// Whether both sides have been heard, where one alone could begin it.
     pub(super) fn is_agreed(&self) -> bool {
         const BOTH: u8 = ACKNOWLEDGED | ACKNOWLEDGED << RESPONDER;

@@ -344,12 +344,8 @@ impl Model {
             if !self.connections.contains_key(&key) {
                 continue;
             }
-            let of = self.admit(&key, source, side)?;
-            let connection = self.connections.get_mut(&key).expect("it was admitted");
-            if connection.tcp.is_none() {
-                connection.answered |= of == 1;
-                self.settle(&key);
-            }
+            // It tells nothing that its first one has not told.
+            self.admit(&key, source, side)?;
             return Ok(());
         }
         DENIED

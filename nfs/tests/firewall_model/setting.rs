@@ -148,7 +148,7 @@ impl Setting {
             other_answered,
         } = self.timeouts;
         let mut text = format!(
-            "connections = 8192\nconnections_v6 = 8192\ndefault = \"{}\"\nmid_stream = {}\nchecksums = \"{}\"\nlive = \
+            "connections = 8192\nconnections_v6 = 8192\nrejections_per_second = 1000000000\ndefault = \"{}\"\nmid_stream = {}\nchecksums = \"{}\"\nlive = \
              \"{}\"\nrfc4890 = {}\nfragments = \"{}\"\narp = \"{}\"\nether_types = {:?}\n",
             if self.rejects { "reject" } else { "drop" },
             self.mid_stream,
