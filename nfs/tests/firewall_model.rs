@@ -16,7 +16,7 @@ use firewall_model::bytes::{describe, hex, link};
 use firewall_model::generator::{Generator, host};
 use firewall_model::model::{Expected, Model};
 use firewall_model::random::Random;
-use firewall_model::setting::{Action, Rule, Setting, Term, Timeouts};
+use firewall_model::setting::{Action, Limit, Rule, Setting, Term, Timeouts};
 use firewall_model::tcp::State;
 use firewall_model::{MILLISECOND, Nanoseconds, SECOND, Side};
 use nf_framework::testing::{Lab, Outcome, Trial, lab};
@@ -111,7 +111,8 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
         for rule in rules.iter_mut().filter(|rule| rule.action == Action::Accept) {
             rule.limit = random.limit();
             if rule.related {
-                (rule.limit.packets, rule.limit.connections) = (None, rule.limit.connections.or(Some(3)));
+                let connections = rule.limit.connections.or(Some(3));
+                rule.limit = Limit { connections, packets: None, embryonic: None, ..rule.limit };
             }
         }
         rules
@@ -439,6 +440,7 @@ impl Total {
             "firewall-checksum",
             "firewall-default",
             "firewall-denied",
+            "firewall-embryonic-limit",
             "firewall-ether-type",
             "firewall-fragment",
             "firewall-neighbor-discovery",

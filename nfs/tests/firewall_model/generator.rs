@@ -524,7 +524,9 @@ impl Generator {
             |random: &mut Random| random.percent(50).then(|| 1 + u32::try_from(random.below(40)).expect("a few"));
         let connections = rate(&mut self.random);
         let packets = rate(&mut self.random).or(connections.is_none().then_some(5));
-        Limit { connections, packets, burst: rate(&mut self.random) }
+        let embryonic = self.random.percent(30).then_some(2);
+        let (burst, per_source) = (rate(&mut self.random), self.random.percent(40));
+        Limit { connections, packets, burst, per_source, embryonic }
     }
 }
 

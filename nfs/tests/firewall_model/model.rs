@@ -67,7 +67,7 @@ impl Bucket {
     }
 }
 
-/// By the name of the rule.
+/// Of a rule, all together or of one source.
 #[derive(Clone, Copy, Debug, Default)]
 struct Buckets {
     connections: Option<Bucket>,
@@ -102,7 +102,8 @@ enum Says {
 pub(crate) struct Model {
     pub(crate) setting: Setting,
     rules: Vec<Rule>,
-    buckets: BTreeMap<String, Buckets>,
+    /// By the rule's name, and the source if each has its own.
+    buckets: BTreeMap<(String, Option<IpAddr>), Buckets>,
     pub(crate) connections: BTreeMap<Key, Connection>,
     pub(crate) fragments: Fragments,
     generation: u64,
@@ -117,11 +118,10 @@ type Passes = Result<(), &'static str>;
 impl Model {
     pub(crate) fn new(setting: Setting) -> Self {
         let rules = setting.all_rules();
-        let buckets = rules.iter().map(|rule| (rule.name.clone(), Buckets::new(rule.limit))).collect();
         Self {
             setting,
             rules,
-            buckets,
+            buckets: BTreeMap::new(),
             connections: BTreeMap::new(),
             fragments: Fragments::default(),
             generation: 0,
@@ -295,7 +295,7 @@ impl Model {
         }
         let (rule, action) = self.decide(&asked);
         self.enforce(rule.as_ref(), action, (frame, link, ip), answers)?;
-        self.take(rule.as_ref(), !asked.related)
+        self.take(rule.as_ref(), asked.source, !asked.related)
     }
 
     /// Whether an error is about a packet of a connection, and goes back to who sent it.
@@ -366,9 +366,11 @@ impl Model {
             let connection = self.connections.get_mut(key).expect("it is there");
             (connection.generation, connection.rule) = (generation, rule.map(|rule| rule.name));
         }
-        let rule = self.connections[key].rule.clone();
-        let bucket = rule.and_then(|rule| self.buckets.get_mut(&rule)?.packets.as_mut());
-        if bucket.is_some_and(|bucket| !bucket.take(self.now)) {
+        let Connection { rule, source: begun_by, .. } = self.connections[key].clone();
+        let rule = self.rules.iter().find(|of| Some(&of.name) == rule.as_ref()).cloned();
+        let now = self.now;
+        let bucket = rule.and_then(|rule| self.buckets(&rule, begun_by.0).packets.as_mut());
+        if bucket.is_some_and(|bucket| !bucket.take(now)) {
             return Err("firewall-rate-limit");
         }
         Ok(of)
@@ -429,16 +431,24 @@ impl Model {
         }
         let (rule, action) = self.decide(asked);
         self.enforce(rule.as_ref(), action, packet, answers)?;
-        self.take(rule.as_ref(), true)?;
+        self.take(rule.as_ref(), asked.source, true)?;
         if self.draining {
             return Err("draining");
         }
-        if let Some(most) = self.setting.per_source {
-            let of = |address| match address {
-                IpAddr::V4(_) => address,
-                IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        let embryonic = rule.as_ref().and_then(|rule| rule.limit.embryonic);
+        if let (Some(most), Says::Tcp(segment)) = (embryonic, says) {
+            let name = rule.as_ref().map(|rule| rule.name.clone());
+            let half_open = |of: &&Connection| {
+                let states = [State::SynSent, State::SynSent2, State::SynReceived];
+                of.rule == name && of.tcp.is_some_and(|tcp| states.contains(&tcp.state))
             };
-            let begun = self.connections.values().filter(|connection| of(connection.source.0) == of(asked.source));
+            let count = self.connections.values().filter(half_open).count();
+            if segment.flags & SYN != 0 && count >= usize::try_from(most).expect("a few") {
+                return Err("firewall-embryonic-limit");
+            }
+        }
+        if let Some(most) = self.setting.per_source {
+            let begun = self.connections.values().filter(|of| host(of.source.0) == host(asked.source));
             if begun.count() >= usize::try_from(most).expect("a few") {
                 return Err("firewall-source-limit");
             }
@@ -537,12 +547,26 @@ impl Model {
         Err(if rule.is_some() { "firewall-denied" } else { "firewall-default" })
     }
 
+    fn buckets(&mut self, rule: &Rule, source: IpAddr) -> &mut Buckets {
+        let key = (rule.name.clone(), rule.limit.per_source.then(|| host(source)));
+        self.buckets.entry(key).or_insert_with(|| Buckets::new(rule.limit))
+    }
+
     /// One more connection of a rule, or error, and one more packet.
-    fn take(&mut self, rule: Option<&Rule>, is_new: bool) -> Passes {
-        let Some(buckets) = rule.and_then(|rule| self.buckets.get_mut(&rule.name)) else { return Ok(()) };
-        let connection = buckets.connections.as_mut().is_none_or(|bucket| bucket.take(self.now));
-        let mut packet = || buckets.packets.as_mut().is_none_or(|bucket| bucket.take(self.now));
+    fn take(&mut self, rule: Option<&Rule>, source: IpAddr, is_new: bool) -> Passes {
+        let (Some(rule), now) = (rule, self.now) else { return Ok(()) };
+        let buckets = self.buckets(rule, source);
+        let connection = buckets.connections.as_mut().is_none_or(|bucket| bucket.take(now));
+        let mut packet = || buckets.packets.as_mut().is_none_or(|bucket| bucket.take(now));
         if connection && (!is_new || packet()) { Ok(()) } else { Err("firewall-rate-limit") }
+    }
+}
+
+/// What counts as one source.
+fn host(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Limit {
     pub(crate) connections: Option<u32>,
     pub(crate) packets: Option<u32>,
     pub(crate) burst: Option<u32>,
+    pub(crate) per_source: bool,
+    pub(crate) embryonic: Option<u32>,
 }
 
 /// An empty list asks for nothing.
@@ -227,12 +229,19 @@ impl Rule {
         if self.related {
             text += "state = \"related\"\n";
         }
-        let Limit { connections, packets, burst } = self.limit;
-        let limits: Vec<_> =
-            [("connections_per_second", connections), ("packets_per_second", packets), ("burst", burst)]
-                .into_iter()
-                .filter_map(|(key, value)| Some(format!("{key} = {}", value?)))
-                .collect();
+        let Limit { connections, packets, burst, per_source, embryonic } = self.limit;
+        let mut limits: Vec<_> = [
+            ("connections_per_second", connections),
+            ("packets_per_second", packets),
+            ("burst", burst),
+            ("embryonic", embryonic),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key} = {}", value?)))
+        .collect();
+        if per_source {
+            limits.push("per_source = true".to_owned());
+        }
         if !limits.is_empty() {
             let _ = writeln!(text, "limit = {{ {} }}", limits.join(", "));
         }
