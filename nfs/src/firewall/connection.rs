@@ -106,7 +106,7 @@ pub(super) type KeyV4 = [u8; 16];
 pub(super) type KeyV6 = [u8; 40];
 
 /// A key of either family: the same for both directions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum FlowKey {
     V4(KeyV4),
     V6(KeyV6),

@@ -2,6 +2,7 @@
 //! by what the packet path asks.
 
 use super::config::{Action, State};
+use super::packet::{Kind, Says, Seen};
 use super::policy::Policy;
 use super::rule::{Conditions, Rule};
 use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, protocol_name};
@@ -22,11 +23,24 @@ pub struct Described {
     ports: Option<(u16, u16)>,
     flags: TcpFlags,
     /// Of ICMP, type and code.
-    icmp: Option<(u8, u8)>,
-    direction: Direction,
+    pub(super) icmp: Option<(u8, u8)>,
+    pub(super) direction: Direction,
     dscp: u8,
     fragment: bool,
-    state: State,
+    pub(super) state: State,
+}
+
+impl Described {
+    /// A packet of which all is seen but its ICMP type.
+    pub(super) fn of(seen: &Seen, direction: Direction) -> Self {
+        let &Seen { protocol, source, destination, ports, dscp, fragment, .. } = seen;
+        let flags = match seen.kind {
+            Kind::Flow(_, Says::Tcp(segment)) => segment.flags,
+            _ => TcpFlags(0),
+        };
+        let state = State::New;
+        Self { protocol, source, destination, ports, flags, icmp: None, direction, dscp, fragment, state }
+    }
 }
 
 /// What is not a description of a packet, and what is missing.

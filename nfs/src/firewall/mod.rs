@@ -3,6 +3,7 @@
 #![doc = include_str!("README.md")]
 
 mod answer;
+mod capture;
 mod config;
 mod connection;
 mod explain;
@@ -23,6 +24,7 @@ mod timer;
 mod tracking;
 mod views;
 
+pub use capture::{Explained, InvalidCapture, Why};
 pub use config::{
     Action, Checksums, Config, Denial, LimitConfig, Live, LogConfig, Passage, RuleConfig, SetConfig, Side, State,
     TimeoutsConfig,

@@ -206,7 +206,12 @@ pub(super) fn is_sound(packet: &mut Mbuf) -> bool {
 /// Looks at a packet.
 pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let beside = Annotation::of(packet).ports;
-    let mut headers = Headers::parse(packet.data_mut()).map_err(|_| NotSeen::Malformed)?;
+    look_at(packet.data_mut(), beside)
+}
+
+/// Looks at a frame; of a fragment, with what stands in its first one.
+pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>) -> Result<Seen, NotSeen> {
+    let mut headers = Headers::parse(frame).map_err(|_| NotSeen::Malformed)?;
     let (source, destination, class, hops, options) = match &headers.network {
         Network::Ipv4 { header, options } => (
             IpAddr::from(header.source),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod captured;
 mod configuration;
 mod explained;
 mod fragments;
