@@ -153,7 +153,7 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
             Setting {
                 name: "limits",
                 rules: limited(with_some(random.rules(10, "r")), &mut random),
-                per_source: Some(6),
+                per_source: Some(3),
                 timeouts: SHORT,
                 ..usual.clone()
             },

@@ -158,7 +158,7 @@ impl Replay<'_> {
     /// What a packet is, in words, and what becomes of it.
     fn packet(&mut self, frame: &mut [u8], number: usize, time: Duration) -> (String, Fate) {
         let beside = self.beside(frame);
-        let seen = match look_at(frame, beside) {
+        let seen = match look_at(frame, beside, None) {
             Ok(seen) => seen,
             Err(not_seen) => {
                 let (passes, what, why) = self.not_seen(not_seen);

@@ -1,6 +1,6 @@
 //! The table `[firewall]` of a configuration file, as it stands there.
 
-use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term};
+use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term, VlanTerm};
 use crate::json_log;
 use nf_framework::{Direction, Prefix};
 use serde::Deserialize;
@@ -88,6 +88,9 @@ pub struct RuleConfig {
     pub comment: String,
     /// The side that the packet comes in by; either unless given. It is to leave by the other one.
     pub from: Option<Side>,
+    /// The VLANs that it comes in by, 0 for none; of two tags the outer one counts.
+    #[serde(default)]
+    pub vlans: List<VlanTerm>,
     /// Who sends; all unless given.
     #[serde(default)]
     pub source: List<AddressTerm>,

@@ -5,7 +5,7 @@ use super::config::{Action, State};
 use super::packet::{Kind, Says, Seen};
 use super::policy::Policy;
 use super::rule::{Conditions, Rule};
-use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, protocol_name};
+use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, VlanTerm, protocol_name};
 use nf_framework::headers::{IpProtocol, TcpFlags};
 use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch};
 use std::fmt;
@@ -26,6 +26,7 @@ pub struct Described {
     pub(super) icmp: Option<(u8, u8)>,
     pub(super) direction: Direction,
     dscp: u8,
+    vlan: u16,
     fragment: bool,
     pub(super) state: State,
 }
@@ -33,13 +34,13 @@ pub struct Described {
 impl Described {
     /// A packet of which all is seen but its ICMP type.
     pub(super) fn of(seen: &Seen, direction: Direction) -> Self {
-        let &Seen { protocol, source, destination, ports, dscp, fragment, .. } = seen;
+        let &Seen { protocol, source, destination, ports, dscp, vlan, fragment, .. } = seen;
         let flags = match seen.kind {
             Kind::Flow(_, Says::Tcp(segment)) => segment.flags,
             _ => TcpFlags(0),
         };
         let state = State::New;
-        Self { protocol, source, destination, ports, flags, icmp: None, direction, dscp, fragment, state }
+        Self { protocol, source, destination, ports, flags, icmp: None, direction, dscp, vlan, fragment, state }
     }
 }
 
@@ -92,6 +93,7 @@ impl FromStr for Described {
             icmp: is_icmp.then_some(if protocol == IpProtocol::ICMP { (8, 0) } else { (128, 0) }),
             direction: Direction::Outbound,
             dscp: 0,
+            vlan: 0,
             fragment: false,
             state: State::New,
         };
@@ -109,6 +111,10 @@ impl FromStr for Described {
                     let parsed: Result<DscpTerm, _> = value()?.parse();
                     described.dscp = parsed.map_err(|error| wrong(error.to_string()))?.0;
                 }
+                "vlan" => {
+                    let parsed: Result<VlanTerm, _> = value()?.parse();
+                    described.vlan = parsed.map_err(|error| wrong(error.to_string()))?.0;
+                }
                 "flags" => {
                     let parsed: Result<FlagsTerm, _> = value()?.replace(',', " ").parse();
                     described.flags = parsed.map_err(|error| wrong(error.to_string()))?.0.set;
@@ -123,7 +129,7 @@ impl FromStr for Described {
                     };
                     described.icmp = Some((*types.start(), *codes.start()));
                 }
-                _ => return Err(wrong(format!("{word:?} says nothing: from, dscp, flags, fragment or related"))),
+                _ => return Err(wrong(format!("{word:?} says nothing: from, vlan, dscp, flags, fragment or related"))),
             }
         }
         Ok(described)
@@ -174,6 +180,13 @@ impl Conditions {
         if self.direction.is_some_and(|direction| direction != packet.direction) {
             let side = if packet.direction == Direction::Outbound { "inside" } else { "outside" };
             return Some(format!("it comes from {side}"));
+        }
+        if !self.has_vlan(packet.vlan) {
+            return Some(if packet.vlan == 0 {
+                "it has no VLAN".to_owned()
+            } else {
+                format!("its VLAN is {}", packet.vlan)
+            });
         }
         for (what, list, address) in
             [("source", &self.sources, packet.source), ("destination", &self.destinations, packet.destination)]

@@ -383,7 +383,8 @@ impl Instance {
         let Some(connection) = self.tracking.get(place).copied() else { return false };
         let Some(key) = first_key(&flow.key, &connection) else { return false };
         let (state, direction) = (State::New, connection.direction());
-        let decision = self.policy.decide_one(&Asked { key, state, direction, dscp: 0, fragment: false });
+        let decision =
+            self.policy.decide_one(&Asked { key, state, direction, dscp: 0, vlan: flow.key.vlan(), fragment: false });
         if decision.action != Action::Accept {
             self.tracking.end(place);
             return false;
@@ -563,7 +564,7 @@ fn known<K: Ends>(
 }
 
 fn question(seen: &Seen, state: State, direction: Direction) -> Asked {
-    Asked { key: seen.key, state, direction, dscp: seen.dscp, fragment: seen.fragment }
+    Asked { key: seen.key, state, direction, dscp: seen.dscp, vlan: seen.vlan, fragment: seen.fragment }
 }
 
 /// What rules would have been asked about the first packet of a connection.

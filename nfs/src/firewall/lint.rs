@@ -78,6 +78,7 @@ fn covers(outer: &Conditions, inner: &Conditions, sets: &[AddressSet]) -> bool {
         && outer.direction.is_none_or(|direction| inner.direction == Some(direction))
         && outer.fragment.is_none_or(|fragment| inner.fragment == Some(fragment))
         && inner.dscp & !outer.dscp == 0
+        && (outer.vlans.is_empty() || !inner.vlans.is_empty() && inner.vlans.iter().all(|vlan| outer.has_vlan(*vlan)))
         && covers_flags(outer.flags, inner.flags)
         && covers_ports(&outer.source_ports, &inner.source_ports)
         && covers_ports(&outer.destination_ports, &inner.destination_ports)
@@ -196,6 +197,9 @@ mod tests {
             ("from = \"inside\"", "from = \"inside\"\ndscp = 8", true),
             ("from = \"inside\"", "from = \"outside\"", false),
             ("dscp = 8", "", false),
+            ("vlans = [5, 6]", "vlans = 6", true),
+            ("vlans = [5, 6]", "vlans = [6, 7]", false),
+            ("vlans = 0", "", false),
             ("fragment = true", "fragment = false", false),
             ("state = \"related\"", "", false),
         ] {

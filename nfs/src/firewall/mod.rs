@@ -34,7 +34,9 @@ pub use instance::Instance;
 pub use lint::Finding;
 pub use policy::Policy;
 pub use query::{ConnectionFilter, ConnectionView, RuleHits};
-pub use terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, List, PortTerm, ProtocolTerm, Term};
+pub use terms::{
+    AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, List, PortTerm, ProtocolTerm, Term, VlanTerm,
+};
 
 use limits::Limits;
 use log::Events;

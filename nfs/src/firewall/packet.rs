@@ -15,6 +15,8 @@ pub(super) struct Seen {
     /// For the rules.
     pub(super) key: Key,
     pub(super) dscp: u8,
+    /// That it comes in by; 0 for none.
+    pub(super) vlan: u16,
     /// It is one: where rules are asked, the first.
     pub(super) fragment: bool,
     pub(super) protocol: IpProtocol,
@@ -206,11 +208,12 @@ pub(super) fn is_sound(packet: &mut Mbuf) -> bool {
 /// Looks at a packet.
 pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let beside = Annotation::of(packet).ports;
-    look_at(packet.data_mut(), beside)
+    let stripped = packet.stripped_vlan().map(|tag| tag & 0x0fff);
+    look_at(packet.data_mut(), beside, stripped)
 }
 
-/// Looks at a frame; of a fragment, with what stands in its first one.
-pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>) -> Result<Seen, NotSeen> {
+/// Looks at a frame; of a fragment, with what stands in its first one. A tag may have been taken off.
+pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<u16>) -> Result<Seen, NotSeen> {
     let mut headers = Headers::parse(frame).map_err(|_| NotSeen::Malformed)?;
     let (source, destination, class, hops, options) = match &headers.network {
         Network::Ipv4 { header, options } => (
@@ -236,6 +239,7 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>) -> Result<Seen, N
     }
     headers.verify_checksums().map_err(|_| NotSeen::Checksum)?;
     let fragment = headers.network.fragment();
+    let came_by = stripped.or_else(|| headers.vlan.first().map(|tag| tag.id())).unwrap_or(0);
     let vlan = vlan(headers.vlan);
     let dscp = class >> 2;
     let rules = Key::of(&headers).ok_or(NotSeen::Malformed)?;
@@ -243,7 +247,7 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>) -> Result<Seen, N
     let ports = headers.transport.ports();
     let seen = |kind| {
         let fragment = fragment.is_some();
-        Ok(Seen { key: rules, dscp, fragment, protocol, source, destination, ports, kind })
+        Ok(Seen { key: rules, dscp, vlan: came_by, fragment, protocol, source, destination, ports, kind })
     };
     let flow = |ports: (u16, u16), says| {
         let found = key((source, ports.0), (destination, ports.1), protocol, vlan);

@@ -307,6 +307,7 @@ fn rfc4890() -> Rule {
     let conditions = Conditions {
         state: State::New,
         direction: None,
+        vlans: Vec::new(),
         sources: Vec::new(),
         destinations: Vec::new(),
         protocols: vec![icmpv6],

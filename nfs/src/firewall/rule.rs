@@ -30,6 +30,7 @@ pub(super) struct Rule {
 pub(super) struct Conditions {
     pub(super) state: State,
     pub(super) direction: Option<Direction>,
+    pub(super) vlans: Vec<u16>,
     pub(super) sources: Vec<Addresses>,
     pub(super) destinations: Vec<Addresses>,
     pub(super) protocols: Vec<Protocol>,
@@ -49,6 +50,11 @@ pub(super) struct Protocol {
 }
 
 impl Conditions {
+    /// Whether a packet that comes in by this VLAN may fit.
+    pub(super) fn has_vlan(&self, vlan: u16) -> bool {
+        self.vlans.is_empty() || self.vlans.contains(&vlan)
+    }
+
     /// Those of a rule; `key` is where it stands.
     pub(super) fn new(config: &RuleConfig, key: &str) -> Result<Self, Invalid> {
         let addresses = |terms: &[AddressTerm]| {
@@ -81,6 +87,7 @@ impl Conditions {
         Ok(Self {
             state: config.state,
             direction: config.from.map(super::config::Side::direction),
+            vlans: config.vlans.0.iter().map(|vlan| vlan.0).collect(),
             sources: addresses(&config.source.0),
             destinations: addresses(&config.destination.0),
             protocols,

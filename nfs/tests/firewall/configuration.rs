@@ -18,6 +18,7 @@ fn said(text: &str) -> String {
 fn what_makes_no_sense_is_named_by_its_key() {
     let rule = |text: &str| format!("[sets.s]\nprefixes = [\"10.0.0.0/8\"]\n[[rules]]\naction = \"accept\"\n{text}");
     for (text, expected) in [
+        (rule("vlans = 4095"), "\"4095\" is not a VLAN: 1 to 4094, or 0 for none"),
         (rule("source = \"@t\""), "rules[0].source: there is no set \"t\" (known: s)"),
         (rule("source = \"10.0.0.1/8\""), "is not an address, a prefix or the @name of a set"),
         (rule("source = \"10.0.0.1\"\ndestination = \"::1\""), "rules[0]: no packet is of two families"),
@@ -65,8 +66,8 @@ fn what_makes_no_sense_is_named_by_its_key() {
         let found = said(&text);
         assert!(found.contains(expected), "{text}\n{found}");
     }
-    let dscp: String = (0..40).map(|dscp| format!("[[rules]]\ndscp = {dscp}\naction = \"accept\"\n")).collect();
-    assert!(said(&dscp).starts_with("rules: more than 32 combinations of sides, states, DSCP and fragments"));
+    let dscp: String = (0..64).map(|dscp| format!("[[rules]]\ndscp = {dscp}\naction = \"accept\"\n")).collect();
+    assert!(said(&dscp).starts_with("rules: more than 64 combinations of sides, states, VLANs, DSCP and fragments"));
 }
 
 const RULES: &str = r#"
@@ -85,6 +86,7 @@ source = "@office"
 action = "accept"
 [[rules]]
 name = "ef"
+vlans = [0, 7]
 dscp = "ef"
 fragment = false
 action = "accept"
@@ -130,6 +132,8 @@ fn a_described_packet_is_explained() {
         ("icmp 192.0.2.1 > 10.0.0.5 from outside timestamp", "  not ping: the ICMP type is another\n"),
         ("icmpv6 2001:db8::1 > 2001:db8::2 from outside 144/0", "accept, by rfc4890"),
         ("icmp 192.0.2.1 > 10.0.0.5 from outside 3/1 related", "accept, as no rule matches"),
+        ("udp 10.0.1.1:1 > 10.0.2.2:2 from outside dscp ef vlan 7", "accept, by ef"),
+        ("udp 10.0.1.1:1 > 10.0.2.2:2 from outside dscp ef vlan 8", "  not ef: its VLAN is 8\n"),
         ("gre 192.0.2.1 > 10.0.0.5 from outside", "  not no-telnet: the protocol is not tcp\n"),
     ] {
         let explained = policy.explain(&packet.parse::<Described>().unwrap()).to_string();
@@ -144,6 +148,7 @@ fn a_described_packet_is_explained() {
         ("udp 10.0.0.5:1 > [::1]:1", "10.0.0.5 and ::1 are of two families"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 from above", "\"above\" is no side"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 from", "what follows \"from\" is missing"),
+        ("udp 10.0.0.5:1 > 10.0.0.6:1 vlan ten", "\"ten\" is not a VLAN"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 quickly", "\"quickly\" says nothing"),
         ("icmp 10.0.0.5 > 10.0.0.6 packet-too-big", "icmp has no type packet-too-big"),
     ] {

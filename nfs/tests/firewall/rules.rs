@@ -165,6 +165,49 @@ action = "accept"
 }
 
 #[test]
+fn f14_a_rule_asks_for_the_vlan_that_a_packet_comes_in_by() {
+    const TEXT: &str = r#"
+[[rules]]
+name = "guests"
+vlans = [10, 11]
+destination = "203.0.113.2"
+action = "drop"
+[[rules]]
+name = "tagged"
+vlans = [10, 20]
+action = "accept"
+[[rules]]
+name = "untagged"
+vlans = 0
+protocol = "udp"
+action = "accept"
+"#;
+    with_firewall(TEXT, |bench| {
+        let udp = |to| v4(A, to).udp(5000, 53);
+        for (what, frame, expected) in [
+            ("a guest", udp(Y).vlan(10), denied("denied")),
+            ("another one", udp(Y).vlan(11), denied("denied")),
+            ("to another host", udp(X).vlan(10), Ok(())),
+            ("where no rule is for it", udp(X).vlan(11), denied("default")),
+            ("with a priority", udp(Y).vlan(20 | 3 << 13), Ok(())),
+            ("two tags, of which the outer one counts", udp(Y).service_vlan(20).vlan(10), Ok(())),
+            ("and it alone", udp(X).service_vlan(30).vlan(20), denied("default")),
+            ("without a tag", udp(Y), Ok(())),
+            ("a tag for the priority alone", udp(X).vlan(5 << 13), Ok(())),
+            ("another protocol", tcp(A, X, 1, 2, SYN), denied("default")),
+        ] {
+            assert_eq!(bench.out(&frame), expected, "{what}");
+        }
+        // Replies, and rules that change.
+        assert_eq!(bench.back(&v4(X, A).vlan(10).udp(53, 5000)), Ok(()));
+        bench.reload(&format!("live = \"rejudge\"\n{}", TEXT.replace("[10, 20]", "20"))).unwrap();
+        assert_eq!(bench.back(&v4(X, A).vlan(10).udp(53, 5000)), denied("rejudged"));
+        assert_eq!(bench.out(&udp(Y).vlan(20)), Ok(()));
+        assert_eq!(bench.out(&udp(Y).service_vlan(20).vlan(10)), Ok(()));
+    });
+}
+
+#[test]
 fn packets_of_one_burst_are_judged_in_their_order() {
     with_firewall(OUT, |bench| {
         let frames: Vec<_> = (0..60)

@@ -502,6 +502,9 @@ impl Generator {
             rule.dscp = vec![46];
         }
         if self.random.percent(10) {
+            rule.vlans = self.one_of(&[&[7][..], &[0]]).to_vec();
+        }
+        if self.random.percent(10) {
             rule.fragment = Some(self.random.percent(50));
         }
         if self.random.percent(15) && rule.flags.is_none() && rule.source_ports.is_empty() {

@@ -39,6 +39,8 @@ struct Asked {
     icmp: Option<(u8, u8)>,
     flags: u8,
     dscp: u8,
+    /// Of the outer tag, 0 without one.
+    vlan: u16,
     fragment: bool,
 }
 
@@ -225,6 +227,7 @@ impl Model {
             icmp: None,
             flags: 0,
             dscp: ip.class >> 2,
+            vlan: link.tags.first().copied().unwrap_or(0),
             fragment,
         };
         let message = &ip.message;
@@ -356,7 +359,7 @@ impl Model {
         let connection = &self.connections[key];
         let of = connection.side_of(source, side).ok_or("firewall-side")?;
         if connection.generation != self.generation {
-            let asked = first(connection);
+            let asked = first(connection, key.1);
             let (rule, action) = self.decide(&asked);
             if action != Action::Accept {
                 self.connections.remove(key);
@@ -525,6 +528,7 @@ impl Model {
             && within(&rule.destination_ports, asked.ports.map(|ports| ports.1))
             && (rule.icmp.is_empty() || rule.icmp.iter().any(icmp))
             && rule.flags.is_none_or(|(set, unset)| asked.flags & set == set && asked.flags & unset == 0)
+            && (rule.vlans.is_empty() || rule.vlans.contains(&asked.vlan))
             && (rule.dscp.is_empty() || rule.dscp.contains(&asked.dscp))
             && rule.fragment.is_none_or(|fragment| fragment == asked.fragment)
     }
@@ -594,7 +598,7 @@ fn query(six: bool, of_type: u8) -> Option<(bool, u16)> {
 }
 
 /// What is known of a connection's first packet.
-fn first(connection: &Connection) -> Asked {
+fn first(connection: &Connection, tags: u32) -> Asked {
     let Connection { protocol, source, destination, side, .. } = *connection;
     let ports = matches!(protocol, TCP | UDP).then_some((source.1, destination.1));
     let icmp = match (protocol, destination.1) {
@@ -605,7 +609,8 @@ fn first(connection: &Connection) -> Asked {
     };
     let flags = if protocol == TCP { SYN } else { 0 };
     let (source, destination) = (source.0, destination.0);
-    Asked { related: false, side, source, destination, protocol, ports, icmp, flags, dscp: 0, fragment: false }
+    let vlan = u16::try_from(if tags > 0xfff { tags >> 12 } else { tags }).expect("12 bits");
+    Asked { related: false, side, source, destination, protocol, ports, icmp, flags, dscp: 0, vlan, fragment: false }
 }
 
 /// What the sender of a rejected packet is told: RFC 9293 section 3.10.7.1, RFC 1812 section 5.2.7.1, RFC 4443

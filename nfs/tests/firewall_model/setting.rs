@@ -44,6 +44,7 @@ pub(crate) struct Rule {
     /// Flags that are set, and flags that are not.
     pub(crate) flags: Option<(u8, u8)>,
     pub(crate) dscp: Vec<u8>,
+    pub(crate) vlans: Vec<u16>,
     pub(crate) fragment: Option<bool>,
     pub(crate) action: Action,
     pub(crate) limit: Limit,
@@ -63,6 +64,7 @@ impl Rule {
             icmp: Vec::new(),
             flags: None,
             dscp: Vec::new(),
+            vlans: Vec::new(),
             fragment: None,
             action,
             limit: Limit::default(),
@@ -211,6 +213,7 @@ impl Rule {
         put("destination_ports", ports(&self.destination_ports));
         let icmp = |[types, codes]: &[(u8, u8); 2]| format!("{}-{}/{}-{}", types.0, types.1, codes.0, codes.1);
         put("icmp", self.icmp.iter().map(icmp).collect());
+        put("vlans", self.vlans.iter().map(ToString::to_string).collect());
         put("dscp", self.dscp.iter().map(ToString::to_string).collect());
         if let Some(from) = self.from {
             let _ = writeln!(text, "from = \"{}\"", side(from));
