@@ -115,7 +115,7 @@ pub(super) enum FlowKey {
 impl FlowKey {
     /// The identifier of the outer tag that its frames have; 0 without one.
     pub(super) fn vlan(&self) -> u16 {
-        let (FlowKey::V4([.., a, b, c]) | FlowKey::V6([.., a, b, c])) = *self;
+        let (Self::V4([.., a, b, c]) | Self::V6([.., a, b, c])) = *self;
         let tags = u32::from_be_bytes([0, a, b, c]);
         let outer = if tags > 0xfff { tags >> 12 } else { tags };
         u16::try_from(outer).unwrap_or(0)

@@ -92,6 +92,35 @@ fn f13_an_active_flow_survives_behind_idle_ones() {
 }
 
 #[test]
+fn f13_each_protocol_has_its_times() {
+    let gre = |source, destination| v4(source, destination).protocol(47).payload(&[0; 8]);
+    // What begins it, what answers, and for how many seconds it is known without and with an answer.
+    let cases = [
+        ("UDP", v4(A, X).udp(5000, 53), v4(X, A).udp(53, 5000), 30, 300),
+        ("UDP in IPv6", v6(A6, X6).udp(5000, 53), v6(X6, A6).udp(53, 5000), 30, 300),
+        ("a ping", v4(A, X).icmp_echo_request(7, 1), v4(X, A).icmp_echo_reply(7, 1), 30, 30),
+        ("a time stamp", v4(A, X).icmp(13, 0, [0, 7, 0, 1]), v4(X, A).icmp(14, 0, [0, 7, 0, 1]), 30, 30),
+        ("a ping in IPv6", v6(A6, X6).icmpv6_echo_request(7, 1), v6(X6, A6).icmpv6_echo_reply(7, 1), 30, 30),
+        ("another protocol", gre(A, X), gre(X, A), 60, 600),
+    ];
+    for (what, question, answer, unanswered, answered) in cases {
+        with_firewall(&format!("rfc4890 = false\n{OUT}"), move |bench| {
+            for seconds in [unanswered, answered] {
+                assert_eq!(bench.out(&question), Ok(()), "{what}");
+                if seconds == answered {
+                    assert_eq!(bench.back(&answer), Ok(()), "{what}");
+                }
+                bench.pass(seconds - 1);
+                assert_eq!(bench.connections(), 1, "{what}");
+                bench.pass(2);
+                assert_eq!(bench.connections(), 0, "{what}");
+                assert!(bench.back(&answer).is_err(), "{what}");
+            }
+        });
+    }
+}
+
+#[test]
 fn f14_the_first_rule_that_matches_decides() {
     const TEXT: &str = r#"
 [sets.servers]

@@ -407,7 +407,10 @@ impl Model {
                             self.settle(&key);
                             return Ok(());
                         }
-                        Verdict::Ignored => return Ok(self.count("ignored")),
+                        Verdict::Ignored => {
+                            self.count("ignored");
+                            return Ok(());
+                        }
                         Verdict::Drop(reason) => return Err(reason),
                         Verdict::BeginsAnew => {
                             self.count("begun anew");
