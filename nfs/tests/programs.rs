@@ -589,5 +589,19 @@ fn the_firewall_explains_without_starting() {
     assert!(status == Some(0) && text.contains("  not office: it comes from outside\naccept, by web\n"), "{text}");
     let (status, text) = explain("tcp 203.0.113.9 > 10.0.0.80");
     assert!(status == Some(1) && text.starts_with("error: \"203.0.113.9\" is not an address with a port"), "{text}");
+    // A capture of one packet, and what is none.
+    let frame = nf_framework::testing::Frame::new().ipv4([203, 0, 113, 9], [10, 0, 0, 80]).udp(4321, 443).build();
+    let length = u32::try_from(frame.len()).unwrap();
+    let words = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 0xffff, 1, 0, 0, length, length];
+    let bytes = [words.map(u32::to_le_bytes).concat(), frame].concat();
+    let capture = std::env::temp_dir().join(format!("nfs-explain-{}.pcap", std::process::id()));
+    std::fs::write(&capture, bytes).unwrap();
+    let (status, text) = explain(capture.to_str().unwrap());
+    let expected = "#1 0.000000 udp 203.0.113.9:4321 > 10.0.0.80:443 from outside: accept, by web\n";
+    assert!(status == Some(0) && text.starts_with(expected), "{text}");
+    std::fs::write(&capture, "nothing").unwrap();
+    let (status, text) = explain(capture.to_str().unwrap());
+    assert!(status == Some(1) && text.contains(".pcap: no pcap file"), "{text}");
+    std::fs::remove_file(capture).unwrap();
     std::fs::remove_file(config).unwrap();
 }

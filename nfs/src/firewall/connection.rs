@@ -29,6 +29,8 @@ const INBOUND: u8 = 2;
 const ANSWERED: u8 = 4;
 /// Its rule limits packets.
 const LIMITED: u8 = 8;
+/// It is half open, and its rule limits how many are.
+const COUNTED: u8 = 16;
 
 impl Connection {
     pub(super) fn new(tcp: Tcp, low_began: bool, direction: Direction) -> Self {
@@ -73,6 +75,14 @@ impl Connection {
         self.marks = if limited { self.marks | LIMITED } else { self.marks & !LIMITED };
     }
 
+    pub(super) fn is_counted(&self) -> bool {
+        self.marks & COUNTED != 0
+    }
+
+    pub(super) fn set_counted(&mut self, counted: bool) {
+        self.marks = if counted { self.marks | COUNTED } else { self.marks & !COUNTED };
+    }
+
     pub(super) fn timer(&self, protocol: IpProtocol) -> Timer {
         match protocol {
             IpProtocol::TCP => self.tcp.timer(),
@@ -96,10 +106,20 @@ pub(super) type KeyV4 = [u8; 16];
 pub(super) type KeyV6 = [u8; 40];
 
 /// A key of either family: the same for both directions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum FlowKey {
     V4(KeyV4),
     V6(KeyV6),
+}
+
+impl FlowKey {
+    /// The identifier of the outer tag that its frames have; 0 without one.
+    pub(super) fn vlan(&self) -> u16 {
+        let (Self::V4([.., a, b, c]) | Self::V6([.., a, b, c])) = *self;
+        let tags = u32::from_be_bytes([0, a, b, c]);
+        let outer = if tags > 0xfff { tags >> 12 } else { tags };
+        u16::try_from(outer).unwrap_or(0)
+    }
 }
 
 /// One end: its address and its port, or what stands for that.

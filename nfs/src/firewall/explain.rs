@@ -2,9 +2,10 @@
 //! by what the packet path asks.
 
 use super::config::{Action, State};
+use super::packet::{Kind, Says, Seen};
 use super::policy::Policy;
 use super::rule::{Conditions, Rule};
-use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, protocol_name};
+use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, VlanTerm, protocol_name};
 use nf_framework::headers::{IpProtocol, TcpFlags};
 use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch};
 use std::fmt;
@@ -22,11 +23,25 @@ pub struct Described {
     ports: Option<(u16, u16)>,
     flags: TcpFlags,
     /// Of ICMP, type and code.
-    icmp: Option<(u8, u8)>,
-    direction: Direction,
+    pub(super) icmp: Option<(u8, u8)>,
+    pub(super) direction: Direction,
     dscp: u8,
+    vlan: u16,
     fragment: bool,
-    state: State,
+    pub(super) state: State,
+}
+
+impl Described {
+    /// A packet of which all is seen but its ICMP type.
+    pub(super) fn of(seen: &Seen, direction: Direction) -> Self {
+        let &Seen { protocol, source, destination, ports, dscp, vlan, fragment, .. } = seen;
+        let flags = match seen.kind {
+            Kind::Flow(_, Says::Tcp(segment)) => segment.flags,
+            _ => TcpFlags(0),
+        };
+        let state = State::New;
+        Self { protocol, source, destination, ports, flags, icmp: None, direction, dscp, vlan, fragment, state }
+    }
 }
 
 /// What is not a description of a packet, and what is missing.
@@ -45,6 +60,8 @@ pub struct Explanation {
     pub action: Action,
     /// Of each rule that was asked before: its name, and the first thing that the packet has not.
     pub passed_over: Vec<(String, String)>,
+    /// The rule before it that writes the packet down.
+    pub logged_by: Option<String>,
 }
 
 impl FromStr for Described {
@@ -76,6 +93,7 @@ impl FromStr for Described {
             icmp: is_icmp.then_some(if protocol == IpProtocol::ICMP { (8, 0) } else { (128, 0) }),
             direction: Direction::Outbound,
             dscp: 0,
+            vlan: 0,
             fragment: false,
             state: State::New,
         };
@@ -93,6 +111,10 @@ impl FromStr for Described {
                     let parsed: Result<DscpTerm, _> = value()?.parse();
                     described.dscp = parsed.map_err(|error| wrong(error.to_string()))?.0;
                 }
+                "vlan" => {
+                    let parsed: Result<VlanTerm, _> = value()?.parse();
+                    described.vlan = parsed.map_err(|error| wrong(error.to_string()))?.0;
+                }
                 "flags" => {
                     let parsed: Result<FlagsTerm, _> = value()?.replace(',', " ").parse();
                     described.flags = parsed.map_err(|error| wrong(error.to_string()))?.0.set;
@@ -107,7 +129,7 @@ impl FromStr for Described {
                     };
                     described.icmp = Some((*types.start(), *codes.start()));
                 }
-                _ => return Err(wrong(format!("{word:?} says nothing: from, dscp, flags, fragment or related"))),
+                _ => return Err(wrong(format!("{word:?} says nothing: from, vlan, dscp, flags, fragment or related"))),
             }
         }
         Ok(described)
@@ -129,14 +151,15 @@ impl Policy {
     /// Which rule decides about a packet, and why none before it does.
     #[must_use]
     pub fn explain(&self, packet: &Described) -> Explanation {
-        let mut passed_over = Vec::new();
-        for rule in &self.rules {
-            match rule.conditions.lacks(packet, &self.sets) {
-                None => return Explanation { rule: Some(rule.name.clone()), action: rule.action, passed_over },
-                Some(lack) => passed_over.push((rule.name.clone(), lack)),
+        let (mut passed_over, mut logged_by) = (Vec::new(), None);
+        for Rule { name, conditions, action, .. } in &self.rules {
+            match conditions.lacks(packet, &self.sets) {
+                None if *action == Action::Log => logged_by = logged_by.or_else(|| Some(name.clone())),
+                None => return Explanation { rule: Some(name.clone()), action: *action, passed_over, logged_by },
+                Some(lack) => passed_over.push((name.clone(), lack)),
             }
         }
-        Explanation { rule: None, action: self.unless_matched(packet.state), passed_over }
+        Explanation { rule: None, action: self.unless_matched(packet.state), passed_over, logged_by }
     }
 
     /// What is said beside a rule for people.
@@ -157,6 +180,13 @@ impl Conditions {
         if self.direction.is_some_and(|direction| direction != packet.direction) {
             let side = if packet.direction == Direction::Outbound { "inside" } else { "outside" };
             return Some(format!("it comes from {side}"));
+        }
+        if !self.has_vlan(packet.vlan) {
+            return Some(if packet.vlan == 0 {
+                "it has no VLAN".to_owned()
+            } else {
+                format!("its VLAN is {}", packet.vlan)
+            });
         }
         for (what, list, address) in
             [("source", &self.sources, packet.source), ("destination", &self.destinations, packet.destination)]
@@ -231,7 +261,11 @@ impl fmt::Display for Explanation {
             Action::Accept => "accept",
             Action::Drop => "drop",
             Action::Reject => "reject",
+            Action::Log => "log",
         };
+        if let Some(rule) = &self.logged_by {
+            writeln!(f, "  logged, by {rule}")?;
+        }
         match &self.rule {
             Some(rule) => write!(f, "{action}, by {rule}"),
             None => write!(f, "{action}, as no rule matches"),

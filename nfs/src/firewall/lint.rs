@@ -2,6 +2,7 @@
 //!
 //! Rules are compared two by two, so what several rules together leave to a later one is not found.
 
+use super::config::Action;
 use super::rule::{Conditions, Protocol, Rule};
 use nf_framework::{AddressSet, Addresses, FlagsMatch, Prefix};
 use std::fmt;
@@ -53,7 +54,9 @@ impl fmt::Display for Finding {
 pub(super) fn lint(rules: &[Rule], sets: &[AddressSet]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
-        let covers = |earlier: &&Rule| covers(&earlier.conditions, &rule.conditions, sets);
+        // Those that write down leave packets to the later ones.
+        let covers =
+            |earlier: &&Rule| earlier.action != Action::Log && covers(&earlier.conditions, &rule.conditions, sets);
         let Some(earlier) = rules[..index].iter().find(covers) else { continue };
         let (name, by) = (rule.name.clone(), earlier.name.clone());
         let same = earlier.action == rule.action && earlier.limit == rule.limit;
@@ -75,6 +78,7 @@ fn covers(outer: &Conditions, inner: &Conditions, sets: &[AddressSet]) -> bool {
         && outer.direction.is_none_or(|direction| inner.direction == Some(direction))
         && outer.fragment.is_none_or(|fragment| inner.fragment == Some(fragment))
         && inner.dscp & !outer.dscp == 0
+        && (outer.vlans.is_empty() || !inner.vlans.is_empty() && inner.vlans.iter().all(|vlan| outer.has_vlan(*vlan)))
         && covers_flags(outer.flags, inner.flags)
         && covers_ports(&outer.source_ports, &inner.source_ports)
         && covers_ports(&outer.destination_ports, &inner.destination_ports)
@@ -193,6 +197,9 @@ mod tests {
             ("from = \"inside\"", "from = \"inside\"\ndscp = 8", true),
             ("from = \"inside\"", "from = \"outside\"", false),
             ("dscp = 8", "", false),
+            ("vlans = [5, 6]", "vlans = 6", true),
+            ("vlans = [5, 6]", "vlans = [6, 7]", false),
+            ("vlans = 0", "", false),
             ("fragment = true", "fragment = false", false),
             ("state = \"related\"", "", false),
         ] {

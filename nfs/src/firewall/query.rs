@@ -135,7 +135,7 @@ impl Instance {
     }
 }
 
-fn state_name(state: State) -> &'static str {
+pub(super) fn state_name(state: State) -> &'static str {
     match state {
         State::SynSent => "SYN_SENT",
         State::SynSent2 => "SYN_SENT2",

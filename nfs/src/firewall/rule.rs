@@ -5,6 +5,7 @@ use super::terms::{AddressTerm, protocol_name};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Addresses, Direction, FlagsMatch, IcmpMatch, Invalid};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Every class of differentiated services.
 pub(super) const ALL_DSCP: u64 = u64::MAX;
@@ -13,6 +14,8 @@ pub(super) const ALL_DSCP: u64 = u64::MAX;
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) name: String,
+    /// Its name as JSON has it, for the log.
+    pub(super) quoted: Arc<str>,
     pub(super) comment: String,
     /// What stands for it in connections and counters; it stays the same as long as the name does.
     pub(super) slot: u16,
@@ -27,6 +30,7 @@ pub(super) struct Rule {
 pub(super) struct Conditions {
     pub(super) state: State,
     pub(super) direction: Option<Direction>,
+    pub(super) vlans: Vec<u16>,
     pub(super) sources: Vec<Addresses>,
     pub(super) destinations: Vec<Addresses>,
     pub(super) protocols: Vec<Protocol>,
@@ -46,6 +50,11 @@ pub(super) struct Protocol {
 }
 
 impl Conditions {
+    /// Whether a packet that comes in by this VLAN may fit.
+    pub(super) fn has_vlan(&self, vlan: u16) -> bool {
+        self.vlans.is_empty() || self.vlans.contains(&vlan)
+    }
+
     /// Those of a rule; `key` is where it stands.
     pub(super) fn new(config: &RuleConfig, key: &str) -> Result<Self, Invalid> {
         let addresses = |terms: &[AddressTerm]| {
@@ -78,6 +87,7 @@ impl Conditions {
         Ok(Self {
             state: config.state,
             direction: config.from.map(super::config::Side::direction),
+            vlans: config.vlans.0.iter().map(|vlan| vlan.0).collect(),
             sources: addresses(&config.source.0),
             destinations: addresses(&config.destination.0),
             protocols,

@@ -181,6 +181,19 @@ impl FromStr for PortTerm {
     }
 }
 
+/// A VLAN by its number; 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VlanTerm(pub u16);
+
+impl FromStr for VlanTerm {
+    type Err = InvalidTerm;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTerm> {
+        let number = text.parse().ok().filter(|number| *number < 4095);
+        number.map(Self).ok_or_else(|| InvalidTerm::new(text, "a VLAN: 1 to 4094, or 0 for none"))
+    }
+}
+
 fn range<T: FromStr + PartialOrd>(text: &str) -> Option<(T, T)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);

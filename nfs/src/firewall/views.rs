@@ -1,8 +1,8 @@
 //! The rules as a packet of one kind meets them.
 //!
 //! A classifier knows addresses, protocols, ports, flags and ICMP types. What else rules ask for splits them
-//! into views, each with the rules that can match there: by the side that a packet comes in by, by what it is
-//! to a connection, by its DSCP, and by whether it is a fragment. Most configurations have one or two.
+//! into views, each with the rules that can match there: by the side and the VLAN that a packet comes in by, by
+//! what it is to a connection, by its DSCP, and by whether it is a fragment. Most configurations have one or two.
 
 use super::config::State;
 use super::rule::{ALL_DSCP, Conditions, Rule};
@@ -12,7 +12,9 @@ use std::fmt;
 use std::sync::OnceLock;
 
 /// Most views: each is a classifier with nearly all rules.
-const MOST: usize = 32;
+const MOST: usize = 64;
+/// Numbers of VLANs, with 0 for none.
+const VLANS: u16 = 1 << 12;
 
 /// A packet that rules are asked about.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +23,18 @@ pub(super) struct Asked {
     pub(super) state: State,
     pub(super) direction: Direction,
     pub(super) dscp: u8,
+    pub(super) vlan: u16,
     pub(super) fragment: bool,
 }
 
 pub(super) struct Views {
     views: Vec<View>,
-    /// A class for each DSCP: those of one class are in the same rules.
-    classes: [u8; 64],
-    /// Which view, by class, state, direction and fragment.
+    /// A class for each DSCP and for each VLAN: those of one class are in the same rules.
+    dscp_classes: Vec<u8>,
+    vlan_classes: Vec<u8>,
+    /// How many classes of VLANs there are.
+    vlans: usize,
+    /// Which view, by class of DSCP and of VLAN, state, direction and fragment.
     of: Vec<u8>,
 }
 
@@ -41,23 +47,31 @@ struct View {
 }
 
 impl Views {
-    pub(super) fn new(rules: &[Rule], sets: &[AddressSet]) -> Result<Self, Invalid> {
-        let classes = dscp_classes(rules);
-        let count = usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
+    /// Of those rules that are chosen; they have the places that they have among all.
+    pub(super) fn new(rules: &[Rule], is_chosen: impl Fn(&Rule) -> bool, sets: &[AddressSet]) -> Result<Self, Invalid> {
+        let dscp: Vec<_> = rules.iter().map(|rule| rule.conditions.dscp).filter(|list| *list != ALL_DSCP).collect();
+        let vlans: Vec<_> = rules.iter().map(|rule| &rule.conditions).filter(|of| !of.vlans.is_empty()).collect();
+        let dscp_classes = classes(64, &dscp, |list, value| list >> value & 1 == 1);
+        let vlan_classes = classes(VLANS, &vlans, |of, vlan| of.has_vlan(vlan));
+        let count = |classes: &[u8]| usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
+        let vlans = count(&vlan_classes);
         let mut known: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
         let (mut views, mut of) = (Vec::new(), Vec::new());
-        for class in 0..count {
-            let dscp = classes.iter().position(|of| usize::from(*of) == class).unwrap_or(0);
+        for class in 0..count(&dscp_classes) * vlans {
+            let dscp = dscp_classes.iter().position(|of| usize::from(*of) == class / vlans).unwrap_or(0);
+            let vlan = (0..).zip(&vlan_classes).find(|(_, of)| usize::from(**of) == class % vlans).map_or(0, |of| of.0);
             for state in [State::New, State::Related] {
                 for direction in [Direction::Outbound, Direction::Inbound] {
                     for fragment in [false, true] {
                         let applies = |conditions: &Conditions| {
                             conditions.dscp >> dscp & 1 == 1
+                                && conditions.has_vlan(vlan)
                                 && conditions.state == state
                                 && conditions.direction.is_none_or(|of| of == direction)
                                 && conditions.fragment.is_none_or(|of| of == fragment)
                         };
-                        let numbered = rules.iter().enumerate().filter(|(_, rule)| applies(&rule.conditions));
+                        let numbered =
+                            rules.iter().enumerate().filter(|(_, rule)| is_chosen(rule) && applies(&rule.conditions));
                         let numbers: Vec<usize> = numbered.map(|(number, _)| number).collect();
                         let place = match known.get(&numbers) {
                             Some(place) => *place,
@@ -69,8 +83,8 @@ impl Views {
                         };
                         if views.len() > MOST {
                             let message = format!(
-                                "more than {MOST} combinations of sides, states, DSCP and fragments: name fewer \
-                                 different lists of DSCP"
+                                "more than {MOST} combinations of sides, states, VLANs, DSCP and fragments: name \
+                                 fewer different lists of VLANs and DSCP"
                             );
                             return Err(Invalid::new("rules", message));
                         }
@@ -79,7 +93,7 @@ impl Views {
                 }
             }
         }
-        Ok(Self { views, classes, of })
+        Ok(Self { views, dscp_classes, vlan_classes, vlans, of })
     }
 
     pub(super) fn build(&self, memory: &Memory, sets: &[AddressSet]) -> Result<(), SetupError> {
@@ -139,7 +153,10 @@ impl Views {
     }
 
     fn view_of(&self, asked: &Asked) -> usize {
-        let class = usize::from(self.classes[usize::from(asked.dscp & 63)]);
+        let class_in = |classes: &[u8], value: usize| classes.get(value).copied().unwrap_or(0).into();
+        let dscp: usize = class_in(&self.dscp_classes, (asked.dscp & 63).into());
+        let vlan: usize = class_in(&self.vlan_classes, (asked.vlan & 0xfff).into());
+        let class = dscp * self.vlans + vlan;
         let related = usize::from(asked.state == State::Related);
         let inbound = usize::from(asked.direction == Direction::Inbound);
         let place = ((class * 2 + related) * 2 + inbound) * 2 + usize::from(asked.fragment);
@@ -175,15 +192,13 @@ impl fmt::Debug for Views {
     }
 }
 
-/// Numbers the DSCP by the rules that they are in.
-fn dscp_classes(rules: &[Rule]) -> [u8; 64] {
-    let lists: Vec<u64> = rules.iter().map(|rule| rule.conditions.dscp).filter(|list| *list != ALL_DSCP).collect();
+/// Numbers as many values by the lists that they are in.
+fn classes<T>(values: u16, lists: &[T], has: impl Fn(&T, u16) -> bool) -> Vec<u8> {
     let mut known: BTreeMap<Vec<bool>, u8> = BTreeMap::new();
-    let mut classes = [0; 64];
-    for (dscp, class) in classes.iter_mut().enumerate() {
-        let signature = lists.iter().map(|list| list >> dscp & 1 == 1).collect();
+    let class = |value| {
+        let signature = lists.iter().map(|list| has(list, value)).collect();
         let next = u8::try_from(known.len()).unwrap_or(u8::MAX);
-        *class = *known.entry(signature).or_insert(next);
-    }
-    classes
+        *known.entry(signature).or_insert(next)
+    };
+    (0..values).map(class).collect()
 }

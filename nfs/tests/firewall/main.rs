@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod captured;
 mod configuration;
 mod explained;
 mod fragments;
 mod icmp;
 mod limits;
+mod log;
 mod reasons;
 mod reload;
 mod routed;
 mod rules;
 mod tcp;
+mod with_nat;

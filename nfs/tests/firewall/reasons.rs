@@ -4,13 +4,14 @@ use super::bench::{A, A6, ACK, RST, SYN, X, X6, Y, packet, tcp, v4, v6, with_fir
 use nf_framework::Direction;
 use nf_framework::testing::Frame;
 
-const ALL: [&str; 20] = [
+const ALL: [&str; 21] = [
     "firewall-address",
     "firewall-arp",
     "firewall-checksum",
     "firewall-connections-full",
     "firewall-default",
     "firewall-denied",
+    "firewall-embryonic-limit",
     "firewall-ether-type",
     "firewall-fragment",
     "firewall-neighbor-discovery",
@@ -38,6 +39,12 @@ from = "inside"
 protocol = "gre"
 action = "accept"
 limit = { packets_per_second = 1, burst = 1 }
+[[rules]]
+from = "inside"
+protocol = "tcp"
+destination_ports = 7000
+action = "accept"
+limit = { embryonic = 1 }
 [[rules]]
 from = "inside"
 action = "accept"
@@ -82,6 +89,9 @@ fn every_reason_has_something_that_provokes_it() {
         seen.extend(bench.goes(Direction::Outbound, gre).err());
         let parts = v4(X, A).udp(53, 5000).payload(&[1; 100]).build_fragments(32);
         seen.extend(bench.send(Direction::Inbound, &parts).dropped.into_keys());
+        for port in 0..5 {
+            seen.extend(bench.out(&tcp(A, X, 3000 + port, 7000, SYN)).err());
+        }
         for port in 0..1100 {
             seen.extend(bench.out(&v4(A, X).udp(6000 + port, 53)).err());
         }
@@ -89,7 +99,7 @@ fn every_reason_has_something_that_provokes_it() {
             .reload(&format!("live = \"rejudge\"\n{}", TEXT.replace("from = \"inside\"", "from = \"outside\"")))
             .unwrap();
         seen.extend(bench.out(&segment(ACK).sequence_number(1000).acknowledgment_number(5000)).err());
-        // A full table has a test of its own, among the limits.
+        // A table full of established connections has a test of its own, among the limits.
         seen.insert("firewall-connections-full".to_owned());
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ALL);
     });

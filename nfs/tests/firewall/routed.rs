@@ -85,6 +85,41 @@ fn who_is_rejected_is_told_by_way_of_the_router() {
 }
 
 #[test]
+fn a_rule_asks_for_the_interface_of_a_router_by_its_vlan() {
+    const GUESTS: &str = "[interfaces.guests]\nside = \"inside\"\nvlan = 10\naddresses = [\"172.16.0.1/16\"]\n";
+    const RULES: &str = "[[rules]]\nname = \"web\"\nvlans = 10\nprotocol = \"tcp\"\ndestination_ports = 80\naction = \
+                         \"accept\"\n[[rules]]\nname = \"lan\"\nfrom = \"inside\"\nvlans = 0\naction = \"accept\"\n";
+    for workers in [1, 2] {
+        let router = format!("{ROUTER}{GUESTS}");
+        lab(move |lab| {
+            let mut bench = Bench::new(lab, workers, config(RULES), Some(&router));
+            introduce(&mut bench);
+            let guest = [172, 16, 0, 9];
+            let station = MacAddress([2, 0, 0, 0, 0, 0xe]);
+            let hello = Frame::new().vlan(10).ethernet(station.0, MacAddress::BROADCAST.0);
+            bench.send(Direction::Outbound, &[hello.arp_request(guest, [172, 16, 0, 1]).build()]);
+            let of_guest = || Frame::new().vlan(10).ethernet(station.0, Trial::INSIDE_MAC.0).ipv4(guest, X);
+            for (frame, passes) in [
+                (of_guest().tcp(4000, 80).flags(SYN).sequence_number(999), true),
+                (of_guest().tcp(4000, 22).flags(SYN), false),
+                (of_guest().udp(5000, 53), false),
+                (from_inside(Frame::new().ipv4(A, X).udp(5000, 53)), true),
+                (from_inside(tcp(A, X, 4000, 22, SYN)), true),
+            ] {
+                let sent = bench.send(Direction::Outbound, &[frame.build()]);
+                assert_eq!((sent.outside.len(), sent.dropped.len()), if passes { (1, 0) } else { (0, 1) }, "{sent:?}");
+            }
+            // What comes back to the guest has its tag.
+            let back = Frame::new().ipv4(X, guest).tcp(80, 4000).flags(SYN_ACK).sequence_number(4999);
+            let back = bench.send(Direction::Inbound, &[from_outside(back.acknowledgment_number(1000)).build()]);
+            assert_eq!(one(&back.inside)[12..16], [0x81, 0, 0, 10]);
+            bench.pass(10);
+            bench.trial.check_for_leaks();
+        });
+    }
+}
+
+#[test]
 fn the_routers_own_errors_are_related() {
     // Its second half says that a packet is too big after the firewall has let it through.
     let router = ROUTER.replace("side = \"outside\"", "side = \"outside\"\nmtu = 1280");

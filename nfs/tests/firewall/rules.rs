@@ -92,6 +92,35 @@ fn f13_an_active_flow_survives_behind_idle_ones() {
 }
 
 #[test]
+fn f13_each_protocol_has_its_times() {
+    let gre = |source, destination| v4(source, destination).protocol(47).payload(&[0; 8]);
+    // What begins it, what answers, and for how many seconds it is known without and with an answer.
+    let cases = [
+        ("UDP", v4(A, X).udp(5000, 53), v4(X, A).udp(53, 5000), 30, 300),
+        ("UDP in IPv6", v6(A6, X6).udp(5000, 53), v6(X6, A6).udp(53, 5000), 30, 300),
+        ("a ping", v4(A, X).icmp_echo_request(7, 1), v4(X, A).icmp_echo_reply(7, 1), 30, 30),
+        ("a time stamp", v4(A, X).icmp(13, 0, [0, 7, 0, 1]), v4(X, A).icmp(14, 0, [0, 7, 0, 1]), 30, 30),
+        ("a ping in IPv6", v6(A6, X6).icmpv6_echo_request(7, 1), v6(X6, A6).icmpv6_echo_reply(7, 1), 30, 30),
+        ("another protocol", gre(A, X), gre(X, A), 60, 600),
+    ];
+    for (what, question, answer, unanswered, answered) in cases {
+        with_firewall(&format!("rfc4890 = false\n{OUT}"), move |bench| {
+            for seconds in [unanswered, answered] {
+                assert_eq!(bench.out(&question), Ok(()), "{what}");
+                if seconds == answered {
+                    assert_eq!(bench.back(&answer), Ok(()), "{what}");
+                }
+                bench.pass(seconds - 1);
+                assert_eq!(bench.connections(), 1, "{what}");
+                bench.pass(2);
+                assert_eq!(bench.connections(), 0, "{what}");
+                assert!(bench.back(&answer).is_err(), "{what}");
+            }
+        });
+    }
+}
+
+#[test]
 fn f14_the_first_rule_that_matches_decides() {
     const TEXT: &str = r#"
 [sets.servers]
@@ -161,6 +190,49 @@ action = "accept"
         for (what, direction, frame, expected) in cases {
             assert_eq!(bench.goes(direction, frame.build()), expected, "{what}");
         }
+    });
+}
+
+#[test]
+fn f14_a_rule_asks_for_the_vlan_that_a_packet_comes_in_by() {
+    const TEXT: &str = r#"
+[[rules]]
+name = "guests"
+vlans = [10, 11]
+destination = "203.0.113.2"
+action = "drop"
+[[rules]]
+name = "tagged"
+vlans = [10, 20]
+action = "accept"
+[[rules]]
+name = "untagged"
+vlans = 0
+protocol = "udp"
+action = "accept"
+"#;
+    with_firewall(TEXT, |bench| {
+        let udp = |to| v4(A, to).udp(5000, 53);
+        for (what, frame, expected) in [
+            ("a guest", udp(Y).vlan(10), denied("denied")),
+            ("another one", udp(Y).vlan(11), denied("denied")),
+            ("to another host", udp(X).vlan(10), Ok(())),
+            ("where no rule is for it", udp(X).vlan(11), denied("default")),
+            ("with a priority", udp(Y).vlan(20 | 3 << 13), Ok(())),
+            ("two tags, of which the outer one counts", udp(Y).service_vlan(20).vlan(10), Ok(())),
+            ("and it alone", udp(X).service_vlan(30).vlan(20), denied("default")),
+            ("without a tag", udp(Y), Ok(())),
+            ("a tag for the priority alone", udp(X).vlan(5 << 13), Ok(())),
+            ("another protocol", tcp(A, X, 1, 2, SYN), denied("default")),
+        ] {
+            assert_eq!(bench.out(&frame), expected, "{what}");
+        }
+        // Replies, and rules that change.
+        assert_eq!(bench.back(&v4(X, A).vlan(10).udp(53, 5000)), Ok(()));
+        bench.reload(&format!("live = \"rejudge\"\n{}", TEXT.replace("[10, 20]", "20"))).unwrap();
+        assert_eq!(bench.back(&v4(X, A).vlan(10).udp(53, 5000)), denied("rejudged"));
+        assert_eq!(bench.out(&udp(Y).vlan(20)), Ok(()));
+        assert_eq!(bench.out(&udp(Y).service_vlan(20).vlan(10)), Ok(()));
     });
 }
 
