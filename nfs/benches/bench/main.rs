@@ -12,6 +12,9 @@ mod chain;
 mod classifier;
 mod compare;
 mod custom;
+mod firewall;
+#[path = "../shared/firewall_rules.rs"]
+mod firewall_rules;
 mod flood;
 mod floods;
 mod goals;
@@ -130,6 +133,15 @@ const NAT: Built = Built {
     kernel: false,
     huge_malloc: true,
 };
+const FIREWALL: Built = Built {
+    about: firewall::ABOUT,
+    run: firewall::run,
+    notes: firewall::notes,
+    mebibytes: |_| firewall::MEBIBYTES,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: true,
+};
 const LOAD_BALANCER: Built = Built {
     about: load_balancer::ABOUT,
     run: load_balancer::run,
@@ -207,7 +219,7 @@ static SUITES: [(&str, Option<Built>); 15] = [
     ("custom", Some(CUSTOM)),
     ("router", Some(ROUTER)),
     ("nat", Some(NAT)),
-    ("firewall", None),
+    ("firewall", Some(FIREWALL)),
     ("load-balancer", Some(LOAD_BALANCER)),
     ("chain", Some(CHAIN)),
     ("new-sessions", Some(NEW_SESSIONS)),
