@@ -2,7 +2,7 @@
 
 use super::answer;
 use super::config::{Action, Checksums, Live, Passage, State};
-use super::connection::{Connection, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
+use super::connection::{Connection, Course, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
 use super::limits::Limit;
 use super::packet::{
     Flow, Kind, NotSeen, Quoted, Says, Seen, Usual, is_sound, look, usual_segment, usual_v4, usual_v6,
@@ -10,6 +10,7 @@ use super::packet::{
 use super::policy::{Decision, Policy};
 use super::reasons::{Counters, Reasons};
 use super::tcp::{self, Judgement, Tcp};
+use super::timer::Timer;
 use super::tracking::{Place, Refusal, Table, Tracking};
 use super::views::Asked;
 use nf_framework::headers::{EtherType, IpProtocol, TcpFlags};
@@ -42,7 +43,6 @@ const MOST: usize = 64;
 struct Scratch {
     v4: Looked<KeyV4>,
     v6: Looked<KeyV6>,
-    kinds: [Look; MOST],
     asked: Vec<(usize, Seen, Option<DropReason>)>,
     questions: Vec<Asked>,
     decisions: Vec<Decision>,
@@ -51,17 +51,11 @@ struct Scratch {
 #[derive(Debug)]
 struct Looked<K> {
     keys: [K; MOST],
-    from_low: [bool; MOST],
+    courses: [Course; MOST],
     found: [Option<Handle>; MOST],
     count: usize,
-}
-
-/// How a packet of the batch is looked at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Look {
-    V4,
-    V6,
-    Closer,
+    /// Those of the batch that they are of, a bit for each slot.
+    slots: u64,
 }
 
 /// What becomes of a packet.
@@ -77,14 +71,32 @@ enum Fate {
 
 impl<K: Copy> Looked<K> {
     fn new(key: K) -> Self {
-        Self { keys: [key; MOST], from_low: [false; MOST], found: [None; MOST], count: 0 }
+        Self { keys: [key; MOST], courses: [Course::default(); MOST], found: [None; MOST], count: 0, slots: 0 }
+    }
+
+    fn clear(&mut self) {
+        (self.count, self.slots) = (0, 0);
     }
 
     #[inline(always)]
-    fn push(&mut self, usual: Usual<K>) {
+    fn push(&mut self, slot: usize, usual: Usual<K>, direction: Direction) {
         let at = self.count % MOST;
-        (self.keys[at], self.from_low[at]) = (usual.key, usual.from_low);
+        (self.keys[at], self.courses[at]) = (usual.key, Course::new(usual.from_low, direction));
         self.count += 1;
+        self.slots |= 1 << (slot % MOST);
+    }
+
+    #[inline(always)]
+    fn has(&self, slot: usize) -> bool {
+        self.slots >> (slot % MOST) & 1 == 1
+    }
+
+    /// What was found for the next packet, of those that were pushed, in their order.
+    #[inline(always)]
+    fn next(&self, next: &mut usize) -> Option<(Handle, Course)> {
+        let at = *next % MOST;
+        *next += 1;
+        Some((self.found[at]?, self.courses[at]))
     }
 }
 
@@ -93,7 +105,6 @@ impl Default for Scratch {
         Self {
             v4: Looked::new([0; 16]),
             v6: Looked::new([0; 40]),
-            kinds: [Look::Closer; MOST],
             asked: Vec::with_capacity(MOST),
             questions: Vec::with_capacity(MOST),
             decisions: Vec::with_capacity(MOST),
@@ -169,18 +180,16 @@ impl Instance {
 
     /// In the order in which the packets came, so that those of one connection stay in theirs.
     fn judge(&mut self, batch: &mut Batch, cx: &mut Context<'_>, scratch: &mut Scratch) {
-        let Scratch { v4, v6, kinds, asked, questions, decisions } = scratch;
-        (v4.count, v6.count) = (0, 0);
+        let Scratch { v4, v6, asked, questions, decisions } = scratch;
+        v4.clear();
+        v6.clear();
+        let direction = cx.direction();
         for (slot, packet) in batch.undecided_packets() {
-            kinds[slot % MOST] = if let Some(usual) = usual_v4(packet.data()) {
-                v4.push(usual);
-                Look::V4
+            if let Some(usual) = usual_v4(packet.data()) {
+                v4.push(slot, usual, direction);
             } else if let Some(usual) = usual_v6(packet.data()) {
-                v6.push(usual);
-                Look::V6
-            } else {
-                Look::Closer
-            };
+                v6.push(slot, usual, direction);
+            }
         }
         self.tracking.v4.lookup_batch(&v4.keys[..v4.count.min(MOST)], &mut v4.found);
         if v6.count > 0 {
@@ -189,27 +198,22 @@ impl Instance {
         asked.clear();
         questions.clear();
         let (mut next_v4, mut next_v6) = (0, 0);
-        let direction = cx.direction();
+        let by = Bearings { generation: self.generation, verify: self.policy.config.checksums == Checksums::All };
         for slot in batch.undecided() {
-            let Some(packet) = batch.packet_mut(slot) else { continue };
-            let known = match kinds[slot % MOST] {
-                Look::V4 => {
-                    let at = next_v4 % MOST;
-                    next_v4 += 1;
-                    let found = v4.found[at].map(|handle| (handle, v4.from_low[at]));
-                    found.is_some_and(|found| self.known_v4(packet, found, direction))
-                }
-                Look::V6 => {
-                    let at = next_v6 % MOST;
-                    next_v6 += 1;
-                    let found = v6.found[at].map(|handle| (handle, v6.from_low[at]));
-                    found.is_some_and(|found| self.known_v6(packet, found, direction))
-                }
-                Look::Closer => false,
+            let Tracking { v4: table_v4, v6: table_v6, deadlines, .. } = &mut self.tracking;
+            let known = if v4.has(slot) {
+                let found = v4.next(&mut next_v4);
+                found.is_some_and(|found| known(table_v4, deadlines, (batch, slot), found, (by, false)))
+            } else if v6.has(slot) {
+                let found = v6.next(&mut next_v6);
+                found.is_some_and(|found| known(table_v6, deadlines, (batch, slot), found, (by, true)))
+            } else {
+                false
             };
             if known {
                 continue;
             }
+            let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer(packet, cx) {
                 Fate::Pass => {}
                 Fate::Drop(reason) => batch.decide(slot, Verdict::Drop(reason)),
@@ -248,20 +252,6 @@ impl Instance {
                 batch.decide(*slot, Verdict::Drop(reason));
             }
         }
-    }
-
-    #[inline(always)]
-    fn known_v4(&mut self, packet: &mut Mbuf, (handle, from_low): (Handle, bool), direction: Direction) -> bool {
-        let Self { tracking: Tracking { v4, deadlines, .. }, policy, generation, .. } = self;
-        let all = policy.config.checksums == Checksums::All;
-        known(v4, deadlines, packet, (handle, from_low, direction), (*generation, all, false))
-    }
-
-    #[inline(always)]
-    fn known_v6(&mut self, packet: &mut Mbuf, (handle, from_low): (Handle, bool), direction: Direction) -> bool {
-        let Self { tracking: Tracking { v6, deadlines, .. }, policy, generation, .. } = self;
-        let all = policy.config.checksums == Checksums::All;
-        known(v6, deadlines, packet, (handle, from_low, direction), (*generation, all, true))
     }
 
     /// Any packet.
@@ -329,7 +319,7 @@ impl Instance {
     /// A packet of a connection.
     fn follow(&mut self, place: Place, seen: &Seen, flow: &Flow, says: Says, cx: &Context<'_>) -> Fate {
         let Some(connection) = self.tracking.get(place).copied() else { return self.beginning(seen, says) };
-        let Some(side) = connection.side(flow.from_low, cx.direction()) else {
+        let Some(side) = connection.side(Course::new(flow.from_low, cx.direction())) else {
             return Fate::Drop(self.reasons.side);
         };
         if connection.generation != self.generation && !self.rejudge(place, flow) {
@@ -400,7 +390,9 @@ impl Instance {
         let unrelated = Fate::Drop(self.reasons.unrelated);
         let Some(place) = self.tracking.find(&quoted.flow.key) else { return unrelated };
         let Some(connection) = self.tracking.get(place) else { return unrelated };
-        let Some(side) = connection.side(quoted.flow.from_low, cx.direction().reversed()) else { return unrelated };
+        let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
+            return unrelated;
+        };
         let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
         if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
     }
@@ -470,39 +462,51 @@ impl Instance {
     }
 }
 
+/// What a connection is judged by that lets usual packets through.
+#[derive(Clone, Copy)]
+struct Bearings {
+    generation: u8,
+    /// Whether all checksums are verified.
+    verify: bool,
+}
+
 /// Lets a usual packet through of a connection in which nothing new happens.
 #[inline(always)]
 fn known<K: Ends>(
     table: &mut Table<K>,
-    deadlines: &[Deadline],
-    packet: &mut Mbuf,
-    (handle, from_low, direction): (Handle, bool, Direction),
-    (generation, verify, six): (u8, bool, bool),
+    deadlines: &[Deadline; Timer::COUNT],
+    (batch, slot): (&mut Batch, usize),
+    (handle, course): (Handle, Course),
+    (by, six): (Bearings, bool),
 ) -> bool {
     let Some(mut entry) = table.entry_mut(handle) else { return false };
-    let protocol = entry.key.protocol();
-    let Some(side) = entry.value.side(from_low, direction) else { return false };
-    if entry.value.generation != generation || entry.value.is_limited() {
+    let Some(side) = entry.value.side(course) else { return false };
+    if entry.value.generation != by.generation || entry.value.is_limited() {
         return false;
     }
-    if verify && !is_sound(packet) {
+    let is_tcp = entry.key.protocol() == IpProtocol::TCP;
+    if is_tcp || by.verify {
+        let Some(packet) = batch.packet_mut(slot) else { return false };
+        if by.verify && !is_sound(packet) {
+            return false;
+        }
+        if is_tcp {
+            let segment = usual_segment(packet.data(), six);
+            let carried = segment.is_some_and(|(sequence, acknowledgment, window, payload)| {
+                entry.value.tcp.carry(side, sequence, acknowledgment, window, payload)
+            });
+            if carried {
+                entry.touch(deadlines[Timer::TcpEstablished as usize]);
+            }
+            return carried;
+        }
+    }
+    let answered = entry.value.is_answered();
+    if side == tcp::RESPONDER && !answered {
         return false;
     }
-    let timer = if protocol == IpProtocol::TCP {
-        let Some((sequence, acknowledgment, window, payload)) = usual_segment(packet.data(), six) else { return false };
-        if !entry.value.tcp.carry(side, sequence, acknowledgment, window, payload) {
-            return false;
-        }
-        super::timer::Timer::TcpEstablished
-    } else {
-        if side == tcp::RESPONDER && !entry.value.is_answered() {
-            return false;
-        }
-        entry.value.timer(protocol)
-    };
-    if let Some(deadline) = deadlines.get(timer as usize) {
-        entry.touch(*deadline);
-    }
+    let timer = if answered { Timer::UdpAnswered } else { Timer::Udp };
+    entry.touch(deadlines[timer as usize]);
     true
 }
 
