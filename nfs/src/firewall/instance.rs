@@ -184,7 +184,9 @@ impl Instance {
         v4.clear();
         v6.clear();
         let direction = cx.direction();
+        let mut all = 0;
         for (slot, packet) in batch.undecided_packets() {
+            all += 1;
             if let Some(usual) = usual_v4(packet.data()) {
                 v4.push(slot, usual, direction);
             } else if let Some(usual) = usual_v6(packet.data()) {
@@ -195,25 +197,37 @@ impl Instance {
         if v6.count > 0 {
             self.tracking.v6.lookup_batch(&v6.keys[..v6.count.min(MOST)], &mut v6.found);
         }
+        let by = Bearings { generation: self.generation, verify: self.policy.config.checksums == Checksums::All };
+        let Tracking { v4: table_v4, v6: table_v6, deadlines, .. } = &mut self.tracking;
+        // Nearly always all packets are usual and of one family.
+        let passed = if v4.count == all {
+            pass_known(table_v4, deadlines, batch, v4, (by, false))
+        } else if v6.count == all {
+            pass_known(table_v6, deadlines, batch, v6, (by, true))
+        } else {
+            0
+        };
+        if passed == all {
+            return;
+        }
         asked.clear();
         questions.clear();
-        let (mut next_v4, mut next_v6) = (0, 0);
-        let by = Bearings { generation: self.generation, verify: self.policy.config.checksums == Checksums::All };
-        for slot in batch.undecided() {
+        let (mut next_v4, mut next_v6) = (passed.min(v4.count), passed.min(v6.count));
+        for slot in batch.undecided().skip(passed) {
+            let Some(packet) = batch.packet_mut(slot) else { continue };
             let Tracking { v4: table_v4, v6: table_v6, deadlines, .. } = &mut self.tracking;
             let known = if v4.has(slot) {
                 let found = v4.next(&mut next_v4);
-                found.is_some_and(|found| known(table_v4, deadlines, (batch, slot), found, (by, false)))
+                found.is_some_and(|found| known(table_v4, deadlines, packet, found, (by, false)))
             } else if v6.has(slot) {
                 let found = v6.next(&mut next_v6);
-                found.is_some_and(|found| known(table_v6, deadlines, (batch, slot), found, (by, true)))
+                found.is_some_and(|found| known(table_v6, deadlines, packet, found, (by, true)))
             } else {
                 false
             };
             if known {
                 continue;
             }
-            let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer(packet, cx) {
                 Fate::Pass => {}
                 Fate::Drop(reason) => batch.decide(slot, Verdict::Drop(reason)),
@@ -470,12 +484,34 @@ struct Bearings {
     verify: bool,
 }
 
+/// Lets the first of a batch's packets through, all of which are usual, up to one that needs a closer look; how many.
+/// By itself, so that all that it needs is in registers.
+#[inline(never)]
+fn pass_known<K: Ends>(
+    table: &mut Table<K>,
+    deadlines: &[Deadline; Timer::COUNT],
+    batch: &mut Batch,
+    looked: &Looked<K>,
+    by: (Bearings, bool),
+) -> usize {
+    let mut passed = 0;
+    for (_, packet) in batch.undecided_packets() {
+        let at = passed % MOST;
+        let Some(handle) = looked.found[at] else { break };
+        if !known(table, deadlines, packet, (handle, looked.courses[at]), by) {
+            break;
+        }
+        passed += 1;
+    }
+    passed
+}
+
 /// Lets a usual packet through of a connection in which nothing new happens.
 #[inline(always)]
 fn known<K: Ends>(
     table: &mut Table<K>,
     deadlines: &[Deadline; Timer::COUNT],
-    (batch, slot): (&mut Batch, usize),
+    packet: &mut Mbuf,
     (handle, course): (Handle, Course),
     (by, six): (Bearings, bool),
 ) -> bool {
@@ -485,21 +521,18 @@ fn known<K: Ends>(
         return false;
     }
     let is_tcp = entry.key.protocol() == IpProtocol::TCP;
-    if is_tcp || by.verify {
-        let Some(packet) = batch.packet_mut(slot) else { return false };
-        if by.verify && !is_sound(packet) {
-            return false;
+    if by.verify && !is_sound(packet) {
+        return false;
+    }
+    if is_tcp {
+        let segment = usual_segment(packet.data(), six);
+        let carried = segment.is_some_and(|(sequence, acknowledgment, window, payload)| {
+            entry.value.tcp.carry(side, sequence, acknowledgment, window, payload)
+        });
+        if carried {
+            entry.touch(deadlines[Timer::TcpEstablished as usize]);
         }
-        if is_tcp {
-            let segment = usual_segment(packet.data(), six);
-            let carried = segment.is_some_and(|(sequence, acknowledgment, window, payload)| {
-                entry.value.tcp.carry(side, sequence, acknowledgment, window, payload)
-            });
-            if carried {
-                entry.touch(deadlines[Timer::TcpEstablished as usize]);
-            }
-            return carried;
-        }
+        return carried;
     }
     let answered = entry.value.is_answered();
     if side == tcp::RESPONDER && !answered {

@@ -113,9 +113,8 @@ pub(super) fn usual_v4(frame: &[u8]) -> Option<Usual<KeyV4>> {
     if !carries(protocol, [head[38], head[39]], frame.get(34..)?, length.checked_sub(IP)?) {
         return None;
     }
-    let octet = |at: usize| head[at];
-    let addresses = u64::from_be_bytes(std::array::from_fn(|at| octet(26 + at)));
-    let ports = u32::from_be_bytes(std::array::from_fn(|at| octet(34 + at)));
+    let addresses = u64::from_be_bytes(*head[26..].first_chunk()?);
+    let ports = u32::from_be_bytes(*head[34..].first_chunk()?);
     let turned = addresses.rotate_left(32);
     if addresses == turned {
         return None;
@@ -141,9 +140,9 @@ pub(super) fn usual_v6(frame: &[u8]) -> Option<Usual<KeyV6>> {
     {
         return None;
     }
-    let address = |at: usize| u128::from_be_bytes(std::array::from_fn(|octet| head[at + octet]));
-    let (source, destination) = (address(22), address(38));
-    let ports = u32::from_be_bytes([head[54], head[55], head[56], head[57]]);
+    let source = u128::from_be_bytes(*head[22..].first_chunk()?);
+    let destination = u128::from_be_bytes(*head[38..].first_chunk()?);
+    let ports = u32::from_be_bytes(*head[54..].first_chunk()?);
     if source == destination {
         return None;
     }
