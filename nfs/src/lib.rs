@@ -7,6 +7,7 @@
 
 pub mod firewall;
 mod identification;
+mod json_log;
 pub mod load_balancer;
 pub mod monitor;
 pub mod nat;

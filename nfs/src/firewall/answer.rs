@@ -71,7 +71,13 @@ fn write(packet: &mut Mbuf, writer: &mut Writer) -> Option<()> {
             Transport::Tcp { header, .. } => Some((**header, headers.payload.len())),
             _ => None,
         };
-        (start, (start + end).min(frame_length), is_told, tcp, four)
+        // Nor about errors, RFC 1122 section 3.2.2 and RFC 4443 section 2.4 (e).
+        let is_error = match &headers.transport {
+            Transport::Icmp(icmp) => icmp.message_type.quotes_packet(),
+            Transport::Icmpv6(icmp) => icmp.message_type.quotes_packet(),
+            _ => false,
+        };
+        (start, (start + end).min(frame_length), is_told && !is_error, tcp, four)
     };
     if !is_told {
         return None;
@@ -110,21 +116,12 @@ fn reset(writer: &mut Writer, ip: &[u8], four: bool, about: &TcpHeader, payload:
 fn unreachable(writer: &mut Writer, ip: &[u8], four: bool) -> Option<()> {
     // Forbidden by somebody on the way: code 13 of RFC 1812 section 5.2.7.1, code 1 of RFC 4443 section 3.1.
     if four {
-        let is_error = ip.get(9) == Some(&IpProtocol::ICMP.0)
-            && ip.get(usize::from(ip.first()? & 15) * 4).is_some_and(|first| IcmpType(*first).quotes_packet());
         let quoted = ip.get(..ip.len().min(LONGEST_V4 - Ipv4Header::LENGTH - IcmpHeader::LENGTH))?;
-        if is_error {
-            return None;
-        }
         network(writer, ip, four, IpProtocol::ICMP, IcmpHeader::LENGTH + quoted.len())?;
         writer.put(&[IcmpType::DESTINATION_UNREACHABLE.0, 13, 0, 0, 0, 0, 0, 0])?;
         writer.put(quoted)?;
     } else {
         let quoted = ip.get(..ip.len().min(LONGEST_V6 - Ipv6Header::LENGTH - Icmpv6Header::LENGTH))?;
-        let is_error = ip.get(6) == Some(&IpProtocol::ICMPV6.0) && ip.get(40).is_some_and(|first| *first < 128);
-        if is_error {
-            return None;
-        }
         network(writer, ip, four, IpProtocol::ICMPV6, Icmpv6Header::LENGTH + quoted.len())?;
         writer.put(&[Icmpv6Type::DESTINATION_UNREACHABLE.0, 1, 0, 0, 0, 0, 0, 0])?;
         writer.put(quoted)?;

@@ -1,6 +1,7 @@
 //! The table `[firewall]` of a configuration file, as it stands there.
 
 use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term};
+use crate::json_log;
 use nf_framework::{Direction, Prefix};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -13,8 +14,8 @@ pub struct Config {
     /// IPv4 connections that each worker has room for.
     #[serde(default = "usual_connections")]
     pub connections: usize,
-    /// IPv6 connections that each worker has room for.
-    #[serde(default = "usual_connections")]
+    /// IPv6 connections that each worker has room for; 0, as usual, for a quarter of `connections`.
+    #[serde(default)]
     pub connections_v6: usize,
     /// What becomes of packets that begin a connection and match no rule.
     #[serde(default)]
@@ -27,12 +28,17 @@ pub struct Config {
     pub rules: Vec<RuleConfig>,
     /// Connections that one source may have begun at once; each worker counts its share of it.
     pub connections_per_source: Option<u32>,
-    /// Sources that each worker counts connections of, where those are limited.
+    /// Sources that each worker remembers, where something is limited for each of them.
     #[serde(default = "usual_sources")]
     pub sources: usize,
     /// Leading bits of an IPv6 address that are one source.
     #[serde(default = "usual_source_bits")]
     pub source_bits_v6: u8,
+    /// Answers to what is rejected, in a second, all workers together.
+    #[serde(default = "usual_rejections")]
+    pub rejections_per_second: u32,
+    /// Where flows are written down that rules have decided about; nowhere unless given.
+    pub log: Option<LogConfig>,
     /// Whether a TCP connection that was not seen to begin may be picked up by an acknowledgment.
     #[serde(default)]
     pub mid_stream: bool,
@@ -149,15 +155,18 @@ pub enum State {
 }
 
 /// What becomes of a packet that matches a rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It passes, and with it all that belongs to the connection that it begins.
     Accept,
     /// It is dropped.
+    #[default]
     Drop,
     /// It is dropped, and its sender told: by a RST for TCP, by an ICMP error otherwise.
     Reject,
+    /// It is written down, and later rules decide about it. Of several such rules the first writes.
+    Log,
 }
 
 /// What becomes of what no rule accepts.
@@ -171,6 +180,30 @@ pub enum Denial {
     Reject,
 }
 
+/// `[firewall.log]`: flows as lines of JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// The file that they are added to; once it is renamed, it is made anew with the next line.
+    pub file: PathBuf,
+    /// Most lines in a second; what is more is lost, and how much is written down and counted.
+    #[serde(default = "json_log::usual_lines")]
+    pub lines_per_second: u32,
+    /// Whether connections that begin are written down.
+    #[serde(default = "yes")]
+    pub accepted: bool,
+    /// Whether packets are that rules, limits or their lack deny.
+    #[serde(default = "yes")]
+    pub denied: bool,
+}
+
+impl LogConfig {
+    /// The file and its bounds.
+    pub(super) fn file(&self) -> json_log::LogConfig {
+        json_log::LogConfig { file: self.file.clone(), lines_per_second: self.lines_per_second }
+    }
+}
+
 /// `limit` of a rule that accepts, all workers together: each has its share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -181,6 +214,10 @@ pub struct LimitConfig {
     pub packets_per_second: Option<u32>,
     /// How much of either at once after a pause; a tenth of a second's unless given, and at least 1.
     pub burst: Option<u32>,
+    /// Whether each source may have so much, and not all together.
+    pub per_source: bool,
+    /// TCP connections of the rule that are half open at once; further ones do not begin.
+    pub embryonic: Option<u32>,
 }
 
 /// Of which packets the checksums of TCP, UDP and ICMP are verified.
@@ -249,6 +286,16 @@ pub struct TimeoutsConfig {
     pub other_answered: u32,
 }
 
+impl Config {
+    /// IPv6 connections that each worker has room for.
+    pub(super) fn connections_v6(&self) -> usize {
+        if self.connections_v6 == 0 { (self.connections / 4).max(LEAST_ENTRIES) } else { self.connections_v6 }
+    }
+}
+
+/// Of each table.
+pub(super) const LEAST_ENTRIES: usize = 64;
+
 impl Default for TimeoutsConfig {
     fn default() -> Self {
         Self {
@@ -271,6 +318,10 @@ impl Default for TimeoutsConfig {
 
 fn usual_connections() -> usize {
     1 << 16
+}
+
+fn usual_rejections() -> u32 {
+    1000
 }
 
 fn usual_sources() -> usize {

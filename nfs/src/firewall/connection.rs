@@ -29,6 +29,8 @@ const INBOUND: u8 = 2;
 const ANSWERED: u8 = 4;
 /// Its rule limits packets.
 const LIMITED: u8 = 8;
+/// It is half open, and its rule limits how many are.
+const COUNTED: u8 = 16;
 
 /// Which end sends a packet, and which way it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -82,6 +84,14 @@ impl Connection {
 
     pub(super) fn set_limited(&mut self, limited: bool) {
         self.marks = if limited { self.marks | LIMITED } else { self.marks & !LIMITED };
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.marks & COUNTED != 0
+    }
+
+    pub(super) fn set_counted(&mut self, counted: bool) {
+        self.marks = if counted { self.marks | COUNTED } else { self.marks & !COUNTED };
     }
 
     pub(super) fn timer(&self, protocol: IpProtocol) -> Timer {

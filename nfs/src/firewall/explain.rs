@@ -45,6 +45,8 @@ pub struct Explanation {
     pub action: Action,
     /// Of each rule that was asked before: its name, and the first thing that the packet has not.
     pub passed_over: Vec<(String, String)>,
+    /// The rule before it that writes the packet down.
+    pub logged_by: Option<String>,
 }
 
 impl FromStr for Described {
@@ -129,14 +131,15 @@ impl Policy {
     /// Which rule decides about a packet, and why none before it does.
     #[must_use]
     pub fn explain(&self, packet: &Described) -> Explanation {
-        let mut passed_over = Vec::new();
-        for rule in &self.rules {
-            match rule.conditions.lacks(packet, &self.sets) {
-                None => return Explanation { rule: Some(rule.name.clone()), action: rule.action, passed_over },
-                Some(lack) => passed_over.push((rule.name.clone(), lack)),
+        let (mut passed_over, mut logged_by) = (Vec::new(), None);
+        for Rule { name, conditions, action, .. } in &self.rules {
+            match conditions.lacks(packet, &self.sets) {
+                None if *action == Action::Log => logged_by = logged_by.or_else(|| Some(name.clone())),
+                None => return Explanation { rule: Some(name.clone()), action: *action, passed_over, logged_by },
+                Some(lack) => passed_over.push((name.clone(), lack)),
             }
         }
-        Explanation { rule: None, action: self.unless_matched(packet.state), passed_over }
+        Explanation { rule: None, action: self.unless_matched(packet.state), passed_over, logged_by }
     }
 
     /// What is said beside a rule for people.
@@ -231,7 +234,11 @@ impl fmt::Display for Explanation {
             Action::Accept => "accept",
             Action::Drop => "drop",
             Action::Reject => "reject",
+            Action::Log => "log",
         };
+        if let Some(rule) = &self.logged_by {
+            writeln!(f, "  logged, by {rule}")?;
+        }
         match &self.rule {
             Some(rule) => write!(f, "{action}, by {rule}"),
             None => write!(f, "{action}, as no rule matches"),

@@ -1,9 +1,10 @@
 //! The packet path of one worker.
 
 use super::answer;
-use super::config::{Action, Checksums, Live, Passage, State};
+use super::config::{Action, Checksums, Live, LogConfig, Passage, State};
 use super::connection::{Connection, Course, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
-use super::limits::Limit;
+use super::limits::Limits;
+use super::log::{Event, Events, What};
 use super::packet::{
     Flow, Kind, NotSeen, Quoted, Says, Seen, Usual, is_sound, look, usual_segment, usual_v4, usual_v6,
 };
@@ -15,8 +16,9 @@ use super::tracking::{Place, Refusal, Table, Tracking};
 use super::views::Asked;
 use nf_framework::headers::{EtherType, IpProtocol, TcpFlags};
 use nf_framework::{
-    Batch, Budget, Context, Deadline, Direction, DropReason, Handle, Key, Mbuf, NetworkFunction, Verdict,
+    Batch, Budget, Context, Deadline, Direction, DropReason, Handle, Key, Mbuf, NetworkFunction, TokenBucket, Verdict,
 };
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What handles the packets of one worker.
@@ -26,7 +28,10 @@ pub struct Instance {
     pub(super) tracking: Tracking,
     /// By slot: packets that began or were about a connection, and that its rule decided about.
     pub(super) hits: Vec<u64>,
-    limits: Vec<Limit>,
+    limits: Limits,
+    /// Of answers to what is rejected.
+    answers: TokenBucket,
+    events: Events,
     generation: u8,
     workers: usize,
     reasons: Reasons,
@@ -43,7 +48,8 @@ const MOST: usize = 64;
 struct Scratch {
     v4: Looked<KeyV4>,
     v6: Looked<KeyV6>,
-    asked: Vec<(usize, Seen, Option<DropReason>)>,
+    /// Slot, and whether it only waits for what those before it begin.
+    asked: Vec<(usize, Seen, bool)>,
     questions: Vec<Asked>,
     decisions: Vec<Decision>,
 }
@@ -65,7 +71,8 @@ enum Fate {
     Drop(DropReason),
     /// The rules are asked.
     Ask(Seen, State),
-    /// It begins nothing; but a packet before it in the batch, which the rules are still to be asked about, may.
+    /// It belongs to nothing; but a packet before it in the batch, which the rules are still to be asked about, may
+    /// begin what it belongs to.
     Wait(Seen, DropReason),
 }
 
@@ -122,6 +129,8 @@ impl NetworkFunction for Instance {
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         self.tracking.tick(cx.now(), budget.0);
+        self.limits.tick(cx.now(), budget.0);
+        self.events.tick();
         self.counters.follow(&self.tracking);
     }
 
@@ -135,7 +144,9 @@ impl Instance {
     pub(super) fn new(
         policy: Arc<Policy>,
         tracking: Tracking,
+        limits: Limits,
         workers: usize,
+        events: Events,
         reasons: Reasons,
         counters: Counters,
     ) -> Self {
@@ -143,7 +154,9 @@ impl Instance {
         let mut instance = Self {
             tracking,
             hits: Vec::new(),
-            limits: Vec::new(),
+            limits,
+            answers: bucket_of_answers(&policy, workers),
+            events,
             generation: 0,
             workers,
             reasons,
@@ -159,8 +172,11 @@ impl Instance {
         if policy.config.live == Live::Rejudge {
             self.generation = self.generation.wrapping_add(1);
         }
+        if policy.config.rejections_per_second != self.policy.config.rejections_per_second {
+            self.answers = bucket_of_answers(&policy, self.workers);
+        }
         self.policy = policy;
-        self.tracking.adopt(&self.policy.config, self.workers);
+        self.limits.adopt(&self.policy, self.workers);
         self.make_room();
     }
 
@@ -168,14 +184,7 @@ impl Instance {
     fn make_room(&mut self) {
         let slots = self.policy.slots();
         self.hits.resize(slots.max(self.hits.len()), 0);
-        let before = std::mem::replace(&mut self.limits, vec![Limit::default(); slots]);
-        for (slot, config) in self.policy.limits() {
-            let fresh = Limit::new(&config, self.workers);
-            let followed = before.get(usize::from(slot)).map_or(fresh, |before| fresh.following(before));
-            if let Some(limit) = self.limits.get_mut(usize::from(slot)) {
-                *limit = followed;
-            }
-        }
+        self.tracking.adopt(&self.policy.config, slots, self.workers);
     }
 
     /// In the order in which the packets came, so that those of one connection stay in theirs.
@@ -228,16 +237,17 @@ impl Instance {
             if known {
                 continue;
             }
-            match self.closer(packet, cx) {
+            match self.closer(packet, !asked.is_empty(), cx) {
                 Fate::Pass => {}
                 Fate::Drop(reason) => batch.decide(slot, Verdict::Drop(reason)),
                 Fate::Wait(_, reason) if asked.is_empty() => batch.decide(slot, Verdict::Drop(reason)),
-                Fate::Wait(seen, reason) => {
-                    asked.push((slot, seen, Some(reason)));
-                    questions.push(question(&seen, State::New, direction));
+                Fate::Wait(seen, _) => {
+                    let state = if matches!(seen.kind, Kind::Error(_)) { State::Related } else { State::New };
+                    asked.push((slot, seen, true));
+                    questions.push(question(&seen, state, direction));
                 }
                 Fate::Ask(seen, state) => {
-                    asked.push((slot, seen, None));
+                    asked.push((slot, seen, false));
                     questions.push(question(&seen, state, direction));
                 }
             }
@@ -246,21 +256,20 @@ impl Instance {
             return;
         }
         decisions.clear();
-        decisions.extend(questions.iter().map(|_| Decision { action: Action::Drop, slot: None }));
+        decisions.extend(questions.iter().map(|_| Decision::default()));
         self.policy.decide(questions, decisions);
-        for ((slot, seen, otherwise), (question, decision)) in asked.iter().zip(questions.iter().zip(decisions.iter()))
-        {
+        for ((slot, seen, waits), (question, decision)) in asked.iter().zip(questions.iter().zip(decisions.iter())) {
             let Some(packet) = batch.packet_mut(*slot) else { continue };
             let fate = match seen.kind {
                 // Another packet of this batch may have begun it.
-                Kind::Flow(flow, says) => self.of_flow(seen, &flow, says, cx),
+                Kind::Flow(flow, says) => self.of_flow(seen, &flow, says, false, cx),
+                Kind::Error(quoted) if *waits => self.error(seen, &quoted, cx),
                 _ => Fate::Ask(*seen, question.state),
             };
-            let reason = match (fate, otherwise) {
-                (Fate::Pass, _) => None,
-                (Fate::Drop(reason) | Fate::Wait(_, reason), _) => Some(reason),
-                (Fate::Ask(..), Some(reason)) => Some(*reason),
-                (Fate::Ask(..), None) => self.answered(packet, seen, question.state, *decision, cx),
+            let reason = match fate {
+                Fate::Pass => None,
+                Fate::Drop(reason) | Fate::Wait(_, reason) => Some(reason),
+                Fate::Ask(..) => self.answered(packet, seen, question.state, *decision, cx),
             };
             if let Some(reason) = reason {
                 batch.decide(*slot, Verdict::Drop(reason));
@@ -268,9 +277,9 @@ impl Instance {
         }
     }
 
-    /// Any packet.
+    /// Any packet; whether others before it wait for the rules.
     #[cold]
-    fn closer(&mut self, packet: &mut Mbuf, cx: &Context<'_>) -> Fate {
+    fn closer(&mut self, packet: &mut Mbuf, others_wait: bool, cx: &Context<'_>) -> Fate {
         let seen = match look(packet) {
             Ok(seen) => seen,
             Err(not_seen) => return self.not_seen(not_seen),
@@ -279,11 +288,8 @@ impl Instance {
             Kind::Neighbours => Fate::Pass,
             Kind::Message => Fate::Ask(seen, State::New),
             Kind::Error(quoted) => self.error(&seen, &quoted, cx),
-            Kind::Flow(_, Says::Later) | Kind::Flow(_, Says::LaterOfQuery(_)) if self.refuses_fragments() => {
-                Fate::Drop(self.reasons.fragment)
-            }
             _ if seen.fragment && self.refuses_fragments() => Fate::Drop(self.reasons.fragment),
-            Kind::Flow(flow, says) => self.of_flow(&seen, &flow, says, cx),
+            Kind::Flow(flow, says) => self.of_flow(&seen, &flow, says, others_wait, cx),
         }
     }
 
@@ -303,9 +309,11 @@ impl Instance {
     }
 
     /// A packet of a connection, or that begins one.
-    fn of_flow(&mut self, seen: &Seen, flow: &Flow, says: Says, cx: &Context<'_>) -> Fate {
+    fn of_flow(&mut self, seen: &Seen, flow: &Flow, says: Says, others_wait: bool, cx: &Context<'_>) -> Fate {
         let found = self.tracking.find(&flow.key).map(|place| (place, *flow));
         let found = match (found, says) {
+            // Its request may be among those.
+            (None, Says::LaterOfQuery(_)) if others_wait => return Fate::Wait(*seen, self.reasons.fragment),
             (None, Says::LaterOfQuery(other)) => self.tracking.find(&other.key).map(|place| (place, other)),
             (found, _) => found,
         };
@@ -339,11 +347,10 @@ impl Instance {
         if connection.generation != self.generation && !self.rejudge(place, flow) {
             return Fate::Drop(self.reasons.ended);
         }
-        if connection.is_limited() {
-            let limit = self.limits.get_mut(usize::from(connection.slot));
-            if limit.is_some_and(|limit| !limit.packet(cx.now())) {
-                return Fate::Drop(self.reasons.rate_limit);
-            }
+        // A new rule may have another slot.
+        let slot = self.tracking.get(place).map_or(NO_SLOT, |connection| connection.slot);
+        if connection.is_limited() && !self.limits.packet(slot, begun_by(seen, side), cx.now()) {
+            return Fate::Drop(self.reasons.rate_limit);
         }
         let Some(connection) = self.tracking.get_mut(place) else { return Fate::Drop(self.reasons.ended) };
         match says {
@@ -362,9 +369,9 @@ impl Instance {
                 }
             }
             Says::Query { asks } if asks != (side == tcp::ORIGINATOR) => return Fate::Drop(self.reasons.no_connection),
-            // It tells nothing of numbers, and prolongs nothing that has them.
-            Says::Later if flow.protocol == IpProtocol::TCP => return Fate::Pass,
-            Says::Later | Says::LaterOfQuery(_) | Says::Query { .. } | Says::Datagram => {
+            // It tells nothing that its first one has not told.
+            Says::Later | Says::LaterOfQuery(_) => return Fate::Pass,
+            Says::Query { .. } | Says::Datagram => {
                 if side == tcp::RESPONDER {
                     connection.set_answered();
                 }
@@ -387,21 +394,24 @@ impl Instance {
         }
         let limited = self.is_limited(decision.slot);
         let generation = self.generation;
+        let slot = decision.slot.unwrap_or(NO_SLOT);
+        if connection.slot != slot {
+            self.tracking.move_to(place, slot);
+        }
         if let Some(connection) = self.tracking.get_mut(place) {
             connection.generation = generation;
-            connection.slot = decision.slot.unwrap_or(NO_SLOT);
             connection.set_limited(limited);
         }
         true
     }
 
     fn is_limited(&self, slot: Option<u16>) -> bool {
-        slot.and_then(|slot| self.limits.get(usize::from(slot))).is_some_and(Limit::is_of_packets)
+        slot.is_some_and(|slot| self.limits.are_of_packets(slot))
     }
 
     /// An ICMP error: about a packet of a connection, going the way back to its sender.
     fn error(&self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
-        let unrelated = Fate::Drop(self.reasons.unrelated);
+        let unrelated = Fate::Wait(*seen, self.reasons.unrelated);
         let Some(place) = self.tracking.find(&quoted.flow.key) else { return unrelated };
         let Some(connection) = self.tracking.get(place) else { return unrelated };
         let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
@@ -420,29 +430,62 @@ impl Instance {
         decision: Decision,
         cx: &mut Context<'_>,
     ) -> Option<DropReason> {
-        if let Some(hits) = decision.slot.and_then(|slot| self.hits.get_mut(usize::from(slot))) {
-            *hits += 1;
-        }
-        match decision.action {
-            Action::Accept => {}
-            Action::Drop | Action::Reject => {
-                self.counters.denied.add(1);
-                if decision.action == Action::Reject && answer::reject(packet, cx) {
-                    self.counters.rejected.add(1);
-                }
-                return Some(if decision.slot.is_some() { self.reasons.denied } else { self.reasons.unmatched });
+        for slot in [decision.slot, self.policy.slot_of(decision.logged_by)].into_iter().flatten() {
+            if let Some(hits) = self.hits.get_mut(usize::from(slot)) {
+                *hits += 1;
             }
         }
+        if decision.logged_by.is_some() {
+            self.write_down(What::Logged, decision.logged_by, seen, cx);
+        }
         let now = cx.now();
-        let limit = decision.slot.and_then(|slot| self.limits.get_mut(usize::from(slot)));
-        if limit.is_some_and(|limit| !limit.connection(now) || state == State::New && !limit.packet(now)) {
-            return Some(self.reasons.rate_limit);
+        let reason = match decision.action {
+            Action::Accept => self.accepted(seen, state, decision.slot, cx).err(),
+            Action::Drop | Action::Log | Action::Reject => {
+                self.counters.denied.add(1);
+                Some(if decision.slot.is_some() { self.reasons.denied } else { self.reasons.unmatched })
+            }
+        };
+        let what = match (decision.action, reason) {
+            (Action::Accept, None) => What::Accepted,
+            (Action::Accept, Some(_)) => What::Limited,
+            (Action::Reject, _) => What::Rejected,
+            (Action::Drop | Action::Log, _) => What::Dropped,
+        };
+        if what == What::Rejected {
+            if !self.answers.take(now) {
+                self.counters.untold.add(1);
+            } else if answer::reject(packet, cx) {
+                self.counters.rejected.add(1);
+            }
         }
-        let Kind::Flow(flow, says) = seen.kind else { return None };
+        let is_wanted = |log: &LogConfig| if what == What::Accepted { log.accepted } else { log.denied };
+        if self.policy.config.log.as_ref().is_some_and(is_wanted) {
+            self.write_down(what, decision.rule, seen, cx);
+        }
+        reason
+    }
+
+    fn write_down(&mut self, what: What, rule: Option<usize>, seen: &Seen, cx: &Context<'_>) {
+        if self.events.are_heard() {
+            self.events.tell(Event::new(what, self.policy.quoted(rule), seen, cx.direction()));
+        }
+    }
+
+    /// A packet that a rule accepts, or that is related; why it is dropped all the same.
+    fn accepted(&mut self, seen: &Seen, state: State, slot: Option<u16>, cx: &Context<'_>) -> Result<(), DropReason> {
+        let now = cx.now();
+        if let Some(slot) = slot
+            && (!self.limits.connection(slot, seen.source, now)
+                || state == State::New && !self.limits.packet(slot, seen.source, now))
+        {
+            return Err(self.reasons.rate_limit);
+        }
+        let Kind::Flow(flow, says) = seen.kind else { return Ok(()) };
         if cx.draining() {
-            return Some(DropReason::DRAINING);
+            return Err(DropReason::DRAINING);
         }
-        self.begin(seen, &flow, says, decision.slot, cx).err()
+        self.begin(seen, &flow, says, slot, cx)
     }
 
     fn begin(
@@ -465,15 +508,28 @@ impl Instance {
         let timer = connection.timer(flow.protocol);
         let now = cx.now();
         let timeout = self.policy.timeouts.get(timer as usize).map_or(now, |timeout| now + *timeout);
-        let begun = self.tracking.begin(&flow.key, connection, seen.source, (timeout, now));
+        let is_tcp = flow.protocol == IpProtocol::TCP;
+        let embryonic = slot.filter(|_| is_tcp).and_then(|slot| self.limits.embryonic(slot));
+        let begun = self.tracking.begin(&flow.key, connection, seen.source, embryonic, (timeout, now));
         let place = begun.map_err(|refusal| match refusal {
             Refusal::Full => self.reasons.full,
             Refusal::SourceLimit => self.reasons.source_limit,
+            Refusal::EmbryonicLimit => self.reasons.embryonic_limit,
         })?;
         self.tracking.settle(place, flow.protocol);
         self.counters.accepted.add(1);
         Ok(())
     }
+}
+
+/// Who began a connection that this packet of a side is of.
+fn begun_by(seen: &Seen, side: usize) -> IpAddr {
+    if side == tcp::ORIGINATOR { seen.source } else { seen.destination }
+}
+
+fn bucket_of_answers(policy: &Policy, workers: usize) -> TokenBucket {
+    let share = policy.config.rejections_per_second.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX));
+    TokenBucket::new(share, share.div_ceil(10))
 }
 
 /// What a connection is judged by that lets usual packets through.

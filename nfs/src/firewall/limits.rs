@@ -1,77 +1,210 @@
-//! How much rules accept in a second.
+//! How much rules accept in a second, all together or of each source.
 
 use super::config::LimitConfig;
-use nf_framework::Instant;
+use super::policy::Policy;
+use super::sources::Prefixes;
+use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A worker's share of the limits of all rules, by slot.
+#[derive(Debug)]
+pub(super) struct Limits {
+    by_slot: Vec<Limit>,
+    /// Where some are of each source.
+    sources: Option<Sources>,
+}
 
 /// A worker's share of a rule's limits.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Limit {
-    connections: Option<Bucket>,
-    packets: Option<Bucket>,
+struct Limit {
+    connections: Option<(Rate, Level)>,
+    packets: Option<(Rate, Level)>,
+    per_source: bool,
+    embryonic: Option<u32>,
 }
 
-/// Tokens, kept as the time that it takes to earn them.
+/// So many in a second, and so many at once.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// Nanoseconds for one.
+struct Rate {
+    /// Nanoseconds that one takes.
     token: u64,
     most: u64,
+}
+
+/// What is saved up, as the time that it takes to earn it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
     content: u64,
-    filled: Instant,
+    /// When it was that, in nanoseconds.
+    at: u64,
+}
+
+/// What sources have saved up, of connections and of packets.
+#[derive(Debug)]
+struct Sources {
+    table: FlowTable<SourceKey, [Level; 2]>,
+    prefixes: Prefixes,
+}
+
+/// A source, and the slot of a rule.
+type SourceKey = [u8; 24];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Of {
+    Connections,
+    Packets,
+}
+
+impl Limits {
+    /// Of a program that starts.
+    pub(super) fn new(policy: &Policy, memory: &Memory, workers: usize) -> Result<Self, FlowTableError> {
+        let sources = policy.limits_sources().then(|| Sources::new(policy, memory)).transpose()?;
+        let mut limits = Self { by_slot: Vec::new(), sources };
+        limits.adopt(policy, workers);
+        Ok(limits)
+    }
+
+    /// Bytes that it takes of a worker's memory.
+    pub(super) fn bytes(policy: &Policy) -> usize {
+        if policy.limits_sources() { FlowTable::<SourceKey, [Level; 2]>::bytes(policy.config.sources) } else { 0 }
+    }
+
+    /// Goes on with other rules: what is saved up stays, as far as the new limits let it.
+    pub(super) fn adopt(&mut self, policy: &Policy, workers: usize) {
+        let before = std::mem::replace(&mut self.by_slot, vec![Limit::default(); policy.slots()]);
+        for (slot, config) in policy.limits() {
+            let fresh = Limit::new(&config, workers);
+            let followed = before.get(usize::from(slot)).map_or(fresh, |before| fresh.following(before));
+            if let Some(limit) = self.by_slot.get_mut(usize::from(slot)) {
+                *limit = followed;
+            }
+        }
+    }
+
+    /// Whether one more connection that this source begins is within the limits of a slot.
+    pub(super) fn connection(&mut self, slot: u16, source: IpAddr, now: Instant) -> bool {
+        self.take(Of::Connections, slot, source, now)
+    }
+
+    /// Whether one more packet is, of a connection that this source has begun.
+    #[inline]
+    pub(super) fn packet(&mut self, slot: u16, source: IpAddr, now: Instant) -> bool {
+        self.take(Of::Packets, slot, source, now)
+    }
+
+    /// Whether the packets of a slot are limited at all.
+    pub(super) fn are_of_packets(&self, slot: u16) -> bool {
+        self.by_slot.get(usize::from(slot)).is_some_and(|limit| limit.packets.is_some())
+    }
+
+    /// How many connections of a slot may be half open at once.
+    pub(super) fn embryonic(&self, slot: u16) -> Option<u32> {
+        self.by_slot.get(usize::from(slot))?.embryonic
+    }
+
+    /// Forgets sources that have been quiet for as long as it takes to save up everything.
+    pub(super) fn tick(&mut self, now: Instant, budget: u32) {
+        if let Some(sources) = &mut self.sources {
+            sources.table.expire(now, budget, drop);
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, of: Of, slot: u16, source: IpAddr, now: Instant) -> bool {
+        let Some(limit) = self.by_slot.get_mut(usize::from(slot)) else { return true };
+        let per_source = limit.per_source;
+        let longest = limit.longest();
+        let place = match of {
+            Of::Connections => &mut limit.connections,
+            Of::Packets => &mut limit.packets,
+        };
+        match (place, &mut self.sources) {
+            (None, _) => true,
+            (Some((rate, level)), None) => rate.take(level, now),
+            (Some((rate, level)), Some(_)) if !per_source => rate.take(level, now),
+            (Some((rate, _)), Some(sources)) => sources.take((slot, source), *rate, of, longest, now),
+        }
+    }
 }
 
 impl Limit {
-    pub(super) fn new(config: &LimitConfig, workers: usize) -> Self {
-        let bucket = |per_second: u32| Bucket::new(per_second, config.burst, workers as u64);
-        Self { connections: config.connections_per_second.map(bucket), packets: config.packets_per_second.map(bucket) }
+    fn new(config: &LimitConfig, workers: usize) -> Self {
+        let rate = |per_second: u32| {
+            let rate = Rate::new(per_second, config.burst, workers as u64);
+            (rate, Level { content: rate.most, at: 0 })
+        };
+        let share = |most: u32| most.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX)).max(1);
+        Self {
+            connections: config.connections_per_second.map(rate),
+            packets: config.packets_per_second.map(rate),
+            per_source: config.per_source,
+            embryonic: config.embryonic.map(share),
+        }
     }
 
-    /// The same after a reload: what is saved up stays, as far as the new limit lets it.
-    pub(super) fn following(mut self, before: &Self) -> Self {
+    fn following(mut self, before: &Self) -> Self {
         for (new, old) in [(&mut self.connections, &before.connections), (&mut self.packets, &before.packets)] {
-            if let (Some(new), Some(old)) = (new, old) {
-                let tokens = old.content / old.token.max(1);
-                new.content = tokens.saturating_mul(new.token).min(new.most);
-                new.filled = old.filled;
+            if let (Some((new, level)), Some((old, old_level))) = (new, old) {
+                let tokens = old_level.content / old.token.max(1);
+                *level = Level { content: tokens.saturating_mul(new.token).min(new.most), at: old_level.at };
             }
         }
         self
     }
 
-    /// Whether one more connection is within the limit.
-    pub(super) fn connection(&mut self, now: Instant) -> bool {
-        self.connections.as_mut().is_none_or(|bucket| bucket.take(now))
-    }
-
-    /// Whether one more packet is.
-    #[inline]
-    pub(super) fn packet(&mut self, now: Instant) -> bool {
-        self.packets.as_mut().is_none_or(|bucket| bucket.take(now))
-    }
-
-    /// Whether packets are limited at all.
-    pub(super) fn is_of_packets(&self) -> bool {
-        self.packets.is_some()
+    /// The time in which all is saved up again.
+    fn longest(&self) -> Duration {
+        let most = |of: &Option<(Rate, Level)>| of.map_or(0, |(rate, _)| rate.most);
+        Duration::from_nanos(most(&self.connections).max(most(&self.packets)))
     }
 }
 
-impl Bucket {
+impl Rate {
     fn new(per_second: u32, burst: Option<u32>, workers: u64) -> Self {
         let token = (1_000_000_000 * workers / u64::from(per_second.max(1))).max(1);
         let burst = u64::from(burst.unwrap_or(per_second.div_ceil(10))) / workers;
-        let most = token.saturating_mul(burst.max(1));
-        Self { token, most, content: most, filled: Instant::START }
+        Self { token, most: token.saturating_mul(burst.max(1)) }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
-        let passed = now.as_nanoseconds().saturating_sub(self.filled.as_nanoseconds());
-        self.content = self.content.saturating_add(passed).min(self.most);
-        self.filled = self.filled.max(now);
-        let enough = self.content >= self.token;
+    fn take(self, level: &mut Level, now: Instant) -> bool {
+        let now = now.as_nanoseconds();
+        level.content = level.content.saturating_add(now.saturating_sub(level.at)).min(self.most);
+        level.at = level.at.max(now);
+        let enough = level.content >= self.token;
         if enough {
-            self.content -= self.token;
+            level.content -= self.token;
         }
         enough
+    }
+}
+
+impl Sources {
+    fn new(policy: &Policy, memory: &Memory) -> Result<Self, FlowTableError> {
+        let table = FlowTable::with_capacity(memory, policy.config.sources, HashKey::random())?;
+        Ok(Self { table, prefixes: Prefixes::new(&policy.config) })
+    }
+
+    /// When there are more sources than it has room for, who was quiet for the longest is forgotten.
+    fn take(&mut self, (slot, source): (u16, IpAddr), rate: Rate, of: Of, longest: Duration, now: Instant) -> bool {
+        let mut key = [0; 24];
+        key[..16].copy_from_slice(&self.prefixes.of(source));
+        key[16..18].copy_from_slice(&slot.to_be_bytes());
+        let forgotten = now + longest;
+        let handle = match self.table.lookup(&key) {
+            Some(handle) => handle,
+            None => {
+                let full = Level { content: u64::MAX, at: now.as_nanoseconds() };
+                match self.table.insert(key, [full; 2], Class::EMBRYONIC, now, forgotten, drop) {
+                    Ok(inserted) => inserted.handle(),
+                    Err(_) => return false,
+                }
+            }
+        };
+        let Some(levels) = self.table.entry_mut(handle).map(|entry| entry.value) else { return false };
+        let is_within = rate.take(&mut levels[usize::from(of == Of::Packets)], now);
+        self.table.touch(handle, forgotten);
+        is_within
     }
 }
 
@@ -79,17 +212,25 @@ impl Bucket {
 mod tests {
     use super::*;
 
+    fn limit(config: LimitConfig, workers: usize) -> Limits {
+        Limits { by_slot: vec![Limit::new(&config, workers)], sources: None }
+    }
+
+    const SOMEBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     #[test]
     fn a_burst_goes_through_and_then_what_the_rate_allows() {
         let config = LimitConfig { connections_per_second: Some(10), burst: Some(4), ..LimitConfig::default() };
         // At this millisecond, so many of six tries: with one worker, and with two.
         for (workers, granted) in [(1, [(5000, 4), (5100, 1), (5400, 3)]), (2, [(5000, 2), (5100, 0), (5400, 2)])] {
-            let mut limit = Limit::new(&config, workers);
+            let mut limits = limit(config, workers);
             for (at, expected) in granted {
                 let now = Instant::from_nanoseconds(at * 1_000_000);
-                assert_eq!((0..6).filter(|_| limit.connection(now)).count(), expected, "{workers} at {at} ms");
+                let count = (0..6).filter(|_| limits.connection(0, SOMEBODY, now)).count();
+                assert_eq!(count, expected, "{workers} at {at} ms");
             }
-            assert!((0..100).all(|_| limit.packet(Instant::START)), "packets are not limited");
+            assert!((0..100).all(|_| limits.packet(0, SOMEBODY, Instant::START)), "packets are not limited");
+            assert!((0..100).all(|_| limits.packet(1, SOMEBODY, Instant::START)), "nor is another slot");
         }
     }
 
@@ -97,10 +238,11 @@ mod tests {
     fn a_reload_gives_no_tokens_away() {
         let of =
             |per_second| LimitConfig { packets_per_second: Some(per_second), burst: Some(2), ..Default::default() };
-        let mut before = Limit::new(&of(10), 1);
-        assert!(before.packet(Instant::START) && before.packet(Instant::START));
-        let mut after = Limit::new(&of(1000), 1).following(&before);
-        assert!(!after.packet(Instant::START) && after.is_of_packets());
-        assert!(after.packet(Instant::from_nanoseconds(1_000_000)));
+        let mut before = limit(of(10), 1);
+        assert!(before.packet(0, SOMEBODY, Instant::START) && before.packet(0, SOMEBODY, Instant::START));
+        let after = Limit::new(&of(1000), 1).following(&before.by_slot[0]);
+        let mut after = Limits { by_slot: vec![after], sources: None };
+        assert!(!after.packet(0, SOMEBODY, Instant::START) && after.are_of_packets(0));
+        assert!(after.packet(0, SOMEBODY, Instant::from_nanoseconds(1_000_000)));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Rules are compared two by two, so what several rules together leave to a later one is not found.
 
+use super::config::Action;
 use super::rule::{Conditions, Protocol, Rule};
 use nf_framework::{AddressSet, Addresses, FlagsMatch, Prefix};
 use std::fmt;
@@ -53,7 +54,9 @@ impl fmt::Display for Finding {
 pub(super) fn lint(rules: &[Rule], sets: &[AddressSet]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
-        let covers = |earlier: &&Rule| covers(&earlier.conditions, &rule.conditions, sets);
+        // Those that write down leave packets to the later ones.
+        let covers =
+            |earlier: &&Rule| earlier.action != Action::Log && covers(&earlier.conditions, &rule.conditions, sets);
         let Some(earlier) = rules[..index].iter().find(covers) else { continue };
         let (name, by) = (rule.name.clone(), earlier.name.clone());
         let same = earlier.action == rule.action && earlier.limit == rule.limit;

@@ -9,12 +9,14 @@ mod explain;
 mod instance;
 mod limits;
 mod lint;
+mod log;
 mod packet;
 mod policy;
 mod query;
 mod reasons;
 mod rule;
 mod sets;
+mod sources;
 mod tcp;
 mod terms;
 mod timer;
@@ -22,7 +24,8 @@ mod tracking;
 mod views;
 
 pub use config::{
-    Action, Checksums, Config, Denial, LimitConfig, Live, Passage, RuleConfig, SetConfig, Side, State, TimeoutsConfig,
+    Action, Checksums, Config, Denial, LimitConfig, Live, LogConfig, Passage, RuleConfig, SetConfig, Side, State,
+    TimeoutsConfig,
 };
 pub use explain::{Described, Explanation, InvalidDescription};
 pub use instance::Instance;
@@ -31,6 +34,8 @@ pub use policy::Policy;
 pub use query::{ConnectionFilter, ConnectionView, RuleHits};
 pub use terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, List, PortTerm, ProtocolTerm, Term};
 
+use limits::Limits;
+use log::Events;
 use nf_framework::{Affinity, Function, Invalid, Memory, SetupError, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
@@ -66,13 +71,20 @@ impl Function for Firewall {
     }
 
     fn memory(&self, policy: &Policy) -> usize {
-        Tracking::bytes(&policy.config)
+        Tracking::bytes(&policy.config) + Limits::bytes(policy)
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
-        let tracking = Tracking::new(&policy.config, &worker.memory(), worker.workers())?;
+        let (memory, workers) = (worker.memory(), worker.workers());
+        let tracking = Tracking::new(&policy.config, &memory, workers)?;
+        let limits = Limits::new(&policy, &memory, workers)?;
+        let channel =
+            policy.config.log.as_ref().map(|config| {
+                policy.log.channel(config).map_err(|error| format!("{}: {error}", config.file.display()))
+            });
+        let events = Events::new(channel.transpose()?, worker.counter("log-lines-lost"));
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
-        Ok(Instance::new(policy, tracking, worker.workers(), reasons, counters))
+        Ok(Instance::new(policy, tracking, limits, workers, events, reasons, counters))
     }
 
     fn adopt(instance: &mut Instance, policy: Arc<Policy>) {

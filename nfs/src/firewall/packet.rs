@@ -15,9 +15,13 @@ pub(super) struct Seen {
     /// For the rules.
     pub(super) key: Key,
     pub(super) dscp: u8,
-    /// A first fragment.
+    /// It is one: where rules are asked, the first.
     pub(super) fragment: bool,
+    pub(super) protocol: IpProtocol,
     pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Of TCP and UDP.
+    pub(super) ports: Option<(u16, u16)>,
     pub(super) kind: Kind,
 }
 
@@ -81,7 +85,7 @@ pub(super) enum NotSeen {
     Neighbours,
     /// An ICMP error in fragments, or about nothing.
     Error,
-    /// A later fragment of which nobody knows the first.
+    /// A fragment of what may not come in any, or a later one of which nobody knows the first.
     Fragment,
 }
 
@@ -230,7 +234,11 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let dscp = class >> 2;
     let rules = Key::of(&headers).ok_or(NotSeen::Malformed)?;
     let protocol = headers.transport.protocol().ok_or(NotSeen::Malformed)?;
-    let seen = |kind| Ok(Seen { key: rules, dscp, fragment: fragment.is_some(), source, kind });
+    let ports = headers.transport.ports();
+    let seen = |kind| {
+        let fragment = fragment.is_some();
+        Ok(Seen { key: rules, dscp, fragment, protocol, source, destination, ports, kind })
+    };
     let flow = |ports: (u16, u16), says| {
         let found = key((source, ports.0), (destination, ports.1), protocol, vlan);
         let (key, from_low) = found.ok_or(NotSeen::Malformed)?;
@@ -260,8 +268,8 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
                     let (key, from_low) = answer.ok_or(NotSeen::Malformed)?;
                     flow(ports, Says::LaterOfQuery(Flow { key, from_low, protocol }))
                 }
-                Some(Ports::None) => flow((0, 0), Says::Later),
-                None => Err(NotSeen::Fragment),
+                Some(Ports::None) if !is_icmp(protocol, source) => flow((0, 0), Says::Later),
+                _ => Err(NotSeen::Fragment),
             };
         }
         Transport::Icmp(icmp) => {
@@ -276,16 +284,17 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
             133..=137 if hops == 255 && fragment.is_none() => return seen(Kind::Neighbours),
             133..=137 => return Err(NotSeen::Neighbours),
             // Multicast listeners, RFC 2710 section 3 and RFC 3810 section 5.
-            130..=132 | 143 if hops == 1 && is_local(source) => return seen(Kind::Neighbours),
+            130..=132 | 143 if hops == 1 && is_local(source) && fragment.is_none() => return seen(Kind::Neighbours),
             _ => false,
         },
         _ => return flow((0, 0), Says::Datagram),
     };
-    if !message {
-        return seen(Kind::Message);
-    }
-    if fragment.is_some() {
-        return Err(NotSeen::Error);
+    match (message, fragment) {
+        // Nothing is remembered that later ones could follow.
+        (false, Some(_)) => return Err(NotSeen::Fragment),
+        (false, None) => return seen(Kind::Message),
+        (true, Some(_)) => return Err(NotSeen::Error),
+        (true, None) => {}
     }
     let quoted = headers.quoted().and_then(|quoted| about(&quoted, destination, vlan)).ok_or(NotSeen::Error)?;
     seen(Kind::Error(quoted))
@@ -325,13 +334,20 @@ fn about(quoted: &QuotedPacket<'_>, told: IpAddr, vlan: [u8; 3]) -> Option<Quote
             let asks = icmp.message_type == Icmpv6Type::ECHO_REQUEST;
             (IpProtocol::ICMPV6, query_ports(asks, icmp.identifier(), 0), None)
         }
+        // Cut off before the ports.
         QuotedTransport::Other(IpProtocol::TCP | IpProtocol::UDP) => return None,
+        QuotedTransport::Other(protocol) if is_icmp(*protocol, source) => return None,
         QuotedTransport::Other(protocol) => (*protocol, (0, 0), None),
         QuotedTransport::Icmp(_) | QuotedTransport::Icmpv6(_) | QuotedTransport::Fragment(_) => return None,
     };
     let (source, destination): (End, End) = ((source, ports.0), (destination, ports.1));
     let (key, from_low) = key(source, destination, protocol, vlan)?;
     Some(Quoted { flow: Flow { key, from_low, protocol }, sequence, goes_back: told == source.0 })
+}
+
+/// Whether a protocol is the ICMP of its packet's family.
+fn is_icmp(protocol: IpProtocol, source: IpAddr) -> bool {
+    protocol == if source.is_ipv4() { IpProtocol::ICMP } else { IpProtocol::ICMPV6 }
 }
 
 fn is_local(source: IpAddr) -> bool {

@@ -1,14 +1,17 @@
 //! A validated configuration, prepared for the packet path: what instances work by.
 
-use super::config::{Action, Config, Denial, LimitConfig, RuleConfig, State};
+use super::config::{Action, Config, Denial, LEAST_ENTRIES, LimitConfig, RuleConfig, State};
 use super::lint;
+use super::log::Log;
 use super::rule::{ALL_DSCP, Conditions, Protocol, Rule};
 use super::sets;
 use super::timer::Timer;
 use super::views::{Asked, Views};
+use crate::json_log::{self, quoted};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{AddressSet, IcmpMatch, Invalid, Memory, SetupError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Deadlines reach about so far: see [`FlowTable`](nf_framework::FlowTable).
@@ -28,21 +31,29 @@ pub struct Policy {
     pub(super) timeouts: [Duration; Timer::COUNT],
     /// Names that slots stand for, also of rules that are gone.
     slots: Vec<String>,
+    /// The rules that decide.
     views: Views,
+    /// Those that only write down, if there are any.
+    log_views: Option<Views>,
+    pub(super) log: Log,
 }
 
 /// What is said of a packet that begins a connection, or is related to one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Decision {
     pub(super) action: Action,
-    /// The slot of the rule, unless none matched.
+    /// The rule's place, unless none matched.
+    pub(super) rule: Option<usize>,
+    /// Its slot.
     pub(super) slot: Option<u16>,
+    /// The place of a rule before it that wants the packet to be written down.
+    pub(super) logged_by: Option<usize>,
 }
 
 impl Policy {
     /// The first policy of a program.
     pub(super) fn new(config: Config) -> Result<Self, Invalid> {
-        Self::after(config, &[])
+        Self::after(config, &[], Log::default())
     }
 
     /// The policy that follows another one.
@@ -50,9 +61,10 @@ impl Policy {
         let before = &running.config;
         for (key, changed) in [
             ("connections", config.connections != before.connections),
-            ("connections_v6", config.connections_v6 != before.connections_v6),
+            ("connections_v6", config.connections_v6() != before.connections_v6()),
             ("sources", config.sources != before.sources),
             ("source_bits_v6", config.source_bits_v6 != before.source_bits_v6),
+            ("log", config.log != before.log),
             (
                 "connections_per_source",
                 config.connections_per_source.is_some() != before.connections_per_source.is_some(),
@@ -62,11 +74,17 @@ impl Policy {
                 return Err(Invalid::new(key, "cannot change while the program runs: restart it"));
             }
         }
-        Self::after(config, &running.slots)
+        let limits = |config: &Config| config.rules.iter().position(limits_sources);
+        if let (Some(index), None) = (limits(&config), limits(before)) {
+            let message = "a limit for each source needs a table: the first one takes a restart";
+            return Err(Invalid::new(format!("rules[{index}].limit.per_source"), message));
+        }
+        Self::after(config, &running.slots, running.log.clone())
     }
 
-    fn after(config: Config, slots: &[String]) -> Result<Self, Invalid> {
+    fn after(config: Config, slots: &[String], log: Log) -> Result<Self, Invalid> {
         check_numbers(&config)?;
+        config.log.as_ref().map_or(Ok(()), |log| json_log::check(&log.file()))?;
         let timeouts = timeouts(&config)?;
         if let Some(index) = config.ether_types.iter().position(|ether_type| *ether_type < 0x600) {
             let message = "Ethernet types begin at 1536: what is less is a length";
@@ -78,16 +96,19 @@ impl Policy {
             rules.push(rfc4890());
         }
         let slots = number(&mut rules, slots)?;
-        let views = Views::new(&rules, &sets)?;
+        let logs = |rule: &Rule| rule.action == Action::Log;
+        let views = Views::new(&rules, |rule| !logs(rule), &sets)?;
+        let log_views = rules.iter().any(logs).then(|| Views::new(&rules, logs, &sets)).transpose()?;
         for finding in lint::lint(&rules, &sets) {
-            log::warn!("firewall: {finding}");
+            ::log::warn!("firewall: {finding}");
         }
-        Ok(Self { config, rules, sets, timeouts, slots, views })
+        Ok(Self { config, rules, sets, timeouts, slots, views, log_views, log })
     }
 
     /// Builds the classifiers.
     pub(super) fn build(&self, memory: &Memory) -> Result<(), SetupError> {
-        self.views.build(memory, &self.sets)
+        self.views.build(memory, &self.sets)?;
+        self.log_views.as_ref().map_or(Ok(()), |views| views.build(memory, &self.sets))
     }
 
     /// How many slots of rules there are.
@@ -100,9 +121,24 @@ impl Policy {
         self.slots.get(usize::from(slot)).map(String::as_str)
     }
 
+    /// The slot of the rule in a place.
+    pub(super) fn slot_of(&self, rule: Option<usize>) -> Option<u16> {
+        rule.and_then(|rule| self.rules.get(rule)).map(|rule| rule.slot)
+    }
+
     /// The limits of rules, by slot.
     pub(super) fn limits(&self) -> impl Iterator<Item = (u16, LimitConfig)> {
         self.rules.iter().filter_map(|rule| Some((rule.slot, rule.limit?)))
+    }
+
+    /// Whether a rule limits what each source may have.
+    pub(super) fn limits_sources(&self) -> bool {
+        self.config.rules.iter().any(limits_sources)
+    }
+
+    /// The name of the rule in a place, for the log.
+    pub(super) fn quoted(&self, rule: Option<usize>) -> Option<Arc<str>> {
+        rule.and_then(|rule| self.rules.get(rule)).map(|rule| Arc::clone(&rule.quoted))
     }
 
     /// Decides about many packets; `decisions` beside them is written as far as both go.
@@ -110,6 +146,12 @@ impl Policy {
         self.views.classify(asked, |place, rule| {
             if let (Some(decision), Some(asked)) = (decisions.get_mut(place), asked.get(place)) {
                 *decision = self.decision(asked.state, rule);
+            }
+        });
+        let Some(views) = &self.log_views else { return };
+        views.classify(asked, |place, rule| {
+            if let Some(decision) = decisions.get_mut(place) {
+                decision.logged_by = rule.filter(|rule| decision.rule.is_none_or(|decides| *rule < decides));
             }
         });
     }
@@ -122,11 +164,10 @@ impl Policy {
         decision
     }
 
-    fn decision(&self, state: State, rule: Option<usize>) -> Decision {
-        match rule.and_then(|rule| self.rules.get(rule)) {
-            Some(rule) => Decision { action: rule.action, slot: Some(rule.slot) },
-            None => Decision { action: self.unless_matched(state), slot: None },
-        }
+    fn decision(&self, state: State, place: Option<usize>) -> Decision {
+        let rule = place.and_then(|place| self.rules.get(place));
+        let action = rule.map_or_else(|| self.unless_matched(state), |rule| rule.action);
+        Decision { action, rule: place, slot: rule.map(|rule| rule.slot), logged_by: None }
     }
 
     /// What becomes of a packet that no rule matches.
@@ -141,10 +182,10 @@ impl Policy {
 
 fn check_numbers(config: &Config) -> Result<(), Invalid> {
     for (key, value) in
-        [("connections", config.connections), ("connections_v6", config.connections_v6), ("sources", config.sources)]
+        [("connections", config.connections), ("connections_v6", config.connections_v6()), ("sources", config.sources)]
     {
-        if !(64..=1 << 28).contains(&value) {
-            return Err(Invalid::new(key, format!("{value} is not from 64 to {}", 1 << 28)));
+        if !(LEAST_ENTRIES..=1 << 28).contains(&value) {
+            return Err(Invalid::new(key, format!("{value} is not from {LEAST_ENTRIES} to {}", 1 << 28)));
         }
     }
     if config.connections_per_source == Some(0) {
@@ -187,7 +228,12 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
         check_sets(config, rule, &key)?;
         let conditions = Conditions::new(rule, &key)?;
         check_limit(rule, &key)?;
+        if rule.action == Action::Log && config.log.is_none() {
+            let message = "there is no log: give it a file in [firewall.log]";
+            return Err(Invalid::new(format!("{key}.action"), message));
+        }
         rules.push(Rule {
+            quoted: quoted(&name).into(),
             name,
             comment: rule.comment.clone(),
             slot: 0,
@@ -224,18 +270,31 @@ fn check_limit(rule: &RuleConfig, key: &str) -> Result<(), Invalid> {
         (".connections_per_second", limit.connections_per_second),
         (".packets_per_second", limit.packets_per_second),
         (".burst", limit.burst),
+        (".embryonic", limit.embryonic),
     ] {
         if value == Some(0) {
             return invalid(field, "0 would let nothing through: write action = \"drop\" instead");
         }
     }
+    if limit.embryonic.is_some() && rule.state == State::Related {
+        return invalid(".embryonic", "what is related begins no connection");
+    }
     match (limit.connections_per_second, limit.packets_per_second) {
-        (None, None) => invalid("", "a limit is of connections_per_second, packets_per_second or both"),
+        (None, None) if limit.per_source => {
+            invalid(".per_source", "what each source may have is connections_per_second, packets_per_second or both")
+        }
+        (None, None) if limit.embryonic.is_none() => {
+            invalid("", "a limit is of connections_per_second, packets_per_second or embryonic")
+        }
         (_, Some(_)) if rule.state == State::Related => {
             invalid(".packets_per_second", "what is related is limited by connections_per_second")
         }
         _ => Ok(()),
     }
+}
+
+fn limits_sources(rule: &RuleConfig) -> bool {
+    rule.limit.is_some_and(|limit| limit.per_source)
 }
 
 const RFC4890: &str = "rfc4890";
@@ -258,7 +317,15 @@ fn rfc4890() -> Rule {
         fragment: None,
     };
     let comment = "ICMPv6 that RFC 4890 section 4.3 wants to pass".to_owned();
-    Rule { name: RFC4890.to_owned(), comment, slot: 0, conditions, action: Action::Accept, limit: None }
+    Rule {
+        name: RFC4890.to_owned(),
+        quoted: quoted(RFC4890).into(),
+        comment,
+        slot: 0,
+        conditions,
+        action: Action::Accept,
+        limit: None,
+    }
 }
 
 /// Gives each rule the slot that its name had before, or one more; returns the names by slot.

@@ -39,6 +39,7 @@ reasons! {
     ether_type = "firewall-ether-type": "an Ethernet type that the configuration does not let through";
     full = "firewall-connections-full": "the table of connections is full of established ones";
     source_limit = "firewall-source-limit": "its source has as many connections as it may have";
+    embryonic_limit = "firewall-embryonic-limit": "as many connections of its rule are half open as may be";
     rate_limit = "firewall-rate-limit": "more in a second than its rule allows";
     ended = "firewall-rejudged": "of a connection that new rules do not accept";
 }
@@ -65,6 +66,8 @@ pub(super) struct Counters {
     pub(super) accepted: Counter,
     pub(super) denied: Counter,
     pub(super) rejected: Counter,
+    /// What would have been told, but for the bound of such answers.
+    pub(super) untold: Counter,
     evicted: Counter,
     expired: Counter,
     /// By a reload, a command, or a SYN after the end.
@@ -80,6 +83,7 @@ impl Counters {
             accepted: worker.counter("connections-accepted"),
             denied: worker.counter("connections-denied"),
             rejected: worker.counter("rejections-sent"),
+            untold: worker.counter("rejections-not-sent"),
             evicted: worker.counter("connections-evicted"),
             expired: worker.counter("connections-expired"),
             ended: worker.counter("connections-ended"),

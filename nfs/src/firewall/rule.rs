@@ -5,6 +5,7 @@ use super::terms::{AddressTerm, protocol_name};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Addresses, Direction, FlagsMatch, IcmpMatch, Invalid};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Every class of differentiated services.
 pub(super) const ALL_DSCP: u64 = u64::MAX;
@@ -13,6 +14,8 @@ pub(super) const ALL_DSCP: u64 = u64::MAX;
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) name: String,
+    /// Its name as JSON has it, for the log.
+    pub(super) quoted: Arc<str>,
     pub(super) comment: String,
     /// What stands for it in connections and counters; it stays the same as long as the name does.
     pub(super) slot: u16,

@@ -205,6 +205,11 @@ impl Tcp {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait | State::LastAck)
     }
 
+    /// Whether it is half open.
+    pub(super) fn is_embryonic(&self) -> bool {
+        matches!(self.state, State::SynSent | State::SynSent2 | State::SynReceived)
+    }
+
     /// Whether both sides have been heard, where one alone could begin it.
     pub(super) fn is_agreed(&self) -> bool {
         const BOTH: u8 = ACKNOWLEDGED | ACKNOWLEDGED << RESPONDER;
@@ -374,6 +379,7 @@ impl Tcp {
         let again = from == ORIGINATOR && self.state == State::SynSent;
         if is_syn && (fresh || opening && (again || after(segment.end(), self.sides[from].end))) {
             self.sides[from] = Numbers::beginning(segment);
+            self.marks &= !(ACKNOWLEDGED << from);
             self.set_scale(from, segment.scale);
             if event == Event::Syn {
                 return Judgement::Follows;

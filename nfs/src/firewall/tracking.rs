@@ -1,8 +1,10 @@
-//! The tables of connections, one for each family, and who has begun how many.
+//! The tables of connections, one for each family, and what is counted of them: by source, and the half open
+//! ones of each rule.
 
 use super::config::Config;
 use super::connection::{Connection, Ends, FlowKey, KeyV4, KeyV6};
 use super::policy::Policy;
+use super::sources::Sources;
 use super::timer::Timer;
 use nf_framework::headers::IpProtocol;
 use nf_framework::{
@@ -17,7 +19,7 @@ pub(super) type Table<K> = FlowTable<K, Connection>;
 pub(super) struct Tracking {
     pub(super) v4: Table<KeyV4>,
     pub(super) v6: Table<KeyV6>,
-    sources: Option<Sources>,
+    counts: Counts,
     /// By [`Timer`], when a connection ends that is used now.
     pub(super) deadlines: [Deadline; Timer::COUNT],
     /// What they were made for.
@@ -25,12 +27,12 @@ pub(super) struct Tracking {
     sweep_v6: bool,
 }
 
-/// How many connections each source has begun.
+/// What is counted of connections.
 #[derive(Debug)]
-struct Sources {
-    table: FlowTable<[u8; 16], u32>,
-    most: u32,
-    bits_v6: u8,
+struct Counts {
+    sources: Option<Sources>,
+    /// By slot, those that are half open, of rules that limit them.
+    embryonic: Vec<u32>,
 }
 
 /// Why a connection does not begin.
@@ -38,6 +40,7 @@ struct Sources {
 pub(super) enum Refusal {
     Full,
     SourceLimit,
+    EmbryonicLimit,
 }
 
 /// A connection's entry, of either family.
@@ -54,8 +57,8 @@ impl Tracking {
     pub(super) fn new(config: &Config, memory: &Memory, workers: usize) -> Result<Self, FlowTableError> {
         Ok(Self {
             v4: FlowTable::with_capacity(memory, config.connections, HashKey::random())?,
-            v6: FlowTable::with_capacity(memory, config.connections_v6, HashKey::random())?,
-            sources: Sources::new(config, memory, workers)?,
+            v6: FlowTable::with_capacity(memory, config.connections_v6(), HashKey::random())?,
+            counts: Counts { sources: Sources::new(config, memory, workers)?, embryonic: Vec::new() },
             deadlines: [Deadline::default(); Timer::COUNT],
             reckoned: None,
             sweep_v6: false,
@@ -64,14 +67,17 @@ impl Tracking {
 
     /// Bytes that a worker's tables take.
     pub(super) fn bytes(config: &Config) -> usize {
-        let sources = config.connections_per_source.map_or(0, |_| FlowTable::<[u8; 16], u32>::bytes(config.sources));
-        Table::<KeyV4>::bytes(config.connections) + Table::<KeyV6>::bytes(config.connections_v6) + sources
+        let tables = Table::<KeyV4>::bytes(config.connections) + Table::<KeyV6>::bytes(config.connections_v6());
+        tables + Sources::bytes(config)
     }
 
-    pub(super) fn adopt(&mut self, config: &Config, workers: usize) {
+    /// Goes on with another configuration, in which rules have so many slots.
+    pub(super) fn adopt(&mut self, config: &Config, slots: usize, workers: usize) {
         self.reckoned = None;
-        if let (Some(sources), Some(most)) = (&mut self.sources, config.connections_per_source) {
-            sources.most = share(most, workers);
+        let Counts { sources, embryonic } = &mut self.counts;
+        embryonic.resize(slots.max(embryonic.len()), 0);
+        if let Some(sources) = sources {
+            sources.adopt(config, workers);
         }
     }
 
@@ -107,11 +113,16 @@ impl Tracking {
 
     /// Gives a connection the time and the worth that its state has.
     pub(super) fn settle(&mut self, place: Place, protocol: IpProtocol) {
-        let Some((timer, established)) =
-            self.get(place).map(|connection| (connection.timer(protocol), connection.is_established(protocol)))
-        else {
-            return;
+        let counts = &mut self.counts;
+        let connection = match place {
+            Place::V4(handle) => self.v4.entry_mut(handle).map(|entry| entry.value),
+            Place::V6(handle) => self.v6.entry_mut(handle).map(|entry| entry.value),
         };
+        let Some(connection) = connection else { return };
+        let (timer, established) = (connection.timer(protocol), connection.is_established(protocol));
+        if connection.is_counted() && !connection.tcp.is_embryonic() {
+            counts.is_open(connection);
+        }
         let class = if established { Class::ESTABLISHED } else { Class::EMBRYONIC };
         let Some(deadline) = self.deadlines.get(timer as usize).copied() else { return };
         match place {
@@ -120,42 +131,60 @@ impl Tracking {
         }
     }
 
-    /// Begins a connection, for which there is none yet.
+    /// Begins a connection, for which there is none yet. So many of its slot may be half open, if that is limited.
     pub(super) fn begin(
         &mut self,
         key: &FlowKey,
-        connection: Connection,
+        mut connection: Connection,
         source: IpAddr,
+        embryonic: Option<u32>,
         (timeout, now): (Instant, Instant),
     ) -> Result<Place, Refusal> {
-        let Self { v4, v6, sources, .. } = self;
-        if let Some(sources) = sources {
-            sources.begin(source, now)?;
+        let Self { v4, v6, counts, .. } = self;
+        if let Some(most) = embryonic.filter(|_| connection.tcp.is_embryonic()) {
+            counts.begin_embryonic(&mut connection, most)?;
         }
-        let place = match key {
-            FlowKey::V4(key) => insert(v4, *key, connection, (timeout, now), sources).map(Place::V4),
-            FlowKey::V6(key) => insert(v6, *key, connection, (timeout, now), sources).map(Place::V6),
+        let begun = counts.sources.as_mut().map_or(Ok(()), |sources| sources.begin(source, now));
+        let place = begun.and_then(|()| {
+            let place = match key {
+                FlowKey::V4(key) => insert(v4, *key, connection, (timeout, now), counts).map(Place::V4),
+                FlowKey::V6(key) => insert(v6, *key, connection, (timeout, now), counts).map(Place::V6),
+            };
+            if let (None, Some(sources)) = (place, &mut counts.sources) {
+                sources.end(source);
+            }
+            place.ok_or(Refusal::Full)
+        });
+        if place.is_err() {
+            counts.is_open(&mut connection);
+        }
+        place
+    }
+
+    /// A connection is of another slot from here on, and not counted there.
+    pub(super) fn move_to(&mut self, place: Place, slot: u16) {
+        let connection = match place {
+            Place::V4(handle) => self.v4.entry_mut(handle).map(|entry| entry.value),
+            Place::V6(handle) => self.v6.entry_mut(handle).map(|entry| entry.value),
         };
-        if place.is_none()
-            && let Some(sources) = sources
-        {
-            sources.end(source);
+        if let Some(connection) = connection {
+            self.counts.is_open(connection);
+            connection.slot = slot;
         }
-        place.ok_or(Refusal::Full)
     }
 
     /// Ends a connection.
     pub(super) fn end(&mut self, place: Place) {
-        let Self { v4, v6, sources, .. } = self;
+        let Self { v4, v6, counts, .. } = self;
         match place {
             Place::V4(handle) => {
                 if let Some(removed) = v4.remove(handle) {
-                    gone(sources, &removed);
+                    counts.gone(&removed);
                 }
             }
             Place::V6(handle) => {
                 if let Some(removed) = v6.remove(handle) {
-                    gone(sources, &removed);
+                    counts.gone(&removed);
                 }
             }
         }
@@ -163,12 +192,12 @@ impl Tracking {
 
     /// Lets go of what has expired, a part of the tables at a time.
     pub(super) fn tick(&mut self, now: Instant, budget: u32) {
-        let Self { v4, v6, sources, .. } = self;
+        let Self { v4, v6, counts, .. } = self;
         self.sweep_v6 = !self.sweep_v6;
         if self.sweep_v6 {
-            v6.expire(now, budget, |removed| gone(sources, &removed));
+            v6.expire(now, budget, |removed| counts.gone(&removed));
         } else {
-            v4.expire(now, budget, |removed| gone(sources, &removed));
+            v4.expire(now, budget, |removed| counts.gone(&removed));
         }
     }
 
@@ -194,69 +223,44 @@ fn insert<K: Ends>(
     key: K,
     connection: Connection,
     (timeout, now): (Instant, Instant),
-    sources: &mut Option<Sources>,
+    counts: &mut Counts,
 ) -> Option<Handle> {
-    let removed = |removed: Removed<K, Connection>| gone(sources, &removed);
+    let removed = |removed: Removed<K, Connection>| counts.gone(&removed);
     let inserted = table.insert(key, connection, Class::EMBRYONIC, now, timeout, removed);
     inserted.ok().map(|inserted| match inserted {
         Insertion::New(handle) | Insertion::Existing(handle, _) => handle,
     })
 }
 
-fn gone<K: Ends>(sources: &mut Option<Sources>, removed: &Removed<K, Connection>) {
-    if let Some(sources) = sources {
-        let (low, high) = removed.key.ends();
-        sources.end(if removed.value.low_began() { low.0 } else { high.0 });
-    }
-}
-
-impl Sources {
-    fn new(config: &Config, memory: &Memory, workers: usize) -> Result<Option<Self>, FlowTableError> {
-        let Some(most) = config.connections_per_source else { return Ok(None) };
-        let table = FlowTable::with_capacity(memory, config.sources, HashKey::random())?;
-        Ok(Some(Self { table, most: share(most, workers), bits_v6: config.source_bits_v6 }))
-    }
-
-    fn key(&self, source: IpAddr) -> [u8; 16] {
-        match source {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => {
-                let behind = u128::MAX.checked_shr(self.bits_v6.into()).unwrap_or(0);
-                (address.to_bits() & !behind).to_be_bytes()
-            }
+impl Counts {
+    /// Counts a connection that begins, if it may.
+    fn begin_embryonic(&mut self, connection: &mut Connection, most: u32) -> Result<(), Refusal> {
+        let Some(count) = self.embryonic.get_mut(usize::from(connection.slot)) else { return Ok(()) };
+        if *count >= most {
+            return Err(Refusal::EmbryonicLimit);
         }
-    }
-
-    fn begin(&mut self, source: IpAddr, now: Instant) -> Result<(), Refusal> {
-        let key = self.key(source);
-        let handle = match self.table.lookup(&key) {
-            Some(handle) => handle,
-            None => {
-                let inserted = self.table.insert(key, 0, Class::KEPT, now, Instant::NEVER, drop);
-                inserted.map_err(|_| Refusal::SourceLimit)?.handle()
-            }
-        };
-        match self.table.entry_mut(handle).map(|entry| entry.value) {
-            Some(count) if *count < self.most => *count += 1,
-            _ => return Err(Refusal::SourceLimit),
-        }
+        *count += 1;
+        connection.set_counted(true);
         Ok(())
     }
 
-    fn end(&mut self, source: IpAddr) {
-        let key = self.key(source);
-        let Some(handle) = self.table.lookup(&key) else { return };
-        let left = self.table.entry_mut(handle).map_or(0, |entry| {
-            *entry.value = entry.value.saturating_sub(1);
-            *entry.value
-        });
-        if left == 0 {
-            let _ = self.table.remove(handle);
+    /// A connection is not half open, or not there.
+    fn is_open(&mut self, connection: &mut Connection) {
+        if !connection.is_counted() {
+            return;
+        }
+        connection.set_counted(false);
+        if let Some(count) = self.embryonic.get_mut(usize::from(connection.slot)) {
+            *count = count.saturating_sub(1);
         }
     }
-}
 
-/// A worker's part of a limit, as flows are spread over all workers.
-fn share(most: u32, workers: usize) -> u32 {
-    most.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX)).max(1)
+    fn gone<K: Ends>(&mut self, removed: &Removed<K, Connection>) {
+        let mut connection = removed.value;
+        self.is_open(&mut connection);
+        if let Some(sources) = &mut self.sources {
+            let (low, high) = removed.key.ends();
+            sources.end(if connection.low_began() { low.0 } else { high.0 });
+        }
+    }
 }

@@ -41,7 +41,8 @@ struct View {
 }
 
 impl Views {
-    pub(super) fn new(rules: &[Rule], sets: &[AddressSet]) -> Result<Self, Invalid> {
+    /// Of those rules that are chosen; they have the places that they have among all.
+    pub(super) fn new(rules: &[Rule], is_chosen: impl Fn(&Rule) -> bool, sets: &[AddressSet]) -> Result<Self, Invalid> {
         let classes = dscp_classes(rules);
         let count = usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
         let mut known: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
@@ -57,7 +58,8 @@ impl Views {
                                 && conditions.direction.is_none_or(|of| of == direction)
                                 && conditions.fragment.is_none_or(|of| of == fragment)
                         };
-                        let numbered = rules.iter().enumerate().filter(|(_, rule)| applies(&rule.conditions));
+                        let numbered =
+                            rules.iter().enumerate().filter(|(_, rule)| is_chosen(rule) && applies(&rule.conditions));
                         let numbers: Vec<usize> = numbered.map(|(number, _)| number).collect();
                         let place = match known.get(&numbers) {
                             Some(place) => *place,

@@ -1,11 +1,11 @@
 //! The table `[nat]` of a configuration file, as it stands there.
 
+pub use crate::json_log::LogConfig;
 use nf_framework::Prefix;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The table `[nat]`.
@@ -216,27 +216,12 @@ impl Default for TimeoutsConfig {
     }
 }
 
-/// `[nat.log]`: mappings as lines of JSON.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    /// The file that they are added to; once it is renamed, it is made anew with the next line.
-    pub file: PathBuf,
-    /// Most lines in a second; what is more is lost, and how much is written down and counted.
-    #[serde(default = "usual_lines")]
-    pub lines_per_second: u32,
-}
-
 fn usual_sessions() -> usize {
     1 << 16
 }
 
 fn usual_subscribers() -> usize {
     1 << 12
-}
-
-fn usual_lines() -> u32 {
-    10_000
 }
 
 fn yes() -> bool {

@@ -25,6 +25,7 @@ pub use policy::Policy;
 pub use query::{AddressOccupancy, Cleared, MappingView, Occupancy, SessionFilter, SessionView};
 
 use crate::identification::Identifications;
+use crate::json_log;
 use log::{Events, Log};
 use nf_framework::{Affinity, Direction, Function, Invalid, Prefix, SetupError, Tuple, WorkerSetup};
 use ports::{BLOCK_BITS, Ports};
@@ -69,7 +70,7 @@ impl Function for Nat {
     }
 
     fn policy(&self, config: Config) -> Result<Policy, Invalid> {
-        config.log.as_ref().map_or(Ok(()), log::check)?;
+        config.log.as_ref().map_or(Ok(()), json_log::check)?;
         Policy::new(config)
     }
 

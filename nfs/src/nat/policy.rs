@@ -226,10 +226,6 @@ impl Policy {
         if let Some(mss) = config.mss.filter(|mss| *mss < 536) {
             return Err(Invalid::new("mss", format!("{mss} is less than every host takes, 536 (RFC 9293)")));
         }
-        if let Some(log) = config.log.as_ref().filter(|log| log.lines_per_second == 0) {
-            let message = format!("0 lines in a second would write nothing to {}", log.file.display());
-            return Err(Invalid::new("log.lines_per_second", message));
-        }
         let timeouts = timeouts(&config)?;
         let pools = pools(&config.pools, running)?;
         let (one_to_one_by_inside, one_to_one) = one_to_one(&config.one_to_one, &pools)?;

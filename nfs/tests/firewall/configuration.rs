@@ -30,6 +30,14 @@ fn what_makes_no_sense_is_named_by_its_key() {
         (rule("protocol = [\"tcp\", \"udp\"]\nflags = \"syn\""), "rules[0].flags: only TCP has TCP flags"),
         (rule("state = \"related\"\nprotocol = \"tcp\""), "rules[0].protocol: what is related"),
         (rule("limit = {}"), "rules[0].limit: a limit is of"),
+        (rule("limit = { burst = 1 }"), "rules[0].limit: a limit is of"),
+        (rule("limit = { per_source = true }"), "rules[0].limit.per_source: what each source may have is"),
+        (rule("limit = { embryonic = 0 }"), "rules[0].limit.embryonic: 0 would let nothing through"),
+        (
+            rule("state = \"related\"\nlimit = { embryonic = 1 }"),
+            "rules[0].limit.embryonic: what is related begins no connection",
+        ),
+        (rule("[[rules]]\naction = \"log\""), "rules[1].action: there is no log: give it a file in [firewall.log]"),
         (rule("limit = { packets_per_second = 0 }"), "rules[0].limit.packets_per_second: 0 would let nothing through"),
         (
             rule("state = \"related\"\nlimit = { packets_per_second = 1 }"),
@@ -46,6 +54,7 @@ fn what_makes_no_sense_is_named_by_its_key() {
         (rule("name = \"rfc4890\""), "rules[0].name: \"rfc4890\" is the name of another rule, or none"),
         (rule("action = \"pass\"").replace("action = \"accept\"\n", ""), "unknown variant `pass`"),
         ("connections = 1".to_owned(), "connections: 1 is not from 64 to "),
+        ("connections_v6 = 1".to_owned(), "connections_v6: 1 is not from 64 to "),
         ("sources = 1".to_owned(), "sources: 1 is not from 64 to "),
         ("source_bits_v6 = 129".to_owned(), "source_bits_v6: 129 is not from 16 to 128"),
         ("connections_per_source = 0".to_owned(), "connections_per_source: 0 would let nobody through"),
@@ -85,6 +94,27 @@ protocol = ["icmp", "icmpv6"]
 icmp = "echo-request"
 action = "accept"
 "#;
+
+#[test]
+fn there_is_room_for_a_quarter_of_the_connections_in_ipv6_unless_told_otherwise() {
+    let memory = |text: &str| Firewall.memory(&Firewall.policy(toml::from_str(text).unwrap()).unwrap());
+    assert_eq!(memory("connections = 65536"), memory("connections = 65536\nconnections_v6 = 16384"));
+    assert!(memory("connections = 65536\nconnections_v6 = 65536") > memory("connections = 65536"));
+    // A table for what sources have begun, and one for the rates of each.
+    let limit = "\n[[rules]]\naction = \"accept\"\nlimit = { packets_per_second = 1, per_source = true }";
+    assert!(memory("connections_per_source = 1") > memory("") && memory(limit) > memory(""));
+}
+
+#[test]
+fn a_rule_that_writes_down_leaves_the_decision_to_later_ones() {
+    let rules = "rfc4890 = false\n[log]\nfile = \"x\"\n[[rules]]\nname = \"all\"\naction = \"log\"\n[[rules]]\nname = \"again\"\naction \
+                 = \"log\"\n[[rules]]\nname = \"out\"\nfrom = \"inside\"\naction = \"accept\"\n";
+    let policy = Firewall.policy(config(rules)).unwrap();
+    let explained = |packet: &str| policy.explain(&packet.parse::<Described>().unwrap()).to_string();
+    assert_eq!(explained("udp 10.0.0.5:1 > 10.0.0.6:1"), "  logged, by all\naccept, by out");
+    let from_outside = explained("udp 10.0.0.5:1 > 10.0.0.6:1 from outside");
+    assert_eq!(from_outside, "  not out: it comes from outside\n  logged, by all\ndrop, as no rule matches");
+}
 
 #[test]
 fn a_described_packet_is_explained() {

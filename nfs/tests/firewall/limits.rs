@@ -1,6 +1,7 @@
 //! Full tables, limits and rates: row F15.
 
-use super::bench::{A, ACK, B, OUT, SYN, SYN_ACK, X, denied, tcp, v4, with_firewall};
+use super::bench::{A, ACK, B, Bench, OUT, SYN, SYN_ACK, X, denied, tcp, v4, with_firewall};
+use nf_framework::Direction;
 use std::net::Ipv4Addr;
 
 #[test]
@@ -110,5 +111,91 @@ fn a_program_that_is_drained_begins_nothing() {
         assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Err("draining".to_owned()));
         let data = tcp(A, X, 4000, 80, ACK).sequence_number(1000).acknowledgment_number(5000).payload(&[1; 10]);
         assert_eq!(bench.out(&data), Ok(()));
+    });
+}
+
+#[test]
+fn each_source_has_a_rate_of_its_own() {
+    const TEXT: &str = r#"
+sources = 64
+[[rules]]
+name = "datagrams"
+protocol = "udp"
+action = "accept"
+limit = { connections_per_second = 10, burst = 4, per_source = true }
+[[rules]]
+action = "accept"
+limit = { packets_per_second = 10, burst = 4, per_source = true }
+"#;
+    with_firewall(TEXT, |bench| {
+        for host in [A, B] {
+            let begun: u32 = (5000..5100).map(|port| u32::from(bench.out(&v4(host, X).udp(port, 53)).is_ok())).sum();
+            // Each worker has half of it.
+            assert_eq!(begun, 4, "{host}");
+            let pings: Vec<_> = (0..20).map(|number| bench.out(&v4(host, X).icmp_echo_request(7, number))).collect();
+            assert!(pings[0].is_ok() && pings[19] == denied("rate-limit"), "{host} {pings:?}");
+            let answer = bench.back(&v4(X, host).icmp_echo_reply(7, 1));
+            assert_eq!(answer, denied("rate-limit"), "an answer counts for who asks");
+        }
+        bench.pass(10);
+        assert_eq!(bench.out(&v4(A, X).udp(6000, 53)), Ok(()), "after a pause");
+        // More sources than are remembered: those that were quiet the longest are forgotten, and nobody is shut out.
+        for number in 0..1000_u16 {
+            let [high, low] = number.to_be_bytes();
+            assert_eq!(bench.out(&v4(Ipv4Addr::new(10, 0, high, low), X).udp(6000, 53)), Ok(()), "{number}");
+        }
+        // A limit for each source is there already, so that another rule may have one.
+        bench.reload(&TEXT.replace("protocol = \"udp\"\n", "")).unwrap();
+    });
+    let text = format!("{OUT}limit = {{ connections_per_second = 10, per_source = true }}\n");
+    with_firewall(OUT, move |bench| {
+        let invalid = bench.reload(&text).unwrap_err();
+        assert_eq!(invalid.key, "rules[0].limit.per_source");
+    });
+}
+
+#[test]
+fn f15_a_rule_has_so_many_half_open_connections_and_no_more() {
+    let text = format!("{OUT}limit = {{ embryonic = 4 }}\n");
+    with_firewall(&text.clone(), move |bench| {
+        let flood = |bench: &mut Bench, ports: std::ops::Range<u16>| {
+            let sent = ports.map(|port| bench.out(&tcp(A, X, port, 80, SYN)));
+            let found: Vec<_> = sent.collect();
+            assert!(found.iter().all(|of| [Ok(()), denied("embryonic-limit")].contains(of)), "{found:?}");
+            found.iter().filter(|of| of.is_ok()).count()
+        };
+        // Those that are open do not count, nor those that are over or no TCP.
+        for port in 4000..4006 {
+            bench.connect(port);
+            assert_eq!(bench.out(&v4(A, X).udp(port, 53)), Ok(()));
+        }
+        assert_eq!(flood(bench, 5000..5050), 4);
+        // After their time there is room for others, as after a reset.
+        bench.pass(121);
+        assert_eq!(flood(bench, 6000..6050), 4);
+        bench.reload(OUT).unwrap();
+        assert_eq!(flood(bench, 7000..7050), 50, "a reload may lift it");
+        bench.reload(&text).unwrap();
+        bench.pass(121);
+        assert_eq!(flood(bench, 8000..8050), 4, "and set it again");
+    });
+}
+
+#[test]
+fn answers_to_what_is_rejected_are_bounded() {
+    with_firewall("default = \"reject\"\nrejections_per_second = 20", |bench| {
+        let told = |bench: &mut Bench| -> usize {
+            (0..100)
+                .map(|port| bench.send(Direction::Inbound, &[v4(X, A).udp(1000 + port, 53).build()]).outside.len())
+                .sum()
+        };
+        // Two at once, of all workers together.
+        assert_eq!(told(bench), 2);
+        bench.pass(10);
+        assert_eq!(told(bench), 2);
+        bench.pass(1);
+        assert_eq!((bench.counter("rejections-sent"), bench.counter("rejections-not-sent")), (4, 196));
+        bench.reload("default = \"reject\"\nrejections_per_second = 4000").unwrap();
+        assert_eq!(told(bench), 100);
     });
 }

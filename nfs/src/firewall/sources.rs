@@ -1,0 +1,88 @@
+//! What counts as one source, and how many connections each has begun.
+
+use super::config::Config;
+use super::tracking::Refusal;
+use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory};
+use std::net::IpAddr;
+
+/// Of IPv4 an address is one source, of IPv6 so many leading bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prefixes {
+    bits_v6: u8,
+}
+
+impl Prefixes {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { bits_v6: config.source_bits_v6 }
+    }
+
+    /// What stands for the source that an address is of.
+    pub(super) fn of(self, source: IpAddr) -> [u8; 16] {
+        match source {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => {
+                let behind = u128::MAX.checked_shr(self.bits_v6.into()).unwrap_or(0);
+                (address.to_bits() & !behind).to_be_bytes()
+            }
+        }
+    }
+}
+
+/// How many connections each source has begun.
+#[derive(Debug)]
+pub(super) struct Sources {
+    table: FlowTable<[u8; 16], u32>,
+    most: u32,
+    prefixes: Prefixes,
+}
+
+impl Sources {
+    pub(super) fn new(config: &Config, memory: &Memory, workers: usize) -> Result<Option<Self>, FlowTableError> {
+        let Some(most) = config.connections_per_source else { return Ok(None) };
+        let table = FlowTable::with_capacity(memory, config.sources, HashKey::random())?;
+        Ok(Some(Self { table, most: share(most, workers), prefixes: Prefixes::new(config) }))
+    }
+
+    pub(super) fn bytes(config: &Config) -> usize {
+        config.connections_per_source.map_or(0, |_| FlowTable::<[u8; 16], u32>::bytes(config.sources))
+    }
+
+    pub(super) fn adopt(&mut self, config: &Config, workers: usize) {
+        if let Some(most) = config.connections_per_source {
+            self.most = share(most, workers);
+        }
+    }
+
+    pub(super) fn begin(&mut self, source: IpAddr, now: Instant) -> Result<(), Refusal> {
+        let key = self.prefixes.of(source);
+        let handle = match self.table.lookup(&key) {
+            Some(handle) => handle,
+            None => {
+                let inserted = self.table.insert(key, 0, Class::KEPT, now, Instant::NEVER, drop);
+                inserted.map_err(|_| Refusal::SourceLimit)?.handle()
+            }
+        };
+        match self.table.entry_mut(handle).map(|entry| entry.value) {
+            Some(count) if *count < self.most => *count += 1,
+            _ => return Err(Refusal::SourceLimit),
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self, source: IpAddr) {
+        let key = self.prefixes.of(source);
+        let Some(handle) = self.table.lookup(&key) else { return };
+        let left = self.table.entry_mut(handle).map_or(0, |entry| {
+            *entry.value = entry.value.saturating_sub(1);
+            *entry.value
+        });
+        if left == 0 {
+            let _ = self.table.remove(handle);
+        }
+    }
+}
+
+/// A worker's part of a limit, as flows are spread over all workers.
+fn share(most: u32, workers: usize) -> u32 {
+    most.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX)).max(1)
+}

@@ -1,0 +1,260 @@
+//! Firewall and NAT in one chain, the firewall inside: it knows hosts by their inside addresses, and sees what
+//! turns at the NAT in both passes.
+
+use super::bench::{A, ACK, B, RST, SYN, SYN_ACK, X, Y, config};
+use nf_framework::headers::{Headers, MacAddress, Network, Transport};
+use nf_framework::testing::{Frame, Lab, Outcome, Trial, lab};
+use nf_framework::{Affinity, Chain, Direction, Function, WorkerSetup};
+use nfs::firewall::Firewall;
+use nfs::nat::Nat;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ROUTER: &str = r#"
+[interfaces.lan]
+side = "inside"
+addresses = ["192.168.0.1/16"]
+[interfaces.wan]
+side = "outside"
+addresses = ["198.51.100.1/24"]
+[[routes]]
+to = "0.0.0.0/0"
+via = "198.51.100.2"
+"#;
+
+/// One address for all, and one of its ports for a server.
+const NAT: &str = r#"
+sessions = 4096
+[[pools]]
+addresses = ["198.51.100.100"]
+[[forward]]
+protocol = "tcp"
+outside = "198.51.100.100"
+ports = "8080"
+to = ["192.168.1.20:80"]
+"#;
+const P: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
+const NEXT: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
+/// On the way to others.
+const R: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 200);
+const HOPS: u8 = 64;
+
+const OUT: &str = super::bench::OUT;
+
+struct Bench {
+    trial: Trial,
+}
+
+fn mac(host: Ipv4Addr) -> MacAddress {
+    let [.., c, d] = host.octets();
+    MacAddress([2, 0, 0, 1, c, d])
+}
+
+/// On one worker, and on two with every packet at the wrong one.
+fn with_both(rules: &str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
+    for workers in [1, 2] {
+        run(workers, rules, test);
+    }
+}
+
+fn run(workers: u16, rules: &str, test: impl Fn(&mut Bench) + Send + Copy + 'static) {
+    let config = config(rules);
+    lab(move |lab| {
+        let mut bench = Bench::new(lab, workers, config);
+        test(&mut bench);
+        bench.trial.advance(Duration::from_secs(10));
+        bench.trial.check_for_leaks();
+    });
+}
+
+impl Bench {
+    fn new(lab: &Lab<'_>, workers: u16, config: nfs::firewall::Config) -> Self {
+        let nat = Nat::new();
+        let of_nat = Arc::new(nat.policy(toml::from_str(NAT).unwrap()).unwrap());
+        let policy = Arc::new(Firewall.policy(config).unwrap());
+        Firewall.build(&policy, &lab.eal.memory()).unwrap();
+        let chain = |worker: &mut WorkerSetup| -> Chain {
+            let firewall = Firewall.instance(Arc::clone(&policy), worker).unwrap();
+            Chain::from(firewall).then(nat.instance(Arc::clone(&of_nat), worker).unwrap())
+        };
+        // As a program has it.
+        let affinities = [("firewall", Firewall.affinity(&policy)), ("nat", nat.affinity(&of_nat))];
+        let affinity = Affinity::compose(affinities).unwrap();
+        let trial = match workers {
+            1 => lab.trial(chain).with_fragments(Default::default()),
+            _ => lab.trial_at_wrong_workers(workers, affinity, chain),
+        };
+        let addresses: Vec<_> = nat.addresses(&of_nat).iter().map(ToString::to_string).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let mut bench = Self { trial: trial.with_router(ROUTER, &addresses) };
+        bench.trial.advance(Duration::ZERO);
+        let hello = |mac: MacAddress, address: Ipv4Addr, router: [u8; 4]| {
+            Frame::new().ethernet(mac.0, MacAddress::BROADCAST.0).arp_request(address, router).build()
+        };
+        let hosts = [A, B].map(|host| hello(mac(host), host, [192, 168, 0, 1]));
+        bench.trial.send(Direction::Outbound, &hosts);
+        bench.trial.send(Direction::Inbound, &[hello(NEXT, [198, 51, 100, 2].into(), [198, 51, 100, 1])]);
+        for _ in 0..2 {
+            bench.trial.advance(Duration::from_secs(3));
+        }
+        bench
+    }
+
+    /// A packet of an inside host, or one from outside.
+    fn out(&mut self, frame: &Frame) -> Outcome {
+        self.trial.send(Direction::Outbound, &[frame.build()])
+    }
+
+    fn back(&mut self, frame: &Frame) -> Outcome {
+        self.trial.send(Direction::Inbound, &[frame.build()])
+    }
+
+    /// The external port of a host's UDP port.
+    fn mapped(&mut self, host: Ipv4Addr, port: u16) -> u16 {
+        let sent = self.out(&from(host, X).udp(port, 53));
+        assert_eq!(sent.outside.len(), 1, "{sent:?}");
+        ports(&sent.outside[0]).0
+    }
+}
+
+fn from(host: Ipv4Addr, to: Ipv4Addr) -> Frame {
+    Frame::new().ethernet(mac(host).0, Trial::INSIDE_MAC.0).ipv4(host, to).dont_fragment()
+}
+
+fn from_outside(host: Ipv4Addr) -> Frame {
+    Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0).ipv4(host, P).dont_fragment()
+}
+
+/// As it comes to an inside host.
+fn inside(source: Ipv4Addr, host: Ipv4Addr) -> Frame {
+    Frame::new().ethernet(Trial::INSIDE_MAC.0, mac(host).0).ipv4(source, host).dont_fragment().time_to_live(HOPS - 1)
+}
+
+fn ports(frame: &[u8]) -> (u16, u16) {
+    let mut frame = frame.to_vec();
+    let headers = Headers::parse(&mut frame).unwrap();
+    assert_eq!(headers.verify_checksums(), Ok(()));
+    headers.transport.ports().unwrap()
+}
+
+/// Why the one packet was dropped, where nothing left.
+fn dropped(outcome: &Outcome) -> &str {
+    assert_eq!((outcome.dropped.len(), outcome.inside.len() + outcome.outside.len()), (1, 0), "{outcome:?}");
+    outcome.dropped.keys().next().unwrap()
+}
+
+#[test]
+fn replies_pass_and_what_the_nat_alone_would_let_in_does_not() {
+    with_both(OUT, |bench| {
+        let port = bench.mapped(A, 5000);
+        let reply = bench.back(&from_outside(X).udp(53, port).payload(b"it"));
+        assert_eq!(reply.inside, [inside(X, A).udp(53, 5000).payload(b"it").build()]);
+        // The mapping is open for everybody, RFC 4787 REQ-8; the firewall is not.
+        assert_eq!(dropped(&bench.back(&from_outside(Y).udp(53, port))), "firewall-default");
+        let syn = bench.out(&from(A, X).tcp(4000, 80).flags(SYN).sequence_number(999));
+        let port = ports(&syn.outside[0]).0;
+        let answer = from_outside(X).tcp(80, port).flags(SYN_ACK).sequence_number(4999).acknowledgment_number(1000);
+        assert_eq!(bench.back(&answer).inside.len(), 1);
+        let data = |sequence| from(A, X).tcp(4000, 80).sequence_number(sequence).acknowledgment_number(5000);
+        assert_eq!(bench.out(&data(1000)).outside.len(), 1);
+        assert_eq!(dropped(&bench.out(&data(2_000_000).payload(b"x"))), "firewall-tcp-window");
+        let reset = from_outside(X).tcp(80, port).flags(RST).sequence_number(5042);
+        assert_eq!(dropped(&bench.back(&reset)), "firewall-tcp-reset");
+    });
+}
+
+#[test]
+fn errors_are_related_by_inside_addresses() {
+    with_both(OUT, |bench| {
+        let sent = bench.out(&from(A, X).udp(5000, 53));
+        let quoted = &sent.outside[0][14..];
+        let told = bench.back(&from_outside(R).icmp(3, 4, [0, 0, 5, 0]).payload(quoted));
+        assert_eq!(told.inside.len(), 1, "{told:?}");
+        let mut frame = told.inside[0].clone();
+        let mut headers = Headers::parse(&mut frame).unwrap();
+        let quoted = headers.quoted().unwrap();
+        let Network::Ipv4 { header, .. } = &quoted.network else { panic!("IPv4") };
+        assert_eq!((header.source, quoted.transport.ports()), (A.octets(), Some((5000, 53))));
+        // The mapping is there, but a connection with this host is not.
+        let other = Frame::new().ipv4(P, Y).udp(ports(&sent.outside[0]).0, 53).build()[14..].to_vec();
+        let unrelated = bench.back(&from_outside(R).icmp(3, 1, [0; 4]).payload(&other));
+        assert!(["firewall-unrelated", "nat-no-session"].contains(&dropped(&unrelated)), "{unrelated:?}");
+    });
+}
+
+#[test]
+fn what_turns_is_seen_on_its_way_out_and_on_its_way_in() {
+    // Nothing may begin outside, and what comes back from the NAT's address comes from there.
+    with_both(OUT, |bench| {
+        let of_b = bench.mapped(B, 6000);
+        assert_eq!(dropped(&bench.out(&from(A, P).udp(5000, of_b))), "firewall-default");
+    });
+    let rules = format!(
+        "{OUT}[[rules]]\nfrom = \"outside\"\nsource = \"{P}\"\ndestination = \"192.168.0.0/16\"\naction = \"accept\"\n"
+    );
+    with_both(&rules, |bench| {
+        let of_b = bench.mapped(B, 6000);
+        let question = bench.out(&from(A, P).udp(5000, of_b).payload(b"question"));
+        let of_a = ports(&question.inside[0]).0;
+        assert_eq!(question.inside, [inside(P, B).udp(of_a, 6000).payload(b"question").build()]);
+        let answer = bench.out(&from(B, P).udp(6000, of_a).payload(b"answer"));
+        assert_eq!(answer.inside, [inside(P, A).udp(of_b, 5000).payload(b"answer").build()]);
+        // TCP in all its states, twice through the firewall each.
+        let of_b = ports(&bench.out(&from(B, X).tcp(6001, 80).flags(SYN)).outside[0]).0;
+        let syn = bench.out(&from(A, P).tcp(5001, of_b).flags(SYN).sequence_number(999));
+        let of_a = ports(&syn.inside[0]).0;
+        let answer = from(B, P).tcp(6001, of_a).flags(SYN_ACK).sequence_number(4999).acknowledgment_number(1000);
+        assert_eq!(bench.out(&answer).inside.len(), 1);
+        let data = from(A, P).tcp(5001, of_b).flags(ACK).sequence_number(1000).acknowledgment_number(5000);
+        assert_eq!(bench.out(&data.clone().payload(b"data")).inside.len(), 1);
+        assert_eq!(dropped(&bench.out(&data.sequence_number(900_000))), "firewall-tcp-window");
+    });
+}
+
+/// Of several workers the server's answers may come to another one than its clients' packets: these find theirs by
+/// the external port, and those by the server's address.
+#[test]
+fn a_rule_lets_in_what_the_nat_forwards_to_a_server() {
+    const WEB: &str = "destination = \"192.168.1.20\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let rule = |action: &str| format!("[[rules]]\nfrom = \"outside\"\n{WEB}action = \"{action}\"\n");
+    let syn = || from_outside(X).tcp(4000, 8080).flags(SYN).sequence_number(76);
+    run(1, &rule("accept"), move |bench| {
+        let came = bench.back(&syn());
+        assert_eq!(came.inside, [inside(X, B).tcp(4000, 80).flags(SYN).sequence_number(76).build()]);
+        let answer = from(B, X).tcp(80, 4000).flags(SYN_ACK).sequence_number(4999).acknowledgment_number(77);
+        let sent = bench.out(&answer);
+        assert_eq!(sent.outside.len(), 1, "{sent:?}");
+        assert_eq!(ports(&sent.outside[0]), (8080, 4000));
+    });
+    run(1, "", move |bench| assert_eq!(dropped(&bench.back(&syn())), "firewall-default"));
+    // Whoever is rejected is told from the address that it wrote to.
+    run(1, &rule("reject"), move |bench| {
+        let told = bench.back(&syn());
+        assert_eq!((told.inside.len(), told.outside.len()), (0, 1), "{told:?}");
+        let mut frame = told.outside[0].clone();
+        let headers = Headers::parse(&mut frame).unwrap();
+        assert_eq!(headers.verify_checksums(), Ok(()));
+        let (Network::Ipv4 { header: ip, .. }, Transport::Tcp { header, .. }) = (&headers.network, &headers.transport)
+        else {
+            panic!("TCP")
+        };
+        assert_eq!((ip.source, ip.destination), (P.octets(), X.octets()));
+        assert_eq!((header.source_port.get(), header.acknowledgment_number.get()), (8080, 77));
+    });
+}
+
+#[test]
+fn fragments_go_through_both() {
+    with_both(OUT, |bench| {
+        let whole = Frame::new().ethernet(mac(A).0, Trial::INSIDE_MAC.0).ipv4(A, X).identification(7).udp(5000, 53);
+        let mut parts = whole.payload(&[1; 100]).build_fragments(32);
+        parts.reverse();
+        let sent = bench.trial.send(Direction::Outbound, &parts);
+        assert_eq!((sent.outside.len(), sent.dropped.len()), (parts.len(), 0));
+        let port = bench.mapped(A, 5000);
+        let back = Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0).ipv4(X, P).identification(9).udp(53, port);
+        let back = bench.trial.send(Direction::Inbound, &back.payload(&[2; 100]).build_fragments(32));
+        assert_eq!((back.inside.len(), back.dropped.len()), (4, 0), "{back:?}");
+    });
+}

@@ -1,0 +1,664 @@
+//! The firewall in plain maps: rules one after the other, connections one by one.
+
+use super::bytes::{ICMP, ICMPV6, Ip, Link, TCP, UDP, be16, be32, checksum, link, pseudo_header};
+use super::fragments::{Fragments, Said};
+use super::setting::{Action, Limit, Rule, Setting};
+use super::tcp::{ACK, FIN, Kind, RST, SYN, Segment, State, Tcp, Verdict, kind};
+use super::{Nanoseconds, SECOND, Side};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+pub(crate) type End = (IpAddr, u16);
+/// Protocol, tags, and both ends, the lower one first.
+pub(crate) type Key = (u8, u32, End, End);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) protocol: u8,
+    pub(crate) source: End,
+    pub(crate) destination: End,
+    /// Where the originator is.
+    pub(crate) side: Side,
+    pub(crate) tcp: Option<Tcp>,
+    pub(crate) answered: bool,
+    /// That accepted it.
+    pub(crate) rule: Option<String>,
+    generation: u64,
+    pub(crate) deadline: Nanoseconds,
+}
+
+/// What rules are asked about.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    related: bool,
+    side: Side,
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ports: Option<(u16, u16)>,
+    icmp: Option<(u8, u8)>,
+    flags: u8,
+    dscp: u8,
+    fragment: bool,
+}
+
+/// Tokens as nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    token: u64,
+    most: u64,
+    content: u64,
+    filled: Nanoseconds,
+}
+
+impl Bucket {
+    fn new(per_second: u32, burst: Option<u32>) -> Self {
+        let token = SECOND / u64::from(per_second);
+        let most = token * u64::from(burst.unwrap_or(per_second.div_ceil(10)).max(1));
+        Self { token, most, content: most, filled: 0 }
+    }
+
+    fn take(&mut self, now: Nanoseconds) -> bool {
+        self.content = self.most.min(self.content + (now - self.filled));
+        self.filled = now;
+        let enough = self.content >= self.token;
+        self.content -= if enough { self.token } else { 0 };
+        enough
+    }
+}
+
+/// Of a rule, all together or of one source.
+#[derive(Clone, Copy, Debug, Default)]
+struct Buckets {
+    connections: Option<Bucket>,
+    packets: Option<Bucket>,
+}
+
+impl Buckets {
+    fn new(limit: Limit) -> Self {
+        let bucket = |per_second: u32| Bucket::new(per_second, limit.burst);
+        Self { connections: limit.connections.map(bucket), packets: limit.packets.map(bucket) }
+    }
+}
+
+/// What becomes of a burst, or of time that passes.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    /// In their order.
+    pub(crate) passed: Vec<Vec<u8>>,
+    /// What is said to who sent it.
+    pub(crate) answers: Vec<Vec<u8>>,
+    pub(crate) dropped: Vec<&'static str>,
+}
+
+/// What a packet of a connection says.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    Tcp(Segment),
+    Query { asks: bool },
+    Datagram,
+}
+
+pub(crate) struct Model {
+    pub(crate) setting: Setting,
+    rules: Vec<Rule>,
+    /// By the rule's name, and the source if each has its own.
+    buckets: BTreeMap<(String, Option<IpAddr>), Buckets>,
+    pub(crate) connections: BTreeMap<Key, Connection>,
+    pub(crate) fragments: Fragments,
+    generation: u64,
+    pub(crate) now: Nanoseconds,
+    pub(crate) draining: bool,
+    /// How often what has happened.
+    pub(crate) counts: BTreeMap<String, u64>,
+}
+
+type Passes = Result<(), &'static str>;
+
+impl Model {
+    pub(crate) fn new(setting: Setting) -> Self {
+        let rules = setting.all_rules();
+        Self {
+            setting,
+            rules,
+            buckets: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            fragments: Fragments::default(),
+            generation: 0,
+            now: 0,
+            draining: false,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Other rules, without limits.
+    pub(crate) fn reload(&mut self, setting: Setting) {
+        self.setting = setting;
+        self.rules = self.setting.all_rules();
+        self.generation += u64::from(self.setting.rejudge);
+    }
+
+    pub(crate) fn count(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    /// When something of what is here is over.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Nanoseconds> {
+        let connections = self.connections.values().map(|connection| connection.deadline);
+        connections.chain(self.fragments.deadlines())
+    }
+
+    /// Time passes, up to this moment.
+    pub(crate) fn advance(&mut self, now: Nanoseconds) -> Expected {
+        self.now = now;
+        let before = self.connections.len();
+        self.connections.retain(|_, connection| now < connection.deadline);
+        if self.connections.len() < before {
+            self.count("expired");
+        }
+        let expired = self.fragments.expire(now);
+        Expected { dropped: vec!["fragment-expired"; expired], ..Expected::default() }
+    }
+
+    /// Frames that come in together.
+    pub(crate) fn burst(&mut self, side: Side, frames: &[Vec<u8>]) -> Expected {
+        let mut expected = Expected::default();
+        for frame in frames {
+            let Some(link) = link(frame) else {
+                expected.dropped.push("malformed");
+                continue;
+            };
+            let looked = self.fragments.look_at(side, frame, &link, self.now);
+            expected.dropped.extend(looked.dropped);
+            for (frame, said) in looked.on {
+                match self.judge(side, &frame, &link, said, &mut expected.answers) {
+                    Ok(()) => expected.passed.push(frame),
+                    Err(reason) => expected.dropped.push(reason),
+                }
+            }
+        }
+        expected
+    }
+
+    fn judge(
+        &mut self,
+        side: Side,
+        frame: &[u8],
+        link: &Link,
+        said: Option<Said>,
+        answers: &mut Vec<Vec<u8>>,
+    ) -> Passes {
+        let packet = &frame[link.start..];
+        let six = match link.ether_type {
+            0x0806 => {
+                let is_arp = packet.len() >= 28 && packet[..6] == [0, 1, 8, 0, 6, 4];
+                return match self.setting.drop_arp {
+                    _ if !is_arp => Err("malformed"),
+                    true => Err("firewall-arp"),
+                    false => Ok(()),
+                };
+            }
+            0x0800 => false,
+            0x86dd => true,
+            other if self.setting.ether_types.contains(&other) => return Ok(()),
+            _ => return Err("firewall-ether-type"),
+        };
+        let ip = Ip::read(packet, six).ok().filter(Ip::transport_can_be).ok_or("malformed")?;
+        if ip.is_source_routed {
+            return Err("firewall-source-route");
+        }
+        if ip.source.is_multicast() || ip.source == ip.destination && !ip.source.is_unspecified() {
+            return Err("firewall-address");
+        }
+        if !ip.is_sound() {
+            return Err("firewall-checksum");
+        }
+        let fragment = ip.piece.is_some();
+        let tags = link.tags.iter().fold(0, |tags, tag| tags << 12 | u32::from(*tag));
+        let mut asked = Asked {
+            related: false,
+            side,
+            source: ip.source,
+            destination: ip.destination,
+            protocol: ip.protocol,
+            ports: None,
+            icmp: None,
+            flags: 0,
+            dscp: ip.class >> 2,
+            fragment,
+        };
+        let message = &ip.message;
+        if ip.is_later() {
+            return self.later(&ip, tags, side, said);
+        }
+        let mut flow = |ports, says, asked: Asked, model: &mut Self| {
+            if fragment && model.setting.drop_fragments {
+                return Err("firewall-fragment");
+            }
+            model.of_flow(&asked, tags, ports, says, (frame, link, &ip), answers)
+        };
+        match ip.protocol {
+            TCP | UDP => {
+                let ports = (be16(message, 0), be16(message, 2));
+                asked.ports = Some(ports);
+                let says = if ip.protocol == TCP {
+                    asked.flags = message[13];
+                    Says::Tcp(Segment::read(message, fragment))
+                } else {
+                    Says::Datagram
+                };
+                flow(ports, says, asked, self)
+            }
+            _ if ip.is_icmp() => {
+                let (of_type, code) = (message[0], message[1]);
+                asked.icmp = Some((of_type, code));
+                if let Some((asks, kind)) = query(six, of_type) {
+                    let identifier = be16(message, 4);
+                    let ports = if asks { (identifier, kind) } else { (kind, identifier) };
+                    return flow(ports, Says::Query { asks }, asked, self);
+                }
+                self.message(&ip, asked, tags, (frame, link), answers)
+            }
+            _ => flow((0, 0), Says::Datagram, asked, self),
+        }
+    }
+
+    /// An ICMP message that is no query.
+    fn message(
+        &mut self,
+        ip: &Ip,
+        mut asked: Asked,
+        tags: u32,
+        (frame, link): (&[u8], &Link),
+        answers: &mut Vec<Vec<u8>>,
+    ) -> Passes {
+        let (of_type, fragment) = (ip.message[0], ip.piece.is_some());
+        let is_error = if ip.is_six() { (1..=4).contains(&of_type) } else { matches!(of_type, 3 | 11 | 12) };
+        let is_local = match ip.source {
+            IpAddr::V6(address) => address.is_unspecified() || address.to_bits() >> 118 == 0xfe80 >> 6,
+            IpAddr::V4(_) => false,
+        };
+        match of_type {
+            133..=137 if ip.is_six() => {
+                let is_of_the_link = ip.hops == 255 && !fragment;
+                return if is_of_the_link { Ok(()) } else { Err("firewall-neighbor-discovery") };
+            }
+            130..=132 | 143 if ip.is_six() && ip.hops == 1 && is_local && !fragment => return Ok(()),
+            _ if is_error => {
+                if fragment || !self.is_related(ip, tags, asked.side) {
+                    return Err("firewall-unrelated");
+                }
+                asked.related = true;
+            }
+            _ if fragment => return Err("firewall-fragment"),
+            _ => {}
+        }
+        let (rule, action) = self.decide(&asked);
+        self.enforce(rule.as_ref(), action, (frame, link, ip), answers)?;
+        self.take(rule.as_ref(), asked.source, !asked.related)
+    }
+
+    /// Whether an error is about a packet of a connection, and goes back to who sent it.
+    fn is_related(&self, ip: &Ip, tags: u32, side: Side) -> bool {
+        let Some(about) = Ip::quoted(&ip.message[8..], ip.is_six()).filter(|about| !about.is_later()) else {
+            return false;
+        };
+        let message = &about.message;
+        let ports = match about.protocol {
+            TCP | UDP if message.len() >= 8 => (be16(message, 0), be16(message, 2)),
+            TCP | UDP => return false,
+            _ if about.is_icmp() => {
+                let Some((asks, kind)) = message.get(..8).and_then(|message| query(ip.is_six(), message[0])) else {
+                    return false;
+                };
+                let identifier = be16(message, 4);
+                if asks { (identifier, kind) } else { (kind, identifier) }
+            }
+            _ => (0, 0),
+        };
+        let (source, destination) = ((about.source, ports.0), (about.destination, ports.1));
+        let Some(connection) = self.connections.get(&key(about.protocol, tags, source, destination)) else {
+            return false;
+        };
+        // It came the other way.
+        let Some(of) = connection.side_of(source, side.other()) else { return false };
+        let was_sent = connection.tcp.is_none_or(|tcp| tcp.may_have_sent(of, be32(message, 4)));
+        ip.destination == about.source && was_sent
+    }
+
+    fn later(&mut self, ip: &Ip, tags: u32, side: Side, said: Option<Said>) -> Passes {
+        const DENIED: Passes = Err("firewall-fragment");
+        let flows = match said {
+            Some(Said::Ports(from, to)) => vec![(from, to)],
+            // Nobody knows whether it asks or answers; it asks, if both can be.
+            Some(Said::Identifier(identifier)) => vec![(identifier, 0), (0, identifier)],
+            Some(Said::Nothing) if !ip.is_icmp() => vec![(0, 0)],
+            _ => return DENIED,
+        };
+        if self.setting.drop_fragments {
+            return DENIED;
+        }
+        for (from, to) in flows {
+            let (source, destination) = ((ip.source, from), (ip.destination, to));
+            let key = key(ip.protocol, tags, source, destination);
+            if !self.connections.contains_key(&key) {
+                continue;
+            }
+            // It tells nothing that its first one has not told.
+            self.admit(&key, source, side)?;
+            return Ok(());
+        }
+        DENIED
+    }
+
+    /// A packet of a connection that there is: whose it is, if it may pass as far as its end and its rule go.
+    fn admit(&mut self, key: &Key, source: End, side: Side) -> Result<usize, &'static str> {
+        let connection = &self.connections[key];
+        let of = connection.side_of(source, side).ok_or("firewall-side")?;
+        if connection.generation != self.generation {
+            let asked = first(connection);
+            let (rule, action) = self.decide(&asked);
+            if action != Action::Accept {
+                self.connections.remove(key);
+                return Err("firewall-rejudged");
+            }
+            let generation = self.generation;
+            let connection = self.connections.get_mut(key).expect("it is there");
+            (connection.generation, connection.rule) = (generation, rule.map(|rule| rule.name));
+        }
+        let Connection { rule, source: begun_by, .. } = self.connections[key].clone();
+        let rule = self.rules.iter().find(|of| Some(&of.name) == rule.as_ref()).cloned();
+        let now = self.now;
+        let bucket = rule.and_then(|rule| self.buckets(&rule, begun_by.0).packets.as_mut());
+        if bucket.is_some_and(|bucket| !bucket.take(now)) {
+            return Err("firewall-rate-limit");
+        }
+        Ok(of)
+    }
+
+    fn of_flow(
+        &mut self,
+        asked: &Asked,
+        tags: u32,
+        ports: (u16, u16),
+        says: Says,
+        packet: (&[u8], &Link, &Ip),
+        answers: &mut Vec<Vec<u8>>,
+    ) -> Passes {
+        let (source, destination) = ((asked.source, ports.0), (asked.destination, ports.1));
+        let key = key(asked.protocol, tags, source, destination);
+        if self.connections.contains_key(&key) {
+            let of = self.admit(&key, source, asked.side)?;
+            let connection = self.connections.get_mut(&key).expect("it was admitted");
+            match says {
+                Says::Tcp(segment) => {
+                    let kind = kind(segment.flags).ok_or("firewall-tcp-flags")?;
+                    let tcp = connection.tcp.as_mut().expect("it is TCP");
+                    let before = tcp.state;
+                    match tcp.judge(of, kind, &segment) {
+                        Verdict::Follows => {
+                            let after = tcp.state;
+                            if after != before {
+                                self.count(format!("{before:?} to {after:?}"));
+                            }
+                            self.settle(&key);
+                            return Ok(());
+                        }
+                        Verdict::Ignored => return Ok(self.count("ignored")),
+                        Verdict::Drop(reason) => return Err(reason),
+                        Verdict::BeginsAnew => {
+                            self.count("begun anew");
+                            self.connections.remove(&key);
+                        }
+                    }
+                }
+                Says::Query { asks } if asks != (of == 0) => return Err("firewall-no-connection"),
+                _ => {
+                    connection.answered |= of == 1;
+                    self.settle(&key);
+                    return Ok(());
+                }
+            }
+        }
+        match says {
+            Says::Tcp(segment) => match kind(segment.flags).ok_or("firewall-tcp-flags")? {
+                Kind::Syn => {}
+                Kind::Ack if self.setting.mid_stream => self.count("picked up"),
+                _ => return Err("firewall-no-connection"),
+            },
+            Says::Query { asks: false } => return Err("firewall-no-connection"),
+            _ => {}
+        }
+        let (rule, action) = self.decide(asked);
+        self.enforce(rule.as_ref(), action, packet, answers)?;
+        self.take(rule.as_ref(), asked.source, true)?;
+        if self.draining {
+            return Err("draining");
+        }
+        let embryonic = rule.as_ref().and_then(|rule| rule.limit.embryonic);
+        if let (Some(most), Says::Tcp(segment)) = (embryonic, says) {
+            let name = rule.as_ref().map(|rule| rule.name.clone());
+            let half_open = |of: &&Connection| {
+                let states = [State::SynSent, State::SynSent2, State::SynReceived];
+                of.rule == name && of.tcp.is_some_and(|tcp| states.contains(&tcp.state))
+            };
+            let count = self.connections.values().filter(half_open).count();
+            if segment.flags & SYN != 0 && count >= usize::try_from(most).expect("a few") {
+                return Err("firewall-embryonic-limit");
+            }
+        }
+        if let Some(most) = self.setting.per_source {
+            let begun = self.connections.values().filter(|of| host(of.source.0) == host(asked.source));
+            if begun.count() >= usize::try_from(most).expect("a few") {
+                return Err("firewall-source-limit");
+            }
+        }
+        let tcp = if let Says::Tcp(segment) = says { Some(Tcp::new(&segment)) } else { None };
+        let connection = Connection {
+            protocol: asked.protocol,
+            source,
+            destination,
+            side: asked.side,
+            tcp,
+            answered: false,
+            rule: rule.map(|rule| rule.name),
+            generation: self.generation,
+            deadline: 0,
+        };
+        self.connections.insert(key, connection);
+        self.settle(&key);
+        Ok(())
+    }
+
+    /// A connection lasts from now on as long as one of its state does.
+    fn settle(&mut self, key: &Key) {
+        let timeouts = self.setting.timeouts;
+        let connection = self.connections.get_mut(key).expect("it is there");
+        let seconds = match (connection.tcp, connection.protocol) {
+            (Some(tcp), _) => match tcp.state {
+                State::SynSent | State::SynSent2 => timeouts.syn_sent,
+                State::SynReceived => timeouts.syn_received,
+                State::Established => timeouts.established,
+                State::FinWait => timeouts.fin_wait,
+                State::CloseWait => timeouts.close_wait,
+                State::LastAck => timeouts.last_ack,
+                State::TimeWait => timeouts.time_wait,
+                State::Close => timeouts.close,
+            },
+            (_, UDP) if connection.answered => timeouts.udp_answered,
+            (_, UDP) => timeouts.udp,
+            (_, ICMP | ICMPV6) => timeouts.icmp,
+            _ if connection.answered => timeouts.other_answered,
+            _ => timeouts.other,
+        };
+        connection.deadline = self.now + seconds * SECOND;
+    }
+
+    /// The first rule that matches.
+    fn decide(&self, asked: &Asked) -> (Option<Rule>, Action) {
+        match self.rules.iter().find(|rule| self.fits(rule, asked)) {
+            Some(rule) => (Some(rule.clone()), rule.action),
+            None if asked.related => (None, Action::Accept),
+            None if self.setting.rejects => (None, Action::Reject),
+            None => (None, Action::Drop),
+        }
+    }
+
+    fn fits(&self, rule: &Rule, asked: &Asked) -> bool {
+        let within = |ports: &[(u16, u16)], port: Option<u16>| {
+            ports.is_empty() || port.is_some_and(|port| ports.iter().any(|(from, to)| (*from..=*to).contains(&port)))
+        };
+        let icmp = |[types, codes]: &[(u8, u8); 2]| {
+            asked.icmp.is_some_and(|(of_type, code)| {
+                (types.0..=types.1).contains(&of_type) && (codes.0..=codes.1).contains(&code)
+            })
+        };
+        let in_any = |terms: &[super::setting::Term], address| {
+            terms.is_empty() || terms.iter().any(|term| self.setting.contains(*term, address))
+        };
+        rule.related == asked.related
+            && rule.from.is_none_or(|from| from == asked.side)
+            && in_any(&rule.sources, asked.source)
+            && in_any(&rule.destinations, asked.destination)
+            && (rule.protocols.is_empty() || rule.protocols.contains(&asked.protocol))
+            && within(&rule.source_ports, asked.ports.map(|ports| ports.0))
+            && within(&rule.destination_ports, asked.ports.map(|ports| ports.1))
+            && (rule.icmp.is_empty() || rule.icmp.iter().any(icmp))
+            && rule.flags.is_none_or(|(set, unset)| asked.flags & set == set && asked.flags & unset == 0)
+            && (rule.dscp.is_empty() || rule.dscp.contains(&asked.dscp))
+            && rule.fragment.is_none_or(|fragment| fragment == asked.fragment)
+    }
+
+    fn enforce(
+        &mut self,
+        rule: Option<&Rule>,
+        action: Action,
+        (frame, link, ip): (&[u8], &Link, &Ip),
+        answers: &mut Vec<Vec<u8>>,
+    ) -> Passes {
+        if action == Action::Accept {
+            return Ok(());
+        }
+        if action == Action::Reject
+            && let Some(answer) = rejection(frame, link, ip)
+        {
+            answers.push(answer);
+        }
+        Err(if rule.is_some() { "firewall-denied" } else { "firewall-default" })
+    }
+
+    fn buckets(&mut self, rule: &Rule, source: IpAddr) -> &mut Buckets {
+        let key = (rule.name.clone(), rule.limit.per_source.then(|| host(source)));
+        self.buckets.entry(key).or_insert_with(|| Buckets::new(rule.limit))
+    }
+
+    /// One more connection of a rule, or error, and one more packet.
+    fn take(&mut self, rule: Option<&Rule>, source: IpAddr, is_new: bool) -> Passes {
+        let (Some(rule), now) = (rule, self.now) else { return Ok(()) };
+        let buckets = self.buckets(rule, source);
+        let connection = buckets.connections.as_mut().is_none_or(|bucket| bucket.take(now));
+        let mut packet = || buckets.packets.as_mut().is_none_or(|bucket| bucket.take(now));
+        if connection && (!is_new || packet()) { Ok(()) } else { Err("firewall-rate-limit") }
+    }
+}
+
+/// What counts as one source.
+fn host(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
+}
+
+impl Connection {
+    /// Whose a packet is, 0 for the originator's; nothing if it comes in where that end is not.
+    fn side_of(&self, source: End, side: Side) -> Option<usize> {
+        let by_originator = source == self.source;
+        ((side == self.side) == by_originator).then_some(usize::from(!by_originator))
+    }
+}
+
+pub(crate) fn key(protocol: u8, tags: u32, source: End, destination: End) -> Key {
+    (protocol, tags, source.min(destination), source.max(destination))
+}
+
+/// Of an ICMP type, whether it asks, and which kind of question it is.
+fn query(six: bool, of_type: u8) -> Option<(bool, u16)> {
+    match (six, of_type) {
+        (false, 8) | (true, 128) => Some((true, 0)),
+        (false, 0) | (true, 129) => Some((false, 0)),
+        (false, 13) => Some((true, 1)),
+        (false, 14) => Some((false, 1)),
+        _ => None,
+    }
+}
+
+/// What is known of a connection's first packet.
+fn first(connection: &Connection) -> Asked {
+    let Connection { protocol, source, destination, side, .. } = *connection;
+    let ports = matches!(protocol, TCP | UDP).then_some((source.1, destination.1));
+    let icmp = match (protocol, destination.1) {
+        (ICMP, 0) => Some((8, 0)),
+        (ICMP, _) => Some((13, 0)),
+        (ICMPV6, _) => Some((128, 0)),
+        _ => None,
+    };
+    let flags = if protocol == TCP { SYN } else { 0 };
+    let (source, destination) = (source.0, destination.0);
+    Asked { related: false, side, source, destination, protocol, ports, icmp, flags, dscp: 0, fragment: false }
+}
+
+/// What the sender of a rejected packet is told: RFC 9293 section 3.10.7.1, RFC 1812 section 5.2.7.1, RFC 4443
+/// section 3.1. Nothing if it is not to be told, RFC 1122 section 3.2.2.
+fn rejection(frame: &[u8], link: &Link, ip: &Ip) -> Option<Vec<u8>> {
+    let is_host = |address: IpAddr| match address {
+        IpAddr::V4(address) => !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified(),
+        IpAddr::V6(address) => !address.is_multicast(),
+    };
+    let six = ip.is_six();
+    let is_error = ip.is_icmp() && if six { ip.message[0] < 128 } else { matches!(ip.message[0], 3 | 4 | 5 | 11 | 12) };
+    if !is_host(ip.destination) || ip.source.is_unspecified() || frame[0] & 1 == 1 || is_error {
+        return None;
+    }
+    let (protocol, mut message) = if ip.protocol == TCP {
+        let segment = Segment::read(&ip.message, false);
+        if segment.flags & RST != 0 {
+            return None;
+        }
+        let bit = |flag| u32::from(segment.flags & flag != 0);
+        let acknowledged = segment.sequence.wrapping_add(segment.data + bit(SYN) + bit(FIN));
+        let (sequence, acknowledgment, flags) =
+            if segment.flags & ACK == 0 { (0, acknowledged, RST | ACK) } else { (segment.acknowledgment, 0, RST) };
+        let mut reset = [&ip.message[2..4], &ip.message[..2]].concat();
+        reset.extend(sequence.to_be_bytes());
+        reset.extend(acknowledgment.to_be_bytes());
+        reset.extend([0x50, flags, 0, 0, 0, 0, 0, 0]);
+        (TCP, reset)
+    } else {
+        let (start, most) = if six { ([1, 1], 1280 - 48) } else { ([3, 13], 576 - 28) };
+        let quoted = &ip.whole[..ip.whole.len().min(most)];
+        (if six { ICMPV6 } else { ICMP }, [&start[..], &[0; 6], quoted].concat())
+    };
+    let (from, to) = (ip.destination, ip.source);
+    let pseudo = if protocol == ICMP { Vec::new() } else { pseudo_header(from, to, protocol, message.len()) };
+    let sum = checksum(&[&pseudo[..], &message].concat());
+    let at = if protocol == TCP { 16 } else { 2 };
+    message[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    let length = u16::try_from(message.len()).expect("short");
+    let mut header = if six {
+        [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[protocol, 64]].concat()
+    } else {
+        [&[0x45, 0][..], &(length + 20).to_be_bytes(), &[0, 0, 0x40, 0, 64, protocol, 0, 0]].concat()
+    };
+    for address in [from, to] {
+        match address {
+            IpAddr::V4(address) => header.extend(address.octets()),
+            IpAddr::V6(address) => header.extend(address.octets()),
+        }
+    }
+    if !six {
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    Some([&frame[6..12], &frame[..6], &frame[12..link.start], &header, &message].concat())
+}
