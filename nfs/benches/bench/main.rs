@@ -13,6 +13,7 @@ mod classifier;
 mod compare;
 mod custom;
 mod firewall;
+mod firewall_floods;
 #[path = "../shared/firewall_rules.rs"]
 mod firewall_rules;
 mod flood;
@@ -178,6 +179,15 @@ const NAT_FLOODS: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const FIREWALL_FLOODS: Built = Built {
+    about: firewall_floods::ABOUT,
+    run: firewall_floods::run,
+    notes: firewall_floods::notes,
+    mebibytes: |_| firewall_floods::MEBIBYTES,
+    cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -209,10 +219,10 @@ const IDEAS: Built = Built {
 };
 
 /// Suites that are run only when they are named: they teach, or need the machine to themselves.
-const ONLY_NAMED: [&str; 3] = ["floods", "nat-floods", "ideas"];
+const ONLY_NAMED: [&str; 4] = ["floods", "nat-floods", "firewall-floods", "ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 15] = [
+static SUITES: [(&str, Option<Built>); 16] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
@@ -227,6 +237,7 @@ static SUITES: [(&str, Option<Built>); 15] = [
     ("linux", Some(LINUX)),
     ("floods", Some(FLOODS)),
     ("nat-floods", Some(NAT_FLOODS)),
+    ("firewall-floods", Some(FIREWALL_FLOODS)),
     ("ideas", Some(IDEAS)),
 ];
 

@@ -47,7 +47,7 @@ pub(crate) fn notes() -> Vec<String> {
 const SERVER: [u8; 4] = [192, 0, 2, 1];
 const CONNECTIONS: usize = 512;
 const FRAME: usize = 64;
-type Packet = [u8; FRAME];
+pub(crate) type Packet = [u8; FRAME];
 
 /// What a flood consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,14 +95,14 @@ impl Flood {
     }
 }
 
-fn packet(frame: &Frame) -> anyhow::Result<Packet> {
+pub(crate) fn packet(frame: &Frame) -> anyhow::Result<Packet> {
     frame.clone().pad_to(FRAME).build().try_into().map_err(|_| anyhow!("a frame is too long"))
 }
 
 /// Writes a frame before where net_null's data begin: these stay zeros, and a packet that comes in
 /// anew is nobody's and stays at its worker.
 #[inline]
-fn put(packet: &mut Mbuf, frame: &Packet) -> bool {
+pub(crate) fn put(packet: &mut Mbuf, frame: &Packet) -> bool {
     let before = packet.len();
     match packet.prepend(FRAME) {
         Some(room) => room.copy_from_slice(frame),
@@ -390,7 +390,7 @@ fn connections(control: &Control) -> anyhow::Result<Vec<SessionView>> {
 }
 
 /// Waits for something that workers do, on a machine with others.
-fn eventually(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !is_so()? {
         ensure!(begun.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
@@ -399,7 +399,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> an
     Ok(())
 }
 
-fn dropped(report: &Report) -> HashMap<String, u64> {
+pub(crate) fn dropped(report: &Report) -> HashMap<String, u64> {
     report.drops.iter().map(|drop| (drop.reason.clone(), drop.count)).collect()
 }
 
