@@ -6,6 +6,8 @@
 //! `cases --list` says what there is.
 #![forbid(unsafe_code)]
 
+#[path = "shared/firewall_rules.rs"]
+mod firewall_rules;
 #[path = "shared/port_block.rs"]
 mod port_block;
 #[path = "shared/routed.rs"]
@@ -21,7 +23,7 @@ use nf_framework::{
     Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError, Steering, Tuple,
     WorkerSetup,
 };
-use nfs::{load_balancer, monitor, nat, rate_limit};
+use nfs::{firewall, load_balancer, monitor, nat, rate_limit};
 use port_block::PortBlock;
 use routed::{Around, Destinations, Routed};
 use std::array;
@@ -71,7 +73,7 @@ const ROUTED_V6: &str = "worker-ipv6";
 const ROUTES: u32 = 1024;
 
 /// Every case, in the order of the table.
-const CASES: [Case; 27] = [
+const CASES: [Case; 31] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
@@ -146,6 +148,18 @@ const CASES: [Case; 27] = [
             },
         )
     },
+    firewall("firewall", "what a firewall with 10 rules adds, all connections known", |eal, packets| {
+        worker(eal, RING, &clients([firewall_with(10, "")?]), packets)
+    }),
+    firewall("firewall-10k", "the same with 10 000 rules", |eal, packets| {
+        worker(eal, RING, &clients([firewall_with(10_000, "")?]), packets)
+    }),
+    case(
+        "firewall-new",
+        "the worker with a firewall, each packet a new connection in place of the oldest",
+        |eal, packets| firewall_new(eal, 10, packets),
+    ),
+    case("firewall-new-10k", "the same with 10 000 rules", |eal, packets| firewall_new(eal, 10_000, packets)),
     case(ROUTED, "the worker with packets to be routed, and Wire", |eal, packets| {
         routed(eal, ForwardingKind::Wire, Destinations::V4(ROUTES), packets)
     }),
@@ -169,6 +183,10 @@ const fn case(name: &'static str, help: &'static str, run: Run) -> Case {
 
 const fn function(name: &'static str, help: &'static str, run: Run) -> Case {
     Case { name, help, above: Some(EMPTY), run }
+}
+
+const fn firewall(name: &'static str, help: &'static str, run: Run) -> Case {
+    Case { name, help, above: Some(CLIENTS), run }
 }
 
 const fn router(name: &'static str, above: &'static str, help: &'static str, run: Run) -> Case {
@@ -392,6 +410,21 @@ fn requests<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
     [inside].into_iter().chain(functions).chain([outside]).collect()
 }
 
+/// A firewall with so many rules, the last of which accepts what clients send.
+fn firewall_with(rules: u32, keys: &str) -> anyhow::Result<Loaded> {
+    let config = toml::from_str(&firewall_rules::with_rules(rules, keys))?;
+    let policy = firewall::Firewall.policy(config).map_err(|invalid| anyhow::anyhow!(invalid.message))?;
+    Ok(Loaded::new(firewall::Firewall, policy))
+}
+
+fn firewall_new(eal: &Eal, rules: u32, packets: u64) -> anyhow::Result<()> {
+    let newcomers = Made("newcomers", Affinity::Any, |_: &mut WorkerSetup| Ok(Newcomers(0)));
+    let config = config(RING, ForwardingKind::Wire);
+    let one_armed = RuntimeConfig { ports: PortsConfig { outside: None, ..config.ports }, ..config };
+    let functions = [Loaded::new(newcomers, ()), firewall_with(rules, "connections = 4096")?];
+    worker_as(eal, RING, one_armed, &functions, packets)
+}
+
 /// Functions between clients and a server that answers what comes.
 fn clients<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
     let entrance = Direction::Outbound;
@@ -401,8 +434,8 @@ fn clients<const N: usize>(functions: [Loaded; N]) -> Vec<Loaded> {
     [Loaded::new(client, ())].into_iter().chain(functions).chain([Loaded::new(server, ())]).collect()
 }
 
-/// Ethernet, IPv4 and UDP.
-const HEAD: usize = 42;
+/// Ethernet, IPv4, UDP, and four octets behind.
+const HEAD: usize = 46;
 
 /// Writes packets of one client after the other as they arrive on their side.
 struct Clients {
@@ -449,8 +482,8 @@ impl NetworkFunction for Clients {
                 continue;
             };
             *head = CLIENT;
-            // The checksum of UDP is 0, and stays.
             (head[29], head[35]) = (self.next, self.next);
+            make_up_for_differences(head);
             self.next = self.next.wrapping_add(1);
         }
     }
@@ -466,17 +499,25 @@ impl NetworkFunction for Newcomers {
             *head = CLIENT;
             let [_, high, middle, low] = self.0.to_be_bytes();
             (head[29], head[34], head[35]) = (low, high | 0x10, middle);
+            make_up_for_differences(head);
             self.0 = self.0.wrapping_add(1);
         }
     }
 }
 
-/// A packet of 10.0.0.0 port 4096 to 192.0.2.1 port 443, with a checksum of its header that is mended
-/// and never looked at.
+/// A packet of 10.0.0.0 port 4096 to 192.0.2.1 port 443, whose checksums are right for all clients.
 const CLIENT: [u8; HEAD] = [
-    2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 17, 0x12, 0x34, 10, 0, 0, 0, 192, 0,
-    2, 1, 16, 0, 1, 0xbb, 0, 30, 0xab, 0xcd,
+    2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 50, 0xff, 0xff, 0x40, 0, 64, 17, 0x6e, 0xba, 10, 0, 0, 0,
+    192, 0, 2, 1, 16, 0, 1, 0xbb, 0, 30, 0x31, 0xf6, 0xff, 0xff, 0xef, 0xff,
 ];
+
+/// The identification and the payload have the complements of the client's address and port.
+fn make_up_for_differences(head: &mut [u8; HEAD]) {
+    let (low, port) = ([!head[28], !head[29]], [!head[34], !head[35]]);
+    head[18..20].copy_from_slice(&low);
+    head[42..44].copy_from_slice(&low);
+    head[44..46].copy_from_slice(&port);
+}
 
 /// Writes answers, as they arrive from outside, to what has left there.
 struct Server {

@@ -556,6 +556,16 @@ fn the_firewalls_example_runs_and_changes_on_the_way() {
 }
 
 #[test]
+fn the_example_of_a_firewall_and_a_nat_in_one_chain_runs_and_changes_on_the_way() {
+    let example = on_null_ports(include_str!("../examples/firewall-nat.toml"));
+    let changes = [
+        ("[firewall]\n", "[firewall]\nlive = \"rejudge\"\n", "generation 2: + [firewall] live = \"rejudge\""),
+        ("[nat]\n", "[nat]\nmss = 1360\n", "generation 3: + [nat] mss = 1360"),
+    ];
+    assert_reloads(NF_CHAIN, "firewall-nat", &example, &changes);
+}
+
+#[test]
 fn a_firewall_that_makes_no_sense_is_one_sentence_with_its_line() {
     let of = |old: &str, new: &str| {
         assert!(firewall_example().contains(old), "{old}");

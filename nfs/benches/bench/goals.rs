@@ -2,7 +2,7 @@
 
 use crate::results::{Relation, Results, Suite};
 use crate::scored::{COLD, HOT, SHARED};
-use crate::{chain, custom, io, linux, load_balancer, nat, router, workers};
+use crate::{chain, custom, firewall, io, linux, load_balancer, nat, router, workers};
 use std::fmt;
 
 /// What a figure shall be.
@@ -61,10 +61,6 @@ impl Reached {
             Some(false) => "not reached",
         };
         Self { suite, work: work.into(), figures, aim, verdict, peer }
-    }
-
-    fn not_built(suite: &'static str, work: &str, most: f64, peer: &'static str) -> Self {
-        Self { verdict: "not built yet", ..Self::new(suite, work, [None; 3], Some(Aim::AtMost(most)), peer) }
     }
 }
 
@@ -148,13 +144,20 @@ fn all(results: &Results) -> Vec<Reached> {
         let scores = scores("load-balancer", &load_balancer::row(mode, connections));
         goals.push(Reached::new("load-balancer", work, scores, most(aim), peer));
     }
-    let to_come = [
-        ("firewall", "firewall, 1k established (score)", 2.2, "-"),
-        ("firewall", "firewall, 64k established (score)", 2.8, "5.9 (VPP)"),
-        ("firewall", "firewall, 1M established (score)", 4.5, "98 (FastClick)"),
-        ("chain", "firewall + NAT in one chain, 64k (score)", 4.2, "-"),
-    ];
-    goals.extend(to_come.map(|(suite, work, most, peer)| Reached::not_built(suite, work, most, peer)));
+    for (connections, aim, peer) in [("1k", 2.2, "-"), ("64k", 2.8, "5.9 (VPP)"), ("1M", 4.5, "98 (FastClick)")] {
+        for rules in ["10", "10k"] {
+            let work = format!("firewall, {connections} established, {rules} rules (score)");
+            goals.push(Reached::new(
+                "firewall",
+                work,
+                scores("firewall", &firewall::row(connections, rules)),
+                most(aim),
+                peer,
+            ));
+        }
+    }
+    let together = scores("firewall", firewall::WITH_NAT);
+    goals.push(Reached::new("firewall", "firewall + NAT in one chain, 64k (score)", together, most(4.2), "-"));
     for (name, row) in [
         ("forwards", linux::FORWARD.to_owned()),
         ("follows connections, 16k", linux::row(linux::CONNTRACK, "16k")),
@@ -163,7 +166,12 @@ fn all(results: &Results) -> Vec<Reached> {
         let work = format!("for comparison, Linux {name} (score)");
         goals.push(Reached::new("linux", work, hot(ratio("linux", &row, io::MACSWAP)), None, "-"));
     }
-    for (name, row) in [("", workers::OURS), (" with NAT", workers::NAT), (" with load balancer", workers::BALANCER)] {
+    for (name, row) in [
+        ("", workers::OURS),
+        (" with NAT", workers::NAT),
+        (" with load balancer", workers::BALANCER),
+        (" with firewall", workers::FIREWALL),
+    ] {
         let work = format!("gain of a second worker{name}, testpmd's gain");
         let gain = suite("workers").and_then(|suite| gain(suite, row));
         goals.push(Reached::new("workers", work, hot(gain), Some(Aim::AtLeast(0.95)), "1"));

@@ -12,6 +12,10 @@ mod chain;
 mod classifier;
 mod compare;
 mod custom;
+mod firewall;
+mod firewall_floods;
+#[path = "../shared/firewall_rules.rs"]
+mod firewall_rules;
 mod flood;
 mod floods;
 mod goals;
@@ -131,6 +135,15 @@ const NAT: Built = Built {
     kernel: false,
     huge_malloc: true,
 };
+const FIREWALL: Built = Built {
+    about: firewall::ABOUT,
+    run: firewall::run,
+    notes: firewall::notes,
+    mebibytes: |_| firewall::MEBIBYTES,
+    cpus: 1,
+    kernel: false,
+    huge_malloc: true,
+};
 const LOAD_BALANCER: Built = Built {
     about: load_balancer::ABOUT,
     run: load_balancer::run,
@@ -176,6 +189,15 @@ const LOAD_BALANCER_FLOODS: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const FIREWALL_FLOODS: Built = Built {
+    about: firewall_floods::ABOUT,
+    run: firewall_floods::run,
+    notes: firewall_floods::notes,
+    mebibytes: |_| firewall_floods::MEBIBYTES,
+    cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -207,17 +229,17 @@ const IDEAS: Built = Built {
 };
 
 /// Suites that are run only when they are named: they teach, or need the machine to themselves.
-const ONLY_NAMED: [&str; 4] = ["floods", "nat-floods", "load-balancer-floods", "ideas"];
+const ONLY_NAMED: [&str; 5] = ["floods", "nat-floods", "load-balancer-floods", "firewall-floods", "ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 16] = [
+static SUITES: [(&str, Option<Built>); 17] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
     ("custom", Some(CUSTOM)),
     ("router", Some(ROUTER)),
     ("nat", Some(NAT)),
-    ("firewall", None),
+    ("firewall", Some(FIREWALL)),
     ("load-balancer", Some(LOAD_BALANCER)),
     ("chain", Some(CHAIN)),
     ("new-sessions", Some(NEW_SESSIONS)),
@@ -226,6 +248,7 @@ static SUITES: [(&str, Option<Built>); 16] = [
     ("floods", Some(FLOODS)),
     ("nat-floods", Some(NAT_FLOODS)),
     ("load-balancer-floods", Some(LOAD_BALANCER_FLOODS)),
+    ("firewall-floods", Some(FIREWALL_FLOODS)),
     ("ideas", Some(IDEAS)),
 ];
 

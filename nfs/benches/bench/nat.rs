@@ -259,7 +259,7 @@ const BASE_NEW: &str = "base";
 
 pub(crate) fn run_new(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let stage = Stage::start(memory)?;
-    let mut variants = vec![stage.macswap(), new_sessions(&stage.eal, BASE_NEW, 1 << 22, Vec::new)];
+    let mut variants = vec![stage.macswap(), first_packets(&stage.eal, BASE_NEW, 1 << 22, Vec::new)];
     for (name, sessions) in [("64k", 1_u32 << 16), ("1M", 1 << 20)] {
         for (row, most) in [(first(name), u64::from(sessions)), (first_of_full(name), u64::MAX)] {
             let maker = Maker::new(nat_config(sessions, 0, "")?)?;
@@ -278,7 +278,7 @@ pub(crate) fn run_new(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
             let wanted = most.min(u64::from(sessions + sessions / 4)) * 19 / 20;
             let begun = || on_shelf.take().and_then(|mut lent| Some(lent.get()?.sessions())).unwrap_or(0);
             // The same source goes on where this ends, so that none of its flows is known.
-            let mut variant = new_sessions(&stage.eal, &row, 4 * sessions, functions);
+            let mut variant = first_packets(&stage.eal, &row, 4 * sessions, functions);
             for _ in 0..20 {
                 if begun() < wanted {
                     variant.once(Duration::from_millis(300))?;
@@ -294,7 +294,12 @@ pub(crate) fn run_new(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Packets from inside by one port, each of another one of so many flows.
-fn new_sessions<'a>(eal: &'a Eal, name: &str, flows: u32, functions: impl Fn() -> Vec<Loaded> + 'a) -> Variant<'a> {
+pub(crate) fn first_packets<'a>(
+    eal: &'a Eal,
+    name: &str,
+    flows: u32,
+    functions: impl Fn() -> Vec<Loaded> + 'a,
+) -> Variant<'a> {
     let [store, _] = no_stores();
     Variant::new(name, move |slice| {
         let ports = PortsConfig { outside: None, ..config(Setting::new(NULL)).ports };
@@ -306,7 +311,7 @@ fn new_sessions<'a>(eal: &'a Eal, name: &str, flows: u32, functions: impl Fn() -
         });
         let chain = [source].into_iter().chain(functions()).collect();
         let (sample, report) = timed(Runtime::new(eal, &config, chain)?, slice)?;
-        ensure!(report.balance.dropped == report.dropped("stopped"), "packets began no session: {report}");
+        ensure!(report.balance.dropped == report.dropped("stopped"), "packets began nothing: {report}");
         Ok(sample)
     })
 }

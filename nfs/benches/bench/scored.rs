@@ -176,19 +176,21 @@ pub(crate) struct Ends {
     pub(crate) externals: Option<Externals>,
     /// Whether there are those of clients alone, from both sides.
     pub(crate) of_clients: bool,
+    /// Whether packets that another run has written are written anew.
+    pub(crate) anew: bool,
 }
 
 impl From<Flows> for Ends {
     fn from(flows: Flows) -> Self {
-        Self { flows, externals: None, of_clients: false }
+        Self { flows, externals: None, of_clients: false, anew: false }
     }
 }
 
 fn ends(when: When, packets: &Ends, stores: &[Shelf<Store>; 2]) -> [Loaded; 2] {
-    let Ends { flows, externals, of_clients } = packets;
+    let Ends { flows, externals, of_clients, anew } = packets;
     let [inside, outside] = stores;
     let (outbound, inbound) = (Direction::Outbound, Direction::Inbound);
-    let (anew, of_clients) = (externals.is_some(), *of_clients);
+    let (anew, of_clients) = (*anew || externals.is_some(), *of_clients);
     [("inside-end", outbound, inside, None), ("outside-end", inbound, outside, externals.clone())].map(
         |(name, entrance, store, externals)| {
             let (flows, store) = (flows.clone(), store.clone());

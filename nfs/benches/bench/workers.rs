@@ -4,6 +4,7 @@
 //! An EAL has the lcores that it was started with, and every lcore is a worker, so one and two
 //! workers are two processes, told by a pipe what to run.
 
+use crate::firewall;
 use crate::load_balancer;
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
@@ -34,6 +35,7 @@ const BURSTS: u32 = 3;
 pub(crate) const OURS: &str = "worker, Wire";
 pub(crate) const NAT: &str = "worker, NAT, 64k sessions each";
 pub(crate) const BALANCER: &str = "worker, load balancer, 64k connections each";
+pub(crate) const FIREWALL: &str = "worker, firewall, 64k connections each";
 pub(crate) const TESTPMD: &str = "testpmd io";
 
 const SESSIONS: u32 = 1 << 16;
@@ -49,6 +51,7 @@ pub(crate) fn notes() -> Vec<String> {
         "net_null, a queue of each port for each core, burst 32",
         "NAT: packets of known sessions from both sides, as where a device has sorted them: each worker has sessions of \
          its own, and nothing is handed over",
+        "firewall: the same with connections, 10 rules",
         "load balancer: direct return, the same with connections of one service",
         "handed over: two workers on two queues of net_ring, 384 packets in circulation, Affinity::Flow, steering in \
          software, over a base with the same source and any packet at any worker; the flows are such that none, half or all of the packets arrive at the worker that does not own them",
@@ -66,6 +69,7 @@ enum Work {
     Null,
     Nat,
     Balancer,
+    Firewall,
     Ring,
     /// With the ends that steered packets need, and any packet at any worker.
     Base,
@@ -81,10 +85,11 @@ enum Share {
     All,
 }
 
-const WORK: [(&str, Work); 9] = [
+const WORK: [(&str, Work); 10] = [
     ("null", Work::Null),
     ("nat", Work::Nat),
     ("balancer", Work::Balancer),
+    ("firewall", Work::Firewall),
     ("ring", Work::Ring),
     ("base", Work::Base),
     ("none", Work::Steered(Share::None)),
@@ -114,6 +119,7 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let on_null = |workers: usize| worker(workers, OURS, "null").at(Axis::Workers, OURS, workers as f64);
     let with_nat = |workers: usize| worker(workers, NAT, "nat").at(Axis::Workers, NAT, workers as f64);
     let balanced = |workers: usize| worker(workers, BALANCER, "balancer").at(Axis::Workers, BALANCER, workers as f64);
+    let guarded = |workers: usize| worker(workers, FIREWALL, "firewall").at(Axis::Workers, FIREWALL, workers as f64);
     let base = row(2, "ring: base");
     let variants = vec![
         testpmd(1),
@@ -124,6 +130,8 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
         with_nat(2).ratio(row(1, NAT)),
         balanced(1).ratio(row(1, OURS)),
         balanced(2).ratio(row(1, BALANCER)),
+        guarded(1).ratio(row(1, OURS)),
+        guarded(2).ratio(row(1, FIREWALL)),
         worker(2, "ring: worker, Wire", "ring"),
         worker(2, "ring: base", "base").net(row(2, "ring: worker, Wire")),
         worker(2, "steered, none handed over", "none").ratio(&base).net(&base),
@@ -141,12 +149,13 @@ pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let circulation = Circulation::new(&eal, 0, u16::try_from(workers)?)?;
     let nats = nat::begin(&eal, workers, SESSIONS, "")?;
     let balancers = load_balancer::begin(&eal, workers, "dsr", SESSIONS)?;
+    let firewalls = firewall::begin(&eal, workers, SESSIONS)?;
     served::serve(|work, slice| {
         let (_, work) = WORK.iter().find(|(name, _)| *name == work).with_context(|| format!("no work {work}"))?;
         // What was on its way between workers when the last slice ended is lost.
         circulation.drain(&eal)?;
         circulation.fill(&eal, BURSTS)?;
-        work.run(&eal, (&nats, &balancers), slice)
+        work.run(&eal, (&nats, &balancers, &firewalls), slice)
     })?;
     circulation.drain(&eal)
 }
@@ -155,7 +164,7 @@ impl Work {
     fn run(
         self,
         eal: &Eal,
-        (nats, balancers): (&[nat::Begun], &[Shelf<Instance>]),
+        (nats, balancers, firewalls): (&[nat::Begun], &[Shelf<Instance>], &[Shelf<nfs::firewall::Instance>]),
         slice: Duration,
     ) -> anyhow::Result<Sample> {
         let usual = Setting::new(RING);
@@ -163,6 +172,7 @@ impl Work {
             Self::Null => (Setting::new(NULL), Vec::new()),
             Self::Nat => (Setting::new(NULL), nat::chain_of(nats, SESSIONS)),
             Self::Balancer => (Setting::new(NULL), load_balancer::chain_of(balancers, SESSIONS)),
+            Self::Firewall => (Setting::new(NULL), firewall::chain_of(firewalls, SESSIONS)),
             Self::Ring => (usual, Vec::new()),
             Self::Base => (usual, ends(Affinity::Any, None)),
             Self::Steered(share) => (Setting { queues: Some(2), ..usual }, ends(Affinity::Flow, Some(share))),
@@ -171,9 +181,13 @@ impl Work {
         let (sample, report) = worker_with_report(eal, setting, chain, slice)?;
         let handed_over = report.handed_over as f64 / report.balance.received as f64;
         let expected = match self {
-            Self::Null | Self::Nat | Self::Balancer | Self::Ring | Self::Base | Self::Steered(Share::None) => {
-                0.0..=0.02
-            }
+            Self::Null
+            | Self::Nat
+            | Self::Balancer
+            | Self::Firewall
+            | Self::Ring
+            | Self::Base
+            | Self::Steered(Share::None) => 0.0..=0.02,
             Self::Steered(Share::Half) => 0.35..=0.65,
             Self::Steered(Share::All) => 0.8..=1.0,
             // There, and back to be sent.

@@ -32,11 +32,22 @@ const LIMITED: u8 = 8;
 /// It is half open, and its rule limits how many are.
 const COUNTED: u8 = 16;
 
+/// Which end sends a packet, and which way it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Course(u8);
+
+impl Course {
+    #[inline(always)]
+    pub(super) fn new(from_low: bool, direction: Direction) -> Self {
+        let inbound = if direction == Direction::Inbound { INBOUND } else { 0 };
+        Self(u8::from(from_low) * LOW_BEGAN | inbound)
+    }
+}
+
 impl Connection {
     pub(super) fn new(tcp: Tcp, low_began: bool, direction: Direction) -> Self {
-        let inbound = if direction == Direction::Inbound { INBOUND } else { 0 };
-        let low = if low_began { LOW_BEGAN } else { 0 };
-        Self { tcp, slot: NO_SLOT, generation: 0, marks: low | inbound }
+        let Course(marks) = Course::new(low_began, direction);
+        Self { tcp, slot: NO_SLOT, generation: 0, marks }
     }
 
     pub(super) fn low_began(&self) -> bool {
@@ -50,10 +61,10 @@ impl Connection {
 
     /// Whose packet it is, 0 for the originator's; nothing if it comes in where that end is not.
     #[inline(always)]
-    pub(super) fn side(&self, from_low: bool, direction: Direction) -> Option<usize> {
-        let by_responder = from_low != self.low_began();
-        let with_originator = direction == self.direction();
-        (by_responder != with_originator).then_some(usize::from(by_responder))
+    pub(super) fn side(&self, Course(course): Course) -> Option<usize> {
+        let differs = self.marks ^ course;
+        let (other_end, other_way) = (differs & LOW_BEGAN, (differs & INBOUND) / INBOUND);
+        (other_end == other_way).then_some(usize::from(other_end))
     }
 
     #[inline(always)]

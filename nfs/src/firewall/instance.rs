@@ -2,7 +2,7 @@
 
 use super::answer;
 use super::config::{Action, Checksums, Live, LogConfig, Passage, State};
-use super::connection::{Connection, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
+use super::connection::{Connection, Course, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
 use super::limits::Limits;
 use super::log::{Event, Events, What};
 use super::packet::{
@@ -11,6 +11,7 @@ use super::packet::{
 use super::policy::{Decision, Policy};
 use super::reasons::{Counters, Reasons};
 use super::tcp::{self, Judgement, Tcp};
+use super::timer::Timer;
 use super::tracking::{Place, Refusal, Table, Tracking};
 use super::views::Asked;
 use nf_framework::headers::{EtherType, IpProtocol, TcpFlags};
@@ -47,7 +48,6 @@ const MOST: usize = 64;
 struct Scratch {
     v4: Looked<KeyV4>,
     v6: Looked<KeyV6>,
-    kinds: [Look; MOST],
     /// Slot, and whether it only waits for what those before it begin.
     asked: Vec<(usize, Seen, bool)>,
     questions: Vec<Asked>,
@@ -57,17 +57,11 @@ struct Scratch {
 #[derive(Debug)]
 struct Looked<K> {
     keys: [K; MOST],
-    from_low: [bool; MOST],
+    courses: [Course; MOST],
     found: [Option<Handle>; MOST],
     count: usize,
-}
-
-/// How a packet of the batch is looked at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Look {
-    V4,
-    V6,
-    Closer,
+    /// Those of the batch that they are of, a bit for each slot.
+    slots: u64,
 }
 
 /// What becomes of a packet.
@@ -84,14 +78,32 @@ enum Fate {
 
 impl<K: Copy> Looked<K> {
     fn new(key: K) -> Self {
-        Self { keys: [key; MOST], from_low: [false; MOST], found: [None; MOST], count: 0 }
+        Self { keys: [key; MOST], courses: [Course::default(); MOST], found: [None; MOST], count: 0, slots: 0 }
+    }
+
+    fn clear(&mut self) {
+        (self.count, self.slots) = (0, 0);
     }
 
     #[inline(always)]
-    fn push(&mut self, usual: Usual<K>) {
+    fn push(&mut self, slot: usize, usual: Usual<K>, direction: Direction) {
         let at = self.count % MOST;
-        (self.keys[at], self.from_low[at]) = (usual.key, usual.from_low);
+        (self.keys[at], self.courses[at]) = (usual.key, Course::new(usual.from_low, direction));
         self.count += 1;
+        self.slots |= 1 << (slot % MOST);
+    }
+
+    #[inline(always)]
+    fn has(&self, slot: usize) -> bool {
+        self.slots >> (slot % MOST) & 1 == 1
+    }
+
+    /// What was found for the next packet, of those that were pushed, in their order.
+    #[inline(always)]
+    fn next(&self, next: &mut usize) -> Option<(Handle, Course)> {
+        let at = *next % MOST;
+        *next += 1;
+        Some((self.found[at]?, self.courses[at]))
     }
 }
 
@@ -100,7 +112,6 @@ impl Default for Scratch {
         Self {
             v4: Looked::new([0; 16]),
             v6: Looked::new([0; 40]),
-            kinds: [Look::Closer; MOST],
             asked: Vec::with_capacity(MOST),
             questions: Vec::with_capacity(MOST),
             decisions: Vec::with_capacity(MOST),
@@ -178,43 +189,50 @@ impl Instance {
 
     /// In the order in which the packets came, so that those of one connection stay in theirs.
     fn judge(&mut self, batch: &mut Batch, cx: &mut Context<'_>, scratch: &mut Scratch) {
-        let Scratch { v4, v6, kinds, asked, questions, decisions } = scratch;
-        (v4.count, v6.count) = (0, 0);
+        let Scratch { v4, v6, asked, questions, decisions } = scratch;
+        v4.clear();
+        v6.clear();
+        let direction = cx.direction();
+        let mut all = 0;
         for (slot, packet) in batch.undecided_packets() {
-            kinds[slot % MOST] = if let Some(usual) = usual_v4(packet.data()) {
-                v4.push(usual);
-                Look::V4
+            all += 1;
+            if let Some(usual) = usual_v4(packet.data()) {
+                v4.push(slot, usual, direction);
             } else if let Some(usual) = usual_v6(packet.data()) {
-                v6.push(usual);
-                Look::V6
-            } else {
-                Look::Closer
-            };
+                v6.push(slot, usual, direction);
+            }
         }
         self.tracking.v4.lookup_batch(&v4.keys[..v4.count.min(MOST)], &mut v4.found);
         if v6.count > 0 {
             self.tracking.v6.lookup_batch(&v6.keys[..v6.count.min(MOST)], &mut v6.found);
         }
+        let by = Bearings { generation: self.generation, verify: self.policy.config.checksums == Checksums::All };
+        let Tracking { v4: table_v4, v6: table_v6, deadlines, .. } = &mut self.tracking;
+        // Nearly always all packets are usual and of one family.
+        let passed = if v4.count == all {
+            pass_known(table_v4, deadlines, batch, v4, (by, false))
+        } else if v6.count == all {
+            pass_known(table_v6, deadlines, batch, v6, (by, true))
+        } else {
+            0
+        };
+        if passed == all {
+            return;
+        }
         asked.clear();
         questions.clear();
-        let (mut next_v4, mut next_v6) = (0, 0);
-        let direction = cx.direction();
-        for slot in batch.undecided() {
+        let (mut next_v4, mut next_v6) = (passed.min(v4.count), passed.min(v6.count));
+        for slot in batch.undecided().skip(passed) {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            let known = match kinds[slot % MOST] {
-                Look::V4 => {
-                    let at = next_v4 % MOST;
-                    next_v4 += 1;
-                    let found = v4.found[at].map(|handle| (handle, v4.from_low[at]));
-                    found.is_some_and(|found| self.known_v4(packet, found, direction))
-                }
-                Look::V6 => {
-                    let at = next_v6 % MOST;
-                    next_v6 += 1;
-                    let found = v6.found[at].map(|handle| (handle, v6.from_low[at]));
-                    found.is_some_and(|found| self.known_v6(packet, found, direction))
-                }
-                Look::Closer => false,
+            let Tracking { v4: table_v4, v6: table_v6, deadlines, .. } = &mut self.tracking;
+            let known = if v4.has(slot) {
+                let found = v4.next(&mut next_v4);
+                found.is_some_and(|found| known(table_v4, deadlines, packet, found, (by, false)))
+            } else if v6.has(slot) {
+                let found = v6.next(&mut next_v6);
+                found.is_some_and(|found| known(table_v6, deadlines, packet, found, (by, true)))
+            } else {
+                false
             };
             if known {
                 continue;
@@ -257,20 +275,6 @@ impl Instance {
                 batch.decide(*slot, Verdict::Drop(reason));
             }
         }
-    }
-
-    #[inline(always)]
-    fn known_v4(&mut self, packet: &mut Mbuf, (handle, from_low): (Handle, bool), direction: Direction) -> bool {
-        let Self { tracking: Tracking { v4, deadlines, .. }, policy, generation, .. } = self;
-        let all = policy.config.checksums == Checksums::All;
-        known(v4, deadlines, packet, (handle, from_low, direction), (*generation, all, false))
-    }
-
-    #[inline(always)]
-    fn known_v6(&mut self, packet: &mut Mbuf, (handle, from_low): (Handle, bool), direction: Direction) -> bool {
-        let Self { tracking: Tracking { v6, deadlines, .. }, policy, generation, .. } = self;
-        let all = policy.config.checksums == Checksums::All;
-        known(v6, deadlines, packet, (handle, from_low, direction), (*generation, all, true))
     }
 
     /// Any packet; whether others before it wait for the rules.
@@ -337,7 +341,7 @@ impl Instance {
     /// A packet of a connection.
     fn follow(&mut self, place: Place, seen: &Seen, flow: &Flow, says: Says, cx: &Context<'_>) -> Fate {
         let Some(connection) = self.tracking.get(place).copied() else { return self.beginning(seen, says) };
-        let Some(side) = connection.side(flow.from_low, cx.direction()) else {
+        let Some(side) = connection.side(Course::new(flow.from_low, cx.direction())) else {
             return Fate::Drop(self.reasons.side);
         };
         if connection.generation != self.generation && !self.rejudge(place, flow) {
@@ -411,7 +415,9 @@ impl Instance {
         let unrelated = Fate::Wait(*seen, self.reasons.unrelated);
         let Some(place) = self.tracking.find(&quoted.flow.key) else { return unrelated };
         let Some(connection) = self.tracking.get(place) else { return unrelated };
-        let Some(side) = connection.side(quoted.flow.from_low, cx.direction().reversed()) else { return unrelated };
+        let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
+            return unrelated;
+        };
         let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
         if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
     }
@@ -527,39 +533,70 @@ fn bucket_of_answers(policy: &Policy, workers: usize) -> TokenBucket {
     TokenBucket::new(share, share.div_ceil(10))
 }
 
+/// What a connection is judged by that lets usual packets through.
+#[derive(Clone, Copy)]
+struct Bearings {
+    generation: u8,
+    /// Whether all checksums are verified.
+    verify: bool,
+}
+
+/// Lets the first of a batch's packets through, all of which are usual, up to one that needs a closer look; how many.
+/// By itself, so that all that it needs is in registers.
+#[inline(never)]
+fn pass_known<K: Ends>(
+    table: &mut Table<K>,
+    deadlines: &[Deadline; Timer::COUNT],
+    batch: &mut Batch,
+    looked: &Looked<K>,
+    by: (Bearings, bool),
+) -> usize {
+    let mut passed = 0;
+    for (_, packet) in batch.undecided_packets() {
+        let at = passed % MOST;
+        let Some(handle) = looked.found[at] else { break };
+        if !known(table, deadlines, packet, (handle, looked.courses[at]), by) {
+            break;
+        }
+        passed += 1;
+    }
+    passed
+}
+
 /// Lets a usual packet through of a connection in which nothing new happens.
 #[inline(always)]
 fn known<K: Ends>(
     table: &mut Table<K>,
-    deadlines: &[Deadline],
+    deadlines: &[Deadline; Timer::COUNT],
     packet: &mut Mbuf,
-    (handle, from_low, direction): (Handle, bool, Direction),
-    (generation, verify, six): (u8, bool, bool),
+    (handle, course): (Handle, Course),
+    (by, six): (Bearings, bool),
 ) -> bool {
     let Some(mut entry) = table.entry_mut(handle) else { return false };
-    let protocol = entry.key.protocol();
-    let Some(side) = entry.value.side(from_low, direction) else { return false };
-    if entry.value.generation != generation || entry.value.is_limited() {
+    let Some(side) = entry.value.side(course) else { return false };
+    if entry.value.generation != by.generation || entry.value.is_limited() {
         return false;
     }
-    if verify && !is_sound(packet) {
+    let is_tcp = entry.key.protocol() == IpProtocol::TCP;
+    if by.verify && !is_sound(packet) {
         return false;
     }
-    let timer = if protocol == IpProtocol::TCP {
-        let Some((sequence, acknowledgment, window, payload)) = usual_segment(packet.data(), six) else { return false };
-        if !entry.value.tcp.carry(side, sequence, acknowledgment, window, payload) {
-            return false;
+    if is_tcp {
+        let segment = usual_segment(packet.data(), six);
+        let carried = segment.is_some_and(|(sequence, acknowledgment, window, payload)| {
+            entry.value.tcp.carry(side, sequence, acknowledgment, window, payload)
+        });
+        if carried {
+            entry.touch(deadlines[Timer::TcpEstablished as usize]);
         }
-        super::timer::Timer::TcpEstablished
-    } else {
-        if side == tcp::RESPONDER && !entry.value.is_answered() {
-            return false;
-        }
-        entry.value.timer(protocol)
-    };
-    if let Some(deadline) = deadlines.get(timer as usize) {
-        entry.touch(*deadline);
+        return carried;
     }
+    let answered = entry.value.is_answered();
+    if side == tcp::RESPONDER && !answered {
+        return false;
+    }
+    let timer = if answered { Timer::UdpAnswered } else { Timer::Udp };
+    entry.touch(deadlines[timer as usize]);
     true
 }
 

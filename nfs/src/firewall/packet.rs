@@ -109,28 +109,27 @@ pub(super) fn usual_v4(frame: &[u8]) -> Option<Usual<KeyV4>> {
     const IP: usize = 20;
     let head: &[u8; ETHERNET + IP + 8] = frame.first_chunk()?;
     let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
-    let plain = head[12..15] == [0x08, 0x00, 0x45] && head[20] & 0x3f == 0 && head[21] == 0;
-    if !plain
-        || length > frame.len() - ETHERNET
-        || !carries(IpProtocol(head[23]), frame.get(34..)?, length.checked_sub(IP)?)
-    {
+    // Neither a fragment nor the first of others; it may forbid to make it one.
+    let whole = u16::from_be_bytes([head[20], head[21]]) & 0x3fff == 0;
+    let plain = head[12..15] == [0x08, 0x00, 0x45] && whole;
+    if !plain || length > frame.len() - ETHERNET {
         return None;
     }
-    let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let (source, destination) = ((word(26), port(34)), (word(30), port(36)));
-    if source.0 == destination.0 {
+    let protocol = IpProtocol(head[23]);
+    if !carries(protocol, [head[38], head[39]], frame.get(34..)?, length.checked_sub(IP)?) {
         return None;
     }
-    let from_low = source < destination;
-    let (low, high) = if from_low { (source, destination) } else { (destination, source) };
-    let mut key = [0; 16];
-    key[..4].copy_from_slice(&low.0.to_be_bytes());
-    key[4..8].copy_from_slice(&high.0.to_be_bytes());
-    key[8..10].copy_from_slice(&low.1.to_be_bytes());
-    key[10..12].copy_from_slice(&high.1.to_be_bytes());
-    key[12] = head[23];
-    Some(Usual { key, from_low })
+    let addresses = u64::from_be_bytes(*head[26..].first_chunk()?);
+    let ports = u32::from_be_bytes(*head[34..].first_chunk()?);
+    let turned = addresses.rotate_left(32);
+    if addresses == turned {
+        return None;
+    }
+    let from_low = addresses < turned;
+    let (addresses, ports) = if from_low { (addresses, ports) } else { (turned, ports.rotate_left(16)) };
+    let rest = u64::from(ports) << 32 | u64::from(protocol.0) << 24;
+    let key = u128::from(addresses) << 64 | u128::from(rest);
+    Some(Usual { key: key.to_be_bytes(), from_low })
 }
 
 /// The same of IPv6 without extension headers.
@@ -140,36 +139,36 @@ pub(super) fn usual_v6(frame: &[u8]) -> Option<Usual<KeyV6>> {
     let head: &[u8; ETHERNET + IP + 8] = frame.first_chunk()?;
     let length = usize::from(u16::from_be_bytes([head[18], head[19]]));
     let plain = head[12..14] == [0x86, 0xdd] && head[14] >> 4 == 6;
-    if !plain || length > frame.len() - ETHERNET - IP || !carries(IpProtocol(head[20]), frame.get(54..)?, length) {
+    let protocol = IpProtocol(head[20]);
+    if !plain
+        || length > frame.len() - ETHERNET - IP
+        || !carries(protocol, [head[58], head[59]], frame.get(54..)?, length)
+    {
         return None;
     }
-    let (source, destination) = (&head[22..38], &head[38..54]);
+    let source = u128::from_be_bytes(*head[22..].first_chunk()?);
+    let destination = u128::from_be_bytes(*head[38..].first_chunk()?);
+    let ports = u32::from_be_bytes(*head[54..].first_chunk()?);
     if source == destination {
         return None;
     }
     let from_low = source < destination;
-    let ((low, low_port), (high, high_port)) = if from_low {
-        ((source, &head[54..56]), (destination, &head[56..58]))
-    } else {
-        ((destination, &head[56..58]), (source, &head[54..56]))
-    };
+    let (low, high, ports) =
+        if from_low { (source, destination, ports) } else { (destination, source, ports.rotate_left(16)) };
     let mut key = [0; 40];
-    key[..16].copy_from_slice(low);
-    key[16..32].copy_from_slice(high);
-    key[32..34].copy_from_slice(low_port);
-    key[34..36].copy_from_slice(high_port);
-    key[36] = head[20];
+    key[..16].copy_from_slice(&low.to_be_bytes());
+    key[16..32].copy_from_slice(&high.to_be_bytes());
+    key[32..36].copy_from_slice(&ports.to_be_bytes());
+    key[36] = protocol.0;
     Some(Usual { key, from_low })
 }
 
-/// Whether the rest of a packet, of so many octets, is a datagram or segment that only carries something.
+/// Whether the rest of a packet, of so many octets, is a datagram or segment that only carries something. Behind
+/// its ports stand two octets.
 #[inline(always)]
-fn carries(protocol: IpProtocol, rest: &[u8], length: usize) -> bool {
+fn carries(protocol: IpProtocol, behind_ports: [u8; 2], rest: &[u8], length: usize) -> bool {
     match protocol {
-        IpProtocol::UDP => {
-            let udp = rest.get(4..6).map_or(0, |octets| usize::from(u16::from_be_bytes([octets[0], octets[1]])));
-            udp >= 8 && udp <= length
-        }
+        IpProtocol::UDP => (8..=length).contains(&usize::from(u16::from_be_bytes(behind_ports))),
         IpProtocol::TCP => {
             let Some(tcp) = rest.first_chunk::<20>() else { return false };
             let offset = usize::from(tcp[12] >> 4) * 4;
