@@ -2,7 +2,7 @@
 //! make: without DPDK, limits and full tables.
 
 use super::config::{Action, Passage, State};
-use super::connection::{Connection, FlowKey};
+use super::connection::{Connection, Course, FlowKey};
 use super::explain::{Described, Explanation};
 use super::packet::{Flow, Kind, NotSeen, Says, look_at};
 use super::policy::Policy;
@@ -195,7 +195,7 @@ impl Replay<'_> {
             Kind::Error(quoted) => {
                 let related = quoted.goes_back
                     && self.find(&quoted.flow.key, time).is_some_and(|known| {
-                        let of = known.connection.side(quoted.flow.from_low, direction.reversed());
+                        let of = known.connection.side(Course::new(quoted.flow.from_low, direction.reversed()));
                         let sent = |side| quoted.sequence.is_none_or(|at| known.connection.tcp.may_have_sent(side, at));
                         of.is_some_and(sent)
                     });
@@ -278,7 +278,7 @@ impl Replay<'_> {
         };
         let timeouts = self.policy.timeouts;
         if let Some(known) = self.find(&key, time) {
-            let Some(side) = known.connection.side(flow.from_low, described.direction) else {
+            let Some(side) = known.connection.side(Course::new(flow.from_low, described.direction)) else {
                 return because(false, "its connection has that end on the other side");
             };
             let began = known.number;

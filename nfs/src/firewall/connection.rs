@@ -40,7 +40,7 @@ impl Course {
     #[inline(always)]
     pub(super) fn new(from_low: bool, direction: Direction) -> Self {
         let inbound = if direction == Direction::Inbound { INBOUND } else { 0 };
-        Self(u8::from(from_low) * LOW_BEGAN | inbound)
+        Self((u8::from(from_low) * LOW_BEGAN) | inbound)
     }
 }
 

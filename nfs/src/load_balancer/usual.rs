@@ -327,10 +327,8 @@ impl Burst<'_> {
         (table, backends): (&mut FlowTable<K, Connection>, &OfWorker),
     ) -> Sorted {
         let mut sorted = Sorted::default();
-        let mut index = 0;
-        for ((slot, packet), (head, found)) in batch.packets_in(slots).zip(heads.iter().zip(found)) {
-            let number = index;
-            index += 1;
+        let packets = batch.packets_in(slots).zip(heads.iter().zip(found));
+        for (number, ((slot, packet), (head, found))) in (0..).zip(packets) {
             let Some(handle) = *found else {
                 sorted.unknown.insert(slot);
                 continue;
