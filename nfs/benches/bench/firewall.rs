@@ -266,7 +266,10 @@ fn reload(eal: &Eal) -> anyhow::Result<()> {
             ensure!(begun.elapsed() < Duration::from_secs(20), "connections do not begin");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let wait = || anyhow::Ok(std::thread::sleep(Duration::from_millis(500)));
+        let wait = || {
+            std::thread::sleep(Duration::from_millis(500));
+            Ok(())
+        };
         let ((), quiet) = seen.during(wait)?;
         let start = Instant::now();
         let (policy, reading) = seen.during(|| unbuilt(10_000, CONNECTIONS + CONNECTIONS / 4))?;
