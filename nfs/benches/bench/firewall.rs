@@ -268,7 +268,7 @@ fn reload(eal: &Eal) -> anyhow::Result<()> {
         }
         let wait = || {
             std::thread::sleep(Duration::from_millis(500));
-            anyhow::Ok(())
+            Ok(())
         };
         let ((), quiet) = seen.during(wait)?;
         let start = Instant::now();

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 pub(crate) fn with_rules(count: u32, keys: &str) -> String {
     let mut text = format!("{keys}\n");
     for number in 0..count.saturating_sub(1) {
-        let [_, a, b, c] = (0x0010_0000 | ((number * 7) & 0xf_ffff)).to_be_bytes();
+        let [_, a, b, c] = (0x0010_0000 | (number * 7) & 0xf_ffff).to_be_bytes();
         let protocol = if number % 3 == 0 { "udp" } else { "tcp" };
         let ports = if number % 8 == 0 {
             format!("\"{0}-{1}\"", number + 1024, number + 1087)

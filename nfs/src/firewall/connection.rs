@@ -40,7 +40,8 @@ impl Course {
     #[inline(always)]
     pub(super) fn new(from_low: bool, direction: Direction) -> Self {
         let inbound = if direction == Direction::Inbound { INBOUND } else { 0 };
-        Self((u8::from(from_low) * LOW_BEGAN) | inbound)
+        let low = if from_low { LOW_BEGAN } else { 0 };
+        Self(low | inbound)
     }
 }
 
