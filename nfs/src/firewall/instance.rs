@@ -412,12 +412,10 @@ impl Instance {
 
     /// An ICMP error: about a packet of a connection, going the way back to its sender.
     fn error(&self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
-        let unrelated = Fate::Wait(*seen, self.reasons.unrelated);
-        let Some(place) = self.tracking.find(&quoted.flow.key) else { return unrelated };
-        let Some(connection) = self.tracking.get(place) else { return unrelated };
-        let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
-            return unrelated;
-        };
+        let unrelated = Fate::Drop(self.reasons.unrelated);
+        let found = self.tracking.find(&quoted.flow.key).and_then(|place| self.tracking.get(place));
+        let Some(connection) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
+        let Some(side) = connection.side(quoted.flow.from_low, cx.direction().reversed()) else { return unrelated };
         let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
         if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
     }
