@@ -415,7 +415,9 @@ impl Instance {
         let unrelated = Fate::Drop(self.reasons.unrelated);
         let found = self.tracking.find(&quoted.flow.key).and_then(|place| self.tracking.get(place));
         let Some(connection) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
-        let Some(side) = connection.side(quoted.flow.from_low, cx.direction().reversed()) else { return unrelated };
+        let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
+            return unrelated;
+        };
         let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
         if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
     }
