@@ -133,7 +133,7 @@ fn conversations_of_a_capture_pass_a_firewall_from_inside_and_not_from_outside()
 #[test]
 fn whatever_is_flipped_nothing_leaks() {
     let frames: Vec<_> = conversations(CLIENT, SERVER).into_iter().chain(conversations_v6(2, 4)).collect();
-    for seed in 1..6 {
+    for seed in 1..4 {
         for (name, subject) in [("nat", NAT), ("load-balancer", LOAD_BALANCER), ("firewall", FIREWALL)] {
             let summary = replayed(&format!("flipped-{name}"), &frames, Some(seed), subject);
             assert!(summary.failures.is_empty() && summary.changed > 0, "{summary:?}");
