@@ -12,7 +12,7 @@
 #[path = "firewall_model/mod.rs"]
 mod firewall_model;
 
-use firewall_model::bytes::{describe, hex, link};
+use firewall_model::bytes::{Ip, describe, hex, link};
 use firewall_model::generator::{Generator, host};
 use firewall_model::model::{Expected, Model};
 use firewall_model::random::Random;
@@ -238,9 +238,13 @@ impl Run {
         if self.model.setting.reloads && self.random.below(60) == 0 {
             self.reload();
         }
-        let (side, frames) = self.generator.burst(&self.model);
+        let (side, mut frames) = self.generator.burst(&self.model);
+        if self.workers > 1 {
+            // A trial has them arrive anywhere, and not where devices have the other fragments of theirs.
+            frames.retain(|frame| fragment(frame).is_none_or(|ip| ip.transport_can_be()));
+        }
         // Fragments wait at the worker that they arrive at, while others go on to theirs.
-        let apart = self.workers > 1 && frames.iter().any(|frame| is_fragment(frame));
+        let apart = self.workers > 1 && frames.iter().any(|frame| fragment(frame).is_some());
         for frames in frames.chunks(if apart { 1 } else { 64 }) {
             self.send(side, frames);
         }
@@ -411,10 +415,9 @@ fn state_name(state: State) -> &'static str {
     }
 }
 
-fn is_fragment(frame: &[u8]) -> bool {
-    let Some(link) = link(frame) else { return false };
-    let read = firewall_model::bytes::Ip::read(&frame[link.start..], link.ether_type == 0x86dd);
-    matches!(link.ether_type, 0x0800 | 0x86dd) && read.is_ok_and(|ip| ip.piece.is_some())
+fn fragment(frame: &[u8]) -> Option<Ip> {
+    let link = link(frame).filter(|link| matches!(link.ether_type, 0x0800 | 0x86dd))?;
+    Ip::read(&frame[link.start..], link.ether_type == 0x86dd).ok().filter(|ip| ip.piece.is_some())
 }
 
 /// Of all runs.

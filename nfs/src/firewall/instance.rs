@@ -327,7 +327,7 @@ impl Instance {
     fn beginning(&self, seen: &Seen, says: Says) -> Fate {
         match says {
             Says::Tcp(segment) => match tcp::event(segment.flags) {
-                None => Fate::Drop(self.reasons.tcp_flags),
+                None => Fate::Wait(*seen, self.reasons.tcp_flags),
                 Some(tcp::Event::Syn) => Fate::Ask(*seen, State::New),
                 Some(tcp::Event::Ack) if self.policy.config.mid_stream => Fate::Ask(*seen, State::New),
                 Some(_) => Fate::Wait(*seen, self.reasons.no_connection),
