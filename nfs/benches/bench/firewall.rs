@@ -44,8 +44,8 @@ pub(crate) const WITH_NAT: &str = "firewall + NAT, 64k connections";
 
 pub(crate) fn notes() -> Vec<String> {
     let own = [
-        "both directions, UDP, a connection for each flow; the last of the rules has accepted it, from either family no \
-         other one is about it; with NAT: 1k rules",
+        "both directions, UDP, a connection for each flow; the last of the rules has accepted it, and no other one is \
+         about it; with NAT: 1k rules",
         "first packet: net_null, one port, every packet of a flow that has no connection, in a full table: each that \
          begins takes the place of another one; score over the same worker and source with Wire",
     ];

@@ -279,10 +279,10 @@ impl Forwarding for Source {
 
     fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         if let Some(completes) = self.own.take() {
-            let slots = batch.undecided();
+            let mut slots = batch.undecided();
             self.shared.sent.fetch_add(slots.count() as u64, Ordering::Relaxed);
             let to_other = |slot: usize| batch.packet(slot).is_some_and(|packet| packet.data()[30..34] == OTHER_SERVER);
-            if completes && slots.into_iter().any(to_other) {
+            if completes && slots.any(to_other) {
                 self.shared.opened.fetch_add(1, Ordering::Relaxed);
             }
         }
