@@ -5,7 +5,6 @@
 //! the other that opens a connection and resets it; to the second a flood, each packet of which goes to the worker
 //! that owns it, so that half of it is the first one's work.
 
-use crate::flood;
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, cpu_time, interleave};
 use crate::nat_floods::{Packet, dropped, eventually, packet, put};
@@ -73,8 +72,6 @@ enum Flood {
     Syn,
     /// To a port that is not.
     Denied,
-    /// Each of another packet: the first of it, or a later one.
-    Fragments { first: bool },
 }
 
 /// What the first worker's hosts and servers do.
@@ -192,7 +189,6 @@ struct Source {
     shared: Arc<Shared>,
     flood: Option<Flood>,
     syn: Packet,
-    fragments: flood::Flood,
     first: bool,
     random: Random,
     frames: Option<Frames>,
@@ -231,33 +227,23 @@ impl Source {
         }
     }
 
-    fn of_flood(&mut self, flood: Flood, batch: &mut Batch, side: Direction, cx: &mut Context<'_>) {
+    /// They go to their owners from here.
+    fn of_flood(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         let mut written = 0;
-        if let Flood::Fragments { .. } = flood {
-            // They are looked at before they come here: what is written stays in the packet until it comes again.
-            for (_, packet) in batch.undecided_packets() {
-                #[allow(clippy::cast_possible_truncation, reason = "any number")]
-                let number = self.random.next() as usize;
-                written += u64::from(self.fragments.fill(number, packet));
+        for slot in batch.undecided() {
+            let Some(mut packet) = batch.take(slot) else { continue };
+            if !put(&mut packet, &self.syn) {
+                cx.drop_held(packet, DropReason::POLICY);
+                continue;
             }
-            batch.decide_all(Verdict::Drop(DropReason::POLICY));
-        } else if side == Direction::Inbound {
-            // They go to their owners from here.
-            for slot in batch.undecided() {
-                let Some(mut packet) = batch.take(slot) else { continue };
-                if !put(&mut packet, &self.syn) {
-                    cx.drop_held(packet, DropReason::POLICY);
-                    continue;
-                }
-                let [a, b, c, d, ..] = self.random.next().to_le_bytes();
-                let data = packet.data_mut();
-                // The identification and the sequence number make up for address and port.
-                for (at, bytes) in [(28, [a, b]), (34, [c, d]), (18, [!a, !b]), (38, [!a, !b]), (40, [!c, !d])] {
-                    data[at..at + 2].copy_from_slice(&bytes);
-                }
-                cx.resume(packet, cx.position());
-                written += 1;
+            let [a, b, c, d, ..] = self.random.next().to_le_bytes();
+            let data = packet.data_mut();
+            // The identification and the sequence number make up for address and port.
+            for (at, bytes) in [(28, [a, b]), (34, [c, d]), (18, [!a, !b]), (38, [!a, !b]), (40, [!c, !d])] {
+                data[at..at + 2].copy_from_slice(&bytes);
             }
+            cx.resume(packet, cx.position());
+            written += 1;
         }
         self.shared.offered.fetch_add(written, Ordering::Relaxed);
     }
@@ -269,8 +255,9 @@ impl Forwarding for Source {
         if self.first {
             self.of_connections(batch, side, phase);
         } else {
-            if let Some(flood) = self.flood.filter(|_| self.shared.floods.load(Ordering::Relaxed)) {
-                self.of_flood(flood, batch, side, cx);
+            let floods = self.flood.is_some() && self.shared.floods.load(Ordering::Relaxed);
+            if floods && side == Direction::Inbound {
+                self.of_flood(batch, cx);
             }
             batch.decide_all(Verdict::Drop(DropReason::POLICY));
         }
@@ -304,13 +291,8 @@ impl Forwarding for Source {
 
 pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let eal = start_eal(memory, 2)?;
-    let floods = [
-        (QUIET, None),
-        ("SYN to the open port", Some(Flood::Syn)),
-        ("SYN to a closed port", Some(Flood::Denied)),
-        ("first fragments", Some(Flood::Fragments { first: true })),
-        ("later fragments", Some(Flood::Fragments { first: false })),
-    ];
+    let floods =
+        [(QUIET, None), ("SYN to the open port", Some(Flood::Syn)), ("SYN to a closed port", Some(Flood::Denied))];
     let mut variants = Vec::new();
     for (name, flood) in floods {
         let (eal, mut told) = (&eal, false);
@@ -345,7 +327,6 @@ fn once(eal: &Eal, flood: Option<Flood>, slice: Duration) -> anyhow::Result<(Sam
             shared: Arc::clone(&of_source),
             flood,
             syn,
-            fragments: flood::Flood::fragments_v4([2; 6], flood != Some(Flood::Fragments { first: false })),
             first: std::thread::current().id() == main,
             random: Random(7),
             frames: None,
