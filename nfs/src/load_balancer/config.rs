@@ -164,6 +164,13 @@ pub enum Mode {
     FullNat,
 }
 
+impl Mode {
+    /// Whether answers come back through here, by what is kept of each connection.
+    pub(super) fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
+    }
+}
+
 /// What decides which backend a new flow goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -177,7 +177,7 @@ impl Instance {
         let Some(way) = policy.ways.get(usize::from(backend)) else { return Verdict::Next };
         let stage = if is_tcp { Stage::Begun.after(flags) } else { Stage::Begun };
         let mut connection = Connection { backend, timer: stage.timer(flow.protocol), ..Connection::default() };
-        let needs_entry = matches!(service.mode, Mode::Nat | Mode::FullNat);
+        let needs_entry = service.mode.translates();
         if needs_entry || !flags.contains(TcpFlags::RST) {
             match self.begin(flow, &key, way, &mut connection, (needs_entry, is_syn || !is_tcp), cx) {
                 Ok(known) => connection = known,
@@ -234,9 +234,10 @@ impl Instance {
         let Some(way) = policy.ways.get(usize::from(connection.backend)) else { return Verdict::Next };
         let is_tcp = flow.protocol == IpProtocol::TCP;
         let begins = is_tcp && flags.contains(TcpFlags::SYN) && (connection.stage.is_over() || !way.is_up);
+        // Whose it is now: its backend may be gone from there, or the service another one.
+        let service = || policy.service(flow);
         let named = if way.may_be_named {
-            let service = policy.service_of(way);
-            let named = service.and_then(|service| with_payload(packet, |payload| service.named(flow, payload)));
+            let named = service().and_then(|service| with_payload(packet, |payload| service.named(flow, payload)));
             let is_up = |slot: &u16| policy.ways.get(usize::from(*slot)).is_some_and(|way| way.is_up);
             named.filter(|slot| *slot != connection.backend && is_up(slot))
         } else {
@@ -251,19 +252,12 @@ impl Instance {
             if !begins && way.on_down == OnBackendDown::Drop {
                 return Verdict::Drop(self.reasons.backend_down);
             }
-            let service = policy.service_of(way);
-            let chosen = service.and_then(|service| choose(&policy, service, flow, key, packet));
-            let (Some(service), Some(chosen)) = (service, chosen) else {
-                return match service {
-                    Some(service) => self.no_backend(packet, service, flow, cx),
-                    None => Verdict::Drop(self.reasons.backend_down),
-                };
+            let Some(service) = service() else { return self.begin_anew(packet, seen, (key, handle), flags, cx) };
+            let Some(chosen) = choose(&policy, service, flow, key, packet) else {
+                return self.no_backend(packet, service, flow, cx);
             };
-            if matches!(service.mode, Mode::Nat | Mode::FullNat) {
-                // What it holds is of its old backend.
-                self.connections.end(key, handle);
-                self.release();
-                return self.flow(packet, seen, flags, cx);
+            if connection.is_translated() || service.mode.translates() {
+                return self.begin_anew(packet, seen, (key, handle), flags, cx);
             }
             if !begins {
                 self.counters.moved.add(1);
@@ -282,6 +276,20 @@ impl Instance {
         let deadline = self.deadlines.get(connection.timer as usize).copied().unwrap_or_default();
         self.connections.write(key, handle, connection, deadline);
         self.send(packet, seen, (key, &connection), cx)
+    }
+
+    /// A connection that goes to another backend, and what it holds is of the old one, or what it needs it has not.
+    fn begin_anew(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (key, handle): (&Key, Handle),
+        flags: TcpFlags,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        self.connections.end(key, handle);
+        self.release();
+        self.flow(packet, seen, flags, cx)
     }
 
     /// An ICMP error, perhaps about a packet of a service: it goes where that came from.

@@ -6,6 +6,7 @@ use super::config::{
 };
 use super::counters::{MOST_BACKENDS, Shared, Totals};
 use super::encapsulate::{Ends, Tunnel};
+use super::flow::Flow;
 use super::flow_hash::FlowHash;
 use super::health::{self, Check, ProbeAddresses};
 use super::maglev::{self, Member};
@@ -132,8 +133,6 @@ pub(super) struct Way {
     pub(super) proxy_protocol: bool,
     /// Whether a packet may name another backend than its flow's.
     pub(super) may_be_named: bool,
-    /// The service that its connections are of; none if that is gone.
-    pub(super) service: Option<u16>,
 }
 
 /// The services of an address.
@@ -177,7 +176,7 @@ impl Policy {
         restart("connections_ipv6", config.connections_ipv6 != before.connections_ipv6)?;
         restart("insertions_per_second", config.insertions_per_second != before.insertions_per_second)?;
         restart("source_addresses", config.source_addresses != before.source_addresses)?;
-        let translates = |service: &ServiceConfig| matches!(service.mode, Mode::Nat | Mode::FullNat);
+        let translates = |service: &ServiceConfig| service.mode.translates();
         if let Some(place) = config.services.iter().position(translates).filter(|_| !running.translates()) {
             restart(&format!("services[{place}].mode"), true)?;
         }
@@ -283,7 +282,7 @@ impl Policy {
 
     /// Whether instances have room for what answers: there are services of modes that translate, or addresses for them.
     pub(super) fn translates(&self) -> bool {
-        let translates = |service: &Service| matches!(service.mode, Mode::Nat | Mode::FullNat);
+        let translates = |service: &Service| service.mode.translates();
         !self.config.source_addresses.is_empty() || self.services.iter().any(translates)
     }
 
@@ -316,9 +315,12 @@ impl Policy {
             .or_else(|| Some(format!("probe_addresses[{}]", at(&config.probe_addresses)?)))
     }
 
-    /// The service that a backend's connections are of.
-    pub(super) fn service_of(&self, way: &Way) -> Option<&Service> {
-        self.services.get(usize::from(way.service?))
+    /// The service that a flow's client asks.
+    pub(super) fn service(&self, flow: &Flow) -> Option<&Service> {
+        match self.find(flow.destination, flow.protocol, flow.destination_port) {
+            Found::Service(place) => self.services.get(usize::from(place)),
+            _ => None,
+        }
     }
 
     /// The slot of a backend by the names of its service and its own.
@@ -381,7 +383,7 @@ impl<'a> Slots<'a> {
             let stays = |of: &&Backend| of.service.is_some() || shared.totals(slot).live > 0;
             let backend = backend.as_ref().filter(stays).cloned();
             backends.push(backend.map(|backend| Backend { service: None, ..backend }));
-            ways.push(Way { service: None, ..way.clone() });
+            ways.push(way.clone());
         }
         let all = (0..).zip(&backends).filter_map(|(slot, of)| Some((of.as_ref()?.identity.clone(), slot)));
         let known = all.collect();
@@ -648,7 +650,7 @@ fn way(
         return invalid("address", format!("{address} is not of the family of {}", service.address));
     }
     if let Some(port) = backend.port {
-        if !matches!(service.mode, Mode::Nat | Mode::FullNat) {
+        if !service.mode.translates() {
             return invalid("port", "this mode sends to the port that the client has chosen: leave it out".to_owned());
         }
         if port == 0 || service.port.is_none_or(|ports| ports.first != ports.last) {
@@ -694,7 +696,6 @@ fn way(
         on_down: service.on_backend_down,
         proxy_protocol: service.proxy_protocol,
         may_be_named: service.hash == Hash::Quic,
-        service: Some(place),
     })
 }
 
