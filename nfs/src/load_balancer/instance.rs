@@ -244,8 +244,12 @@ impl Instance {
             None
         };
         if let Some(named) = named {
-            connection.backend = named;
             self.counters.renamed.add(1);
+            let translates = policy.ways.get(usize::from(named)).is_some_and(|way| way.mode.translates());
+            if connection.is_translated() || translates {
+                return self.begin_anew(packet, seen, (key, handle), flags, cx);
+            }
+            connection.backend = named;
         } else if begins && cx.draining() {
             return Verdict::Drop(DropReason::DRAINING);
         } else if begins || !way.is_up {

@@ -1,7 +1,7 @@
 //! Destination NAT and full NAT: RFC 3022, RFC 5508 section 4, RFC 6864, and the PROXY protocol, version 2.
 
 use super::bench::{
-    ACK, Bench, FIN, NEXT, R, R6, ROUTER, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside,
+    ACK, Bench, FIN, NEXT, R, R6, ROUTER, RST, SYN, VIP, VIP6, X, X6, backend, backend6, config, dropped, from_outside,
     from_outside6, mac, packet, service, went_to, with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
@@ -260,6 +260,55 @@ fn l06_the_proxy_protocol_tells_the_backend_who_the_client_is() {
             assert_eq!(out.inside, [first(asked(1001, DATA)).build()]);
         }
     });
+}
+
+/// A service of QUIC with backends 11 to 14.
+fn quic(mode: &str, hash: &str) -> String {
+    let more = format!("hash = \"{hash}\"\nprotocol = \"udp\"\nport = 443");
+    let mut text = format!("source_addresses = [\"{OWN}\"]\ntimeouts = {{ udp = 20 }}\n{}", service(mode, &more, &[]));
+    for number in 11..=14 {
+        text.push_str(&format!("[[services.backends]]\naddress = \"{}\"\n", backend(number)));
+        if hash == "quic" {
+            text.push_str(&format!("server_id = \"00{number:02x}\"\n"));
+        }
+    }
+    text
+}
+
+/// A packet of the client's that names a backend.
+fn names(number: u8) -> Frame {
+    from_outside(X, VIP).udp(1000, 443).payload(&[0x40, 0x07, 0, number, 1, 2, 3, 4, 5])
+}
+
+#[test]
+fn l09_a_quic_connection_that_another_backend_takes_over_is_translated_for_that_one() {
+    for (mode, to) in [("nat", X), ("full-nat", OWN)] {
+        for before in ["quic", "tuple"] {
+            with_balancer(&quic(mode, before), move |bench| {
+                // Nobody is named, or nobody listens to it.
+                let initial =
+                    from_outside(X, VIP).udp(1000, 443).payload(&[0xc0, 0, 0, 0, 1, 8, 7, 0, 13, 1, 2, 3, 4, 5]);
+                bench.backend_of(&initial);
+                bench.reload(config(&quic(mode, "quic"))).unwrap();
+                for number in [11, 12, 13, 14, 11] {
+                    for _ in 0..2 {
+                        let asked = bench.client(&names(number));
+                        assert_eq!(went_to(&asked), number, "{mode}");
+                        let answer =
+                            Frame::new().ethernet(mac(number).0, Trial::INSIDE_MAC.0).ipv4(backend(number), to);
+                        let answered = back(bench, &UDP(answer, 443, source_port(&asked)));
+                        assert_eq!(answered.outside[0][26..34], [VIP.octets(), X.octets()].concat(), "{mode}");
+                    }
+                }
+                assert_eq!(bench.connections(), 1);
+                bench.pass(21);
+                bench.pass(21);
+                assert_eq!(bench.connections(), 0);
+                // Nothing is left in the way of another connection with any of them.
+                (11..=14).for_each(|number| assert_eq!(bench.backend_of(&names(number)), number, "{mode}"));
+            });
+        }
+    }
 }
 
 #[test]
