@@ -53,7 +53,8 @@ pub struct Config {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
-    /// Of a TCP connection of which only the beginning was seen.
+    /// Of a TCP connection of which only SYNs were seen, or one packet; in the modes that translate, until its backend
+    /// answers.
     pub syn: u32,
     /// Of one that goes on.
     pub established: u32,

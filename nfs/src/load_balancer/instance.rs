@@ -1,7 +1,7 @@
 //! The packet path of one worker.
 
 use super::config::{Mode, OnBackendDown, WhenEmpty};
-use super::connections::{Connection, Connections, Full, Stage};
+use super::connections::{Connection, Connections, Full};
 use super::counters::Shared;
 use super::encapsulate::readdress;
 use super::flow::{ETHERNET, Flow, Key, Kind, NotSeen, Seen, look};
@@ -175,8 +175,7 @@ impl Instance {
             return self.no_backend(packet, service, flow, cx);
         };
         let Some(way) = policy.ways.get(usize::from(backend)) else { return Verdict::Next };
-        let stage = if is_tcp { Stage::Begun.after(flags) } else { Stage::Begun };
-        let mut connection = Connection { backend, timer: stage.timer(flow.protocol), ..Connection::default() };
+        let mut connection = Connection::first(backend, flow.protocol, flags);
         let needs_entry = service.mode.translates();
         if needs_entry || !flags.contains(TcpFlags::RST) {
             match self.begin(flow, &key, way, &mut connection, (needs_entry, is_syn || !is_tcp), cx) {
@@ -267,16 +266,13 @@ impl Instance {
                 self.counters.moved.add(1);
             } else {
                 self.counters.begun.add(1);
-                connection.stage = Stage::Begun;
+                connection = Connection::first(chosen, flow.protocol, flags);
             }
             connection.backend = chosen;
         }
-        connection.stage = match connection.stage {
-            stage if is_tcp && begins => stage,
-            stage if is_tcp => stage.after(flags),
-            _ => Stage::Established,
-        };
-        connection.timer = connection.stage.timer(flow.protocol);
+        if !begins {
+            connection.hear_client(flow.protocol, flags);
+        }
         let deadline = self.deadlines.get(connection.timer as usize).copied().unwrap_or_default();
         self.connections.write(key, handle, connection, deadline);
         self.send(packet, seen, (key, &connection), cx)

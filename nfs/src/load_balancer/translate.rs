@@ -257,13 +257,7 @@ impl Translation {
         let identification = self.identification(packet, true, cx.now());
         match seen.kind {
             Kind::Flow(flags) => {
-                let is_tcp = flow.protocol == IpProtocol::TCP;
-                connection.stage = match connection.stage {
-                    _ if is_tcp && flags.contains(TcpFlags::RST) => Stage::Reset,
-                    stage if is_tcp => stage,
-                    _ => Stage::Established,
-                };
-                connection.timer = connection.stage.timer(flow.protocol);
+                connection.hear_backend(flow.protocol, flags);
                 if let Some(mut introduction) = self.introduction(&answer).filter(|of| !of.is_over()) {
                     introduction.of_backend(packet);
                     self.set_introduction(&answer, introduction);

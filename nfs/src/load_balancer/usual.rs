@@ -496,11 +496,11 @@ impl Burst<'_> {
         (table, translation): (&mut FlowTable<F::Key, Connection>, &mut Translation),
     ) -> bool {
         let Some(mut entry) = table.entry_mut(handle) else { return false };
-        let Connection { stage, timer, .. } = *entry.value;
-        if stage != Stage::Established || F::signals(packet.data()) {
+        let connection = *entry.value;
+        if connection.stage != Stage::Established || !connection.is_answered() || F::signals(packet.data()) {
             return false;
         }
-        let Some(deadline) = self.deadlines.get(timer as usize) else { return false };
+        let Some(deadline) = self.deadlines.get(connection.timer as usize) else { return false };
         entry.touch(*deadline);
         F::write(packet.data_mut(), &F::reversed(of), Some(&mut translation.identifications));
         Annotation { may_turn: true, ..Annotation::default() }.write(packet);

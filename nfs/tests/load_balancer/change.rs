@@ -105,6 +105,21 @@ fn l06_connections_end_in_their_time() {
 }
 
 #[test]
+fn l06_what_was_seen_once_ends_as_soon_as_a_beginning() {
+    for mode in ["dsr", "nat"] {
+        with_balancer(&format!("timeouts.syn = 5\n{}", service(mode, "", &[11])), move |bench| {
+            for (flags, port) in [SYN, ACK, FIN, RST].into_iter().zip(1000..) {
+                bench.backend_of(&from_client().tcp(port, 80).flags(flags));
+            }
+            assert!(bench.connections() >= 3);
+            bench.pass(6);
+            bench.pass(1);
+            assert_eq!(bench.connections(), 0, "{mode}");
+        });
+    }
+}
+
+#[test]
 fn l07_weight_0_moves_new_connections_only() {
     with_balancer(&service("dsr", "", &[12, 13, 11]), |bench| {
         let connections = bench.connect(1000..1060);

@@ -193,6 +193,30 @@ fn l06_a_backend_keeps_its_connections_alive_and_gives_its_ports_back() {
 }
 
 #[test]
+fn l06_a_connection_is_established_when_its_backend_has_answered() {
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&format!("timeouts.syn = 5\n{}", text(mode, "tcp", "")), move |bench| {
+            for hosts in FAMILIES {
+                let seen = if mode == "nat" { hosts.client } else { hosts.own };
+                for (port, is_answered) in [(40_000, false), (40_001, true)] {
+                    let asks = |flags| hosts.asks(hosts.client).tcp(port, 80).flags(flags);
+                    let own = source_port(&bench.client(&asks(SYN)));
+                    if is_answered {
+                        back(bench, &hosts.answers(seen).tcp(8080, own).flags(SYN_ACK));
+                    }
+                    for flags in [ACK, DATA] {
+                        source_port(&bench.client(&asks(flags)));
+                    }
+                }
+            }
+            bench.pass(6);
+            bench.pass(1);
+            assert_eq!(bench.connections(), 2, "{mode}");
+        });
+    }
+}
+
+#[test]
 fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
     with_balancer(
         &text("nat", "tcp", "")
@@ -200,6 +224,7 @@ fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
         |bench| {
             let hosts = FAMILIES[0];
             bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(SYN));
+            back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(SYN_ACK));
             bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(ACK));
             let out = back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(RST));
             assert_eq!(out.outside, [hosts.answered().tcp(80, 40_000).flags(RST).build()]);
@@ -506,10 +531,17 @@ fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
     let own = "source_addresses = [\"10.0.0.2\", \"10.0.0.3\"]\nconnections = 1024\ninsertions_per_second = 1000000";
     for mode in ["nat", "full-nat"] {
         with_balancer(&format!("{own}\n{}", service(mode, "", &[11, 12, 13])), move |bench| {
+            // Of packets that say that they go on, too.
             let flood = |bench: &mut Bench, burst: u32| {
                 let source = |number| Ipv4Addr::from_bits(0x0b00_0000 + burst * 64 + number);
-                let syns = (0..64).map(|number| from_outside(source(number), VIP).tcp(5000, 80).flags(SYN).build());
-                bench.burst(&syns.collect::<Vec<_>>()).inside.len()
+                let all = |flags: TcpFlags| {
+                    (0..64).map(move |number| from_outside(source(number), VIP).tcp(5000, 80).flags(flags).build())
+                };
+                let served = bench.burst(&all(SYN).collect::<Vec<_>>()).inside.len();
+                for flags in [ACK, DATA, FIN] {
+                    bench.burst(&all(flags).collect::<Vec<_>>());
+                }
+                served
             };
             // Once there is no more room, for a few of a hundred in a table so small.
             let served: usize = (0..100).map(|burst| flood(bench, burst)).sum();
@@ -517,7 +549,12 @@ fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
             let send = |bench: &mut Bench, port, flags| bench.client(&from_outside(X, VIP).tcp(port, 80).flags(flags));
             let mut came = Vec::new();
             for port in 1000..1100 {
-                if !send(bench, port, SYN).inside.is_empty() {
+                if let [asked] = &*send(bench, port, SYN).inside {
+                    let to = <[u8; 4]>::try_from(&asked[26..30]).unwrap();
+                    let answer =
+                        Frame::new().ethernet(mac(asked[5]).0, Trial::INSIDE_MAC.0).ipv4(backend(asked[5]), to);
+                    let port_there = u16::from_be_bytes([asked[34], asked[35]]);
+                    back(bench, &answer.tcp(80, port_there).flags(SYN_ACK));
                     came.push((port, went_to(&send(bench, port, ACK))));
                 }
             }
