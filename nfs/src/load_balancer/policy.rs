@@ -101,6 +101,8 @@ pub(super) struct Backend {
     pub(super) share: u16,
     pub(super) order: Order,
     pub(super) status: Arc<Status>,
+    /// Whether the status's share is to be believed.
+    is_checked: bool,
     /// What had been counted in its slot before it came.
     pub(super) since: Totals,
 }
@@ -185,8 +187,9 @@ impl Policy {
 
     /// The same configuration, with backends as they are now; nothing if they are as they were.
     pub(super) fn tended(&self, shared: &Shared) -> Option<Self> {
-        let has_changed =
-            |backend: &Backend| (backend.share, backend.order) != (backend.status.share(), backend.status.order());
+        let has_changed = |Backend { share, order, status, is_checked, .. }: &Backend| {
+            (*share, *order) != (status.share(*is_checked), status.order())
+        };
         if !self.backends.iter().flatten().any(has_changed) {
             return None;
         }
@@ -229,6 +232,12 @@ impl Policy {
         let timeouts = timeouts.map(|seconds| Duration::from_secs(seconds.into()));
         let next_hops = OnceLock::new();
         Ok(Self { config, probes, checks, timeouts, hash, services, backends, ways, next_hops, addresses })
+    }
+
+    /// Writes down what runs now: a backend without checks is up, for when its checks begin.
+    pub(super) fn settle(&self) {
+        let unchecked = self.backends.iter().flatten().filter(|backend| !backend.is_checked);
+        unchecked.for_each(|backend| backend.status.set_share(WHOLE));
     }
 
     /// Makes known where packets go by MAC address.
@@ -425,14 +434,12 @@ impl<'a> Slots<'a> {
                 return invalid("backends", message);
             };
             let known = self.backends.get(usize::from(slot)).and_then(Option::as_ref);
+            let is_checked = service.health.is_some();
             let (status, since) = match known {
                 Some(known) => (Arc::clone(&known.status), known.since),
-                None => (Arc::new(Status::new(service.health.is_some())), self.shared.totals(slot)),
+                None => (Arc::new(Status::new(is_checked)), self.shared.totals(slot)),
             };
-            if service.health.is_none() {
-                status.set_share(WHOLE);
-            }
-            let share = status.share();
+            let share = status.share(is_checked);
             let backend = Backend {
                 identity: identity.clone(),
                 name,
@@ -441,6 +448,7 @@ impl<'a> Slots<'a> {
                 share,
                 order: status.order(),
                 status,
+                is_checked,
                 since,
             };
             let weight = backend.effective_weight();

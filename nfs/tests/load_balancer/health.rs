@@ -418,6 +418,20 @@ fn a_reload_costs_no_connection_and_gives_a_new_backend_none_before_its_first_ch
 }
 
 #[test]
+fn a_reload_that_is_refused_changes_nothing() {
+    with_balancer(&checked("dsr", "", QUICK, &[11, 12]), |bench| {
+        let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
+        backends.live(bench, seconds(3));
+        let other = "[[services]]\nname = \"bad\"\naddress = \"224.0.0.1\"\nmode = \"dsr\"\nbackends = []\n";
+        let unchecked = format!("{PROBES}{}{other}", service("dsr", "", &[11, 12]));
+        let refused = bench.reload(config(&unchecked)).unwrap_err();
+        assert_eq!(refused.key, "services[1].address");
+        assert!(!bench.tend());
+        assert_eq!(new(bench, 1000..1030), [11].into());
+    });
+}
+
+#[test]
 fn a_backend_that_comes_back_gets_its_share_bit_by_bit() {
     with_balancer(&checked("dsr", "", &format!("{QUICK}, slow_start = 20"), &[11, 12]), |bench| {
         let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Serving)]);

@@ -469,7 +469,7 @@ impl Engine {
 impl Backend {
     /// One that nothing is known of; `is_late` if others were there before.
     fn new(target: Target, now: Duration, is_late: bool) -> Self {
-        let judge = if target.status.share() > 0 { Judge::presumed_up(now) } else { Judge::new(now, is_late) };
+        let judge = if target.status.share(true) > 0 { Judge::presumed_up(now) } else { Judge::new(now, is_late) };
         let window = Window::default();
         Self { target, judge, turn: 0, asked_by: None, began: now, last: None, checks: 0, failed: 0, window }
     }
