@@ -13,7 +13,7 @@ use super::maglev::{self, Member};
 use super::status::{Order, Status, WHOLE};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Invalid, NextHop, NextHops, Prefix, TooManyNextHops};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -199,7 +199,7 @@ impl Policy {
     fn after(config: Arc<Config>, running: Option<&Self>, shared: &Shared) -> Result<Self, Invalid> {
         check_numbers(&config)?;
         let hash = FlowHash::new(config.hash_seed);
-        let mut slots = Slots::new(running, shared);
+        let mut slots = Slots::new(&config, running, shared);
         let (mut services, mut names) = (Vec::new(), BTreeSet::new());
         for (place, service) in (0_u16..).zip(&config.services) {
             if !names.insert(&service.name) {
@@ -382,11 +382,13 @@ struct Slots<'a> {
     backends: Vec<Option<Backend>>,
     ways: Vec<Way>,
     known: HashMap<Identity, u16>,
+    /// By address: who goes.
+    leaving: HashMap<IpAddr, Vec<Backend>>,
 }
 
 impl<'a> Slots<'a> {
     /// Those that have connections stay, whatever the next configuration says.
-    fn new(running: Option<&Policy>, shared: &'a Shared) -> Self {
+    fn new(config: &Config, running: Option<&Policy>, shared: &'a Shared) -> Self {
         let (mut backends, mut ways) = (Vec::new(), Vec::new());
         for (slot, (backend, way)) in (0..).zip(running.iter().flat_map(|of| of.backends.iter().zip(&of.ways))) {
             let stays = |of: &&Backend| of.service.is_some() || shared.totals(slot).live > 0;
@@ -396,7 +398,24 @@ impl<'a> Slots<'a> {
         }
         let all = (0..).zip(&backends).filter_map(|(slot, of)| Some((of.as_ref()?.identity.clone(), slot)));
         let known = all.collect();
-        Self { shared, backends, ways, known }
+        let identities = |service: &'_ ServiceConfig| {
+            let of = |backend: &BackendConfig| Identity::new(service, backend);
+            service.backends.iter().map(of).collect::<Vec<_>>()
+        };
+        let staying: HashSet<_> = config.services.iter().flat_map(identities).collect();
+        let mut leaving = HashMap::<_, Vec<_>>::new();
+        let goes = |of: &&Backend| of.service.is_some() && !staying.contains(&of.identity);
+        for backend in running.iter().flat_map(|of| of.backends.iter().flatten()).filter(goes) {
+            leaving.entry(backend.identity.address).or_default().push(backend.clone());
+        }
+        Self { shared, backends, ways, known, leaving }
+    }
+
+    /// What is known of a backend that has just come: what was known of the one in whose place it is, if there is one.
+    fn status(&self, identity: &Identity, is_checked: bool) -> Status {
+        let before = self.leaving.get(&identity.address).map_or(&[][..], |all| all);
+        let same = before.iter().find(|of| of.identity.service == identity.service).or(before.first());
+        same.map_or_else(|| Status::new(is_checked), |same| same.status.heir(same.is_checked, is_checked))
     }
 
     /// Puts the backends of a service into slots; those that may get new flows come back.
@@ -423,12 +442,7 @@ impl<'a> Slots<'a> {
                 return invalid(&key("name"), format!("there is another backend {name:?}"));
             }
             let way = way(config, (place, service), (number, backend))?;
-            let identity = Identity {
-                service: service.name.clone(),
-                mode: service.mode,
-                address: backend.address,
-                port: backend.port,
-            };
+            let identity = Identity::new(service, backend);
             let Some(slot) = self.slot(&identity) else {
                 let message = format!("there are more than {MOST_BACKENDS}, with those that still have connections");
                 return invalid("backends", message);
@@ -437,7 +451,7 @@ impl<'a> Slots<'a> {
             let is_checked = service.health.is_some();
             let (status, since) = match known {
                 Some(known) => (Arc::clone(&known.status), known.since),
-                None => (Arc::new(Status::new(is_checked)), self.shared.totals(slot)),
+                None => (Arc::new(self.status(&identity, is_checked)), self.shared.totals(slot)),
             };
             let share = status.share(is_checked);
             let backend = Backend {
@@ -508,6 +522,10 @@ impl<'a> Slots<'a> {
 }
 
 impl Identity {
+    fn new(service: &ServiceConfig, backend: &BackendConfig) -> Self {
+        Self { service: service.name.clone(), mode: service.mode, address: backend.address, port: backend.port }
+    }
+
     /// What it is known by on all instances.
     fn name(&self) -> Vec<u8> {
         let mut name = number(self.address).to_be_bytes().to_vec();

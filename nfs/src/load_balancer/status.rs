@@ -34,6 +34,12 @@ impl Status {
         Self { share: AtomicU16::new(if is_checked { 0 } else { WHOLE }), order: AtomicU8::default() }
     }
 
+    /// Of one that has come in the place of this one, at the same address.
+    pub(super) fn heir(&self, was_checked: bool, is_checked: bool) -> Self {
+        let share = if was_checked && is_checked { self.share.load(Ordering::Relaxed) } else { WHOLE };
+        Self { share: AtomicU16::new(share), order: AtomicU8::new(self.order() as u8) }
+    }
+
     /// What checks say, if there are any, unless it is down by an order.
     pub(super) fn share(&self, is_checked: bool) -> u16 {
         match self.order() {

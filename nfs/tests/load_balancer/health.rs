@@ -418,6 +418,30 @@ fn a_reload_costs_no_connection_and_gives_a_new_backend_none_before_its_first_ch
 }
 
 #[test]
+fn a_backend_that_changes_with_its_service_is_taken_to_be_as_it_was() {
+    let nat = |port: u16| {
+        let of = |number| format!("address = \"{}\"\n", backend(number));
+        [11, 12].iter().fold(checked("nat", "", QUICK, &[11, 12]), |text, number| {
+            text.replace(&of(*number), &format!("{}port = {port}\n", of(*number)))
+        })
+    };
+    let dsr = || checked("dsr", "", QUICK, &[11, 12]);
+    for (what, from, to) in [
+        ("the mode", dsr(), checked("ipip", "", QUICK, &[11, 12])),
+        ("the name", dsr(), dsr().replace("\"web\"", "\"site\"")),
+        ("the ports", nat(8080), nat(8081)),
+    ] {
+        let to: &'static str = to.leak();
+        with_balancer(&from, move |bench| {
+            let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
+            backends.live(bench, seconds(3));
+            bench.reload(config(to)).unwrap();
+            assert_eq!(new(bench, 1000..1030), [11].into(), "{what}");
+        });
+    }
+}
+
+#[test]
 fn a_reload_that_is_refused_changes_nothing() {
     with_balancer(&checked("dsr", "", QUICK, &[11, 12]), |bench| {
         let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
