@@ -239,17 +239,20 @@ impl Connection {
         self.set_timer(protocol);
     }
 
-    /// A packet of its backend's came.
-    pub(super) fn hear_backend(&mut self, protocol: IpProtocol, flags: TcpFlags) {
+    /// A packet of its backend's came; whether that refuses it.
+    pub(super) fn hear_backend(&mut self, protocol: IpProtocol, flags: TcpFlags) -> bool {
+        let mut is_refused = false;
         if protocol != IpProtocol::TCP {
             self.stage = Stage::Established;
             self.marks |= Self::ANSWERED;
         } else if flags.contains(TcpFlags::RST) {
+            is_refused = self.stage == Stage::Begun && !self.is_answered();
             self.stage = Stage::Reset;
         } else {
             self.marks |= Self::ANSWERED;
         }
         self.set_timer(protocol);
+        is_refused
     }
 
     fn set_timer(&mut self, protocol: IpProtocol) {

@@ -257,7 +257,9 @@ impl Translation {
         let identification = self.identification(packet, true, cx.now());
         match seen.kind {
             Kind::Flow(flags) => {
-                connection.hear_backend(flow.protocol, flags);
+                if connection.hear_backend(flow.protocol, flags) {
+                    connections.backends.refused(connection.backend);
+                }
                 if let Some(mut introduction) = self.introduction(&answer).filter(|of| !of.is_over()) {
                     introduction.of_backend(packet);
                     self.set_introduction(&answer, introduction);

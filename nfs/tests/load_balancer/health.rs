@@ -1,7 +1,7 @@
 //! Health checks through the chain: over the data path, in each mode, with backends that answer or do not.
 
 use super::bench::{
-    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, here, mac, service,
+    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, here, mac, service, went_to,
     with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
@@ -346,8 +346,8 @@ fn l08_connections_of_a_dead_backend_move_or_end_and_no_others() {
                 let outcome = bench.client(&from_client().tcp(port, 80).flags(ACK));
                 match (number, on_backend_down) {
                     (12, "drop") => assert_eq!(dropped(&outcome), "lb-backend-down"),
-                    (12, _) => assert_ne!(super::bench::went_to(&outcome), 12),
-                    _ => assert_eq!(super::bench::went_to(&outcome), number),
+                    (12, _) => assert_ne!(went_to(&outcome), 12),
+                    _ => assert_eq!(went_to(&outcome), number),
                 }
             }
         });
@@ -507,6 +507,31 @@ fn a_backend_that_lets_connections_fail_goes_down_by_the_traffic_alone() {
         backends.live(bench, seconds(8));
         assert_eq!(up(bench), [true; 3]);
     });
+}
+
+#[test]
+fn a_backend_that_refuses_connections_goes_down_where_its_answers_come_this_way() {
+    let health = format!("{QUICK}, passive = {{ failed = 50, least = 10, window = 5 }}");
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&checked(mode, "", &health, &[11, 12, 13]), |bench| {
+            let mut backends = Backends::new(&[11, 12, 13].map(|number| (number, Is::Serving)));
+            backends.live(bench, seconds(3));
+            for port in 1000..1100 {
+                let asked = bench.client(&from_client().tcp(port, 80).flags(SYN));
+                let number = went_to(&asked);
+                let asked = &asked.inside[0];
+                let (to, port) =
+                    ([asked[26], asked[27], asked[28], asked[29]], u16::from_be_bytes([asked[34], asked[35]]));
+                let flags = if number == 12 { TcpFlags::RST } else { TcpFlags::SYN };
+                let answer = Frame::new().ethernet(mac(number).0, Trial::INSIDE_MAC.0).ipv4(backend(number), to);
+                let answer = answer.tcp(80, port).flags(flags.0 | TcpFlags::ACK.0).build();
+                assert_eq!(bench.trial.send(Direction::Outbound, &[answer]).outside.len(), 1);
+            }
+            // Before any of them has ended.
+            backends.live(bench, seconds(6));
+            assert_eq!(up(bench), [true, false, true]);
+        });
+    }
 }
 
 #[test]
