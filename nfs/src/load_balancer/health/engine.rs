@@ -6,6 +6,7 @@
 //! come later, and never worse.
 
 use super::arrival::{PORTS, arrival};
+use super::awaited::Awaited;
 use super::check::Check;
 use super::failure::Failure;
 use super::judge::{Judge, State};
@@ -153,6 +154,8 @@ pub(crate) struct Engine {
     turns: u64,
     /// By port, from the first of [`PORTS`] on.
     probes: Vec<Option<(Slot, Box<Probe>)>>,
+    /// Whom they have asked.
+    awaited: Arc<Awaited>,
     /// Which of them are under way.
     active: Vec<u16>,
     /// Ports that no check has; the one that has rested longest first.
@@ -196,6 +199,7 @@ impl Engine {
             due: BinaryHeap::new(),
             turns: 0,
             probes: PORTS.map(|_| None).collect(),
+            awaited: Arc::default(),
             active: Vec::with_capacity(PORTS.len()),
             free: PORTS.collect(),
             random: Random(seed),
@@ -324,6 +328,11 @@ impl Engine {
         std::mem::take(&mut self.changes)
     }
 
+    /// Whom the checks that are under way have asked.
+    pub(super) fn awaited(&self) -> &Arc<Awaited> {
+        &self.awaited
+    }
+
     /// What is known of each backend, by slot.
     pub(crate) fn states(&self, now: Duration) -> impl Iterator<Item = (Slot, BackendHealth)> {
         self.backends.iter().map(move |(slot, backend)| (*slot, backend.view(now)))
@@ -395,6 +404,7 @@ impl Engine {
         });
         match probe {
             Ok(probe) => {
+                self.awaited.set(port, Some(target.remote.0));
                 self.probes[place(port)] = Some((slot, Box::new(probe)));
                 self.active.push(port);
                 self.step(now, port, None, outgoing);
@@ -460,6 +470,7 @@ impl Engine {
 
     fn release(&mut self, port: u16) {
         if self.probes[place(port)].take().is_some() {
+            self.awaited.set(port, None);
             self.active.retain(|active| *active != port);
             self.free.push_back(port);
         }
