@@ -4,7 +4,7 @@ use super::config::{Mode, OnBackendDown, WhenEmpty};
 use super::connections::{Connection, Connections, Full};
 use super::counters::Shared;
 use super::encapsulate::readdress;
-use super::flow::{ETHERNET, Flow, Key, Kind, NotSeen, Seen, look};
+use super::flow::{ETHERNET, Flow, Key, Kind, NotSeen, Seen, destination, look};
 use super::health::Door;
 use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
@@ -118,7 +118,10 @@ impl Instance {
             Ok(seen) => seen,
             // ARP, and what has no addresses that could be balanced.
             Err(NotSeen::Other) => return Fate::Verdict(Verdict::Next),
-            Err(NotSeen::Malformed) => return Fate::Verdict(Verdict::Drop(DropReason::MALFORMED)),
+            Err(NotSeen::Malformed) => {
+                let is_ours = destination(packet.data()).is_some_and(|of| self.policy.knows(of));
+                return Fate::Verdict(if is_ours { Verdict::Drop(DropReason::MALFORMED) } else { Verdict::Next });
+            }
         };
         if self.policy.probes.has(seen.destination) && self.is_for_check(packet, seen.kind) {
             return Fate::Check;

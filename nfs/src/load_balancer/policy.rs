@@ -284,6 +284,11 @@ impl Policy {
         found.or(of.others[this]).or(of.others[ANY]).map_or(Found::NoService, Found::Service)
     }
 
+    /// Whether this address is of services, or the load balancer's own.
+    pub(super) fn knows(&self, address: IpAddr) -> bool {
+        self.addresses.contains_key(&number(address))
+    }
+
     /// Whether packets to this address are for services.
     pub(super) fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.get(&number(address)).is_some_and(|of| !of.is_own)
