@@ -337,6 +337,46 @@ fn l09_a_quic_connection_that_another_backend_takes_over_is_translated_for_that_
 }
 
 #[test]
+fn l14_the_proxy_protocols_header_is_a_packet_of_its_own_before_fragments() {
+    with_balancer(&text("full-nat", "tcp", "proxy_protocol = true"), |bench| {
+        for hosts in FAMILIES {
+            let (header, length) = if hosts.client.is_ipv4() { (20, 28) } else { (40, 52) };
+            let asks = |number| {
+                let frame = Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0);
+                let frame = match (hosts.client, hosts.service) {
+                    (IpAddr::V4(client), IpAddr::V4(service)) => frame.ipv4(client, service).identification(5),
+                    _ => ip(frame, hosts.client, hosts.service),
+                };
+                frame.tcp(40_000, 80).sequence_number(number)
+            };
+            let own = source_port(&bench.client(&asks(1000).flags(SYN)));
+            let answer = hosts.answers(hosts.own).tcp(8080, own).sequence_number(500);
+            back(bench, &answer.acknowledgment_number(1001 - length).flags(SYN_ACK));
+            // The acknowledgment was lost.
+            let first = asks(1001).acknowledgment_number(501).flags(DATA).payload(&[7; 600]);
+            let out = bench.burst(&first.build_fragments(400));
+            assert_eq!(out.inside.len(), 3, "{out:?}");
+            let mut whole = out.inside[0].clone();
+            let parsed = Headers::parse(&mut whole).unwrap();
+            assert_eq!((parsed.network.fragment(), parsed.verify_checksums()), (None, Ok(())));
+            assert_eq!(parsed.payload.len(), usize::try_from(length).unwrap());
+            assert!(parsed.payload.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+            assert_eq!(whole[14 + header + 4..][..4], (1001 - length).to_be_bytes());
+            // In whichever order.
+            let fragments: BTreeSet<_> = out.inside[1..]
+                .iter()
+                .map(|fragment| {
+                    let of = Headers::parse(&mut fragment.clone()).unwrap().network.fragment().unwrap();
+                    (of.identification, of.more, of.offset)
+                })
+                .collect();
+            let (identification, ..) = *fragments.first().unwrap();
+            assert_eq!(fragments, [(identification, true, 0), (identification, false, 400)].into());
+        }
+    });
+}
+
+#[test]
 fn l12_errors_are_translated_with_what_they_quote_both_ways() {
     for (mode, is_full) in [("nat", false), ("full-nat", true)] {
         with_balancer(&text(mode, "udp", ""), move |bench| {
