@@ -217,7 +217,7 @@ impl Connections {
 impl Connection {
     /// It has an entry for answers.
     pub(super) const TRANSLATED: u8 = 1;
-    /// Its backend has the header of the PROXY protocol.
+    /// Its backend has the header of the PROXY protocol, or is to have none.
     pub(super) const INTRODUCED: u8 = 2;
     /// Its backend has answered.
     pub(super) const ANSWERED: u8 = 4;

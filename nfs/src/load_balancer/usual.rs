@@ -430,8 +430,7 @@ impl Burst<'_> {
                 F::mark(packet.data_mut(), way.dscp);
             }
             Mode::Nat | Mode::FullNat => {
-                let is_introduced = !way.proxy_protocol || connection.is_introduced();
-                if !connection.is_translated() || !is_introduced {
+                if !connection.is_translated() || !connection.is_introduced() {
                     return None;
                 }
                 let mut flow = F::to(key, (way.address, way.port))?;

@@ -377,6 +377,36 @@ fn l14_the_proxy_protocols_header_is_a_packet_of_its_own_before_fragments() {
 }
 
 #[test]
+fn l06_a_connection_has_the_proxy_protocol_as_its_service_had_when_it_began() {
+    let with = |is_on: bool| {
+        let own = format!("source_addresses = [\"{OWN}\"]");
+        format!("{own}\n{}", service("full-nat", &format!("proxy_protocol = {is_on}"), &[11]))
+    };
+    for (before, behind) in [(true, 28), (false, 0)] {
+        with_balancer(&with(before), move |bench| {
+            let asks = |number, flags| {
+                from_outside(X, VIP).tcp(1000, 80).sequence_number(number).acknowledgment_number(501).flags(flags)
+            };
+            let number = |out: &Outcome| {
+                assert_eq!(out.inside.len(), 1, "{out:?}");
+                u32::from_be_bytes(out.inside[0][38..42].try_into().unwrap())
+            };
+            let asked = bench.client(&asks(1000, SYN));
+            assert_eq!(number(&asked), 1000 - behind);
+            bench.reload(config(&with(!before))).unwrap();
+            assert_eq!(number(&bench.client(&asks(1000, SYN))), 1000 - behind, "that it sends again");
+            let answer = Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0).ipv4(backend(11), OWN);
+            let answer = answer.tcp(80, source_port(&asked)).acknowledgment_number(1001 - behind).flags(SYN_ACK);
+            let answered = back(bench, &answer);
+            assert_eq!(answered.outside[0][42..46], 1001_u32.to_be_bytes());
+            let first = bench.client(&asks(1001, ACK));
+            assert_eq!(number(&first), 1001 - behind);
+            assert_eq!(first.inside[0].len(), 54 + usize::try_from(behind).unwrap(), "the header, or nothing");
+        });
+    }
+}
+
+#[test]
 fn l12_errors_are_translated_with_what_they_quote_both_ways() {
     for (mode, is_full) in [("nat", false), ("full-nat", true)] {
         with_balancer(&text(mode, "udp", ""), move |bench| {
