@@ -180,7 +180,8 @@ impl Policy {
         restart("source_addresses", config.source_addresses != before.source_addresses)?;
         let translates = |service: &ServiceConfig| service.mode.translates();
         if let Some(place) = config.services.iter().position(translates).filter(|_| !running.translates()) {
-            restart(&format!("services[{place}].mode"), true)?;
+            let message = "there is no room for answers: restart the program (with source_addresses there always is)";
+            return Err(Invalid::new(format!("services[{place}].mode"), message));
         }
         Self::after(Arc::new(config), Some(running), shared)
     }
@@ -449,7 +450,8 @@ impl<'a> Slots<'a> {
             let way = way(config, (place, service), (number, backend))?;
             let identity = Identity::new(service, backend);
             let Some(slot) = self.slot(&identity) else {
-                let message = format!("there are more than {MOST_BACKENDS}, with those that still have connections");
+                let message =
+                    format!("there are more than {MOST_BACKENDS}, with any that are gone and still have connections");
                 return invalid("backends", message);
             };
             let known = self.backends.get(usize::from(slot)).and_then(Option::as_ref);

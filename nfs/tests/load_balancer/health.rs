@@ -348,6 +348,29 @@ fn l08_new_connections_leave_a_dead_backend_in_time_and_come_back() {
 }
 
 #[test]
+fn l08_a_silent_backend_is_down_when_the_readme_says() {
+    const FALL: u32 = 3;
+    for (interval, timeout) in [(200, 2000), (1000, 2000), (2000, 2000), (2000, 500)] {
+        let (interval, timeout) = (Duration::from_millis(interval), Duration::from_millis(timeout));
+        with_balancer(&format!("{PROBES}{}", service("dsr", "", &[11, 12])), move |bench| {
+            let (i, t) = (interval.as_secs_f64(), timeout.as_secs_f64());
+            let health = format!("kind = \"tcp\", interval = {i}, timeout = {t}, fall = {FALL}, jitter = 10");
+            bench.balancer.check(seconds(1));
+            bench.reload(config(&checked("dsr", "", &health, &[11, 12]))).unwrap();
+            bench.tend();
+            let step = interval.mul_f64(1.1);
+            let says = step + (FALL - 1) * step.max(timeout) + timeout;
+            let mut passed = Duration::ZERO;
+            while !bench.tend() {
+                passed += Duration::from_millis(20);
+                bench.balancer.check(seconds(1) + passed);
+                assert!(passed <= says + Duration::from_millis(100), "{interval:?}, {timeout:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn l08_connections_of_a_dead_backend_move_or_end_and_no_others() {
     for on_backend_down in ["move", "drop"] {
         let more = format!("on_backend_down = \"{on_backend_down}\"");
