@@ -170,6 +170,11 @@ impl Mode {
     pub(super) fn translates(self) -> bool {
         matches!(self, Self::Nat | Self::FullNat)
     }
+
+    /// Whether packets go into a tunnel.
+    pub(super) fn has_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gre | Self::Gue)
+    }
 }
 
 /// What decides which backend a new flow goes to.
@@ -244,7 +249,7 @@ fn usual_gue_port() -> u16 {
     6080
 }
 
-fn usual_mtu() -> u16 {
+pub(super) fn usual_mtu() -> u16 {
     1500
 }
 

@@ -2,7 +2,7 @@
 
 use super::config::{
     BackendConfig, Config, Hash, Mode, OnBackendDown, ServerId, ServiceConfig, ServicePorts, ServiceProtocol, TooBig,
-    WhenEmpty,
+    WhenEmpty, usual_mtu,
 };
 use super::counters::{MOST_BACKENDS, Shared, Totals};
 use super::encapsulate::{Ends, Tunnel};
@@ -15,7 +15,7 @@ use nf_framework::headers::IpProtocol;
 use nf_framework::{Invalid, NextHop, NextHops, Prefix, TooManyNextHops};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -200,6 +200,7 @@ impl Policy {
     fn after(config: Arc<Config>, running: Option<&Self>, shared: &Shared) -> Result<Self, Invalid> {
         check_numbers(&config)?;
         let hash = FlowHash::new(config.hash_seed);
+        let addresses = addresses(&config)?;
         let mut slots = Slots::new(&config, running, shared);
         let (mut services, mut names) = (Vec::new(), BTreeSet::new());
         for (place, service) in (0_u16..).zip(&config.services) {
@@ -207,7 +208,7 @@ impl Policy {
                 let key = format!("services[{place}].name");
                 return Err(Invalid::new(key, format!("there is another service {:?}", service.name)));
             }
-            let members = slots.place(&config, place, service)?;
+            let members = slots.place((&config, &addresses), place, service)?;
             let before = running.and_then(|running| running.services.iter().find(|other| other.name == service.name));
             let before = before.and_then(|before| before.table.as_ref());
             let same_hash = running.is_none_or(|running| {
@@ -225,7 +226,6 @@ impl Policy {
                 server_ids: ids,
             });
         }
-        let addresses = addresses(&config)?;
         let (probes, checks) = health::checks(&config, running.map_or(&[], |running| &running.checks))?;
         let Slots { backends, ways, .. } = slots;
         let of = &config.timeouts;
@@ -427,7 +427,7 @@ impl<'a> Slots<'a> {
     /// Puts the backends of a service into slots; those that may get new flows come back.
     fn place(
         &mut self,
-        config: &Config,
+        (config, addresses): (&Config, &Addresses),
         place: u16,
         service: &ServiceConfig,
     ) -> Result<Vec<(Vec<u8>, u32, u16)>, Invalid> {
@@ -437,7 +437,14 @@ impl<'a> Slots<'a> {
         let mut seen = BTreeSet::new();
         for (number, backend) in service.backends.iter().enumerate() {
             let key = |of: &str| format!("backends[{number}].{of}");
-            if !seen.insert((backend.address, backend.port)) {
+            // The port of the service is the same one, said or not.
+            let port = backend.port.or(service.port.map(|ports| ports.first));
+            if addresses.contains_key(&self::number(backend.address)) {
+                let message =
+                    format!("{} is of a service, or one of source_addresses or probe_addresses", backend.address);
+                return invalid(&key("address"), message);
+            }
+            if !seen.insert((backend.address, port)) {
                 return invalid(&key("address"), format!("{} is a backend of this service already", backend.address));
             }
             let name = backend.name.clone().unwrap_or_else(|| match backend.port {
@@ -503,6 +510,12 @@ impl<'a> Slots<'a> {
             if slot.is_some_and(|slot| ids.insert(id, slot).is_some()) {
                 return Err(Invalid::new(key, "another backend of this service has it"));
             }
+        }
+        if service.hash == Hash::Quic && ids.is_empty() && !service.backends.is_empty() {
+            return Err(Invalid::new(
+                format!("services[{place}].hash"),
+                "no backend has a server_id by which it is named",
+            ));
         }
         Ok(ids)
     }
@@ -585,6 +598,25 @@ fn is_of_a_host(address: IpAddr) -> bool {
     }
 }
 
+/// Where no host has an address, each with its length: as [`is_of_a_host`] says.
+const NO_HOSTS: [(IpAddr, u8); 6] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 3),
+    // With loopback.
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 127),
+    (IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()), 96),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+];
+
+/// Whether a prefix has addresses that no host has.
+fn has_no_hosts(prefix: Prefix) -> bool {
+    let overlaps = |(address, length)| {
+        prefix.contains(address) || Prefix::new(address, length).is_ok_and(|other| other.contains(prefix.address()))
+    };
+    NO_HOSTS.into_iter().any(overlaps)
+}
+
 fn check_numbers(config: &Config) -> Result<(), Invalid> {
     for (key, value) in [("connections", config.connections), ("connections_ipv6", config.connections_ipv6)] {
         if !(64..=1 << 28).contains(&value) {
@@ -604,6 +636,9 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
             let message = format!("{seconds} seconds are not from 1 to {LONGEST_TIMEOUT}");
             return Err(Invalid::new(format!("timeouts.{key}"), message));
         }
+    }
+    if config.gue_port == 0 {
+        return Err(Invalid::new("gue_port", "nobody can listen at port 0"));
     }
     if config.source_addresses.len() > MOST_SOURCES {
         let message = format!("there are {}, and {MOST_SOURCES} at most", config.source_addresses.len());
@@ -628,8 +663,12 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
         if earlier.iter().any(|other| other.address().is_ipv4() == prefix.address().is_ipv4()) {
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), "there is another one of this family"));
         }
-        if !is_of_a_host(prefix.address()) {
-            let message = format!("{prefix} has no addresses that a host can have");
+        if has_no_hosts(*prefix) {
+            let message = format!("{prefix} has addresses that a host cannot have");
+            return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
+        }
+        if let Some(service) = config.services.iter().find(|service| prefix.contains(service.address)) {
+            let message = format!("{prefix} has the address of the service {:?}", service.name);
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
         }
     }
@@ -660,6 +699,21 @@ fn check_service(config: &Config, place: u16, service: &ServiceConfig) -> Result
     if service.dscp.is_some() && service.mode != Mode::Dscp {
         return invalid("dscp", "it goes with mode = \"dscp\"");
     }
+    if !service.mode.has_tunnel() {
+        if service.too_big != TooBig::default() {
+            return invalid("too_big", "it goes with a tunnel: mode \"ipip\", \"gre\" or \"gue\"");
+        }
+        if service.mtu != usual_mtu() {
+            return invalid("mtu", "it goes with a tunnel: mode \"ipip\", \"gre\" or \"gue\"");
+        }
+    }
+    // Whoever has less than a place may have none.
+    let all: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let has_none = |weight: u16| weight > 0 && u64::from(weight) * u64::from(config.table_size) < all;
+    if let Some(number) = service.backends.iter().position(|backend| has_none(backend.weight)) {
+        let message = format!("it is less than one of {} places: give a greater table_size", config.table_size);
+        return invalid(&format!("backends[{number}].weight"), &message);
+    }
     Ok(())
 }
 
@@ -671,13 +725,10 @@ fn way(
 ) -> Result<Way, Invalid> {
     let invalid =
         |of: &str, message: String| Err(Invalid::new(format!("services[{place}].backends[{number}].{of}"), message));
-    let is_tunnel = matches!(service.mode, Mode::Ipip | Mode::Gre | Mode::Gue);
+    let is_tunnel = service.mode.has_tunnel();
     let address = backend.address;
     if !is_of_a_host(address) {
         return invalid("address", format!("{address} is not an address that a host can have"));
-    }
-    if address == service.address {
-        return invalid("address", format!("{address} is the address of the service"));
     }
     if !is_tunnel && address.is_ipv4() != service.address.is_ipv4() {
         return invalid("address", format!("{address} is not of the family of {}", service.address));
