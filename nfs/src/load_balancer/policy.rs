@@ -492,21 +492,17 @@ impl<'a> Slots<'a> {
 
     /// The backends of a service that QUIC packets may name, also if they get no new flows.
     fn server_ids(&self, place: u16, service: &ServiceConfig) -> Result<HashMap<ServerId, u16>, Invalid> {
-        let mut ids = HashMap::new();
+        let (mut ids, mut length) = (HashMap::new(), None);
         for (number, backend) in service.backends.iter().enumerate() {
             let Some(id) = backend.server_id else { continue };
             let key = format!("services[{place}].backends[{number}].server_id");
             if service.hash != Hash::Quic {
                 return Err(Invalid::new(key, "it is for hash = \"quic\""));
             }
-            if ids.keys().any(|other: &ServerId| other.len() != id.len()) {
+            if *length.get_or_insert(id.len()) != id.len() {
                 return Err(Invalid::new(key, "it is not as long as the others of this service"));
             }
-            let is_it = |of: &Identity| {
-                (of.service.as_str(), of.mode, of.address, of.port)
-                    == (service.name.as_str(), service.mode, backend.address, backend.port)
-            };
-            let slot = self.known.iter().find(|(identity, _)| is_it(identity)).map(|(_, slot)| *slot);
+            let slot = self.known.get(&Identity::new(service, backend)).copied();
             if slot.is_some_and(|slot| ids.insert(id, slot).is_some()) {
                 return Err(Invalid::new(key, "another backend of this service has it"));
             }
