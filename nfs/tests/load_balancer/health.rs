@@ -591,7 +591,7 @@ fn what_is_for_no_check_is_no_check() {
             ("another port", from().tcp(80, 60_999), "lb-no-connection"),
             ("another port of UDP", from().udp(80, 62_000), "lb-no-connection"),
             ("another protocol", from().protocol(132).payload(&[0; 20]), "lb-no-connection"),
-            ("a port that no check has now", from().tcp(80, 61_500).flags(SYN), "lb-no-connection"),
+            ("a port by which nobody was asked", from().tcp(80, 61_500).flags(SYN), "lb-no-connection"),
         ] {
             let outcome = bench.trial.send(Direction::Outbound, &[frame.build()]);
             assert_eq!(dropped(&outcome), reason, "{what}");

@@ -1,11 +1,12 @@
-//! Whom the check at each port has asked: written by the engine, asked by every worker, so that a stranger's packets
-//! for a probe address take nobody's room on the way to the engine.
+//! Whom the last check at each port has asked: written by the engine, asked by every worker, so that a stranger's packets
+//! for a probe address take nobody's room on the way to the engine. What comes when a check is over does: it is counted
+//! there.
 
 use super::arrival::{Arrival, PORTS};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// By port, from the first of [`PORTS`] on: a number of the address that is asked, 0 while none is.
+/// By port, from the first of [`PORTS`] on: a number of the address that was asked, 0 before one was.
 #[derive(Debug)]
 pub(super) struct Awaited(Box<[AtomicU64]>);
 
@@ -16,14 +17,14 @@ impl Default for Awaited {
 }
 
 impl Awaited {
-    /// The check at this port has asked somebody, or is over.
-    pub(super) fn set(&self, port: u16, asked: Option<IpAddr>) {
+    /// A check at this port asks somebody.
+    pub(super) fn set(&self, port: u16, asked: IpAddr) {
         if let Some(place) = self.place(port) {
-            place.store(asked.map_or(0, number), Ordering::Relaxed);
+            place.store(number(asked), Ordering::Relaxed);
         }
     }
 
-    /// Whether a check waits for such a packet.
+    /// Whether it is from whom the check at its port has asked.
     #[inline]
     pub(super) fn has(&self, arrival: &Arrival) -> bool {
         self.place(arrival.port).is_some_and(|place| place.load(Ordering::Relaxed) == number(arrival.from))
@@ -51,19 +52,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_waits_for_whom_it_has_asked_and_until_it_is_over() {
+    fn each_port_is_for_whom_it_has_asked_last() {
         let awaited = Awaited::default();
         for (asked, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2"), ("::", "192.0.2.1")] {
             let (asked, other) = (asked.parse().unwrap(), other.parse().unwrap());
             let from = |port, from| awaited.has(&Arrival { port, from, nobody_at: None });
             assert!(!from(61_001, asked));
-            awaited.set(61_001, Some(asked));
+            awaited.set(61_001, asked);
             assert_eq!([from(61_001, asked), from(61_001, other), from(61_000, asked)], [true, false, false]);
-            awaited.set(61_001, None);
-            assert!(!from(61_001, asked) && !from(61_001, other));
         }
         // A port that no check has.
-        awaited.set(80, Some([192, 0, 2, 1].into()));
+        awaited.set(80, [192, 0, 2, 1].into());
         assert!(!awaited.has(&Arrival { port: 80, from: [192, 0, 2, 1].into(), nobody_at: None }));
     }
 }

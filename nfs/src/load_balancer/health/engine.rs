@@ -154,7 +154,7 @@ pub(crate) struct Engine {
     turns: u64,
     /// By port, from the first of [`PORTS`] on.
     probes: Vec<Option<(Slot, Box<Probe>)>>,
-    /// Whom they have asked.
+    /// Whom they ask.
     awaited: Arc<Awaited>,
     /// Which of them are under way.
     active: Vec<u16>,
@@ -328,7 +328,7 @@ impl Engine {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whom the checks that are under way have asked.
+    /// Whom checks have asked.
     pub(super) fn awaited(&self) -> &Arc<Awaited> {
         &self.awaited
     }
@@ -404,7 +404,7 @@ impl Engine {
         });
         match probe {
             Ok(probe) => {
-                self.awaited.set(port, Some(target.remote.0));
+                self.awaited.set(port, target.remote.0);
                 self.probes[place(port)] = Some((slot, Box::new(probe)));
                 self.active.push(port);
                 self.step(now, port, None, outgoing);
@@ -470,7 +470,6 @@ impl Engine {
 
     fn release(&mut self, port: u16) {
         if self.probes[place(port)].take().is_some() {
-            self.awaited.set(port, None);
             self.active.retain(|active| *active != port);
             self.free.push_back(port);
         }

@@ -79,7 +79,7 @@ impl Gauges {
 }
 
 impl Door {
-    /// Hands an IP packet over if a check waits for it; whether one does.
+    /// Hands an IP packet over if it is from whom a check has asked; whether it is.
     pub(crate) fn take(&mut self, packet: &[u8]) -> bool {
         if !arrival(packet).is_some_and(|arrival| self.awaited.has(&arrival)) {
             return false;
