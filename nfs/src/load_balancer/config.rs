@@ -196,8 +196,8 @@ pub enum Hash {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBackendDown {
-    /// They go on with another one, which for UDP is a new beginning, and resets TCP. In mode `full-nat` TCP does not: it
-    /// is dropped until the client begins again.
+    /// They go on with another one, which for UDP is a new beginning, and resets TCP; in mode `full-nat` it is reset from
+    /// here.
     #[default]
     Move,
     /// Their packets are dropped, unless it comes back before they have expired.

@@ -9,6 +9,7 @@ use super::health::Door;
 use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
 use super::reasons::{Counters, Reasons};
+use super::reset::reset;
 use super::translate::Translation;
 use super::usual::Scratch;
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
@@ -263,6 +264,10 @@ impl Instance {
                 return self.no_backend(packet, service, flow, cx);
             };
             if connection.is_translated() || service.mode.translates() {
+                // Behind another port another backend would not know it: so much its client may know at once.
+                if !begins && is_tcp && service.mode == Mode::FullNat {
+                    reset(packet, cx);
+                }
                 return self.begin_anew(packet, seen, (key, handle), flags, cx);
             }
             if !begins {

@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod query;
 mod quic;
 mod reasons;
+mod reset;
 mod select;
 mod source_ports;
 mod status;

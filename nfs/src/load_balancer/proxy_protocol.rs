@@ -258,7 +258,7 @@ fn write_sequence_number(header: &mut TcpHeader, new: u32) {
 
 /// Puts this in the place of what a segment carries, and lengths and checksums right. False, and nothing is done, if
 /// there is no room.
-fn carry(packet: &mut Mbuf, data: &[u8]) -> bool {
+pub(super) fn carry(packet: &mut Mbuf, data: &[u8]) -> bool {
     let (had, room) = (packet.len(), packet.tailroom());
     let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return false };
     let ip = size_of::<EthernetHeader>() + size_of_val(&*headers.vlan);

@@ -7,8 +7,9 @@ use super::bench::{
 use nf_framework::Direction;
 use nf_framework::headers::{Headers, TcpFlags};
 use nf_framework::testing::{Frame, Outcome, Trial};
+use nfs::load_balancer::Order;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 const DATA: TcpFlags = TcpFlags(TcpFlags::PSH.0 | TcpFlags::ACK.0);
@@ -283,6 +284,32 @@ fn l06_the_proxy_protocol_tells_the_backend_who_the_client_is() {
             // From now on nothing is added.
             let out = bench.client(&first(asks(1001, DATA)));
             assert_eq!(out.inside, [first(asked(1001, DATA)).build()]);
+        }
+    });
+}
+
+#[test]
+fn l08_full_nat_resets_what_it_cannot_move() {
+    let addresses = |number| [IpAddr::from(backend(number)), backend6(number).into()];
+    let two =
+        addresses(11).into_iter().zip(addresses(12)).fold(text("full-nat", "tcp", ""), |text, (first, second)| {
+            let of = |address| format!("address = \"{address}\"\nport = 8080\n");
+            text.replace(&of(first), &format!("{}[[services.backends]]\n{}", of(first), of(second)))
+        });
+    with_balancer(&two, move |bench| {
+        for (hosts, (place, name)) in FAMILIES.into_iter().zip([(0, "four"), (1, "six")]) {
+            let segment = |flags| hosts.asks(hosts.client).tcp(40_000, 80).flags(flags);
+            let number = bench.backend_of(&segment(SYN));
+            let address = SocketAddr::new(addresses(number)[place], 8080).to_string();
+            bench.command(|instance| instance.order(name, &address, Order::Down)).unwrap();
+            assert!(bench.tend());
+            let more = segment(DATA).acknowledgment_number(501).tcp_options(&[1; 4]).payload(b"more");
+            let out = bench.client(&more);
+            assert_eq!(dropped(&out), "lb-no-connection");
+            let reset = hosts.answered().time_to_live(64).tcp(80, 40_000).sequence_number(501).flags(RST).window(0);
+            assert_eq!(out.outside, [reset.build()]);
+            assert_eq!(bench.client(&more).outside.len(), 0, "it is over, and nobody is told twice");
+            assert_eq!(bench.backend_of(&segment(SYN)), if number == 11 { 12 } else { 11 });
         }
     });
 }
