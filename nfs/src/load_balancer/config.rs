@@ -53,7 +53,8 @@ pub struct Config {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
-    /// Of a TCP connection of which only the beginning was seen.
+    /// Of a TCP connection of which only SYNs were seen, or one packet; in the modes that translate, until its backend
+    /// answers.
     pub syn: u32,
     /// Of one that goes on.
     pub established: u32,
@@ -164,6 +165,18 @@ pub enum Mode {
     FullNat,
 }
 
+impl Mode {
+    /// Whether answers come back through here, by what is kept of each connection.
+    pub(super) fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
+    }
+
+    /// Whether packets go into a tunnel.
+    pub(super) fn has_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gre | Self::Gue)
+    }
+}
+
 /// What decides which backend a new flow goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -183,7 +196,8 @@ pub enum Hash {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBackendDown {
-    /// They go on with another one, which for UDP is a new beginning, and resets TCP.
+    /// They go on with another one, which for UDP is a new beginning, and resets TCP; in mode `full-nat` it is reset from
+    /// here.
     #[default]
     Move,
     /// Their packets are dropped, unless it comes back before they have expired.
@@ -235,7 +249,7 @@ fn usual_gue_port() -> u16 {
     6080
 }
 
-fn usual_mtu() -> u16 {
+pub(super) fn usual_mtu() -> u16 {
     1500
 }
 

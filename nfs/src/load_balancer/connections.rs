@@ -24,17 +24,19 @@ pub(super) struct Connection {
     /// Of the modes that translate: what they keep of it.
     pub(super) port: u16,
     pub(super) source: u8,
-    /// [`TRANSLATED`](Self::TRANSLATED), [`INTRODUCED`](Self::INTRODUCED).
+    /// [`TRANSLATED`](Self::TRANSLATED), [`INTRODUCED`](Self::INTRODUCED), [`ANSWERED`](Self::ANSWERED).
     pub(super) marks: u8,
 }
 
-/// How far it is, as far as its client's packets tell.
+/// How far it is, as far as its packets tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u8)]
 pub(super) enum Stage {
-    /// Only what begins it was seen, or one packet.
+    /// Only what begins it was seen: SYNs, or one packet of what has none.
     #[default]
     Begun,
+    /// One segment from its midst was seen.
+    Midway,
     /// There was more.
     Established,
     /// Its client has ended it.
@@ -44,16 +46,25 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// Of a TCP connection after a segment of its client's.
+    /// Of a TCP connection of which this is the first segment that was seen.
+    pub(super) fn first(flags: TcpFlags) -> Self {
+        match flags {
+            flags if flags.contains(TcpFlags::RST) => Self::Reset,
+            flags if flags.contains(TcpFlags::SYN) => Self::Begun,
+            _ => Self::Midway,
+        }
+    }
+
+    /// Of a TCP connection after another segment of its client's.
     pub(super) fn after(self, flags: TcpFlags) -> Self {
         if flags.contains(TcpFlags::RST) {
             return Self::Reset;
         }
         match self {
             // RFC 7857 section 2.2: traffic behind a reset says that it was none.
-            Self::Begun | Self::Reset | Self::Established if flags.contains(TcpFlags::FIN) => Self::Closing,
-            Self::Begun if flags.contains(TcpFlags::SYN) => Self::Begun,
-            Self::Begun | Self::Reset => Self::Established,
+            _ if flags.contains(TcpFlags::FIN) => Self::Closing,
+            Self::Begun | Self::Midway if flags.contains(TcpFlags::SYN) => Self::Begun,
+            Self::Begun | Self::Midway | Self::Reset => Self::Established,
             stage => stage,
         }
     }
@@ -62,7 +73,7 @@ impl Stage {
     pub(super) fn timer(self, protocol: IpProtocol) -> Timer {
         match self {
             _ if protocol != IpProtocol::TCP => Timer::Udp,
-            Self::Begun => Timer::Syn,
+            Self::Begun | Self::Midway => Timer::Syn,
             Self::Established => Timer::Established,
             Self::Closing | Self::Reset => Timer::Closing,
         }
@@ -136,11 +147,10 @@ impl Connections {
             self.backends.ended(before.backend, false);
             self.backends.begun(connection.backend);
         }
-        let class = match (before.stage, connection.stage) {
-            (_, Stage::Begun) => Class::EMBRYONIC,
-            (Stage::Begun | Stage::Reset, Stage::Established | Stage::Closing) => Class::ESTABLISHED,
-            _ => return,
-        };
+        let class = connection.class();
+        if before.class() == class {
+            return;
+        }
         match key {
             Key::V4(_) => self.v4.reclassify(handle, class),
             Key::V6(_) => self.v6.reclassify(handle, class),
@@ -207,8 +217,65 @@ impl Connections {
 impl Connection {
     /// It has an entry for answers.
     pub(super) const TRANSLATED: u8 = 1;
-    /// Its backend has the header of the PROXY protocol.
+    /// Its backend has the header of the PROXY protocol, or is to have none.
     pub(super) const INTRODUCED: u8 = 2;
+    /// Its backend has answered.
+    pub(super) const ANSWERED: u8 = 4;
+
+    /// One that begins with this packet: what was seen once is timed as SYNs are, whatever it says.
+    pub(super) fn first(backend: u16, protocol: IpProtocol, flags: TcpFlags) -> Self {
+        let is_tcp = protocol == IpProtocol::TCP;
+        let stage = if is_tcp { Stage::first(flags) } else { Stage::Begun };
+        Self { backend, stage, timer: Stage::Begun.timer(protocol), ..Self::default() }
+    }
+
+    /// Another packet of its client's came.
+    pub(super) fn hear_client(&mut self, protocol: IpProtocol, flags: TcpFlags) {
+        let after = if protocol == IpProtocol::TCP { self.stage.after(flags) } else { Stage::Established };
+        // A client that nobody has answered may be anybody, with any address.
+        if after != Stage::Established || self.is_heard() || protocol != IpProtocol::TCP {
+            self.stage = after;
+        }
+        self.set_timer(protocol);
+    }
+
+    /// A packet of its backend's came; whether that refuses it.
+    pub(super) fn hear_backend(&mut self, protocol: IpProtocol, flags: TcpFlags) -> bool {
+        let mut is_refused = false;
+        if protocol != IpProtocol::TCP {
+            self.stage = Stage::Established;
+            self.marks |= Self::ANSWERED;
+        } else if flags.contains(TcpFlags::RST) {
+            is_refused = self.stage == Stage::Begun && !self.is_answered();
+            self.stage = Stage::Reset;
+        } else {
+            self.marks |= Self::ANSWERED;
+        }
+        self.set_timer(protocol);
+        is_refused
+    }
+
+    fn set_timer(&mut self, protocol: IpProtocol) {
+        self.timer = if self.is_heard() { self.stage } else { Stage::Begun }.timer(protocol);
+    }
+
+    /// Whether its backend has answered, where that can be seen.
+    fn is_heard(self) -> bool {
+        !self.is_translated() || self.is_answered()
+    }
+
+    /// What it is worth when there is no room.
+    fn class(self) -> Class {
+        match self.stage {
+            Stage::Established | Stage::Closing if self.is_heard() => Class::ESTABLISHED,
+            _ => Class::EMBRYONIC,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_answered(self) -> bool {
+        self.marks & Self::ANSWERED != 0
+    }
 
     /// Whether it holds a port, or an entry elsewhere.
     #[inline(always)]
@@ -306,7 +373,12 @@ mod tests {
             ("begun", &[SYN][..], Stage::Begun),
             ("begun again", &[SYN, SYN], Stage::Begun),
             ("answered", &[SYN, ACK], Stage::Established),
-            ("in its midst", &[ACK], Stage::Established),
+            ("in its midst", &[ACK], Stage::Midway),
+            ("and going on", &[ACK, ACK], Stage::Established),
+            ("in its midst and begun again", &[ACK, SYN], Stage::Begun),
+            ("in its midst and ended", &[ACK, FIN_ACK], Stage::Closing),
+            ("at its end", &[FIN_ACK], Stage::Midway),
+            ("behind its end", &[RST], Stage::Reset),
             ("with a SYN in its midst", &[SYN, ACK, SYN], Stage::Established),
             ("ended", &[SYN, ACK, FIN_ACK], Stage::Closing),
             ("acknowledging after its end", &[SYN, ACK, FIN_ACK, ACK], Stage::Closing),
@@ -315,7 +387,7 @@ mod tests {
             ("going on behind a reset", &[SYN, ACK, RST, ACK], Stage::Established),
             ("reset after its end", &[SYN, ACK, FIN_ACK, RST], Stage::Reset),
         ] {
-            let stage = flags.iter().fold(Stage::Begun, |stage, flags| stage.after(*flags));
+            let stage = flags[1..].iter().fold(Stage::first(flags[0]), |stage, flags| stage.after(*flags));
             assert_eq!(stage, expected, "{what}");
         }
     }

@@ -28,7 +28,7 @@ pub struct Totals {
     pub begun: u64,
     /// Those that it has; a gauge.
     pub live: u64,
-    /// Those of which nothing but the beginning was ever seen.
+    /// Those of which nothing but the beginning was ever seen, or that it was seen to refuse.
     pub failed: u64,
 }
 
@@ -105,6 +105,13 @@ impl OfWorker {
     pub(super) fn begun(&self, slot: u16) {
         if let Some(of) = self.0.get(usize::from(slot)) {
             add(&of.begun, 1);
+        }
+    }
+
+    /// It has refused one, which it has until that ends.
+    pub(super) fn refused(&self, slot: u16) {
+        if let Some(of) = self.0.get(usize::from(slot)) {
+            add(&of.failed, 1);
         }
     }
 

@@ -265,6 +265,15 @@ pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     Ok(Seen { flow, destination, kind, is_fragment })
 }
 
+/// Where an IP packet is going in a frame that may be malformed behind its addresses.
+pub(super) fn destination(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some(<[u8; 4]>::try_from(frame.get(30..34)?).ok()?.into()),
+        [0x86, 0xdd] => Some(<[u8; 16]>::try_from(frame.get(38..54)?).ok()?.into()),
+        _ => None,
+    }
+}
+
 fn addresses(network: &Network<'_>) -> Option<(IpAddr, IpAddr)> {
     match network {
         Network::Ipv4 { header, .. } => Some((header.source.into(), header.destination.into())),

@@ -1,14 +1,15 @@
 //! The packet path of one worker.
 
 use super::config::{Mode, OnBackendDown, WhenEmpty};
-use super::connections::{Connection, Connections, Full, Stage};
+use super::connections::{Connection, Connections, Full};
 use super::counters::Shared;
 use super::encapsulate::readdress;
-use super::flow::{ETHERNET, Flow, Key, Kind, NotSeen, Seen, look};
+use super::flow::{ETHERNET, Flow, Key, Kind, NotSeen, Seen, destination, look};
 use super::health::Door;
 use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
 use super::reasons::{Counters, Reasons};
+use super::reset::reset;
 use super::translate::Translation;
 use super::usual::Scratch;
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
@@ -118,7 +119,10 @@ impl Instance {
             Ok(seen) => seen,
             // ARP, and what has no addresses that could be balanced.
             Err(NotSeen::Other) => return Fate::Verdict(Verdict::Next),
-            Err(NotSeen::Malformed) => return Fate::Verdict(Verdict::Drop(DropReason::MALFORMED)),
+            Err(NotSeen::Malformed) => {
+                let is_ours = destination(packet.data()).is_some_and(|of| self.policy.knows(of));
+                return Fate::Verdict(if is_ours { Verdict::Drop(DropReason::MALFORMED) } else { Verdict::Next });
+            }
         };
         if self.policy.probes.has(seen.destination) && self.is_for_check(packet, seen.kind) {
             return Fate::Check;
@@ -175,9 +179,8 @@ impl Instance {
             return self.no_backend(packet, service, flow, cx);
         };
         let Some(way) = policy.ways.get(usize::from(backend)) else { return Verdict::Next };
-        let stage = if is_tcp { Stage::Begun.after(flags) } else { Stage::Begun };
-        let mut connection = Connection { backend, timer: stage.timer(flow.protocol), ..Connection::default() };
-        let needs_entry = matches!(service.mode, Mode::Nat | Mode::FullNat);
+        let mut connection = Connection::first(backend, flow.protocol, flags);
+        let needs_entry = service.mode.translates();
         if needs_entry || !flags.contains(TcpFlags::RST) {
             match self.begin(flow, &key, way, &mut connection, (needs_entry, is_syn || !is_tcp), cx) {
                 Ok(known) => connection = known,
@@ -234,54 +237,67 @@ impl Instance {
         let Some(way) = policy.ways.get(usize::from(connection.backend)) else { return Verdict::Next };
         let is_tcp = flow.protocol == IpProtocol::TCP;
         let begins = is_tcp && flags.contains(TcpFlags::SYN) && (connection.stage.is_over() || !way.is_up);
+        // Whose it is now: its backend may be gone from there, or the service another one.
+        let service = || policy.service(flow);
         let named = if way.may_be_named {
-            let service = policy.service_of(way);
-            let named = service.and_then(|service| with_payload(packet, |payload| service.named(flow, payload)));
+            let named = service().and_then(|service| with_payload(packet, |payload| service.named(flow, payload)));
             let is_up = |slot: &u16| policy.ways.get(usize::from(*slot)).is_some_and(|way| way.is_up);
             named.filter(|slot| *slot != connection.backend && is_up(slot))
         } else {
             None
         };
         if let Some(named) = named {
-            connection.backend = named;
             self.counters.renamed.add(1);
+            let translates = policy.ways.get(usize::from(named)).is_some_and(|way| way.mode.translates());
+            if connection.is_translated() || translates {
+                return self.begin_anew(packet, seen, (key, handle), flags, cx);
+            }
+            connection.backend = named;
         } else if begins && cx.draining() {
             return Verdict::Drop(DropReason::DRAINING);
         } else if begins || !way.is_up {
             if !begins && way.on_down == OnBackendDown::Drop {
                 return Verdict::Drop(self.reasons.backend_down);
             }
-            let service = policy.service_of(way);
-            let chosen = service.and_then(|service| choose(&policy, service, flow, key, packet));
-            let (Some(service), Some(chosen)) = (service, chosen) else {
-                return match service {
-                    Some(service) => self.no_backend(packet, service, flow, cx),
-                    None => Verdict::Drop(self.reasons.backend_down),
-                };
+            let Some(service) = service() else { return self.begin_anew(packet, seen, (key, handle), flags, cx) };
+            let Some(chosen) = choose(&policy, service, flow, key, packet) else {
+                return self.no_backend(packet, service, flow, cx);
             };
-            if matches!(service.mode, Mode::Nat | Mode::FullNat) {
-                // What it holds is of its old backend.
-                self.connections.end(key, handle);
-                self.release();
-                return self.flow(packet, seen, flags, cx);
+            if connection.is_translated() || service.mode.translates() {
+                // Behind another port another backend would not know it: so much its client may know at once.
+                if !begins && is_tcp && service.mode == Mode::FullNat {
+                    reset(packet, cx);
+                }
+                return self.begin_anew(packet, seen, (key, handle), flags, cx);
             }
             if !begins {
                 self.counters.moved.add(1);
             } else {
                 self.counters.begun.add(1);
-                connection.stage = Stage::Begun;
+                connection = Connection::first(chosen, flow.protocol, flags);
             }
             connection.backend = chosen;
         }
-        connection.stage = match connection.stage {
-            stage if is_tcp && begins => stage,
-            stage if is_tcp => stage.after(flags),
-            _ => Stage::Established,
-        };
-        connection.timer = connection.stage.timer(flow.protocol);
+        if !begins {
+            connection.hear_client(flow.protocol, flags);
+        }
         let deadline = self.deadlines.get(connection.timer as usize).copied().unwrap_or_default();
         self.connections.write(key, handle, connection, deadline);
         self.send(packet, seen, (key, &connection), cx)
+    }
+
+    /// A connection that goes to another backend, and what it holds is of the old one, or what it needs it has not.
+    fn begin_anew(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (key, handle): (&Key, Handle),
+        flags: TcpFlags,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
+        self.connections.end(key, handle);
+        self.release();
+        self.flow(packet, seen, flags, cx)
     }
 
     /// An ICMP error, perhaps about a packet of a service: it goes where that came from.

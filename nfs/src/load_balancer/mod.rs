@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod query;
 mod quic;
 mod reasons;
+mod reset;
 mod select;
 mod source_ports;
 mod status;
@@ -94,6 +95,7 @@ impl LoadBalancer {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::ptr::eq(checked.as_ptr(), Arc::as_ptr(&running.config)) {
             *checked = Arc::downgrade(&running.config);
+            running.settle();
             let shared = self.shared.clone();
             let traffic = move |slot| {
                 let of = shared.totals(slot);

@@ -2,19 +2,20 @@
 
 use super::config::{
     BackendConfig, Config, Hash, Mode, OnBackendDown, ServerId, ServiceConfig, ServicePorts, ServiceProtocol, TooBig,
-    WhenEmpty,
+    WhenEmpty, usual_mtu,
 };
 use super::counters::{MOST_BACKENDS, Shared, Totals};
 use super::encapsulate::{Ends, Tunnel};
+use super::flow::Flow;
 use super::flow_hash::FlowHash;
 use super::health::{self, Check, ProbeAddresses};
 use super::maglev::{self, Member};
 use super::status::{Order, Status, WHOLE};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Invalid, NextHop, NextHops, Prefix, TooManyNextHops};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ pub(super) struct Backend {
     pub(super) share: u16,
     pub(super) order: Order,
     pub(super) status: Arc<Status>,
+    /// Whether the status's share is to be believed.
+    is_checked: bool,
     /// What had been counted in its slot before it came.
     pub(super) since: Totals,
 }
@@ -132,8 +135,6 @@ pub(super) struct Way {
     pub(super) proxy_protocol: bool,
     /// Whether a packet may name another backend than its flow's.
     pub(super) may_be_named: bool,
-    /// The service that its connections are of; none if that is gone.
-    pub(super) service: Option<u16>,
 }
 
 /// The services of an address.
@@ -177,17 +178,19 @@ impl Policy {
         restart("connections_ipv6", config.connections_ipv6 != before.connections_ipv6)?;
         restart("insertions_per_second", config.insertions_per_second != before.insertions_per_second)?;
         restart("source_addresses", config.source_addresses != before.source_addresses)?;
-        let translates = |service: &ServiceConfig| matches!(service.mode, Mode::Nat | Mode::FullNat);
+        let translates = |service: &ServiceConfig| service.mode.translates();
         if let Some(place) = config.services.iter().position(translates).filter(|_| !running.translates()) {
-            restart(&format!("services[{place}].mode"), true)?;
+            let message = "there is no room for answers: restart the program (with source_addresses there always is)";
+            return Err(Invalid::new(format!("services[{place}].mode"), message));
         }
         Self::after(Arc::new(config), Some(running), shared)
     }
 
     /// The same configuration, with backends as they are now; nothing if they are as they were.
     pub(super) fn tended(&self, shared: &Shared) -> Option<Self> {
-        let has_changed =
-            |backend: &Backend| (backend.share, backend.order) != (backend.status.share(), backend.status.order());
+        let has_changed = |Backend { share, order, status, is_checked, .. }: &Backend| {
+            (*share, *order) != (status.share(*is_checked), status.order())
+        };
         if !self.backends.iter().flatten().any(has_changed) {
             return None;
         }
@@ -197,14 +200,15 @@ impl Policy {
     fn after(config: Arc<Config>, running: Option<&Self>, shared: &Shared) -> Result<Self, Invalid> {
         check_numbers(&config)?;
         let hash = FlowHash::new(config.hash_seed);
-        let mut slots = Slots::new(running, shared);
+        let addresses = addresses(&config)?;
+        let mut slots = Slots::new(&config, running, shared);
         let (mut services, mut names) = (Vec::new(), BTreeSet::new());
         for (place, service) in (0_u16..).zip(&config.services) {
             if !names.insert(&service.name) {
                 let key = format!("services[{place}].name");
                 return Err(Invalid::new(key, format!("there is another service {:?}", service.name)));
             }
-            let members = slots.place(&config, place, service)?;
+            let members = slots.place((&config, &addresses), place, service)?;
             let before = running.and_then(|running| running.services.iter().find(|other| other.name == service.name));
             let before = before.and_then(|before| before.table.as_ref());
             let same_hash = running.is_none_or(|running| {
@@ -222,7 +226,6 @@ impl Policy {
                 server_ids: ids,
             });
         }
-        let addresses = addresses(&config)?;
         let (probes, checks) = health::checks(&config, running.map_or(&[], |running| &running.checks))?;
         let Slots { backends, ways, .. } = slots;
         let of = &config.timeouts;
@@ -230,6 +233,12 @@ impl Policy {
         let timeouts = timeouts.map(|seconds| Duration::from_secs(seconds.into()));
         let next_hops = OnceLock::new();
         Ok(Self { config, probes, checks, timeouts, hash, services, backends, ways, next_hops, addresses })
+    }
+
+    /// Writes down what runs now: a backend without checks is up, for when its checks begin.
+    pub(super) fn settle(&self) {
+        let unchecked = self.backends.iter().flatten().filter(|backend| !backend.is_checked);
+        unchecked.for_each(|backend| backend.status.set_share(WHOLE));
     }
 
     /// Makes known where packets go by MAC address.
@@ -276,6 +285,11 @@ impl Policy {
         found.or(of.others[this]).or(of.others[ANY]).map_or(Found::NoService, Found::Service)
     }
 
+    /// Whether this address is of services, or the load balancer's own.
+    pub(super) fn knows(&self, address: IpAddr) -> bool {
+        self.addresses.contains_key(&number(address))
+    }
+
     /// Whether packets to this address are for services.
     pub(super) fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.get(&number(address)).is_some_and(|of| !of.is_own)
@@ -283,7 +297,7 @@ impl Policy {
 
     /// Whether instances have room for what answers: there are services of modes that translate, or addresses for them.
     pub(super) fn translates(&self) -> bool {
-        let translates = |service: &Service| matches!(service.mode, Mode::Nat | Mode::FullNat);
+        let translates = |service: &Service| service.mode.translates();
         !self.config.source_addresses.is_empty() || self.services.iter().any(translates)
     }
 
@@ -316,9 +330,12 @@ impl Policy {
             .or_else(|| Some(format!("probe_addresses[{}]", at(&config.probe_addresses)?)))
     }
 
-    /// The service that a backend's connections are of.
-    pub(super) fn service_of(&self, way: &Way) -> Option<&Service> {
-        self.services.get(usize::from(way.service?))
+    /// The service that a flow's client asks.
+    pub(super) fn service(&self, flow: &Flow) -> Option<&Service> {
+        match self.find(flow.destination, flow.protocol, flow.destination_port) {
+            Found::Service(place) => self.services.get(usize::from(place)),
+            _ => None,
+        }
     }
 
     /// The slot of a backend by the names of its service and its own.
@@ -371,27 +388,46 @@ struct Slots<'a> {
     backends: Vec<Option<Backend>>,
     ways: Vec<Way>,
     known: HashMap<Identity, u16>,
+    /// By address: who goes.
+    leaving: HashMap<IpAddr, Vec<Backend>>,
 }
 
 impl<'a> Slots<'a> {
     /// Those that have connections stay, whatever the next configuration says.
-    fn new(running: Option<&Policy>, shared: &'a Shared) -> Self {
+    fn new(config: &Config, running: Option<&Policy>, shared: &'a Shared) -> Self {
         let (mut backends, mut ways) = (Vec::new(), Vec::new());
         for (slot, (backend, way)) in (0..).zip(running.iter().flat_map(|of| of.backends.iter().zip(&of.ways))) {
             let stays = |of: &&Backend| of.service.is_some() || shared.totals(slot).live > 0;
             let backend = backend.as_ref().filter(stays).cloned();
             backends.push(backend.map(|backend| Backend { service: None, ..backend }));
-            ways.push(Way { service: None, ..way.clone() });
+            ways.push(way.clone());
         }
         let all = (0..).zip(&backends).filter_map(|(slot, of)| Some((of.as_ref()?.identity.clone(), slot)));
         let known = all.collect();
-        Self { shared, backends, ways, known }
+        let identities = |service: &'_ ServiceConfig| {
+            let of = |backend: &BackendConfig| Identity::new(service, backend);
+            service.backends.iter().map(of).collect::<Vec<_>>()
+        };
+        let staying: HashSet<_> = config.services.iter().flat_map(identities).collect();
+        let mut leaving = HashMap::<_, Vec<_>>::new();
+        let goes = |of: &&Backend| of.service.is_some() && !staying.contains(&of.identity);
+        for backend in running.iter().flat_map(|of| of.backends.iter().flatten()).filter(goes) {
+            leaving.entry(backend.identity.address).or_default().push(backend.clone());
+        }
+        Self { shared, backends, ways, known, leaving }
+    }
+
+    /// What is known of a backend that has just come: what was known of the one in whose place it is, if there is one.
+    fn status(&self, identity: &Identity, is_checked: bool) -> Status {
+        let before = self.leaving.get(&identity.address).map_or(&[][..], |all| all);
+        let same = before.iter().find(|of| of.identity.service == identity.service).or(before.first());
+        same.map_or_else(|| Status::new(is_checked), |same| same.status.heir(same.is_checked, is_checked))
     }
 
     /// Puts the backends of a service into slots; those that may get new flows come back.
     fn place(
         &mut self,
-        config: &Config,
+        (config, addresses): (&Config, &Addresses),
         place: u16,
         service: &ServiceConfig,
     ) -> Result<Vec<(Vec<u8>, u32, u16)>, Invalid> {
@@ -401,7 +437,14 @@ impl<'a> Slots<'a> {
         let mut seen = BTreeSet::new();
         for (number, backend) in service.backends.iter().enumerate() {
             let key = |of: &str| format!("backends[{number}].{of}");
-            if !seen.insert((backend.address, backend.port)) {
+            // The port of the service is the same one, said or not.
+            let port = backend.port.or(service.port.map(|ports| ports.first));
+            if addresses.contains_key(&self::number(backend.address)) {
+                let message =
+                    format!("{} is of a service, or one of source_addresses or probe_addresses", backend.address);
+                return invalid(&key("address"), message);
+            }
+            if !seen.insert((backend.address, port)) {
                 return invalid(&key("address"), format!("{} is a backend of this service already", backend.address));
             }
             let name = backend.name.clone().unwrap_or_else(|| match backend.port {
@@ -412,25 +455,19 @@ impl<'a> Slots<'a> {
                 return invalid(&key("name"), format!("there is another backend {name:?}"));
             }
             let way = way(config, (place, service), (number, backend))?;
-            let identity = Identity {
-                service: service.name.clone(),
-                mode: service.mode,
-                address: backend.address,
-                port: backend.port,
-            };
+            let identity = Identity::new(service, backend);
             let Some(slot) = self.slot(&identity) else {
-                let message = format!("there are more than {MOST_BACKENDS}, with those that still have connections");
+                let message =
+                    format!("there are more than {MOST_BACKENDS}, with any that are gone and still have connections");
                 return invalid("backends", message);
             };
             let known = self.backends.get(usize::from(slot)).and_then(Option::as_ref);
+            let is_checked = service.health.is_some();
             let (status, since) = match known {
                 Some(known) => (Arc::clone(&known.status), known.since),
-                None => (Arc::new(Status::new(service.health.is_some())), self.shared.totals(slot)),
+                None => (Arc::new(self.status(&identity, is_checked)), self.shared.totals(slot)),
             };
-            if service.health.is_none() {
-                status.set_share(WHOLE);
-            }
-            let share = status.share();
+            let share = status.share(is_checked);
             let backend = Backend {
                 identity: identity.clone(),
                 name,
@@ -439,6 +476,7 @@ impl<'a> Slots<'a> {
                 share,
                 order: status.order(),
                 status,
+                is_checked,
                 since,
             };
             let weight = backend.effective_weight();
@@ -454,24 +492,26 @@ impl<'a> Slots<'a> {
 
     /// The backends of a service that QUIC packets may name, also if they get no new flows.
     fn server_ids(&self, place: u16, service: &ServiceConfig) -> Result<HashMap<ServerId, u16>, Invalid> {
-        let mut ids = HashMap::new();
+        let (mut ids, mut length) = (HashMap::new(), None);
         for (number, backend) in service.backends.iter().enumerate() {
             let Some(id) = backend.server_id else { continue };
             let key = format!("services[{place}].backends[{number}].server_id");
             if service.hash != Hash::Quic {
                 return Err(Invalid::new(key, "it is for hash = \"quic\""));
             }
-            if ids.keys().any(|other: &ServerId| other.len() != id.len()) {
+            if *length.get_or_insert(id.len()) != id.len() {
                 return Err(Invalid::new(key, "it is not as long as the others of this service"));
             }
-            let is_it = |of: &Identity| {
-                (of.service.as_str(), of.mode, of.address, of.port)
-                    == (service.name.as_str(), service.mode, backend.address, backend.port)
-            };
-            let slot = self.known.iter().find(|(identity, _)| is_it(identity)).map(|(_, slot)| *slot);
+            let slot = self.known.get(&Identity::new(service, backend)).copied();
             if slot.is_some_and(|slot| ids.insert(id, slot).is_some()) {
                 return Err(Invalid::new(key, "another backend of this service has it"));
             }
+        }
+        if service.hash == Hash::Quic && ids.is_empty() && !service.backends.is_empty() {
+            return Err(Invalid::new(
+                format!("services[{place}].hash"),
+                "no backend has a server_id by which it is named",
+            ));
         }
         Ok(ids)
     }
@@ -498,6 +538,10 @@ impl<'a> Slots<'a> {
 }
 
 impl Identity {
+    fn new(service: &ServiceConfig, backend: &BackendConfig) -> Self {
+        Self { service: service.name.clone(), mode: service.mode, address: backend.address, port: backend.port }
+    }
+
     /// What it is known by on all instances.
     fn name(&self) -> Vec<u8> {
         let mut name = number(self.address).to_be_bytes().to_vec();
@@ -550,6 +594,25 @@ fn is_of_a_host(address: IpAddr) -> bool {
     }
 }
 
+/// Where no host has an address, each with its length: as [`is_of_a_host`] says.
+const NO_HOSTS: [(IpAddr, u8); 6] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 3),
+    // With loopback.
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 127),
+    (IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()), 96),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+];
+
+/// Whether a prefix has addresses that no host has.
+fn has_no_hosts(prefix: Prefix) -> bool {
+    let overlaps = |(address, length)| {
+        prefix.contains(address) || Prefix::new(address, length).is_ok_and(|other| other.contains(prefix.address()))
+    };
+    NO_HOSTS.into_iter().any(overlaps)
+}
+
 fn check_numbers(config: &Config) -> Result<(), Invalid> {
     for (key, value) in [("connections", config.connections), ("connections_ipv6", config.connections_ipv6)] {
         if !(64..=1 << 28).contains(&value) {
@@ -569,6 +632,9 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
             let message = format!("{seconds} seconds are not from 1 to {LONGEST_TIMEOUT}");
             return Err(Invalid::new(format!("timeouts.{key}"), message));
         }
+    }
+    if config.gue_port == 0 {
+        return Err(Invalid::new("gue_port", "nobody can listen at port 0"));
     }
     if config.source_addresses.len() > MOST_SOURCES {
         let message = format!("there are {}, and {MOST_SOURCES} at most", config.source_addresses.len());
@@ -593,8 +659,12 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
         if earlier.iter().any(|other| other.address().is_ipv4() == prefix.address().is_ipv4()) {
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), "there is another one of this family"));
         }
-        if !is_of_a_host(prefix.address()) {
-            let message = format!("{prefix} has no addresses that a host can have");
+        if has_no_hosts(*prefix) {
+            let message = format!("{prefix} has addresses that a host cannot have");
+            return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
+        }
+        if let Some(service) = config.services.iter().find(|service| prefix.contains(service.address)) {
+            let message = format!("{prefix} has the address of the service {:?}", service.name);
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
         }
     }
@@ -625,6 +695,21 @@ fn check_service(config: &Config, place: u16, service: &ServiceConfig) -> Result
     if service.dscp.is_some() && service.mode != Mode::Dscp {
         return invalid("dscp", "it goes with mode = \"dscp\"");
     }
+    if !service.mode.has_tunnel() {
+        if service.too_big != TooBig::default() {
+            return invalid("too_big", "it goes with a tunnel: mode \"ipip\", \"gre\" or \"gue\"");
+        }
+        if service.mtu != usual_mtu() {
+            return invalid("mtu", "it goes with a tunnel: mode \"ipip\", \"gre\" or \"gue\"");
+        }
+    }
+    // Whoever has less than a place may have none.
+    let all: u64 = service.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let has_none = |weight: u16| weight > 0 && u64::from(weight) * u64::from(config.table_size) < all;
+    if let Some(number) = service.backends.iter().position(|backend| has_none(backend.weight)) {
+        let message = format!("it is less than one of {} places: give a greater table_size", config.table_size);
+        return invalid(&format!("backends[{number}].weight"), &message);
+    }
     Ok(())
 }
 
@@ -636,19 +721,16 @@ fn way(
 ) -> Result<Way, Invalid> {
     let invalid =
         |of: &str, message: String| Err(Invalid::new(format!("services[{place}].backends[{number}].{of}"), message));
-    let is_tunnel = matches!(service.mode, Mode::Ipip | Mode::Gre | Mode::Gue);
+    let is_tunnel = service.mode.has_tunnel();
     let address = backend.address;
     if !is_of_a_host(address) {
         return invalid("address", format!("{address} is not an address that a host can have"));
-    }
-    if address == service.address {
-        return invalid("address", format!("{address} is the address of the service"));
     }
     if !is_tunnel && address.is_ipv4() != service.address.is_ipv4() {
         return invalid("address", format!("{address} is not of the family of {}", service.address));
     }
     if let Some(port) = backend.port {
-        if !matches!(service.mode, Mode::Nat | Mode::FullNat) {
+        if !service.mode.translates() {
             return invalid("port", "this mode sends to the port that the client has chosen: leave it out".to_owned());
         }
         if port == 0 || service.port.is_none_or(|ports| ports.first != ports.last) {
@@ -694,7 +776,6 @@ fn way(
         on_down: service.on_backend_down,
         proxy_protocol: service.proxy_protocol,
         may_be_named: service.hash == Hash::Quic,
-        service: Some(place),
     })
 }
 

@@ -15,7 +15,8 @@
 
 use nf_framework::Mbuf;
 use nf_framework::headers::{
-    ChecksumUpdate, EthernetHeader, Headers, Ipv4Header, Ipv6Header, Network, TcpFlags, TcpHeader, Transport,
+    ChecksumUpdate, EthernetHeader, Headers, IpProtocol, Ipv4Header, Ipv6Header, Network, TcpFlags, TcpHeader,
+    Transport,
 };
 use std::net::IpAddr;
 
@@ -187,7 +188,11 @@ impl Introduction {
     /// Makes a segment of the client's the header's. False, and nothing is done, if it is not sound, or there is no
     /// room.
     pub(super) fn replace(self, packet: &mut Mbuf, header: &Header) -> bool {
-        if !is_sound(packet) {
+        is_sound(packet) && self.put(packet, header)
+    }
+
+    fn put(self, packet: &mut Mbuf, header: &Header) -> bool {
+        if !make_whole(packet) {
             return false;
         }
         {
@@ -203,7 +208,7 @@ impl Introduction {
 
     /// Makes a new packet the one before a segment of the client's. False if that is not sound, or there is no room.
     pub(super) fn precede(self, segment: &mut Mbuf, header: &Header, packet: &mut Mbuf) -> bool {
-        packet.set_contents(segment.data()) && self.replace(packet, header)
+        is_sound(segment) && packet.set_contents(segment.data()) && self.put(packet, header)
     }
 
     /// The number of the header's first byte.
@@ -218,6 +223,33 @@ fn is_sound(packet: &mut Mbuf) -> bool {
     Headers::parse(packet.data_mut()).is_ok_and(|headers| headers.verify_checksums().is_ok())
 }
 
+/// Makes a first fragment a packet that is no fragment, and has none of IPv6's extension headers; what it carries and its
+/// checksums are to be written then. False if that cannot be.
+fn make_whole(packet: &mut Mbuf) -> bool {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return false };
+    if headers.network.fragment().is_none() {
+        return true;
+    }
+    let ip = size_of::<EthernetHeader>() + size_of_val(&*headers.vlan);
+    match &mut headers.network {
+        Network::Ipv4 { header, .. } => {
+            header.flags_and_fragment_offset.set(DONT_FRAGMENT);
+            true
+        }
+        Network::Ipv6 { header, extensions } => {
+            let (length, start) = (extensions.len(), ip + Ipv6Header::LENGTH);
+            header.next_header = IpProtocol::TCP;
+            let carried = usize::from(header.payload_length.get()).checked_sub(length);
+            let Some(carried) = carried.and_then(|carried| u16::try_from(carried).ok()) else { return false };
+            header.payload_length.set(carried);
+            packet.data_mut().copy_within(start + length.., start);
+            packet.trim(length)
+        }
+        _ => false,
+    }
+}
+
 fn write_sequence_number(header: &mut TcpHeader, new: u32) {
     let update = ChecksumUpdate::new().replace_u32(header.sequence_number.get(), new);
     header.sequence_number.set(new);
@@ -226,7 +258,7 @@ fn write_sequence_number(header: &mut TcpHeader, new: u32) {
 
 /// Puts this in the place of what a segment carries, and lengths and checksums right. False, and nothing is done, if
 /// there is no room.
-fn carry(packet: &mut Mbuf, data: &[u8]) -> bool {
+pub(super) fn carry(packet: &mut Mbuf, data: &[u8]) -> bool {
     let (had, room) = (packet.len(), packet.tailroom());
     let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return false };
     let ip = size_of::<EthernetHeader>() + size_of_val(&*headers.vlan);

@@ -109,7 +109,7 @@ impl Instance {
         Some(ConnectionView {
             service: backend.identity.service.clone(),
             backend: backend.name.clone(),
-            established: connection.stage != Stage::Begun,
+            established: !matches!(connection.stage, Stage::Begun | Stage::Midway),
         })
     }
 

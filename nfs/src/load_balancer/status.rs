@@ -34,9 +34,19 @@ impl Status {
         Self { share: AtomicU16::new(if is_checked { 0 } else { WHOLE }), order: AtomicU8::default() }
     }
 
-    /// What checks say, unless it is down by an order.
-    pub(super) fn share(&self) -> u16 {
-        if self.order() == Order::Down { 0 } else { self.share.load(Ordering::Relaxed).min(WHOLE) }
+    /// Of one that has come in the place of this one, at the same address.
+    pub(super) fn heir(&self, was_checked: bool, is_checked: bool) -> Self {
+        let share = if was_checked && is_checked { self.share.load(Ordering::Relaxed) } else { WHOLE };
+        Self { share: AtomicU16::new(share), order: AtomicU8::new(self.order() as u8) }
+    }
+
+    /// What checks say, if there are any, unless it is down by an order.
+    pub(super) fn share(&self, is_checked: bool) -> u16 {
+        match self.order() {
+            Order::Down => 0,
+            _ if is_checked => self.share.load(Ordering::Relaxed).min(WHOLE),
+            _ => WHOLE,
+        }
     }
 
     /// For what checks it.

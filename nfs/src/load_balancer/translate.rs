@@ -113,6 +113,10 @@ impl Translation {
             return Err(reasons.ports_exhausted);
         }
         connection.marks |= Connection::TRANSLATED;
+        // As the service is now: whatever it becomes, its backend is told so or never.
+        if !way.proxy_protocol {
+            connection.marks |= Connection::INTRODUCED;
+        }
         Ok(())
     }
 
@@ -173,7 +177,7 @@ impl Translation {
             return if done { Ok(()) } else { Err(DropReason::MALFORMED) };
         }
         let mut behind = None;
-        if let (true, Kind::Flow(flags)) = (way.proxy_protocol, seen.kind) {
+        if let (false, Kind::Flow(flags)) = (connection.is_introduced(), seen.kind) {
             behind = self.introduce(packet, flow, way, connection, flags, cx);
         }
         for packet in [Some(packet), behind.as_mut()].into_iter().flatten() {
@@ -257,13 +261,9 @@ impl Translation {
         let identification = self.identification(packet, true, cx.now());
         match seen.kind {
             Kind::Flow(flags) => {
-                let is_tcp = flow.protocol == IpProtocol::TCP;
-                connection.stage = match connection.stage {
-                    _ if is_tcp && flags.contains(TcpFlags::RST) => Stage::Reset,
-                    stage if is_tcp => stage,
-                    _ => Stage::Established,
-                };
-                connection.timer = connection.stage.timer(flow.protocol);
+                if connection.hear_backend(flow.protocol, flags) {
+                    connections.backends.refused(connection.backend);
+                }
                 if let Some(mut introduction) = self.introduction(&answer).filter(|of| !of.is_over()) {
                     introduction.of_backend(packet);
                     self.set_introduction(&answer, introduction);

@@ -430,8 +430,7 @@ impl Burst<'_> {
                 F::mark(packet.data_mut(), way.dscp);
             }
             Mode::Nat | Mode::FullNat => {
-                let is_introduced = !way.proxy_protocol || connection.is_introduced();
-                if !connection.is_translated() || !is_introduced {
+                if !connection.is_translated() || !connection.is_introduced() {
                     return None;
                 }
                 let mut flow = F::to(key, (way.address, way.port))?;
@@ -496,11 +495,11 @@ impl Burst<'_> {
         (table, translation): (&mut FlowTable<F::Key, Connection>, &mut Translation),
     ) -> bool {
         let Some(mut entry) = table.entry_mut(handle) else { return false };
-        let Connection { stage, timer, .. } = *entry.value;
-        if stage != Stage::Established || F::signals(packet.data()) {
+        let connection = *entry.value;
+        if connection.stage != Stage::Established || !connection.is_answered() || F::signals(packet.data()) {
             return false;
         }
-        let Some(deadline) = self.deadlines.get(timer as usize) else { return false };
+        let Some(deadline) = self.deadlines.get(connection.timer as usize) else { return false };
         entry.touch(*deadline);
         F::write(packet.data_mut(), &F::reversed(of), Some(&mut translation.identifications));
         Annotation { may_turn: true, ..Annotation::default() }.write(packet);

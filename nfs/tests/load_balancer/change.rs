@@ -105,6 +105,21 @@ fn l06_connections_end_in_their_time() {
 }
 
 #[test]
+fn l06_what_was_seen_once_ends_as_soon_as_a_beginning() {
+    for mode in ["dsr", "nat"] {
+        with_balancer(&format!("timeouts.syn = 5\n{}", service(mode, "", &[11])), move |bench| {
+            for (flags, port) in [SYN, ACK, FIN, RST].into_iter().zip(1000..) {
+                bench.backend_of(&from_client().tcp(port, 80).flags(flags));
+            }
+            assert!(bench.connections() >= 3);
+            bench.pass(6);
+            bench.pass(1);
+            assert_eq!(bench.connections(), 0, "{mode}");
+        });
+    }
+}
+
+#[test]
 fn l07_weight_0_moves_new_connections_only() {
     with_balancer(&service("dsr", "", &[12, 13, 11]), |bench| {
         let connections = bench.connect(1000..1060);
@@ -166,6 +181,57 @@ fn l08_connections_of_a_backend_that_is_down_get_another() {
         let live: u64 = shown.backends.iter().map(|of| of.totals.live).sum();
         assert_eq!(live, 60);
     });
+}
+
+#[test]
+fn l07_new_connections_of_used_ports_leave_a_backend_that_is_removed() {
+    for mode in ["dsr", "ipip", "nat"] {
+        for end in [FIN, RST] {
+            with_balancer(&service(mode, "", &[11, 12]), move |bench| {
+                for (port, number) in bench.connect(1000..1040) {
+                    assert_eq!(bench.backend_of(&from_client().tcp(port, 80).flags(end)), number);
+                }
+                bench.reload(config(&service(mode, "", &[12]))).unwrap();
+                assert_eq!(new(bench, 1000..1040), [12].into(), "{mode}");
+            });
+        }
+    }
+}
+
+#[test]
+fn l07_new_connections_of_used_ports_go_by_the_service_as_it_is_now() {
+    let nat = |port: u16| format!("{}port = {port}\n", service("nat", "", &[11]));
+    let own = |mode: &str| format!("source_addresses = [\"10.0.0.2\"]\n{}", service(mode, "", &[11]));
+    for (what, from, to) in [
+        ("a mode", service("dsr", "", &[11]), service("ipip", "", &[11])),
+        ("a mode that translates", own("dsr"), own("nat")),
+        ("one that does not", own("full-nat"), own("dsr")),
+        ("a name", service("dsr", "", &[11]), service("dsr", "", &[11]).replace("\"web\"", "\"site\"")),
+        ("a backend's port", nat(8080), nat(8081)),
+    ] {
+        let to: &'static str = to.leak();
+        with_balancer(&from, move |bench| {
+            for (port, _) in bench.connect(1000..1020) {
+                bench.backend_of(&from_client().tcp(port, 80).flags(FIN));
+            }
+            bench.reload(config(to)).unwrap();
+            assert_eq!(bench.connect(1000..1020).len(), 20, "another {what}");
+        });
+    }
+}
+
+#[test]
+fn l08_connections_of_a_backend_that_is_down_move_also_when_it_is_removed() {
+    for mode in ["dsr", "nat"] {
+        with_balancer(&service(mode, "", &[11, 12]), move |bench| {
+            let connections = bench.connect(1000..1040);
+            order(bench, 11, Order::Down);
+            bench.reload(config(&service(mode, "", &[12]))).unwrap();
+            for (port, _) in connections {
+                assert_eq!(bench.backend_of(&from_client().tcp(port, 80)), 12, "{mode}");
+            }
+        });
+    }
 }
 
 #[test]

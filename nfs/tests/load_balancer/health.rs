@@ -1,8 +1,8 @@
 //! Health checks through the chain: over the data path, in each mode, with backends that answer or do not.
 
 use super::bench::{
-    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, here, mac, service,
-    with_balancer, with_balancer_between,
+    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, from_outside, here, mac,
+    service, went_to, with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::Function;
@@ -34,6 +34,8 @@ struct Backends {
     is: Vec<(u8, Is)>,
     /// Every packet of a check that has come to one.
     seen: Vec<Probe>,
+    /// Strangers send as much as they can before a backend answers.
+    is_flooded: bool,
 }
 
 /// A packet of a check, as its backend got it.
@@ -144,7 +146,7 @@ fn to_identifier(echo: &[u8]) -> u16 {
 
 impl Backends {
     fn new(is: &[(u8, Is)]) -> Self {
-        Self { now: Duration::ZERO, is: is.to_vec(), seen: Vec::new() }
+        Self { now: Duration::ZERO, is: is.to_vec(), seen: Vec::new(), is_flooded: false }
     }
 
     fn set(&mut self, number: u8, is: Is) {
@@ -168,6 +170,9 @@ impl Backends {
             let answers: Vec<_> = probes.iter().filter_map(|probe| probe.answer(is(probe.number))).collect();
             let answers = answers.iter().map(Frame::build);
             let answers: Vec<_> = answers.chain(frames.iter().filter_map(|frame| here(frame))).collect();
+            if self.is_flooded {
+                flood(bench);
+            }
             let outcome = bench.trial.send(Direction::Outbound, &answers);
             assert_eq!((outcome.consumed, &outcome.dropped), (answers.len() as u64, &Default::default()));
             self.seen.extend(probes);
@@ -175,6 +180,16 @@ impl Backends {
             bench.balancer.check(self.now);
             bench.tend();
         }
+    }
+}
+
+/// More than there is room for on the way to the checks, from outside.
+fn flood(bench: &mut Bench) {
+    for burst in 0..8 {
+        let stranger = |number| from_outside(Ipv4Addr::new(192, 0, 2, number), PROBE);
+        let frames: Vec<_> = (0..64).map(|number| stranger(number).udp(80, 61_000 + burst).build()).collect();
+        let outcome = bench.burst(&frames);
+        assert_eq!(outcome.dropped, [("lb-no-connection".to_owned(), 64)].into());
     }
 }
 
@@ -333,6 +348,29 @@ fn l08_new_connections_leave_a_dead_backend_in_time_and_come_back() {
 }
 
 #[test]
+fn l08_a_silent_backend_is_down_when_the_readme_says() {
+    const FALL: u32 = 3;
+    for (interval, timeout) in [(200, 2000), (1000, 2000), (2000, 2000), (2000, 500)] {
+        let (interval, timeout) = (Duration::from_millis(interval), Duration::from_millis(timeout));
+        with_balancer(&format!("{PROBES}{}", service("dsr", "", &[11, 12])), move |bench| {
+            let (i, t) = (interval.as_secs_f64(), timeout.as_secs_f64());
+            let health = format!("kind = \"tcp\", interval = {i}, timeout = {t}, fall = {FALL}, jitter = 10");
+            bench.balancer.check(seconds(1));
+            bench.reload(config(&checked("dsr", "", &health, &[11, 12]))).unwrap();
+            bench.tend();
+            let step = interval.mul_f64(1.1);
+            let says = step + (FALL - 1) * step.max(timeout) + timeout;
+            let mut passed = Duration::ZERO;
+            while !bench.tend() {
+                passed += Duration::from_millis(20);
+                bench.balancer.check(seconds(1) + passed);
+                assert!(passed <= says + Duration::from_millis(100), "{interval:?}, {timeout:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn l08_connections_of_a_dead_backend_move_or_end_and_no_others() {
     for on_backend_down in ["move", "drop"] {
         let more = format!("on_backend_down = \"{on_backend_down}\"");
@@ -346,8 +384,8 @@ fn l08_connections_of_a_dead_backend_move_or_end_and_no_others() {
                 let outcome = bench.client(&from_client().tcp(port, 80).flags(ACK));
                 match (number, on_backend_down) {
                     (12, "drop") => assert_eq!(dropped(&outcome), "lb-backend-down"),
-                    (12, _) => assert_ne!(super::bench::went_to(&outcome), 12),
-                    _ => assert_eq!(super::bench::went_to(&outcome), number),
+                    (12, _) => assert_ne!(went_to(&outcome), 12),
+                    _ => assert_eq!(went_to(&outcome), number),
                 }
             }
         });
@@ -418,6 +456,44 @@ fn a_reload_costs_no_connection_and_gives_a_new_backend_none_before_its_first_ch
 }
 
 #[test]
+fn a_backend_that_changes_with_its_service_is_taken_to_be_as_it_was() {
+    let nat = |port: u16| {
+        let of = |number| format!("address = \"{}\"\n", backend(number));
+        [11, 12].iter().fold(checked("nat", "", QUICK, &[11, 12]), |text, number| {
+            text.replace(&of(*number), &format!("{}port = {port}\n", of(*number)))
+        })
+    };
+    let dsr = || checked("dsr", "", QUICK, &[11, 12]);
+    for (what, from, to) in [
+        ("the mode", dsr(), checked("ipip", "", QUICK, &[11, 12])),
+        ("the name", dsr(), dsr().replace("\"web\"", "\"site\"")),
+        ("the ports", nat(8080), nat(8081)),
+    ] {
+        let to: &'static str = to.leak();
+        with_balancer(&from, move |bench| {
+            let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
+            backends.live(bench, seconds(3));
+            bench.reload(config(to)).unwrap();
+            assert_eq!(new(bench, 1000..1030), [11].into(), "{what}");
+        });
+    }
+}
+
+#[test]
+fn a_reload_that_is_refused_changes_nothing() {
+    with_balancer(&checked("dsr", "", QUICK, &[11, 12]), |bench| {
+        let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
+        backends.live(bench, seconds(3));
+        let other = "[[services]]\nname = \"bad\"\naddress = \"224.0.0.1\"\nmode = \"dsr\"\nbackends = []\n";
+        let unchecked = format!("{PROBES}{}{other}", service("dsr", "", &[11, 12]));
+        let refused = bench.reload(config(&unchecked)).unwrap_err();
+        assert_eq!(refused.key, "services[1].address");
+        assert!(!bench.tend());
+        assert_eq!(new(bench, 1000..1030), [11].into());
+    });
+}
+
+#[test]
 fn a_backend_that_comes_back_gets_its_share_bit_by_bit() {
     with_balancer(&checked("dsr", "", &format!("{QUICK}, slow_start = 20"), &[11, 12]), |bench| {
         let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Serving)]);
@@ -472,6 +548,42 @@ fn a_backend_that_lets_connections_fail_goes_down_by_the_traffic_alone() {
 }
 
 #[test]
+fn a_backend_that_refuses_connections_goes_down_where_its_answers_come_this_way() {
+    let health = format!("{QUICK}, passive = {{ failed = 50, least = 10, window = 5 }}");
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&checked(mode, "", &health, &[11, 12, 13]), |bench| {
+            let mut backends = Backends::new(&[11, 12, 13].map(|number| (number, Is::Serving)));
+            backends.live(bench, seconds(3));
+            for port in 1000..1100 {
+                let asked = bench.client(&from_client().tcp(port, 80).flags(SYN));
+                let number = went_to(&asked);
+                let asked = &asked.inside[0];
+                let (to, port) =
+                    ([asked[26], asked[27], asked[28], asked[29]], u16::from_be_bytes([asked[34], asked[35]]));
+                let flags = if number == 12 { TcpFlags::RST } else { TcpFlags::SYN };
+                let answer = Frame::new().ethernet(mac(number).0, Trial::INSIDE_MAC.0).ipv4(backend(number), to);
+                let answer = answer.tcp(80, port).flags(flags.0 | TcpFlags::ACK.0).build();
+                assert_eq!(bench.trial.send(Direction::Outbound, &[answer]).outside.len(), 1);
+            }
+            // Before any of them has ended.
+            backends.live(bench, seconds(6));
+            assert_eq!(up(bench), [true, false, true]);
+        });
+    }
+}
+
+#[test]
+fn a_flood_for_the_probe_address_takes_no_backend_down() {
+    with_balancer(&checked("nat", "", QUICK, &[11, 12]), |bench| {
+        let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Serving)]);
+        backends.is_flooded = true;
+        backends.live(bench, seconds(6));
+        assert_eq!(up(bench), [true, true]);
+        assert_eq!(bench.counter("check-packets-lost"), 0);
+    });
+}
+
+#[test]
 fn what_is_for_no_check_is_no_check() {
     with_balancer(&checked("dsr", "", QUICK, &[11]), |bench| {
         let from = || Frame::new().ethernet(mac(12).0, Trial::INSIDE_MAC.0).ipv4(backend(12), PROBE);
@@ -479,15 +591,11 @@ fn what_is_for_no_check_is_no_check() {
             ("another port", from().tcp(80, 60_999), "lb-no-connection"),
             ("another port of UDP", from().udp(80, 62_000), "lb-no-connection"),
             ("another protocol", from().protocol(132).payload(&[0; 20]), "lb-no-connection"),
+            ("a port by which nobody was asked", from().tcp(80, 61_500).flags(SYN), "lb-no-connection"),
         ] {
             let outcome = bench.trial.send(Direction::Outbound, &[frame.build()]);
             assert_eq!(dropped(&outcome), reason, "{what}");
         }
-        // One that comes too late, or from a stranger, is taken and changes nothing.
-        let outcome = bench.trial.send(Direction::Outbound, &[from().tcp(80, 61_500).flags(SYN).build()]);
-        assert_eq!(outcome.consumed, 1);
-        bench.balancer.check(seconds(1));
-        assert_eq!(bench.balancer.health_counters().stray, 1);
     });
 }
 

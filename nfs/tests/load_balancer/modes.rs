@@ -320,6 +320,36 @@ fn l15_what_is_for_nobody_here_passes_as_it_would_without() {
 }
 
 #[test]
+fn l15_what_is_malformed_behind_its_addresses_is_dropped_where_it_is_for_here() {
+    let own = Ipv4Addr::new(10, 0, 0, 200);
+    with_balancer(&format!("source_addresses = [\"{own}\"]\n{}", service("dsr", "", &[11])), move |bench| {
+        let broken = |to: Ipv4Addr| {
+            let with = |frame: Frame, at: usize, octets: &[u8]| {
+                let mut frame = frame.build();
+                frame[at..at + octets.len()].copy_from_slice(octets);
+                frame
+            };
+            let udp = || from_outside(X, to).udp(1, 80).payload(b"abc");
+            [
+                ("a TCP header of 8 octets", with(from_outside(X, to).tcp(1, 80).flags(SYN), 46, &[0x20])),
+                ("UDP longer than its packet", with(udp(), 38, &[0xff, 0xff])),
+                ("UDP shorter than its header", with(udp(), 38, &[0, 3])),
+                ("3 octets of TCP", from_outside(X, to).protocol(6).payload(&[1, 2, 3]).build()),
+            ]
+        };
+        for (what, frame) in broken(backend(12)) {
+            assert_eq!(went_to(&bench.burst(&[frame])), 12, "{what}");
+        }
+        for (what, frame) in broken(VIP).into_iter().chain(broken(own)) {
+            assert_eq!(dropped(&bench.burst(&[frame])), "malformed", "{what}");
+        }
+        let mut six = from_outside6(X6, backend6(12)).udp(1, 80).payload(b"abc").build();
+        six[58..60].copy_from_slice(&[0, 3]);
+        assert_eq!(went_to(&bench.burst(&[six])), 12);
+    });
+}
+
+#[test]
 fn one_armed_the_packet_leaves_by_the_link_that_it_came_by() {
     // Backends and clients on one side.
     let router = ROUTER

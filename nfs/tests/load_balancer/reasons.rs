@@ -1,7 +1,11 @@
 //! Every reason for which the load balancer drops, provoked.
 
-use super::bench::{ACK, R, SYN, VIP, X, backend, dropped, from_client, from_outside, packet, service, with_balancer};
-use nf_framework::testing::Frame;
+use super::bench::{
+    ACK, R, SYN, VIP, X, backend, dropped, from_client, from_outside, mac, packet, service, with_balancer,
+};
+use nf_framework::Direction;
+use nf_framework::headers::TcpFlags;
+use nf_framework::testing::{Frame, Trial};
 use nfs::load_balancer::Order;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -71,12 +75,16 @@ fn every_reason_of_translation_has_something_that_provokes_it() {
     let second = service("nat", "", &[11]).replace("web", "other").replace("113.80", "113.81");
     let other = Ipv4Addr::new(203, 0, 113, 81);
     let syns = |ports: std::ops::Range<u16>| ports.map(|port| from_client().tcp(port, 80).flags(SYN)).collect();
-    let go_on = |frame: Frame| [frame.clone().flags(SYN), frame.flags(ACK)];
+    let go_on = |port: u16| {
+        let answer = Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0).ipv4(backend(11), X).tcp(80, port);
+        let client = from_client().tcp(port, 80);
+        [client.clone().flags(SYN), answer.flags(TcpFlags::SYN.0 | TcpFlags::ACK.0), client.flags(ACK)]
+    };
     let cases: [(&str, String, Vec<Frame>); 4] = [
         (
             "lb-connections-full",
             format!("connections = 64\n{}", service("nat", "", &[11])),
-            (1000..1400).flat_map(|port| go_on(from_client().tcp(port, 80))).collect(),
+            (1000..1400).flat_map(go_on).collect(),
         ),
         (
             "lb-not-translated",
@@ -94,8 +102,13 @@ fn every_reason_of_translation_has_something_that_provokes_it() {
     for (reason, text, frames) in cases {
         let frames: &'static [Vec<u8>] = frames.iter().map(Frame::build).collect::<Vec<_>>().leak();
         with_balancer(&text, move |bench| {
-            let dropped = frames.iter().flat_map(|frame| bench.burst(std::slice::from_ref(frame)).dropped.into_keys());
-            assert_eq!(dropped.collect::<BTreeSet<_>>(), [reason.to_owned()].into());
+            let mut dropped = BTreeSet::new();
+            for frame in frames {
+                let is_inside = frame.starts_with(&Trial::INSIDE_MAC.0);
+                let from = if is_inside { Direction::Outbound } else { Direction::Inbound };
+                dropped.extend(bench.trial.send(from, std::slice::from_ref(frame)).dropped.into_keys());
+            }
+            assert_eq!(dropped, [reason.to_owned()].into());
         });
     }
 }

@@ -1,14 +1,15 @@
 //! Destination NAT and full NAT: RFC 3022, RFC 5508 section 4, RFC 6864, and the PROXY protocol, version 2.
 
 use super::bench::{
-    ACK, Bench, FIN, NEXT, R, R6, ROUTER, RST, SYN, VIP, VIP6, X, X6, backend, backend6, dropped, from_outside,
+    ACK, Bench, FIN, NEXT, R, R6, ROUTER, RST, SYN, VIP, VIP6, X, X6, backend, backend6, config, dropped, from_outside,
     from_outside6, mac, packet, service, went_to, with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::headers::{Headers, TcpFlags};
 use nf_framework::testing::{Frame, Outcome, Trial};
+use nfs::load_balancer::Order;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 const DATA: TcpFlags = TcpFlags(TcpFlags::PSH.0 | TcpFlags::ACK.0);
@@ -193,6 +194,30 @@ fn l06_a_backend_keeps_its_connections_alive_and_gives_its_ports_back() {
 }
 
 #[test]
+fn l06_a_connection_is_established_when_its_backend_has_answered() {
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&format!("timeouts.syn = 5\n{}", text(mode, "tcp", "")), move |bench| {
+            for hosts in FAMILIES {
+                let seen = if mode == "nat" { hosts.client } else { hosts.own };
+                for (port, is_answered) in [(40_000, false), (40_001, true)] {
+                    let asks = |flags| hosts.asks(hosts.client).tcp(port, 80).flags(flags);
+                    let own = source_port(&bench.client(&asks(SYN)));
+                    if is_answered {
+                        back(bench, &hosts.answers(seen).tcp(8080, own).flags(SYN_ACK));
+                    }
+                    for flags in [ACK, DATA] {
+                        source_port(&bench.client(&asks(flags)));
+                    }
+                }
+            }
+            bench.pass(6);
+            bench.pass(1);
+            assert_eq!(bench.connections(), 2, "{mode}");
+        });
+    }
+}
+
+#[test]
 fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
     with_balancer(
         &text("nat", "tcp", "")
@@ -200,6 +225,7 @@ fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
         |bench| {
             let hosts = FAMILIES[0];
             bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(SYN));
+            back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(SYN_ACK));
             bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(ACK));
             let out = back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(RST));
             assert_eq!(out.outside, [hosts.answered().tcp(80, 40_000).flags(RST).build()]);
@@ -260,6 +286,151 @@ fn l06_the_proxy_protocol_tells_the_backend_who_the_client_is() {
             assert_eq!(out.inside, [first(asked(1001, DATA)).build()]);
         }
     });
+}
+
+#[test]
+fn l08_full_nat_resets_what_it_cannot_move() {
+    let addresses = |number| [IpAddr::from(backend(number)), backend6(number).into()];
+    let two =
+        addresses(11).into_iter().zip(addresses(12)).fold(text("full-nat", "tcp", ""), |text, (first, second)| {
+            let of = |address| format!("address = \"{address}\"\nport = 8080\n");
+            text.replace(&of(first), &format!("{}[[services.backends]]\n{}", of(first), of(second)))
+        });
+    with_balancer(&two, move |bench| {
+        for (hosts, (place, name)) in FAMILIES.into_iter().zip([(0, "four"), (1, "six")]) {
+            let segment = |flags| hosts.asks(hosts.client).tcp(40_000, 80).flags(flags);
+            let number = bench.backend_of(&segment(SYN));
+            let address = SocketAddr::new(addresses(number)[place], 8080).to_string();
+            bench.command(|instance| instance.order(name, &address, Order::Down)).unwrap();
+            assert!(bench.tend());
+            let more = segment(DATA).acknowledgment_number(501).tcp_options(&[1; 4]).payload(b"more");
+            let out = bench.client(&more);
+            assert_eq!(dropped(&out), "lb-no-connection");
+            let reset = hosts.answered().time_to_live(64).tcp(80, 40_000).sequence_number(501).flags(RST).window(0);
+            assert_eq!(out.outside, [reset.build()]);
+            assert_eq!(bench.client(&more).outside.len(), 0, "it is over, and nobody is told twice");
+            assert_eq!(bench.backend_of(&segment(SYN)), if number == 11 { 12 } else { 11 });
+        }
+    });
+}
+
+/// A service of QUIC with backends 11 to 14.
+fn quic(mode: &str, hash: &str) -> String {
+    let more = format!("hash = \"{hash}\"\nprotocol = \"udp\"\nport = 443");
+    let mut text = format!("source_addresses = [\"{OWN}\"]\ntimeouts = {{ udp = 20 }}\n{}", service(mode, &more, &[]));
+    for number in 11..=14 {
+        text.push_str(&format!("[[services.backends]]\naddress = \"{}\"\n", backend(number)));
+        if hash == "quic" {
+            text.push_str(&format!("server_id = \"00{number:02x}\"\n"));
+        }
+    }
+    text
+}
+
+/// A packet of the client's that names a backend.
+fn names(number: u8) -> Frame {
+    from_outside(X, VIP).udp(1000, 443).payload(&[0x40, 0x07, 0, number, 1, 2, 3, 4, 5])
+}
+
+#[test]
+fn l09_a_quic_connection_that_another_backend_takes_over_is_translated_for_that_one() {
+    for (mode, to) in [("nat", X), ("full-nat", OWN)] {
+        for before in ["quic", "tuple"] {
+            with_balancer(&quic(mode, before), move |bench| {
+                // Nobody is named, or nobody listens to it.
+                let initial =
+                    from_outside(X, VIP).udp(1000, 443).payload(&[0xc0, 0, 0, 0, 1, 8, 7, 0, 13, 1, 2, 3, 4, 5]);
+                bench.backend_of(&initial);
+                bench.reload(config(&quic(mode, "quic"))).unwrap();
+                for number in [11, 12, 13, 14, 11] {
+                    for _ in 0..2 {
+                        let asked = bench.client(&names(number));
+                        assert_eq!(went_to(&asked), number, "{mode}");
+                        let answer =
+                            Frame::new().ethernet(mac(number).0, Trial::INSIDE_MAC.0).ipv4(backend(number), to);
+                        let answered = back(bench, &UDP(answer, 443, source_port(&asked)));
+                        assert_eq!(answered.outside[0][26..34], [VIP.octets(), X.octets()].concat(), "{mode}");
+                    }
+                }
+                assert_eq!(bench.connections(), 1);
+                bench.pass(21);
+                bench.pass(21);
+                assert_eq!(bench.connections(), 0);
+                // Nothing is left in the way of another connection with any of them.
+                (11..=14).for_each(|number| assert_eq!(bench.backend_of(&names(number)), number, "{mode}"));
+            });
+        }
+    }
+}
+
+#[test]
+fn l14_the_proxy_protocols_header_is_a_packet_of_its_own_before_fragments() {
+    with_balancer(&text("full-nat", "tcp", "proxy_protocol = true"), |bench| {
+        for hosts in FAMILIES {
+            let (header, length) = if hosts.client.is_ipv4() { (20, 28) } else { (40, 52) };
+            let asks = |number| {
+                let frame = Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0);
+                let frame = match (hosts.client, hosts.service) {
+                    (IpAddr::V4(client), IpAddr::V4(service)) => frame.ipv4(client, service).identification(5),
+                    _ => ip(frame, hosts.client, hosts.service),
+                };
+                frame.tcp(40_000, 80).sequence_number(number)
+            };
+            let own = source_port(&bench.client(&asks(1000).flags(SYN)));
+            let answer = hosts.answers(hosts.own).tcp(8080, own).sequence_number(500);
+            back(bench, &answer.acknowledgment_number(1001 - length).flags(SYN_ACK));
+            // The acknowledgment was lost.
+            let first = asks(1001).acknowledgment_number(501).flags(DATA).payload(&[7; 600]);
+            let out = bench.burst(&first.build_fragments(400));
+            assert_eq!(out.inside.len(), 3, "{out:?}");
+            let mut whole = out.inside[0].clone();
+            let parsed = Headers::parse(&mut whole).unwrap();
+            assert_eq!((parsed.network.fragment(), parsed.verify_checksums()), (None, Ok(())));
+            assert_eq!(parsed.payload.len(), usize::try_from(length).unwrap());
+            assert!(parsed.payload.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+            assert_eq!(whole[14 + header + 4..][..4], (1001 - length).to_be_bytes());
+            // In whichever order.
+            let fragments: BTreeSet<_> = out.inside[1..]
+                .iter()
+                .map(|fragment| {
+                    let of = Headers::parse(&mut fragment.clone()).unwrap().network.fragment().unwrap();
+                    (of.identification, of.more, of.offset)
+                })
+                .collect();
+            let (identification, ..) = *fragments.first().unwrap();
+            assert_eq!(fragments, [(identification, true, 0), (identification, false, 400)].into());
+        }
+    });
+}
+
+#[test]
+fn l06_a_connection_has_the_proxy_protocol_as_its_service_had_when_it_began() {
+    let with = |is_on: bool| {
+        let own = format!("source_addresses = [\"{OWN}\"]");
+        format!("{own}\n{}", service("full-nat", &format!("proxy_protocol = {is_on}"), &[11]))
+    };
+    for (before, behind) in [(true, 28), (false, 0)] {
+        with_balancer(&with(before), move |bench| {
+            let asks = |number, flags| {
+                from_outside(X, VIP).tcp(1000, 80).sequence_number(number).acknowledgment_number(501).flags(flags)
+            };
+            let number = |out: &Outcome| {
+                assert_eq!(out.inside.len(), 1, "{out:?}");
+                u32::from_be_bytes(out.inside[0][38..42].try_into().unwrap())
+            };
+            let asked = bench.client(&asks(1000, SYN));
+            assert_eq!(number(&asked), 1000 - behind);
+            bench.reload(config(&with(!before))).unwrap();
+            assert_eq!(number(&bench.client(&asks(1000, SYN))), 1000 - behind, "that it sends again");
+            let answer = Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0).ipv4(backend(11), OWN);
+            let answer = answer.tcp(80, source_port(&asked)).acknowledgment_number(1001 - behind).flags(SYN_ACK);
+            let answered = back(bench, &answer);
+            assert_eq!(answered.outside[0][42..46], 1001_u32.to_be_bytes());
+            let first = bench.client(&asks(1001, ACK));
+            assert_eq!(number(&first), 1001 - behind);
+            assert_eq!(first.inside[0].len(), 54 + usize::try_from(behind).unwrap(), "the header, or nothing");
+        });
+    }
 }
 
 #[test]
@@ -457,10 +628,17 @@ fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
     let own = "source_addresses = [\"10.0.0.2\", \"10.0.0.3\"]\nconnections = 1024\ninsertions_per_second = 1000000";
     for mode in ["nat", "full-nat"] {
         with_balancer(&format!("{own}\n{}", service(mode, "", &[11, 12, 13])), move |bench| {
+            // Of packets that say that they go on, too.
             let flood = |bench: &mut Bench, burst: u32| {
                 let source = |number| Ipv4Addr::from_bits(0x0b00_0000 + burst * 64 + number);
-                let syns = (0..64).map(|number| from_outside(source(number), VIP).tcp(5000, 80).flags(SYN).build());
-                bench.burst(&syns.collect::<Vec<_>>()).inside.len()
+                let all = |flags: TcpFlags| {
+                    (0..64).map(move |number| from_outside(source(number), VIP).tcp(5000, 80).flags(flags).build())
+                };
+                let served = bench.burst(&all(SYN).collect::<Vec<_>>()).inside.len();
+                for flags in [ACK, DATA, FIN] {
+                    bench.burst(&all(flags).collect::<Vec<_>>());
+                }
+                served
             };
             // Once there is no more room, for a few of a hundred in a table so small.
             let served: usize = (0..100).map(|burst| flood(bench, burst)).sum();
@@ -468,7 +646,12 @@ fn a_flood_of_beginnings_keeps_no_client_out_and_leaves_nothing_behind() {
             let send = |bench: &mut Bench, port, flags| bench.client(&from_outside(X, VIP).tcp(port, 80).flags(flags));
             let mut came = Vec::new();
             for port in 1000..1100 {
-                if !send(bench, port, SYN).inside.is_empty() {
+                if let [asked] = &*send(bench, port, SYN).inside {
+                    let to = <[u8; 4]>::try_from(&asked[26..30]).unwrap();
+                    let answer =
+                        Frame::new().ethernet(mac(asked[5]).0, Trial::INSIDE_MAC.0).ipv4(backend(asked[5]), to);
+                    let port_there = u16::from_be_bytes([asked[34], asked[35]]);
+                    back(bench, &answer.tcp(80, port_there).flags(SYN_ACK));
                     came.push((port, went_to(&send(bench, port, ACK))));
                 }
             }

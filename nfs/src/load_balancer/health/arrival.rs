@@ -1,7 +1,7 @@
 //! Which packets for a probe address are answers to a check, and to which: asked of every one of them, on whichever
 //! worker it arrives.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// The local ports of TCP and UDP, and the identifiers of ICMP, that checks are told by: each belongs to one check
@@ -18,6 +18,8 @@ const ICMPV6: u8 = 58;
 pub(crate) struct Arrival {
     /// Of [`PORTS`].
     pub(crate) port: u16,
+    /// Whom it is from, or whom that was sent to which it quotes.
+    pub(super) from: IpAddr,
     /// The address and port that nobody listens at, where a packet says so of UDP that was sent from here.
     pub(super) nobody_at: Option<(IpAddr, u16)>,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Arrival {
 /// without IPv6 extension headers are, and ICMP errors that quote such.
 #[inline]
 pub(crate) fn arrival(packet: &[u8]) -> Option<Arrival> {
-    let (protocol, _, payload) = layers(packet)?;
+    let Layers { protocol, source, payload, .. } = layers(packet)?;
     let port = match protocol {
         TCP | UDP => number(payload, 2)?,
         // Echo replies: RFC 792, and RFC 4443 section 4.2.
@@ -37,12 +39,12 @@ pub(crate) fn arrival(packet: &[u8]) -> Option<Arrival> {
         ICMPV6 if matches!(payload.first(), Some(1..=4)) => return quoted(payload),
         _ => return None,
     };
-    PORTS.contains(&port).then_some(Arrival { port, nobody_at: None })
+    PORTS.contains(&port).then_some(Arrival { port, from: source, nobody_at: None })
 }
 
 /// An ICMP error: whose packet it is about.
 fn quoted(message: &[u8]) -> Option<Arrival> {
-    let (protocol, destination, payload) = layers(message.get(8..)?)?;
+    let Layers { protocol, destination, payload, .. } = layers(message.get(8..)?)?;
     let port = match protocol {
         TCP | UDP => number(payload, 0)?,
         ICMP | ICMPV6 => number(payload, 4)?,
@@ -54,23 +56,34 @@ fn quoted(message: &[u8]) -> Option<Arrival> {
         IpAddr::V6(_) => matches!(message[..2], [1, 4]),
     };
     let nobody_at = (is_nobody && protocol == UDP).then(|| Some((destination, number(payload, 2)?))).flatten();
-    PORTS.contains(&port).then_some(Arrival { port, nobody_at })
+    PORTS.contains(&port).then_some(Arrival { port, from: destination, nobody_at })
 }
 
-/// Protocol, destination, and what follows the header.
+/// An IP packet.
+struct Layers<'a> {
+    protocol: u8,
+    source: IpAddr,
+    destination: IpAddr,
+    /// What follows the header.
+    payload: &'a [u8],
+}
+
 #[inline]
-fn layers(packet: &[u8]) -> Option<(u8, IpAddr, &[u8])> {
+fn layers(packet: &[u8]) -> Option<Layers<'_>> {
     match packet.first()? >> 4 {
         4 => {
             let header = usize::from(packet[0] & 0xf) * 4;
             let is_later_fragment = number(packet, 6)? & 0x1fff != 0;
-            let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
+            let (source, destination) = (address(12)?, address(16)?);
             let payload = packet.get(header..)?;
-            (header >= 20 && !is_later_fragment).then_some((packet[9], Ipv4Addr::from(destination).into(), payload))
+            let layers = Layers { protocol: packet[9], source, destination, payload };
+            (header >= 20 && !is_later_fragment).then_some(layers)
         }
         6 => {
-            let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
-            Some((packet[6], Ipv6Addr::from(destination).into(), packet.get(40..)?))
+            let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
+            let (source, destination) = (address(8)?, address(24)?);
+            Some(Layers { protocol: packet[6], source, destination, payload: packet.get(40..)? })
         }
         _ => None,
     }
@@ -117,30 +130,34 @@ mod tests {
     fn a_packet_is_for_the_check_whose_port_or_identifier_it_has() {
         let echo = [61_007_u16.to_be_bytes(), [0, 1]].concat();
         let sent = ports(61_007, 53);
-        let arrival_here = Arrival { port: 61_007, nobody_at: None };
-        let here = Some(arrival_here);
-        let nobody = |address: &str| Some(Arrival { nobody_at: Some((address.parse().unwrap(), 53)), ..arrival_here });
+        let from = |address: &str| Some(Arrival { port: 61_007, from: address.parse().unwrap(), nobody_at: None });
+        let (here, here6) = (from("192.0.2.1"), from("fefe:fefe:fefe:fefe:fefe:fefe:fefe:fefe"));
         let far = "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd";
+        let (about, about6) = (from("192.0.2.2"), from(far));
+        let nobody = |address: &str| {
+            let nobody_at = Some((address.parse().unwrap(), 53));
+            from(address).map(|arrival| Arrival { nobody_at, ..arrival })
+        };
         let cases = [
             ("TCP", v4(TCP, 0, &ports(80, 61_007)), here),
-            ("TCP over IPv6", v6(TCP, &ports(80, 61_007)), here),
+            ("TCP over IPv6", v6(TCP, &ports(80, 61_007)), here6),
             ("UDP", v4(UDP, 0, &ports(80, 61_007)), here),
-            ("the first port", v4(UDP, 0, &ports(80, 61_000)), Some(Arrival { port: 61_000, nobody_at: None })),
+            ("the first port", v4(UDP, 0, &ports(80, 61_000)), here.map(|here| Arrival { port: 61_000, ..here })),
             ("a port below", v4(UDP, 0, &ports(61_007, 60_999)), None),
             ("a port above", v4(UDP, 0, &ports(61_007, 62_000)), None),
             ("a first fragment", v4(UDP, 0x2000, &ports(80, 61_007)), here),
             ("a later fragment", v4(UDP, 1, &ports(80, 61_007)), None),
             ("an echo reply", v4(ICMP, 0, &icmp(0, 0, &echo)), here),
-            ("an echo reply over IPv6", v6(ICMPV6, &icmp(129, 0, &echo)), here),
+            ("an echo reply over IPv6", v6(ICMPV6, &icmp(129, 0, &echo)), here6),
             ("an echo request", v4(ICMP, 0, &icmp(8, 0, &echo)), None),
             ("an echo request over IPv6", v6(ICMPV6, &icmp(128, 0, &echo)), None),
             ("nobody at a port", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &sent))), nobody("192.0.2.2")),
             ("nobody of a protocol", v4(ICMP, 0, &error(3, 2, &v4(UDP, 0, &sent))), nobody("192.0.2.2")),
             ("nobody over IPv6", v6(ICMPV6, &error(1, 4, &v6(UDP, &sent))), nobody(far)),
-            ("no way to a host", v4(ICMP, 0, &error(3, 1, &v4(UDP, 0, &sent))), here),
-            ("too big", v6(ICMPV6, &error(2, 0, &v6(TCP, &sent))), here),
-            ("of TCP nobody says it by ICMP", v4(ICMP, 0, &error(3, 3, &v4(TCP, 0, &sent))), here),
-            ("about an echo", v4(ICMP, 0, &error(3, 1, &v4(ICMP, 0, &icmp(8, 0, &echo)))), here),
+            ("no way to a host", v4(ICMP, 0, &error(3, 1, &v4(UDP, 0, &sent))), about),
+            ("too big", v6(ICMPV6, &error(2, 0, &v6(TCP, &sent))), about6),
+            ("of TCP nobody says it by ICMP", v4(ICMP, 0, &error(3, 3, &v4(TCP, 0, &sent))), about),
+            ("about an echo", v4(ICMP, 0, &error(3, 1, &v4(ICMP, 0, &icmp(8, 0, &echo)))), about),
             ("about another's packet", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &ports(53, 61_007)))), None),
             ("another protocol", v4(47, 0, &ports(80, 61_007)), None),
         ];

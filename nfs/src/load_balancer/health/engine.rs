@@ -6,6 +6,7 @@
 //! come later, and never worse.
 
 use super::arrival::{PORTS, arrival};
+use super::awaited::Awaited;
 use super::check::Check;
 use super::failure::Failure;
 use super::judge::{Judge, State};
@@ -153,6 +154,8 @@ pub(crate) struct Engine {
     turns: u64,
     /// By port, from the first of [`PORTS`] on.
     probes: Vec<Option<(Slot, Box<Probe>)>>,
+    /// Whom they ask.
+    awaited: Arc<Awaited>,
     /// Which of them are under way.
     active: Vec<u16>,
     /// Ports that no check has; the one that has rested longest first.
@@ -196,6 +199,7 @@ impl Engine {
             due: BinaryHeap::new(),
             turns: 0,
             probes: PORTS.map(|_| None).collect(),
+            awaited: Arc::default(),
             active: Vec::with_capacity(PORTS.len()),
             free: PORTS.collect(),
             random: Random(seed),
@@ -324,6 +328,11 @@ impl Engine {
         std::mem::take(&mut self.changes)
     }
 
+    /// Whom checks have asked.
+    pub(super) fn awaited(&self) -> &Arc<Awaited> {
+        &self.awaited
+    }
+
     /// What is known of each backend, by slot.
     pub(crate) fn states(&self, now: Duration) -> impl Iterator<Item = (Slot, BackendHealth)> {
         self.backends.iter().map(move |(slot, backend)| (*slot, backend.view(now)))
@@ -395,6 +404,7 @@ impl Engine {
         });
         match probe {
             Ok(probe) => {
+                self.awaited.set(port, target.remote.0);
                 self.probes[place(port)] = Some((slot, Box::new(probe)));
                 self.active.push(port);
                 self.step(now, port, None, outgoing);
@@ -469,7 +479,7 @@ impl Engine {
 impl Backend {
     /// One that nothing is known of; `is_late` if others were there before.
     fn new(target: Target, now: Duration, is_late: bool) -> Self {
-        let judge = if target.status.share() > 0 { Judge::presumed_up(now) } else { Judge::new(now, is_late) };
+        let judge = if target.status.share(true) > 0 { Judge::presumed_up(now) } else { Judge::new(now, is_late) };
         let window = Window::default();
         Self { target, judge, turn: 0, asked_by: None, began: now, last: None, checks: 0, failed: 0, window }
     }

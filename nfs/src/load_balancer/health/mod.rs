@@ -5,6 +5,7 @@
 //! fails when clients' packets would not arrive either.
 
 mod arrival;
+mod awaited;
 mod check;
 mod config;
 mod damping;

@@ -332,7 +332,7 @@ impl World {
 
     /// How many tenths of its weight a backend may get.
     pub(super) fn tenths(&self, slot: Slot) -> u16 {
-        self.statuses[&slot].share() / 100
+        self.statuses[&slot].share(true) / 100
     }
 
     /// The same backends once more, each in its slot.

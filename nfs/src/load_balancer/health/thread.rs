@@ -4,6 +4,7 @@
 //! first worker takes out of one when it keeps house. What finds no room is lost as on a link, and counted.
 
 use super::arrival::arrival;
+use super::awaited::Awaited;
 use super::engine::{BackendHealth, Change, Engine, HealthCounters, ProbeAddresses, Slot, Target};
 use super::judge::State;
 use super::passive::Traffic;
@@ -51,6 +52,7 @@ pub(crate) struct Door {
     /// Of the first worker: what is to be sent, and what is counted.
     from: Option<(Receiver<(Slot, Packet)>, Gauges)>,
     lost: Counter,
+    awaited: Arc<Awaited>,
     shared: Arc<Shared>,
 }
 
@@ -77,9 +79,9 @@ impl Gauges {
 }
 
 impl Door {
-    /// Hands an IP packet over if it is for a check; whether it is.
+    /// Hands an IP packet over if it is from whom a check has asked; whether it is.
     pub(crate) fn take(&mut self, packet: &[u8]) -> bool {
-        if arrival(packet).is_none() {
+        if !arrival(packet).is_some_and(|arrival| self.awaited.has(&arrival)) {
             return false;
         }
         let is_taken = Packet::of(packet).is_some_and(|packet| self.to.try_send(packet).is_ok());
@@ -161,7 +163,8 @@ impl Health {
             room.outgoing = Some(outgoing);
             (from, gauges)
         });
-        Door { to, from, lost, shared: Arc::clone(&self.shared) }
+        let awaited = Arc::clone(room.engine.awaited());
+        Door { to, from, lost, awaited, shared: Arc::clone(&self.shared) }
     }
 
     /// Checks these backends from now on, and begins to, if there are any; `traffic` says what is counted of one.
@@ -367,7 +370,10 @@ mod tests {
         (0..10).for_each(|_| health.turn(seconds(2)));
         door.follow();
         assert_eq!(door.lost.value(), 50);
-        let mut reply = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 80, 0xee, 0x48];
+        let mut reply = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 1, 2, 2, 2, 2, 2, 0, 80, 0xee, 0x48];
+        let mut strangers = reply.clone();
+        strangers[15] = 99;
+        assert!(!door.take(&strangers), "nobody has asked that one");
         for _ in 0..CHANNEL + 7 {
             assert!(door.take(&reply), "it is for a check, whether there is room or not");
         }
