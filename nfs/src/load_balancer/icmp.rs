@@ -4,7 +4,7 @@ use nf_framework::Mbuf;
 use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, Network, PseudoHeader, Transport, checksum};
 
 /// Hops of what comes out of this machine: RFC 1700.
-const HOPS: u8 = 64;
+pub(super) const HOPS: u8 = 64;
 
 /// Makes an echo request, whole and without a routing header, the reply to it. False, and no change, if its checksum is
 /// wrong.

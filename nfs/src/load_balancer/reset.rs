@@ -1,11 +1,9 @@
 //! What a client is told whose connection of TCP cannot go on: a reset, as one says who knows no such connection.
 
+use super::icmp::HOPS;
 use super::proxy_protocol::carry;
 use nf_framework::headers::{Headers, Network, TcpFlags, TcpHeader, Transport};
 use nf_framework::{Context, Mbuf};
-
-/// Hops of what comes out of this machine: RFC 1700.
-const HOPS: u8 = 64;
 
 /// Answers a segment by a reset, from where it was going: RFC 9293 section 3.10.7.1. False if there is none for it: for
 /// a reset, for what acknowledges nothing, for a part of a segment, for one that is not sound, or without memory.
