@@ -26,15 +26,15 @@ timeouts = { established = 300 }
 /// A service for each, by the last part of its address.
 const SERVICES: [&str; 12] = [
     "mode = \"dsr\"",
-    "mode = \"ipip\"\ntoo_big = \"fragment\"",
-    "mode = \"gre\"",
-    "mode = \"gue\"\nhash = \"source\"",
+    "mode = \"ipip\"\nmtu = 1360\ntoo_big = \"fragment\"",
+    "mode = \"gre\"\nmtu = 1360",
+    "mode = \"gue\"\nmtu = 1360\nhash = \"source\"",
     "mode = \"dscp\"\ndscp = 8",
     "mode = \"nat\"",
     "mode = \"full-nat\"",
     "mode = \"nat\"\nhash = \"destination-port\"\non_backend_down = \"drop\"",
     "mode = \"full-nat\"\nprotocol = \"tcp\"\nproxy_protocol = true",
-    "mode = \"ipip\"\nprotocol = \"udp\"\nhash = \"quic\"",
+    "mode = \"ipip\"\nmtu = 1360\nprotocol = \"udp\"\nhash = \"quic\"",
     "mode = \"dsr\"\nport = \"1-1023\"\nwhen_empty = \"drop\"",
     "mode = \"nat\"\nprotocol = \"udp\"\nport = 53",
 ];
@@ -77,11 +77,12 @@ impl Balanced {
     pub(crate) fn new() -> Self {
         let services = (0..).zip(SERVICES).flat_map(|(number, service)| {
             let more = if service.contains("protocol") { "" } else { "protocol = \"any\"" };
+            let id = |host: u8| {
+                if service.contains("quic") { format!("server_id = \"{host:02x}\"\n") } else { String::new() }
+            };
             [service_v4(number), service_v6(number)].map(|address| {
-                let backends: String = (12..15).map(|host| backend(address, host)).collect();
-                format!(
-                    "[[services]]\nname = \"{address}\"\naddress = \"{address}\"\nmtu = 1360\n{more}\n{service}\n{backends}"
-                )
+                let backends: String = (12..15).map(|host| backend(address, host) + &id(host)).collect();
+                format!("[[services]]\nname = \"{address}\"\naddress = \"{address}\"\n{more}\n{service}\n{backends}")
             })
         });
         let text: String = std::iter::once(TABLES.to_owned()).chain(services).collect();
