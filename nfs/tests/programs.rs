@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const NF_CHAIN: &str = env!("CARGO_BIN_EXE_nf-chain");
 const FIREWALL: &str = env!("CARGO_BIN_EXE_firewall");
@@ -50,9 +51,11 @@ const LOAD_BALANCER_EXAMPLES: [&str; 7] = [
     include_str!("../examples/load-balancer-full-nat.toml"),
 ];
 
-/// Writes a configuration that no other test of this file writes to.
+/// Writes a configuration to a file of its own: tests that run at the same time may give the same name.
 fn file(name: &str, text: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("nfs-test-{}-{name}.toml", std::process::id()));
+    static FILES: AtomicU32 = AtomicU32::new(0);
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("nfs-test-{}-{number}-{name}.toml", std::process::id()));
     std::fs::write(&path, text).unwrap();
     path
 }
