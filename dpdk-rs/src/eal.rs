@@ -1,7 +1,6 @@
 //! The environment abstraction layer: DPDK itself, started once.
 
 use crate::launch::{self, Lcore};
-use crate::mbuf::RawMbuf;
 use crate::port_info::{PortId, PortInfo};
 use crate::running::Running;
 use crate::version::Version;
@@ -200,7 +199,7 @@ impl Eal {
                 });
             }
         }
-        if let Err(errno) = annotation::register(RawMbuf::REST) {
+        if let Err(errno) = annotation::register() {
             return Err(EalError::Init { errno, log: log_sink::explain() });
         }
         log_sink::release();

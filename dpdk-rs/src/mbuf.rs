@@ -21,14 +21,14 @@ pub(crate) struct RawMbuf {
     pkt_len: u32,
     data_len: u16,
     vlan_tci: u16,
-    hash_rss: u32,
-    _hash_rest: u32,
+    /// The first half is the receive side scaling hash of a packet that has arrived.
+    hash: [u32; 2],
     _vlan_tci_outer: u16,
     buf_len: u16,
     pub(crate) pool: *mut sys::rte_mempool,
     next: *mut Self,
     _tx_offload: u64,
-    rest: [u64; 6],
+    _rest: [u64; 6],
 }
 
 macro_rules! same_offset {
@@ -47,7 +47,7 @@ same_offset! {
     pkt_len = DPDK_MBUF_OFFSET_pkt_len,
     data_len = DPDK_MBUF_OFFSET_data_len,
     vlan_tci = DPDK_MBUF_OFFSET_vlan_tci,
-    hash_rss = DPDK_MBUF_OFFSET_hash_rss,
+    hash = DPDK_MBUF_OFFSET_hash_rss,
     buf_len = DPDK_MBUF_OFFSET_buf_len,
     pool = DPDK_MBUF_OFFSET_pool,
     next = DPDK_MBUF_OFFSET_next,
@@ -57,9 +57,6 @@ const _: () = assert!(size_of::<RawMbuf>() == sys::DPDK_MBUF_SIZE as usize);
 const _: () = assert!(align_of::<RawMbuf>() == sys::DPDK_MBUF_ALIGN as usize);
 
 impl RawMbuf {
-    /// Where the last words are that Rust names no fields of; DPDK gives some out on request.
-    pub(crate) const REST: std::ops::Range<usize> = offset_of!(Self, rest)..size_of::<Self>();
-
     /// Four fields as the one word that they are in memory.
     #[inline]
     const fn rearm_data(data_off: u16, refcnt: u16, nb_segs: u16, port: u16) -> u64 {
@@ -308,11 +305,12 @@ impl Mbuf {
         self.raw_mut().port = port.0;
     }
 
-    /// The receive side scaling hash, if the device computed one.
+    /// The receive side scaling hash, if the device computed one and no [annotation](Self::set_annotation) has taken
+    /// its place.
     #[must_use]
     pub fn rss_hash(&self) -> Option<u32> {
         let raw = self.raw();
-        (raw.ol_flags & sys::RTE_MBUF_F_RX_RSS_HASH != 0).then_some(raw.hash_rss)
+        (raw.ol_flags & sys::RTE_MBUF_F_RX_RSS_HASH != 0).then_some(raw.hash[0])
     }
 
     /// The tag control information that the device took out of the packet, if it did.
@@ -426,12 +424,12 @@ impl Mbuf {
     /// Eight bytes that go with the packet, if somebody wrote some: through every
     /// [`Ring`](crate::Ring) as well, until the packet is freed or a driver receives another in its
     /// place. (net_ring passes packets on as they are, so what comes out of it may have one.)
-    /// One that has none costs no second cache line.
+    /// They are in the mbuf's first cache line.
     #[must_use]
     #[inline]
     pub fn annotation(&self) -> Option<u64> {
-        let word = || (annotation::offset() - RawMbuf::REST.start) / size_of::<u64>();
-        if self.is_annotated() { self.raw().rest.get(word()).copied() } else { None }
+        let [low, high] = self.raw().hash;
+        self.is_annotated().then_some(u64::from(high) << 32 | u64::from(low))
     }
 
     /// Whether the packet is marked, for whatever the program means by that. The mark travels with
@@ -457,20 +455,18 @@ impl Mbuf {
         self.raw().ol_flags & annotation::FLAG != 0
     }
 
-    /// Writes the packet's [annotation](Self::annotation), or takes it away.
+    /// Writes the packet's [annotation](Self::annotation), or takes it away. It takes the place of the
+    /// [hash](Self::rss_hash): the field is the program's for tags of its own (rte_mbuf_core.h).
     #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
     pub fn set_annotation(&mut self, value: Option<u64>) {
-        let offset = annotation::offset();
         let raw = self.raw_mut();
         let Some(value) = value else {
             raw.ol_flags &= !annotation::FLAG;
             return;
         };
-        // Nothing before DPDK has started, but then there is no packet.
-        if let Some(word) = raw.rest.get_mut(offset.wrapping_sub(RawMbuf::REST.start) / size_of::<u64>()) {
-            *word = value;
-            raw.ol_flags |= annotation::FLAG;
-        }
+        raw.hash = [value as u32, (value >> 32) as u32];
+        raw.ol_flags = raw.ol_flags & !sys::RTE_MBUF_F_RX_RSS_HASH | annotation::FLAG;
     }
 
     /// Packet type as the device parsed it, `RTE_PTYPE_*`.
@@ -486,6 +482,15 @@ impl Mbuf {
         let start = raw.buf_addr.wrapping_add(usize::from(raw.data_off));
         // SAFETY: a hint, which may name any address.
         unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(start.cast::<i8>()) };
+    }
+
+    /// Asks for the line before the data, ahead of a [`prepend`](Self::prepend).
+    #[inline]
+    pub fn prefetch_headroom(&self) {
+        let raw = self.raw();
+        let before = raw.buf_addr.wrapping_add(usize::from(raw.data_off)).wrapping_sub(1);
+        // SAFETY: a hint, which may name any address.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(before.cast::<i8>()) };
     }
 }
 
