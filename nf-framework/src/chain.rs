@@ -1,8 +1,9 @@
 //! Functions in a row, with an inside end and an outside end.
 
 use crate::batch::Batch;
-use crate::context::{Context, Direction, Position, Standing};
+use crate::context::{Context, Position, Standing};
 use crate::counters::{FunctionCounters, WorkerCounters, bump};
+use crate::direction::Direction;
 use crate::forwarding::Forwarding;
 use crate::function::{Budget, NetworkFunction};
 use crate::router::Router;

@@ -2,6 +2,7 @@
 
 use crate::annotation::Annotation;
 use crate::counters::{WorkerCounters, bump};
+use crate::direction::Direction;
 use crate::icmp::{self, IcmpError};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
@@ -10,26 +11,6 @@ use dpdk_rs::{Mbuf, Mempool};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
-
-/// The way a packet goes through a chain.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Direction {
-    /// From inside to outside: the functions see it first to last.
-    Outbound,
-    /// From outside to inside: last to first.
-    Inbound,
-}
-
-impl Direction {
-    /// The other way.
-    #[must_use]
-    pub fn reversed(self) -> Self {
-        match self {
-            Self::Outbound => Self::Inbound,
-            Self::Inbound => Self::Outbound,
-        }
-    }
-}
 
 /// A place on a packet's way: at a function, in a direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

@@ -1,7 +1,8 @@
 //! What stands around a chain and decides about packets that its functions let pass.
 
 use crate::batch::Batch;
-use crate::context::{Context, Direction};
+use crate::context::Context;
+use crate::direction::Direction;
 use crate::function::Budget;
 use crate::verdict::{PortIx, Verdict};
 use std::any::Any;

@@ -9,8 +9,9 @@
 
 use crate::batch::Batch;
 use crate::classifier::Prefix;
-use crate::context::{Context, Direction};
+use crate::context::Context;
 use crate::counters::Counter;
+use crate::direction::Direction;
 use crate::next_hop::NextHops;
 use crate::steering::{Affinity, Steering, Tuple};
 use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};

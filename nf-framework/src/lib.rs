@@ -54,6 +54,7 @@ mod classifier;
 pub mod config;
 mod context;
 mod counters;
+mod direction;
 pub mod doctor;
 mod eal_arguments;
 mod flow_table;
@@ -86,8 +87,9 @@ pub use classifier::{
     AddressSet, Addresses, Classifier, ClassifierError, FlagsMatch, IcmpMatch, InvalidPrefix, IpFamily, Key, Prefix,
     Rule, RuleFault, RuleIndex,
 };
-pub use context::{Context, Direction, Position};
+pub use context::{Context, Position};
 pub use counters::Counter;
+pub use direction::Direction;
 pub use flow_table::{
     Class, Deadline, Entry, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal,
     Removed,

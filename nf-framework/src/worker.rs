@@ -5,8 +5,9 @@
 
 use crate::batch::Batch;
 use crate::chain::Chain;
-use crate::context::{Context, Direction, Pending, Position};
+use crate::context::{Context, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
+use crate::direction::Direction;
 use crate::fragments::Fragments;
 use crate::function::Budget;
 use crate::mailbox::{Errand, Letter, Mailbox, QueuesLetter};

@@ -26,8 +26,8 @@ pub use split::{SplitError, split_ipv4};
 
 use crate::annotation::Annotation;
 use crate::batch::Batch;
-use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::direction::Direction;
 use crate::headers::{EtherType, EthernetHeader, MAX_VLAN_TAGS, VlanTag};
 use crate::time::Instant;
 use crate::verdict::DropReason;

@@ -1,7 +1,7 @@
 //! What a fragment says of itself: read from the frame's bytes, judged by nothing but them.
 
 use super::behind_tags;
-use crate::context::Direction;
+use crate::direction::Direction;
 use crate::headers::{
     EtherType, Fragment, IcmpHeader, Icmpv6Header, IpProtocol, Ipv4Header, Ipv6Extensions, Ipv6Header, MAX_VLAN_TAGS,
     TcpHeader, UdpHeader,

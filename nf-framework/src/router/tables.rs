@@ -7,7 +7,7 @@ use super::{Found, PortOffloads};
 use crate::batch::Slots;
 use crate::classifier::Prefix;
 use crate::classifier::is_host;
-use crate::context::Direction;
+use crate::direction::Direction;
 use crate::function::Invalid;
 use crate::headers::MacAddress;
 use crate::kernel::{KernelAddress, KernelNextHop, KernelRoute, KernelState};

@@ -3,7 +3,7 @@
 use super::tables::Tables;
 use super::vlan;
 use crate::batch::Batch;
-use crate::context::Direction;
+use crate::direction::Direction;
 
 /// Takes the tags off, and moves what came in from outside by the port that both sides share.
 /// Frames of no interface stay, to be refused.

@@ -27,8 +27,8 @@ pub use loaded::Loaded;
 pub use reload::{Reload, ReloadError};
 
 use crate::chain::Chain;
-use crate::context::Direction;
 use crate::counters::{WorkerCounters, bump};
+use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};

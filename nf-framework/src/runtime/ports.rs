@@ -2,7 +2,7 @@
 
 use super::config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 use super::error::RuntimeError;
-use crate::context::Direction;
+use crate::direction::Direction;
 use crate::eal_arguments::{device_behind, environment};
 use crate::headers::MacAddress;
 use crate::router::{PortOffloads, RouterConfig, Side};

@@ -22,7 +22,7 @@ pub(crate) use links::{Links, connect, hand_over, ring_capacity};
 pub(crate) use sorter::{Entrance, Sorter};
 pub use tuple::{Ports, Tuple};
 
-use crate::context::Direction;
+use crate::direction::Direction;
 use dpdk_rs::{FlowTuple, IpVersion, Mbuf, RssField, RssKey, RssTable, RssTableSize, Toeplitz};
 use std::net::IpAddr;
 use std::num::NonZero;

@@ -4,8 +4,9 @@ use super::Steering;
 use super::links::hand_over;
 use super::trust::Trust;
 use crate::batch::Batch;
-use crate::context::{Direction, Position};
+use crate::context::Position;
 use crate::counters::{WorkerCounters, bump};
+use crate::direction::Direction;
 use dpdk_rs::{Burst, IpVersion, Mbuf, PortId, Producer};
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Tables of cases: what is sent into a chain, and what has to become of it.
 
 use crate::chain::Chain;
-use crate::context::Direction;
+use crate::direction::Direction;
 use crate::function::WorkerSetup;
 use crate::testing::lab::lab;
 use crate::testing::trial::{Outcome, Trial};

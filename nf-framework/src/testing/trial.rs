@@ -3,8 +3,9 @@
 use crate::batch::Batch;
 use crate::chain::Chain;
 use crate::classifier::Prefix;
-use crate::context::{Context, Direction};
+use crate::context::Context;
 use crate::counters::{PortCounters, WorkerCounters};
+use crate::direction::Direction;
 use crate::forwarding::Wire;
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Function, NetworkFunction, Registry};
