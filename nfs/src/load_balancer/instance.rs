@@ -10,8 +10,8 @@ use super::icmp::reply_to_echo;
 use super::policy::{Found, Policy, Service, Timer, Way};
 use super::reasons::{Counters, Reasons};
 use super::reset::reset;
+use super::scratch::Scratch;
 use super::translate::Translation;
-use super::usual::Scratch;
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
 use nf_framework::{
     Annotation, Batch, Budget, Context, Deadline, DropReason, Handle, IcmpError, Mbuf, NetworkFunction, Verdict,

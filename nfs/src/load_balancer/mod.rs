@@ -19,6 +19,7 @@ mod query;
 mod quic;
 mod reasons;
 mod reset;
+mod scratch;
 mod select;
 mod source_ports;
 mod status;

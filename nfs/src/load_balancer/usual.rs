@@ -11,47 +11,12 @@ use super::flow::{Flow, Head, KeyV4, KeyV6, usual_v4, usual_v6};
 use super::flow_hash::FlowHash;
 use super::instance::Instance;
 use super::policy::{Found, Policy, Timer, Way};
+use super::scratch::{Looked, MOST, Scratch, Step};
 use super::translate::{Answer, Translation};
 use crate::identification::Identifications;
 use crate::rewrite::{write_usual_flow_v4, write_usual_flow_v6};
 use nf_framework::{Annotation, Batch, Deadline, FlowKey, FlowTable, Handle, Mbuf, NextHop, Slots};
 use std::net::IpAddr;
-
-/// Of a batch; kept, as to clear it each time takes a while.
-#[derive(Debug)]
-pub(super) struct Scratch {
-    v4: Looked<KeyV4>,
-    v6: Looked<KeyV6>,
-    found: [Option<Handle>; MOST],
-    /// By slot.
-    steps: [Step; MOST],
-}
-
-/// What was seen of the usual packets of a family, one after the other.
-#[derive(Debug)]
-struct Looked<K> {
-    keys: [K; MOST],
-    heads: [Head; MOST],
-}
-
-/// What is still to be done with a packet.
-#[derive(Clone, Copy, Debug, Default)]
-struct Step {
-    connection: Connection,
-    /// Which of the keys is its own.
-    number: u8,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        let heads = [Head::default(); MOST];
-        let (v4, v6) = (Looked { keys: [[0; 16]; MOST], heads }, Looked { keys: [[0; 40]; MOST], heads });
-        Self { v4, v6, found: [None; MOST], steps: [Step::default(); MOST] }
-    }
-}
-
-/// As many as a batch has slots.
-const MOST: usize = 64;
 
 /// One of the two families.
 trait Family {
@@ -355,6 +320,7 @@ impl Burst<'_> {
             }
             steps[slot % MOST] = Step { connection: *entry.value, number };
             if way.tunnel.is_some() {
+                packet.prefetch_headroom();
                 sorted.tunnelled.insert(slot);
             } else {
                 sorted.addressed.insert(slot);
