@@ -13,6 +13,7 @@ BACKENDS = [HOST.format(10), HOST.format(11)]
 OWN, TUNNELS = "10.0.0.2", "10.9.0.0/24"
 HOPS = 64  # of what begins in the load balancer
 SIZES = [4, 5, 18, 19, 512, 1400]
+WAITING = 3  # packets for a neighbour that is still being looked for; of more the oldest is dropped
 
 
 @dataclass
@@ -54,7 +55,7 @@ def through(sides, exchange, flows=16):
                 client = SERVER if flow % 3 else SERVER2
                 sent.append(sides.isp.packet(service, body, client, identification=number, hops=2 + flow))
             there = arrives(sides, backends, mode, where)
-            exchange.many([(sides.isp, packet) for packet in sent], backends, there)
+            exchange.many([(sides.isp, packet) for packet in sent], backends, there, in_flight=WAITING)
             back, further = [], []
             for packet in sent:
                 host, seen = where[connection(packet)]
