@@ -72,6 +72,7 @@ mod rss;
 pub mod rte_hash;
 mod running;
 mod settings;
+mod sleep;
 mod started;
 mod tag_group;
 mod version;
@@ -97,5 +98,6 @@ pub use rss::{
     FlowTuple, IpVersion, PortBlocksError, RssError, RssField, RssFunctions, RssKey, RssProblem, RssTable,
     RssTableSize, RssTableSizeError, Toeplitz,
 };
+pub use sleep::precise_sleeps;
 pub use tag_group::TagGroup;
 pub use version::Version;

@@ -3,6 +3,7 @@
 use crate::config::{ConfigError, ConfigFile};
 use crate::eal_arguments::{self, EalArgumentsError};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::idle::Idle;
 use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use crate::steering::Affinity;
 use clap::Parser;
@@ -33,6 +34,10 @@ struct Options {
     /// When told to stop, begin no new sessions and wait so long for the others to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     drain: u64,
+
+    /// What a worker does while no packets come
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    idle: Idle,
 }
 
 const EAL_HELP: &str = "\
@@ -193,7 +198,7 @@ impl App {
             );
         }
         let name = self.name;
-        let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
+        let ((), report) = runtime.idle(options.idle).run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())
     }
@@ -211,7 +216,7 @@ impl App {
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
         let misplaced = |arg: &&String| {
-            ["--config", "--check", "--stats-interval", "--drain"].iter().any(|own| arg.starts_with(own))
+            ["--config", "--check", "--stats-interval", "--drain", "--idle"].iter().any(|own| arg.starts_with(own))
         };
         if let Some(option) = eal_args.iter().find(misplaced) {
             eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);

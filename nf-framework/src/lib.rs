@@ -63,6 +63,7 @@ mod fragments;
 mod function;
 pub mod headers;
 mod icmp;
+mod idle;
 mod kernel;
 mod mailbox;
 mod neighbours;
@@ -98,6 +99,7 @@ pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{Budget, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
 pub use icmp::IcmpError;
+pub use idle::Idle;
 pub use kernel::{
     KernelAddress, KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelRoute, KernelState,
 };

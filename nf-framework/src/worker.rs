@@ -10,6 +10,7 @@ use crate::counters::{WorkerCounters, bump};
 use crate::direction::Direction;
 use crate::fragments::Fragments;
 use crate::function::Budget;
+use crate::idle::{Idle, Naps};
 use crate::mailbox::{Errand, Letter, Mailbox, QueuesLetter};
 use crate::partial_checksums;
 use crate::steering::{Entrance, Sorter, hand_over};
@@ -491,9 +492,11 @@ impl Worker {
     }
 
     /// Polls until told to stop, and gives the queues back.
-    pub(crate) fn run(mut self, stop: &AtomicBool) -> Vec<QueuePair> {
+    pub(crate) fn run(mut self, idle: Idle, stop: &AtomicBool) -> Vec<QueuePair> {
+        let mut naps = Naps::new(idle);
         while !stop.load(Ordering::Relaxed) {
-            self.round();
+            let empty = self.round();
+            naps.after(empty);
         }
         let now = self.now();
         self.housekeeping(now);
@@ -509,8 +512,9 @@ impl Worker {
         Instant::from_nanoseconds(self.clock.elapsed_nanoseconds())
     }
 
-    /// One look at every port. This is the packet path.
-    fn round(&mut self) {
+    /// One look at every port; whether there was nothing. This is the packet path.
+    #[inline]
+    fn round(&mut self) -> bool {
         let now = self.now();
         let mut idle = true;
         for index in 0..self.ports.len() {
@@ -552,6 +556,7 @@ impl Worker {
         if self.rounds_to_tick == 0 || now >= self.next_tick {
             self.housekeeping(now);
         }
+        idle
     }
 
     fn housekeeping(&mut self, now: Instant) {

@@ -7,13 +7,15 @@ use common::{Mirror, Scratch, panic_of, run_until};
 use dpdk_rs::{Eal, Mempool, MempoolConfig};
 use nf_framework::config::ConfigFile;
 use nf_framework::{
-    Batch, Budget, CommandError, Context, Control, Direction, Function, Invalid, Loaded, Mbuf, NetworkFunction,
+    Batch, Budget, CommandError, Context, Control, Direction, Function, Idle, Invalid, Loaded, Mbuf, NetworkFunction,
     PacketFunction, Report, Runtime, RuntimeConfig, RuntimeError, SetupError, Verdict, WorkerSetup,
 };
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 /// Frames for each of the two queues of net_pcap1; three are too long for one segment.
 const FIRST_QUEUE: [usize; 8] = [60, 3000, 61, 62, 9000, 63, 2500, 64];
@@ -240,6 +242,35 @@ fn packets_that_functions_make_go_round_and_are_consumed() {
         let balance = report.balance;
         assert_eq!((balance.originated, balance.sent, balance.received), (1000, 3000, 3000));
         assert_eq!((balance.dropped, balance.held), (0, 0));
+    });
+}
+
+#[test]
+fn a_worker_that_sleeps_between_looks_keeps_house_and_forwards_all_the_same() {
+    on_eal(|eal| {
+        let functions = vec![Loaded::new(Source { left: 500 }, ())];
+        let runtime = Runtime::new(eal, &wire("net_ring0", None), functions).unwrap().idle(Idle::Sleep);
+        let control = |control: &Control| {
+            let threads =
+                control.command::<Source, _>("source", |_, _| std::fs::read_link("/proc/thread-self").unwrap());
+            let threads = threads.unwrap();
+            // One that spins never gives its CPU up of its own accord.
+            let has_slept = |thread: &PathBuf| {
+                let status = std::fs::read_to_string(Path::new("/proc").join(thread).join("status")).unwrap();
+                let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                switches.unwrap().trim().parse::<u64>().unwrap() > 100
+            };
+            let give_up = Instant::now() + Duration::from_secs(60);
+            while control.report().balance.consumed < 1000 || !threads.iter().all(has_slept) {
+                assert!(Instant::now() < give_up, "{}", control.report());
+            }
+        };
+        let ((), report) = runtime.run(control).unwrap();
+        assert_eq!(
+            (report.balance.sent, report.balance.dropped, report.balance.unaccounted()),
+            (3000, 0, 0),
+            "{report}"
+        );
     });
 }
 

@@ -32,6 +32,7 @@ use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
+use crate::idle::Idle;
 use crate::mailbox::Mailbox;
 use crate::partial_checksums;
 use crate::report::Report;
@@ -87,6 +88,7 @@ pub struct Runtime<'eal> {
     lcores: Vec<Lcore>,
     shared: Arc<Shared>,
     around: Around,
+    idle: Idle,
     lives: Vec<Life>,
     telling: Telling,
 }
@@ -205,6 +207,7 @@ impl<'eal> Runtime<'eal> {
             lcores,
             shared,
             around: Around::default(),
+            idle: Idle::default(),
             lives,
             telling,
         })
@@ -216,6 +219,12 @@ impl<'eal> Runtime<'eal> {
     pub fn around(mut self, wrap: impl Fn(Box<dyn Forwarding>) -> Box<dyn Forwarding> + Send + Sync + 'static) -> Self {
         self.around = Around(Some(Arc::new(wrap)));
         self
+    }
+
+    /// What workers do while nothing comes; unless this is called they look again at once.
+    #[must_use]
+    pub fn idle(self, idle: Idle) -> Self {
+        Self { idle, ..self }
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -245,6 +254,7 @@ impl<'eal> Runtime<'eal> {
             lcores,
             shared,
             around,
+            idle,
             lives,
             telling,
         } = self;
@@ -320,6 +330,7 @@ impl<'eal> Runtime<'eal> {
                     seat,
                     trusted,
                     around: around.clone(),
+                    idle,
                 };
                 let worker_shared = Arc::clone(&shared);
                 match scope.launch(lcore, move || work(plan, &worker_shared)) {
@@ -381,6 +392,7 @@ struct Plan {
     seat: Seat,
     trusted: [bool; 2],
     around: Around,
+    idle: Idle,
 }
 
 /// A worker's life, on its lcore. Returns its queues.
@@ -399,6 +411,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         seat,
         trusted,
         around,
+        idle,
     } = plan;
     let Seat { queues, links } = seat;
     let mut chain = Chain::new();
@@ -451,7 +464,7 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     while !shared.go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(1));
     }
-    worker.run(&shared.stop)
+    worker.run(idle, &shared.stop)
 }
 
 /// Stops all when one ends, however it ends.
