@@ -384,7 +384,7 @@ impl Instance {
                 Annotation { ports: None, ..annotation }.write(packet);
             }
             (None, Mode::Dsr) => {
-                let next_hop = policy.next_hops.get().and_then(|all| all.get(usize::from(slot)).copied().flatten());
+                let next_hop = policy.courses.get().and_then(|all| all.get(usize::from(slot))?.next_hop);
                 Annotation { next_hop, ..annotation }.write(packet);
             }
             (None, Mode::Nat | Mode::FullNat) => {
