@@ -129,7 +129,7 @@ impl Chain {
 
     #[inline]
     fn visit(&mut self, index: usize, batch: &mut Batch, cx: &mut Context<'_>) {
-        let before = batch.undecided_mask();
+        let (before, functions) = (batch.undecided_mask(), self.functions.len());
         let Some((_, function)) = self.functions.get_mut(index) else { return };
         if before == 0 {
             return;
@@ -139,6 +139,9 @@ impl Chain {
         if let Some(counters) = cx.counters.functions.get(index) {
             count(counters, before, batch);
             counters.held.store(function.held() as u64, Ordering::Relaxed);
+        }
+        if !cx.crossing.is_empty() {
+            cx.hand_over_crossing(batch, functions);
         }
     }
 

@@ -1,8 +1,10 @@
 //! What a function may ask for, and do beside its verdicts, while it handles a batch.
 
 use crate::annotation::Annotation;
+use crate::batch::{Batch, Slots};
 use crate::counters::{WorkerCounters, bump};
 use crate::icmp::{self, IcmpError};
+use crate::steering::Sorter;
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
@@ -152,6 +154,10 @@ pub struct Context<'w> {
     pub(crate) standing: Standing,
     /// How many ICMP errors functions may still send; `None` where nobody routes them.
     pub(crate) errors: &'w mut Option<TokenBucket>,
+    /// With several workers: what hands packets over.
+    pub(crate) sorter: &'w mut Option<Sorter>,
+    /// Of the batch, what may belong to another worker behind this function.
+    pub(crate) crossing: Slots,
 }
 
 impl Context<'_> {
@@ -248,6 +254,15 @@ impl Context<'_> {
         self.pending.push(packet, position, self.counters);
     }
 
+    /// Says of a packet of this batch that it may belong to another worker from here on: it is handed over to
+    /// that one and goes on there behind this function, if there is a function to come. For what goes on by other
+    /// means than ports of this worker's, see
+    /// [`Affinity::TranslatedPort`](crate::Affinity::TranslatedPort).
+    #[inline]
+    pub fn cross(&mut self, slot: usize) {
+        self.crossing.insert(slot);
+    }
+
     /// Frees a packet that was taken and has served its purpose (a reply to us, a fragment
     /// that was put together); it is counted as consumed.
     pub fn consume(&mut self, packet: Mbuf) {
@@ -286,6 +301,17 @@ impl Context<'_> {
         }
         Annotation { unsigned: from.is_none(), ..Annotation::default() }.write(&mut packet);
         self.emit(packet, direction.reversed());
+    }
+
+    /// Hands over what crosses to another worker, where functions are still to come.
+    #[cold]
+    pub(crate) fn hand_over_crossing(&mut self, batch: &mut Batch, functions: usize) {
+        let crossing = std::mem::take(&mut self.crossing);
+        let Position { at, direction, .. } = self.position;
+        let last = Position::exit(direction, functions).at - if direction == Direction::Outbound { 1 } else { -1 };
+        if let Some(sorter) = self.sorter.as_mut().filter(|_| at != last) {
+            sorter.cross(batch, crossing, self.position, self.counters);
+        }
     }
 
     /// Drops what waits to go on.

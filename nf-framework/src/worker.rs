@@ -3,7 +3,7 @@
 //! One worker runs on one lcore and shares nothing with the others. Between `receive` and
 //! `send` there is no allocation, lock, system call, log or formatting.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Slots};
 use crate::chain::Chain;
 use crate::context::{Context, Direction, Pending, Position};
 use crate::counters::{WorkerCounters, bump};
@@ -177,6 +177,8 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
             errors: &mut self.errors,
+            sorter: &mut self.sorter,
+            crossing: Slots::default(),
         };
         if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.ingress(batch, &mut cx);
@@ -298,6 +300,8 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
             errors: &mut self.errors,
+            sorter: &mut self.sorter,
+            crossing: Slots::default(),
         };
         (&mut self.chain, cx)
     }
