@@ -4,7 +4,6 @@
 //! take all of another one are not looked at ([`Candidates`]).
 
 use super::candidates::Candidates;
-use super::config::Action;
 use super::rule::{Conditions, Protocol, Rule};
 use nf_framework::{AddressSet, Addresses, FlagsMatch, Prefix};
 use std::fmt;
@@ -179,6 +178,7 @@ fn contains(outer: Prefix, inner: Prefix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::Firewall;
+    use super::super::config::Action;
     use super::*;
     use nf_framework::Function;
 
