@@ -252,6 +252,12 @@ impl Run {
             _ if self.model.fragments.open() > 30 => Some(3 * SECOND),
             _ if self.model.connections.len() > 2000 => Some(8000 * SECOND),
             0..600 => None,
+            // Long enough for tables to fill.
+            850..1000 if self.model.setting.is_small() => match self.random.below(300) {
+                0 => Some(self.random.below(20_000 * SECOND)),
+                1 => Some(self.random.below(200 * SECOND)),
+                _ => Some(self.random.below(SECOND / 2)),
+            },
             600..850 => Some(self.random.below(MILLISECOND)),
             850..970 => Some(self.random.below(2 * SECOND)),
             970..990 => Some(self.random.below(20 * SECOND)),
