@@ -68,8 +68,9 @@ fn of_fragment(fragment: bool) -> u8 {
 impl Views {
     /// Of those rules that are chosen; they have the places that they have among all.
     pub(super) fn new(rules: &[Rule], is_chosen: impl Fn(&Rule) -> bool, sets: &[AddressSet]) -> Result<Self, Invalid> {
-        let dscp: Vec<_> = rules.iter().map(|rule| rule.conditions.dscp).filter(|list| *list != ALL_DSCP).collect();
-        let vlans: Vec<_> = rules.iter().map(|rule| &rule.conditions).filter(|of| !of.vlans.is_empty()).collect();
+        let chosen: Vec<_> = rules.iter().filter(|rule| is_chosen(rule)).map(|rule| &rule.conditions).collect();
+        let dscp: Vec<_> = chosen.iter().map(|of| of.dscp).filter(|list| *list != ALL_DSCP).collect();
+        let vlans: Vec<_> = chosen.iter().copied().filter(|of| !of.vlans.is_empty()).collect();
         let dscp_classes = classes(64, &dscp, |list, value| list >> value & 1 == 1);
         let vlan_classes = classes(VLANS, &vlans, |of, vlan| of.has_vlan(vlan));
         let count = |classes: &[u8]| usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
@@ -203,7 +204,8 @@ impl fmt::Debug for Views {
     }
 }
 
-/// Numbers as many values by the lists that they are in.
+/// Numbers as many values by the lists that they are in. More classes than there are numbers are more views than there
+/// may be: rules tell them apart.
 fn classes<T>(values: u16, lists: &[T], has: impl Fn(&T, u16) -> bool) -> Vec<u8> {
     let mut known: BTreeMap<Vec<bool>, u8> = BTreeMap::new();
     let class = |value| {
