@@ -535,7 +535,6 @@ impl Total {
             "firewall-address",
             "firewall-arp",
             "firewall-checksum",
-            "firewall-connections-full",
             "firewall-default",
             "firewall-denied",
             "firewall-embryonic-limit",
