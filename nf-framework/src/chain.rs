@@ -1,11 +1,12 @@
 //! Functions in a row, with an inside end and an outside end.
 
 use crate::batch::Batch;
-use crate::context::{Context, Position, Standing};
+use crate::context::{Context, Standing};
 use crate::counters::{FunctionCounters, WorkerCounters, bump};
 use crate::direction::Direction;
 use crate::forwarding::Forwarding;
 use crate::function::{Budget, NetworkFunction};
+use crate::position::Position;
 use crate::router::Router;
 use crate::verdict::{DropReason, Verdict};
 use std::any::Any;
@@ -130,7 +131,7 @@ impl Chain {
 
     #[inline]
     fn visit(&mut self, index: usize, batch: &mut Batch, cx: &mut Context<'_>) {
-        let before = batch.undecided_mask();
+        let (before, functions) = (batch.undecided_mask(), self.functions.len());
         let Some((_, function)) = self.functions.get_mut(index) else { return };
         if before == 0 {
             return;
@@ -140,6 +141,9 @@ impl Chain {
         if let Some(counters) = cx.counters.functions.get(index) {
             count(counters, before, batch);
             counters.held.store(function.held() as u64, Ordering::Relaxed);
+        }
+        if !cx.crossing.is_empty() {
+            cx.hand_over_crossing(batch, functions);
         }
     }
 

@@ -1,9 +1,12 @@
 //! What a function may ask for, and do beside its verdicts, while it handles a batch.
 
 use crate::annotation::Annotation;
+use crate::batch::{Batch, Slots};
 use crate::counters::{WorkerCounters, bump};
 use crate::direction::Direction;
 use crate::icmp::{self, IcmpError};
+use crate::position::Position;
+use crate::steering::Sorter;
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
@@ -11,48 +14,6 @@ use dpdk_rs::{Mbuf, Mempool};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
-
-/// A place on a packet's way: at a function, in a direction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub struct Position {
-    /// The function that the packet has come to, by its place in the chain; -1 is the inside
-    /// end and the number of functions the outside end. It goes on behind it.
-    pub(crate) at: isize,
-    pub(crate) direction: Direction,
-    pub(crate) turned: bool,
-}
-
-impl Position {
-    /// At the end of a chain of so many functions where packets that go this way come in.
-    pub(crate) fn entrance(direction: Direction, functions: usize) -> Self {
-        let at = match direction {
-            Direction::Outbound => -1,
-            Direction::Inbound => functions.cast_signed(),
-        };
-        Self { at, direction, turned: false }
-    }
-
-    /// At the other end: where packets that go this way leave.
-    pub(crate) fn exit(direction: Direction, functions: usize) -> Self {
-        Self { direction, ..Self::entrance(direction.reversed(), functions) }
-    }
-
-    /// Behind everything: a frame that is ready leaves by this port.
-    pub(crate) fn out_by(port: PortIx) -> Self {
-        Self { at: Self::OUT + isize::from(port.0.cast_signed()), direction: Direction::Outbound, turned: false }
-    }
-
-    /// The port, if it is the place behind everything.
-    #[inline]
-    pub(crate) fn port_out(self) -> Option<PortIx> {
-        let port = self.at.checked_sub(Self::OUT).filter(|port| *port < Self::CHAINS);
-        port.and_then(|port| u16::try_from(port).ok()).map(PortIx)
-    }
-
-    /// Places from here on are ports.
-    const OUT: isize = isize::MIN;
-    const CHAINS: isize = 1 << 15;
-}
 
 /// Packets that wait to go on: emitted, resumed or turned.
 #[derive(Debug)]
@@ -133,6 +94,10 @@ pub struct Context<'w> {
     pub(crate) standing: Standing,
     /// How many ICMP errors functions may still send; `None` where nobody routes them.
     pub(crate) errors: &'w mut Option<TokenBucket>,
+    /// With several workers: what hands packets over.
+    pub(crate) sorter: &'w mut Option<Sorter>,
+    /// Of the batch, what may belong to another worker behind this function.
+    pub(crate) crossing: Slots,
 }
 
 impl Context<'_> {
@@ -229,6 +194,15 @@ impl Context<'_> {
         self.pending.push(packet, position, self.counters);
     }
 
+    /// Says of a packet of this batch that it may belong to another worker from here on: it is handed over to
+    /// that one and goes on there behind this function, if there is a function to come. For what goes on by other
+    /// means than ports of this worker's, see
+    /// [`Affinity::TranslatedPort`](crate::Affinity::TranslatedPort).
+    #[inline]
+    pub fn cross(&mut self, slot: usize) {
+        self.crossing.insert(slot);
+    }
+
     /// Frees a packet that was taken and has served its purpose (a reply to us, a fragment
     /// that was put together); it is counted as consumed.
     pub fn consume(&mut self, packet: Mbuf) {
@@ -267,6 +241,17 @@ impl Context<'_> {
         }
         Annotation { unsigned: from.is_none(), ..Annotation::default() }.write(&mut packet);
         self.emit(packet, direction.reversed());
+    }
+
+    /// Hands over what crosses to another worker, where functions are still to come.
+    #[cold]
+    pub(crate) fn hand_over_crossing(&mut self, batch: &mut Batch, functions: usize) {
+        let crossing = std::mem::take(&mut self.crossing);
+        let Position { at, direction, .. } = self.position;
+        let last = Position::exit(direction, functions).at - if direction == Direction::Outbound { 1 } else { -1 };
+        if let Some(sorter) = self.sorter.as_mut().filter(|_| at != last) {
+            sorter.cross(batch, crossing, self.position, self.counters);
+        }
     }
 
     /// Drops what waits to go on.

@@ -69,6 +69,7 @@ mod mailbox;
 mod neighbours;
 mod next_hop;
 mod partial_checksums;
+mod position;
 mod report;
 mod router;
 mod runtime;
@@ -88,7 +89,7 @@ pub use classifier::{
     AddressSet, Addresses, Classifier, ClassifierError, FlagsMatch, IcmpMatch, InvalidPrefix, IpFamily, Key, Prefix,
     Rule, RuleFault, RuleIndex,
 };
-pub use context::{Context, Position};
+pub use context::Context;
 pub use counters::Counter;
 pub use direction::Direction;
 pub use flow_table::{
@@ -106,6 +107,7 @@ pub use kernel::{
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
+pub use position::Position;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkerReport};
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{

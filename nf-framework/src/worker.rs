@@ -3,9 +3,9 @@
 //! One worker runs on one lcore and shares nothing with the others. Between `receive` and
 //! `send` there is no allocation, lock, system call, log or formatting.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Slots};
 use crate::chain::Chain;
-use crate::context::{Context, Pending, Position};
+use crate::context::{Context, Pending};
 use crate::counters::{WorkerCounters, bump};
 use crate::direction::Direction;
 use crate::fragments::Fragments;
@@ -13,6 +13,7 @@ use crate::function::Budget;
 use crate::idle::{Idle, Naps};
 use crate::mailbox::{Errand, Letter, Mailbox, QueuesLetter};
 use crate::partial_checksums;
+use crate::position::Position;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
@@ -179,6 +180,8 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
             errors: &mut self.errors,
+            sorter: &mut self.sorter,
+            crossing: Slots::default(),
         };
         if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             forwarding.ingress(batch, &mut cx);
@@ -300,6 +303,8 @@ impl Pipeline {
             pool: &self.pool,
             standing: self.chain.standing,
             errors: &mut self.errors,
+            sorter: &mut self.sorter,
+            crossing: Slots::default(),
         };
         (&mut self.chain, cx)
     }

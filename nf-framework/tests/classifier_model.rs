@@ -132,6 +132,7 @@ struct PlainRule {
     destination_ports: Option<(u16, u16)>,
     flags: Option<(u8, u8)>,
     icmp: Option<[(u8, u8); 2]>,
+    marks: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +143,7 @@ struct PlainKey {
     ports: Option<(u16, u16)>,
     flags: Option<u8>,
     icmp: Option<(u8, u8)>,
+    marks: u8,
 }
 
 type Sets = Vec<Vec<Net>>;
@@ -172,6 +174,7 @@ impl PlainRule {
                     types.0 <= kind && kind <= types.1 && codes.0 <= code && code <= codes.1
                 })
             })
+            && (0..5).all(|mark| self.marks >> mark & 1 <= key.marks >> mark & 1)
     }
 
     fn random(random: &mut Random, sets: usize) -> Self {
@@ -199,7 +202,8 @@ impl PlainRule {
             random.among(&[(one.min(other), one.max(other)), (one, one), (0, 255)])
         };
         let icmp = (messages && random.chance(60)).then(|| [numbers(random), numbers(random)]);
-        Self { source, destination, protocol, source_ports, destination_ports, flags, icmp }
+        let marks = random.among(&[0, 0, 1, 2, 3, 12, 16]);
+        Self { source, destination, protocol, source_ports, destination_ports, flags, icmp, marks }
     }
 
     fn rule(&self) -> Rule {
@@ -216,6 +220,7 @@ impl PlainRule {
             destination_ports: self.destination_ports.map(|(first, last)| first..=last),
             tcp_flags: self.flags.map(|(set, of)| FlagsMatch { set: TcpFlags(set), of: TcpFlags(of) }),
             icmp: self.icmp.map(|[types, codes]| IcmpMatch { types: types.0..=types.1, codes: codes.0..=codes.1 }),
+            marks: self.marks,
         }
     }
 }
@@ -229,6 +234,7 @@ impl PlainKey {
             ports: random.chance(70).then(|| (random.port(), random.port())),
             flags: random.chance(50).then(|| random.octet()),
             icmp: random.chance(40).then(|| (random.octet(), random.octet())),
+            marks: random.octet() & 31,
         }
     }
 
@@ -264,6 +270,7 @@ impl PlainKey {
         key.icmp = rule.icmp.map_or(key.icmp, |[types, codes]| {
             Some((random.among(&[types.0, types.1]), random.among(&[codes.0, codes.1])))
         });
+        key.marks |= rule.marks;
         let other = Self::random(random, octets);
         match random.below(14) {
             0 => key.source = other.source,
@@ -272,6 +279,7 @@ impl PlainKey {
             3 => key.ports = other.ports,
             4 => key.flags = other.flags,
             5 => key.icmp = other.icmp,
+            6 => key.marks = other.marks,
             _ => {}
         }
         key
@@ -293,7 +301,7 @@ impl PlainKey {
         if let Some((kind, code)) = self.icmp {
             key = key.icmp(kind, code);
         }
-        key
+        key.marks(self.marks)
     }
 }
 

@@ -295,3 +295,76 @@ fn what_arrives_at_the_wrong_worker_leaves_as_from_a_single_one() {
         }
     }
 }
+
+/// Lets packets go on by what the configuration says and no port of its own, as static mappings do.
+struct Static;
+
+impl NetworkFunction for Static {
+    fn batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+        batch.undecided().for_each(|slot| cx.cross(slot));
+    }
+}
+
+/// Packets of a few hosts on both sides, as they come in at this end.
+fn two_sided(random: &mut Random, direction: Direction, count: usize) -> Vec<Vec<u8>> {
+    let frame = |_| {
+        let [inside, outside] = [10, 20].map(|first| first + u8::try_from(random.below(4)).unwrap());
+        let ports = (1000 + u16::try_from(random.below(40)).unwrap(), [53, 80][random.below(2)]);
+        let turned = |ends: (u8, u8)| if direction == Outbound { ends } else { (ends.1, ends.0) };
+        let (from, to) = turned((inside, outside));
+        let ports = if direction == Outbound { ports } else { (ports.1, ports.0) };
+        let v4 = || Frame::new().ipv4([10, 0, 0, from], [10, 0, 0, to]);
+        match random.below(6) {
+            0 => v4().tcp(ports.0, ports.1),
+            1 => Frame::new().ipv6([from; 16], [to; 16]).udp(ports.0, ports.1),
+            2 => v4().icmp_echo_request(ports.0.min(ports.1), 1),
+            3 => v4().protocol(47).payload(&[0; 8]),
+            4 => {
+                let quoted = &Frame::new().ipv4([10, 0, 0, to], [10, 0, 0, from]).udp(ports.1, ports.0).build()[14..];
+                Frame::new().ipv4([10, 0, 0, 99], [10, 0, 0, to]).icmp(3, 1, [0; 4]).payload(quoted)
+            }
+            _ => v4().udp(ports.0, ports.1),
+        }
+    };
+    (0..count).map(frame).map(|frame| frame.build()).collect()
+}
+
+#[test]
+fn what_goes_on_by_a_static_mapping_has_one_owner_on_either_side_of_it() {
+    for seed in 1..=5 {
+        let outcomes = [1, 2, 5].map(|workers| {
+            lab(move |lab| {
+                let random = &mut Random(seed);
+                let make = |_: &mut WorkerSetup| {
+                    let mut chain = Chain::new();
+                    chain.push("inside", Box::new(Numbered::default()));
+                    chain.push("static", Box::new(Static));
+                    chain.push("outside", Box::new(Numbered::default()));
+                    chain
+                };
+                let mut trial = match workers {
+                    1 => lab.trial(make).with_fragments(FragmentsConfig::default()),
+                    _ => lab.trial_at_wrong_workers(workers, Affinity::TranslatedPort { block_bits: 3 }, make),
+                };
+                let mut outcomes: Vec<Outcome> = Vec::new();
+                for round in 0..20 {
+                    let direction = if round % 2 == 0 { Outbound } else { Inbound };
+                    let mut outcome = trial.send(direction, &two_sided(random, direction, 60));
+                    outcome.inside.sort();
+                    outcome.outside.sort();
+                    outcomes.push(outcome);
+                    trial.check_for_leaks();
+                }
+                (outcomes, trial.report().handed_over)
+            })
+        });
+        let [(alone, none), several @ ..] = outcomes;
+        assert_eq!(none, 0);
+        assert!(alone.iter().all(|outcome| outcome.inside.len() + outcome.outside.len() == 60));
+        for (outcomes, handed_over) in several {
+            // To the owner in front of the mapping, and some to another one behind it.
+            assert!((1400..2400).contains(&handed_over), "{handed_over}");
+            assert_eq!(outcomes, alone, "seed {seed}");
+        }
+    }
+}

@@ -14,15 +14,15 @@ mod firewall_model;
 
 use firewall_model::bytes::{Ip, describe, hex, link};
 use firewall_model::generator::{Generator, host};
-use firewall_model::model::{Expected, Model};
+use firewall_model::model::{Connection, End, Expected, Key, Model};
 use firewall_model::random::Random;
 use firewall_model::setting::{Action, Limit, Rule, Setting, Term, Timeouts};
 use firewall_model::tcp::State;
 use firewall_model::{MILLISECOND, Nanoseconds, SECOND, Side};
 use nf_framework::testing::{Lab, Outcome, Trial, lab};
 use nf_framework::{Direction, FragmentsConfig, Function, WorkerSetup};
-use nfs::firewall::{Config, ConnectionFilter, Firewall, Instance, Policy};
-use std::collections::BTreeMap;
+use nfs::firewall::{Config, ConnectionFilter, ConnectionView, Firewall, Instance, Policy};
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -90,6 +90,7 @@ fn usual() -> Setting {
         name: "usual",
         rules: vec![Rule { from: Some(Side::Inside), ..Rule::new("out", Action::Accept) }, servers, ping],
         sets,
+        room: 8192,
         rejects: false,
         per_source: None,
         mid_stream: false,
@@ -115,6 +116,10 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
                 rule.limit = Limit { connections, packets: None, embryonic: None, ..rule.limit };
             }
         }
+        rules
+    };
+    let with_embryonic = |mut rules: Vec<Rule>| {
+        rules.iter_mut().for_each(|rule| rule.limit.embryonic = (!rule.related).then_some(20));
         rules
     };
     let usual = usual();
@@ -159,8 +164,35 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
             },
             &[1],
         ),
+        // What is let go for something else has to be asked for, which can be of one worker alone.
+        (
+            Setting {
+                name: "full tables",
+                rules: with_some(random.rules(4, "r")),
+                room: 64,
+                reloads: true,
+                // What is answered stays, until nothing else has room.
+                timeouts: Timeouts { udp_answered: 15_000, icmp: 15_000, other_answered: 15_000, ..USUAL },
+                ..usual.clone()
+            },
+            &[1],
+        ),
+        (
+            Setting {
+                name: "full tables and limits",
+                rules: with_embryonic(usual.rules.clone()),
+                room: 64,
+                per_source: Some(30),
+                mid_stream: true,
+                ..usual.clone()
+            },
+            &[1],
+        ),
     ]
 }
+
+/// A connection: protocol, its ends, whether it began inside, its state, its rule.
+type Listed = (u8, End, End, bool, String, Option<String>);
 
 /// One run of one configuration.
 struct Run {
@@ -222,6 +254,12 @@ impl Run {
             _ if self.model.fragments.open() > 30 => Some(3 * SECOND),
             _ if self.model.connections.len() > 2000 => Some(8000 * SECOND),
             0..600 => None,
+            // Long enough for tables to fill.
+            850..1000 if self.model.setting.is_small() => match self.random.below(3000) {
+                0 => Some(self.random.below(20_000 * SECOND)),
+                1..10 => Some(self.random.below(20 * SECOND)),
+                _ => Some(self.random.below(SECOND / 2)),
+            },
             600..850 => Some(self.random.below(MILLISECOND)),
             850..970 => Some(self.random.below(2 * SECOND)),
             970..990 => Some(self.random.below(20 * SECOND)),
@@ -243,8 +281,13 @@ impl Run {
             // A trial has them arrive anywhere, and not where devices have the other fragments of theirs.
             frames.retain(|frame| fragment(frame).is_none_or(|ip| ip.transport_can_be()));
         }
+        if self.model.setting.is_small() {
+            // Lists of connections do not tell VLANs apart.
+            frames.retain(|frame| link(frame).is_none_or(|link| link.tags.is_empty()));
+        }
         // Fragments wait at the worker that they arrive at, while others go on to theirs.
-        let apart = self.workers > 1 && frames.iter().any(|frame| fragment(frame).is_some());
+        let apart =
+            self.workers > 1 && frames.iter().any(|frame| fragment(frame).is_some()) || self.model.setting.is_small();
         for frames in frames.chunks(if apart { 1 } else { 64 }) {
             self.send(side, frames);
         }
@@ -289,21 +332,7 @@ impl Run {
         if self.workers > 1 {
             return;
         }
-        let mut found = Vec::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let all = ConnectionFilter::default();
-            let (some, further) = self.trial.command(0, |firewall: &mut Instance, _| firewall.list(&all, from));
-            found.extend(some);
-            next = further;
-        }
-        let mut found: Vec<_> = found
-            .into_iter()
-            .map(|of| {
-                let inside = of.direction == Direction::Outbound;
-                (of.protocol.0, of.source, of.destination, inside, of.state.to_owned(), of.rule)
-            })
-            .collect();
+        let mut found = self.listed();
         let mut expected: Vec<_> = self
             .model
             .connections
@@ -325,12 +354,74 @@ impl Run {
         assert_eq!((missing, unexpected), (Vec::new(), Vec::new()), "{place}: missing, unexpected");
     }
 
+    /// What the firewall says of its connections.
+    fn listed(&mut self) -> Vec<Listed> {
+        let mut found = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let all = ConnectionFilter::default();
+            let (some, further) = self.trial.command(0, |firewall: &mut Instance, _| firewall.list(&all, from));
+            found.extend(some);
+            next = further;
+        }
+        let listed = |of: ConnectionView| {
+            let inside = of.direction == Direction::Outbound;
+            (of.protocol.0, of.source, of.destination, inside, of.state.to_owned(), of.rule)
+        };
+        found.into_iter().map(listed).collect()
+    }
+
     fn send(&mut self, side: Side, frames: &[Vec<u8>]) {
         self.packets += frames.len() as u64;
         let outcome = self.trial.send(direction(side), frames);
+        let before = self.model.setting.is_small().then(|| self.model.connections.clone());
+        self.model.full = before.is_some() && outcome.dropped.contains_key("firewall-connections-full");
         let expected = self.model.burst(side, frames);
         self.compare(side, frames, expected, &outcome);
         self.trial.check_for_leaks();
+        if let Some(before) = before {
+            self.make_room(&before);
+        }
+    }
+
+    /// Has the model let go of what the firewall let go for a connection that has just begun: one at most, which is not
+    /// established, and only of a table without room.
+    fn make_room(&mut self, before: &BTreeMap<Key, Connection>) {
+        let Self { workers, seed, step, model, .. } = self;
+        let place = format!("{:?} with {workers} worker(s), seed {seed}, step {step}", model.setting.name);
+        let (room, is_full) = (model.setting.room, model.full);
+        let begun: Vec<bool> =
+            model.connections.keys().filter(|key| !before.contains_key(*key)).map(|key| key.2.0.is_ipv6()).collect();
+        let of_family = |six: bool| before.iter().filter(move |(key, _)| key.2.0.is_ipv6() == six);
+        if is_full {
+            let established = |six| of_family(six).filter(|(_, connection)| connection.is_established()).count();
+            assert!(established(false).max(established(true)) >= room, "{place}: refused while there is room");
+            model.count("refused for want of room");
+        }
+        if begun.is_empty() {
+            return;
+        }
+        let found: BTreeSet<_> = self
+            .listed()
+            .into_iter()
+            .map(|(protocol, source, destination, ..)| (protocol, source.min(destination), source.max(destination)))
+            .collect();
+        let model = &mut self.model;
+        let gone: Vec<_> = model
+            .connections
+            .iter()
+            .filter(|(key, _)| !found.contains(&(key.0, key.2, key.3)))
+            .map(|(key, connection)| (*key, connection.is_established()))
+            .collect();
+        assert!(gone.len() <= 1, "{place}: {gone:?} went for one");
+        for (key, is_established) in gone {
+            let six = key.2.0.is_ipv6();
+            assert!(!is_established, "{place}: {key:?} was established");
+            assert_eq!(begun, [six], "{place}: {key:?} went for nothing");
+            assert!(of_family(six).count() >= room, "{place}: {key:?} went while there was room");
+            model.connections.remove(&key);
+            model.count("went for another");
+        }
     }
 
     fn compare(&mut self, side: Side, frames: &[Vec<u8>], expected: Expected, outcome: &Outcome) {
@@ -430,9 +521,12 @@ struct Total {
 }
 
 impl Total {
-    /// Prints it, and looks whether the traffic was worth the name.
-    fn check(&self) {
+    fn print(&self) {
         println!("{} packets in, {} out\ndropped {:?}\n{:?}", self.packets, self.left, self.drops, self.counts);
+    }
+
+    /// Looks whether the traffic was worth the name.
+    fn check(&self) {
         if self.packets < 500_000 {
             return;
         }
@@ -472,6 +566,7 @@ impl Total {
             "expired",
             "ignored",
             "picked up",
+            "went for another",
             "SynSent to SynSent2",
             "SynSent to SynReceived",
             "SynReceived to Established",
@@ -522,6 +617,7 @@ fn the_firewall_and_a_plain_model_of_it_agree_on_every_frame() {
                 assert_eq!((run.held, run.model.connections.len()), (0, 0));
             }
         }
+        total.print();
         if all {
             total.check();
         }

@@ -1,7 +1,7 @@
 //! The rules of one address family, as DPDK's tries and a map of the sets.
 
 use super::address_map::{Address, AddressMap, BURST};
-use super::key::{ICMP, PORTS, TCP_FLAGS};
+use super::key::{ICMP, MARKS_SHIFT, PORTS, TCP_FLAGS};
 use super::set_tags::{Code, SetTags, tag};
 use super::{AddressSet, Addresses, ClassifierError, IpFamily, Key, MAX_SETS, Prefix, Rule, RuleIndex, key};
 use dpdk_rs::{Acl, AclAlgorithm, AclField, AclRule, AclValue, Memory};
@@ -151,7 +151,7 @@ impl<A: Family, const WORDS: usize> FamilyRules<A, WORDS> {
     fn values(rule: &Rule, source: Side, destination: Side) -> Vec<AclValue> {
         let any = AclValue::default();
         let protocol = rule.protocol.map_or(any, |protocol| bits(protocol.0, u8::MAX));
-        let mut has = 0;
+        let mut has = rule.marks << MARKS_SHIFT;
         let mut ports = |ports: &Option<RangeInclusive<u16>>| match ports {
             Some(ports) => {
                 has |= PORTS;

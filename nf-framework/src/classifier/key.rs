@@ -26,7 +26,7 @@ pub struct Key {
     pub(super) protocol: IpProtocol,
     /// Source and destination, as in the packet.
     pub(super) ports: [u8; 4],
-    /// What the key has ([`PORTS`] and the like), TCP flags, ICMP type, ICMP code.
+    /// What the key has ([`PORTS`] and the like, and marks), TCP flags, ICMP type, ICMP code.
     pub(super) detail: [u8; 4],
 }
 
@@ -43,8 +43,13 @@ pub(super) const PORTS: u8 = 1;
 pub(super) const TCP_FLAGS: u8 = 2;
 /// The key has an ICMP type and code.
 pub(super) const ICMP: u8 = 4;
+/// Marks stand above these.
+pub(super) const MARKS_SHIFT: u32 = 3;
 
 impl Key {
+    /// The marks that there are: five.
+    pub const MARKS: u8 = u8::MAX >> MARKS_SHIFT;
+
     /// A key of IPv4 without ports.
     #[inline]
     #[must_use]
@@ -89,6 +94,15 @@ impl Key {
     pub fn icmp(mut self, message_type: u8, code: u8) -> Self {
         let [has, flags, _, _] = self.detail;
         self.detail = [has | ICMP, flags, message_type, code];
+        self
+    }
+
+    /// The same with marks, of [`Key::MARKS`]: what else is known of a packet, as the side that it comes from, for rules
+    /// that ask for it ([`Rule::marks`](super::Rule::marks)).
+    #[inline]
+    #[must_use]
+    pub fn marks(mut self, marks: u8) -> Self {
+        self.detail[0] = self.detail[0] & !(Self::MARKS << MARKS_SHIFT) | marks << MARKS_SHIFT;
         self
     }
 

@@ -1,6 +1,6 @@
 //! What rules say, and what of it makes no sense.
 
-use super::{IpFamily, Prefix};
+use super::{IpFamily, Key, Prefix};
 use crate::headers::{IpProtocol, TcpFlags};
 use std::ops::RangeInclusive;
 
@@ -38,6 +38,8 @@ pub struct Rule {
     pub tcp_flags: Option<FlagsMatch>,
     /// Types and codes of ICMP; the protocol says whether those of ICMP or of ICMPv6 are meant.
     pub icmp: Option<IcmpMatch>,
+    /// Marks that a key is to have, of [`Key::MARKS`](super::Key::MARKS), and perhaps others beside them.
+    pub marks: u8,
 }
 
 /// Addresses that a rule matches.
@@ -141,6 +143,9 @@ pub enum RuleFault {
         /// Looked at.
         of: TcpFlags,
     },
+    /// Marks that no key has.
+    #[error("the marks {0:#x} are not all of 0x1f")]
+    UnknownMarks(u8),
     /// Types and codes of ICMP without saying of which.
     #[error("an ICMP type has its meaning by the protocol: name protocol 1 (ICMP) or 58 (ICMPv6)")]
     IcmpOfWhich,
@@ -161,6 +166,11 @@ impl Rule {
             .or_else(|| self.addresses_fault())
             .or_else(|| self.ranges_fault())
             .or_else(|| self.protocol_fault())
+            .or_else(|| self.marks_fault())
+    }
+
+    fn marks_fault(&self) -> Option<RuleFault> {
+        (self.marks & !Key::MARKS != 0).then_some(RuleFault::UnknownMarks(self.marks))
     }
 
     fn set_fault(&self, sets: &[&str]) -> Option<RuleFault> {

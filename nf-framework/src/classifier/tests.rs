@@ -91,6 +91,12 @@ fn a_rule_matches_up_to_its_edges_and_not_beyond() {
         ("another code", icmp(3..=3, 4..=4), message.icmp(3, 3), false),
         ("any code", icmp(3..=3, 0..=255), message.icmp(3, 255), true),
         ("no type is not type 0", icmp(0..=0, 0..=0), message, false),
+        ("a mark", Rule { marks: 16, ..port(7, 7) }, four.ports(1, 7).marks(16), true),
+        ("and others", Rule { marks: 16, ..Rule::default() }, four.marks(31), true),
+        ("none of two", Rule { marks: 3, ..Rule::default() }, four, false),
+        ("one of two", Rule { marks: 3, ..Rule::default() }, four.marks(30), false),
+        ("a mark is no port", port(0, 65_535), four.marks(31), false),
+        ("the last marks count", Rule { marks: 1, ..Rule::default() }, four.marks(1).marks(2), false),
         ("protocol 0", Rule { protocol: Some(IpProtocol(0)), ..Rule::default() }, four, false),
     ];
     lab(move |lab| {
@@ -280,6 +286,7 @@ fn what_makes_no_sense_is_refused_with_its_place_and_what_to_do() {
     let cases = [
         (from_set("three"), "no set \"three\" (known: one, two)"),
         (Rule { destination: Addresses::Set(String::new()), ..Rule::default() }, "no set \"\""),
+        (Rule { marks: 32, ..Rule::default() }, "the marks 0x20 are not all of 0x1f"),
         (to("10.0.0.0/8", "::/0"), "10.0.0.0/8 and ::/0 are of two families"),
         (to("::/0", "10.0.0.0/8"), "make it two rules"),
         (ports(2..=1), "destination ports from 2 to 1"),

@@ -3,10 +3,11 @@
 use super::tables::{Target, Way};
 use super::{ETHERNET, Found, Out, PortOffloads, Router, complain, tag, vlan};
 use crate::batch::{Batch, Slots};
-use crate::context::{Context, Position};
+use crate::context::Context;
 use crate::direction::Direction;
 use crate::headers::{EtherType, EthernetHeader, Icmpv6Type, IpProtocol, Ipv4Header, Ipv6Header, MacAddress, checksum};
 use crate::icmp::{self, IcmpError, ip_packet};
+use crate::position::Position;
 use crate::steering::Entrance;
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::Mbuf;

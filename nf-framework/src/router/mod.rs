@@ -18,13 +18,14 @@ pub(crate) use offloads::PortOffloads;
 pub use tables::RouterError;
 pub(crate) use tables::{PortFacts, Tables};
 
-use crate::context::{Context, Position};
+use crate::context::Context;
 use crate::forwarding::Forwarding;
 use crate::function::Budget;
 use crate::headers::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, MacAddress};
 use crate::icmp::{self, IcmpError, ip_packet};
 use crate::neighbours::{NeighbourTable, Neighbours, Outlet};
 use crate::next_hop::NextHops;
+use crate::position::Position;
 use crate::steering::{Entrance, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;

@@ -26,7 +26,10 @@ pub enum Affinity {
     /// All flows of one inside host, where the function gives them ports of its own towards
     /// outside: packets from outside are known by their destination port. The function
     /// promises to take a port that belongs to the host's worker, see
-    /// [`Steering::owner`](crate::Steering::owner). This is NAPT, RFC 2663 section 4.1.2.
+    /// [`Steering::owner`](crate::Steering::owner). This is NAPT, RFC 2663 section 4.1.2. What it lets go on by other
+    /// ports than those (static mappings, packets untranslated) belongs to one worker by its inside host and to another
+    /// by its port: such a packet it names by [`Context::cross`](crate::Context::cross), so that functions on either
+    /// side see both directions on one worker.
     TranslatedPort {
         /// Ports belong to workers in aligned blocks of 2 to the power of this; there must be a block for each worker.
         block_bits: u8,

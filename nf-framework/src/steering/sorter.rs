@@ -3,10 +3,11 @@
 use super::Steering;
 use super::links::hand_over;
 use super::trust::Trust;
-use crate::batch::Batch;
-use crate::context::Position;
+use super::tuple::Tuple;
+use crate::batch::{Batch, Slots};
 use crate::counters::{WorkerCounters, bump};
 use crate::direction::Direction;
+use crate::position::Position;
 use dpdk_rs::{Burst, IpVersion, Mbuf, PortId, Producer};
 use std::sync::Arc;
 
@@ -83,6 +84,23 @@ impl Sorter {
         self.flush(counters);
     }
 
+    /// Hands over packets that a function has let go on and that belong to another worker behind it.
+    #[cold]
+    pub(crate) fn cross(&mut self, batch: &mut Batch, slots: Slots, position: Position, counters: &WorkerCounters) {
+        let Some(entrance) = Entrance::behind(position) else { return };
+        for slot in slots {
+            let Some(tuple) = batch.packet_mut(slot).and_then(Tuple::of_packet) else { continue };
+            // As a packet that comes in there, which goes the other way.
+            let owner = self.steering.owner(position.direction.reversed(), &tuple.reversed());
+            if owner != self.worker
+                && let Some(packet) = batch.take(slot)
+            {
+                self.stage(owner, packet, entrance);
+            }
+        }
+        self.flush(counters);
+    }
+
     /// The owner of a packet that came in here, if that is somebody else.
     #[inline]
     fn other_owner(&mut self, packet: &mut Mbuf, direction: Direction, counters: &WorkerCounters) -> Option<usize> {
@@ -129,6 +147,8 @@ pub(crate) struct Entrance {
     leaves: bool,
     /// It came in by no port: it was made there.
     made: bool,
+    /// The function that it goes on behind, by its place in the chain.
+    behind: Option<u8>,
 }
 
 impl Entrance {
@@ -137,11 +157,23 @@ impl Entrance {
     const TURNED: u16 = 1 << 15;
     const LEAVES: u16 = 1 << 13;
     const MADE: u16 = 1 << 12;
-    const ALL: u16 = Self::INBOUND | Self::TURNED | Self::LEAVES | Self::MADE;
+    /// One more than the place of the function that it goes on behind.
+    const BEHIND: u16 = 0x1f << Self::BEHIND_SHIFT;
+    const BEHIND_SHIFT: u32 = 7;
+    const ALL: u16 = Self::INBOUND | Self::TURNED | Self::LEAVES | Self::MADE | Self::BEHIND;
+    /// What is left of a packet's port where it has none, for which DPDK sets all bits.
+    const NO_PORT: u16 = !Self::ALL;
 
     /// Of a packet that has come in by a port.
     pub(crate) fn arriving(direction: Direction) -> Self {
-        Self { direction, turned: false, leaves: false, made: false }
+        Self { direction, turned: false, leaves: false, made: false, behind: None }
+    }
+
+    /// Of a packet that goes on behind a function. None in a chain that is too long for that.
+    pub(crate) fn behind(position: Position) -> Option<Self> {
+        let place =
+            u8::try_from(position.at).ok().filter(|place| u16::from(*place) < Self::BEHIND >> Self::BEHIND_SHIFT)?;
+        Some(Self { turned: position.turned, behind: Some(place), ..Self::arriving(position.direction) })
     }
 
     /// Of a packet that all functions on its way have seen.
@@ -157,7 +189,7 @@ impl Entrance {
     /// Whether it has come in by a port and nobody has looked at it yet.
     #[inline]
     pub(crate) fn arrives(self) -> bool {
-        !self.turned && !self.leaves && !self.made
+        !self.turned && !self.leaves && !self.made && self.behind.is_none()
     }
 
     /// Writes it beside the packet's port.
@@ -168,6 +200,7 @@ impl Entrance {
         port |= if self.turned { Self::TURNED } else { 0 };
         port |= if self.leaves { Self::LEAVES } else { 0 };
         port |= if self.made { Self::MADE } else { 0 };
+        port |= self.behind.map_or(0, |place| (u16::from(place) + 1) << Self::BEHIND_SHIFT);
         packet.set_port(PortId(port));
     }
 
@@ -183,19 +216,24 @@ impl Entrance {
         let port = packet.port().0;
         let direction = if port & Self::INBOUND == 0 { Direction::Outbound } else { Direction::Inbound };
         let is = |bit| port & bit != 0;
-        Self { direction, turned: is(Self::TURNED), leaves: is(Self::LEAVES), made: is(Self::MADE) }
+        let behind =
+            u8::try_from((port & Self::BEHIND) >> Self::BEHIND_SHIFT).ok().and_then(|place| place.checked_sub(1));
+        Self { direction, turned: is(Self::TURNED), leaves: is(Self::LEAVES), made: is(Self::MADE), behind }
     }
 
     /// Takes it off again.
     #[inline]
     pub(crate) fn erase(packet: &mut Mbuf) {
-        packet.set_port(PortId(packet.port().0 & !Self::ALL));
+        let port = packet.port().0 & !Self::ALL;
+        packet.set_port(PortId(if port == Self::NO_PORT { u16::MAX } else { port }));
     }
 
     /// The place in a chain of so many functions.
     pub(crate) fn position(self, functions: usize) -> Position {
         let place = if self.leaves { Position::exit } else { Position::entrance };
-        Position { turned: self.turned, ..place(self.direction, functions) }
+        let place = place(self.direction, functions);
+        let at = self.behind.map_or(place.at, isize::from);
+        Position { at, turned: self.turned, ..place }
     }
 }
 
@@ -373,12 +411,21 @@ mod tests {
                 (Direction::Inbound, false),
                 (Direction::Inbound, true),
             ] {
+                let position = |at| Position { at, direction, turned };
+                let behind = [0, 1, 30].map(|at| (Entrance::behind(position(at)).unwrap(), position(at)));
+                let at_end = Position { turned, ..Position::entrance(direction, 40) };
+                let whole = (Entrance { turned, ..Entrance::arriving(direction) }, at_end);
                 for port in [PortId(u16::MAX), PortId(0), PortId(7)] {
-                    packet.set_port(port);
-                    let entrance = Entrance { turned, ..Entrance::arriving(direction) };
-                    entrance.write(&mut packet);
-                    assert_eq!(Entrance::read(&packet), entrance, "{port:?}");
+                    for (entrance, position) in behind.into_iter().chain([whole]) {
+                        packet.set_port(port);
+                        entrance.write(&mut packet);
+                        assert_eq!(Entrance::read(&packet), entrance, "{port:?}");
+                        assert_eq!(entrance.position(40), position);
+                        Entrance::erase(&mut packet);
+                        assert_eq!(packet.port(), port);
+                    }
                 }
+                assert_eq!([-1, 31, 300].map(|at| Entrance::behind(position(at))), [None; 3]);
             }
         });
     }

@@ -13,9 +13,26 @@ pub(super) struct Connection {
     pub(super) tcp: Tcp,
     /// Of the rule that accepted it, or [`NO_SLOT`].
     pub(super) slot: u16,
-    /// The low bits of the rules' generation that it was judged by.
-    pub(super) generation: u8,
+    /// The generation of rules that it was judged by, and above it the high bits of its VLAN.
+    judged: u8,
     marks: u8,
+}
+
+/// Which rules judged a connection: they are told apart by a number that comes again, so whoever counts on makes those
+/// stale that have the next one still.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Generation(u8);
+
+impl Generation {
+    /// Of rules that are not in force.
+    pub(super) const STALE: Self = Self(0);
+    pub(super) const FIRST: Self = Self(1);
+    const BITS: u32 = 4;
+    const MASK: u8 = (1 << Self::BITS) - 1;
+
+    pub(super) fn next(self) -> Self {
+        if self.0 == Self::MASK { Self::FIRST } else { Self(self.0 + 1) }
+    }
 }
 
 /// Of what no rule accepted.
@@ -48,7 +65,27 @@ impl Course {
 impl Connection {
     pub(super) fn new(tcp: Tcp, low_began: bool, direction: Direction) -> Self {
         let Course(marks) = Course::new(low_began, direction);
-        Self { tcp, slot: NO_SLOT, generation: 0, marks }
+        Self { tcp, slot: NO_SLOT, judged: 0, marks }
+    }
+
+    #[inline(always)]
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.judged & Generation::MASK)
+    }
+
+    pub(super) fn set_generation(&mut self, generation: Generation) {
+        self.judged = self.judged & !Generation::MASK | generation.0;
+    }
+
+    /// The VLAN that its first packet came in by, 0 for none.
+    pub(super) fn vlan(&self) -> u16 {
+        u16::from(self.judged >> Generation::BITS) << 8 | u16::from(self.tcp.beside)
+    }
+
+    pub(super) fn set_vlan(&mut self, vlan: u16) {
+        let [high, low] = vlan.to_be_bytes();
+        self.judged = self.judged & Generation::MASK | high << Generation::BITS;
+        self.tcp.beside = low;
     }
 
     pub(super) fn low_began(&self) -> bool {
@@ -122,16 +159,6 @@ pub(super) type KeyV6 = [u8; 40];
 pub(super) enum FlowKey {
     V4(KeyV4),
     V6(KeyV6),
-}
-
-impl FlowKey {
-    /// The identifier of the outer tag that its frames have; 0 without one.
-    pub(super) fn vlan(&self) -> u16 {
-        let (Self::V4([.., a, b, c]) | Self::V6([.., a, b, c])) = *self;
-        let tags = u32::from_be_bytes([0, a, b, c]);
-        let outer = if tags > 0xfff { tags >> 12 } else { tags };
-        u16::try_from(outer).unwrap_or(0)
-    }
 }
 
 /// One end: its address and its port, or what stands for that.
@@ -208,6 +235,24 @@ pub(super) fn key(source: End, destination: End, protocol: IpProtocol, vlan: [u8
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generation_and_a_vlan_share_an_octet_and_the_first_one_comes_again() {
+        let mut connection = Connection::default();
+        let (mut generation, mut seen) = (Generation::FIRST, Vec::new());
+        for vlan in [1, 0xabc, 0xfff, 0, 0x100] {
+            connection.set_vlan(vlan);
+            for _ in 0..20 {
+                connection.set_generation(generation);
+                assert_eq!((connection.generation(), connection.vlan()), (generation, vlan));
+                seen.push(generation);
+                generation = generation.next();
+            }
+        }
+        assert!(!seen.contains(&Generation::STALE));
+        assert!(seen.iter().zip(&seen[15..]).all(|(one, later)| one == later));
+        assert!((1..15).all(|apart| seen[0] != seen[apart]));
+    }
 
     #[test]
     fn an_entry_of_ipv4_is_one_line_and_a_key_the_same_both_ways() {

@@ -2,7 +2,7 @@
 
 use super::answer;
 use super::config::{Action, Checksums, Live, LogConfig, Passage, State};
-use super::connection::{Connection, Course, Ends, FlowKey, KeyV4, KeyV6, NO_SLOT};
+use super::connection::{Connection, Course, Ends, FlowKey, Generation, KeyV4, KeyV6, NO_SLOT};
 use super::limits::Limits;
 use super::log::{Event, Events, What};
 use super::packet::{
@@ -32,7 +32,6 @@ pub struct Instance {
     /// Of answers to what is rejected.
     answers: TokenBucket,
     events: Events,
-    generation: u8,
     workers: usize,
     reasons: Reasons,
     pub(super) counters: Counters,
@@ -157,7 +156,6 @@ impl Instance {
             limits,
             answers: bucket_of_answers(&policy, workers),
             events,
-            generation: 0,
             workers,
             reasons,
             counters,
@@ -170,7 +168,7 @@ impl Instance {
 
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
         if policy.config.live == Live::Rejudge {
-            self.generation = self.generation.wrapping_add(1);
+            self.tracking.outdate();
         }
         if policy.config.rejections_per_second != self.policy.config.rejections_per_second {
             self.answers = bucket_of_answers(&policy, self.workers);
@@ -206,7 +204,8 @@ impl Instance {
         if v6.count > 0 {
             self.tracking.v6.lookup_batch(&v6.keys[..v6.count.min(MOST)], &mut v6.found);
         }
-        let by = Bearings { generation: self.generation, verify: self.policy.config.checksums == Checksums::All };
+        let by =
+            Bearings { generation: self.tracking.generation(), verify: self.policy.config.checksums == Checksums::All };
         let Tracking { v4: table_v4, v6: table_v6, deadlines, .. } = &mut self.tracking;
         // Nearly always all packets are usual and of one family.
         let passed = if v4.count == all {
@@ -344,7 +343,7 @@ impl Instance {
         let Some(side) = connection.side(Course::new(flow.from_low, cx.direction())) else {
             return Fate::Drop(self.reasons.side);
         };
-        if connection.generation != self.generation && !self.rejudge(place, flow) {
+        if connection.generation() != self.tracking.generation() && !self.rejudge(place, flow) {
             return Fate::Drop(self.reasons.ended);
         }
         // A new rule may have another slot.
@@ -386,21 +385,20 @@ impl Instance {
     fn rejudge(&mut self, place: Place, flow: &Flow) -> bool {
         let Some(connection) = self.tracking.get(place).copied() else { return false };
         let Some(key) = first_key(&flow.key, &connection) else { return false };
-        let (state, direction) = (State::New, connection.direction());
-        let decision =
-            self.policy.decide_one(&Asked { key, state, direction, dscp: 0, vlan: flow.key.vlan(), fragment: false });
+        let (state, direction, vlan) = (State::New, connection.direction(), connection.vlan());
+        let decision = self.policy.decide_one(&Asked { key, state, direction, dscp: 0, vlan, fragment: false });
         if decision.action != Action::Accept {
             self.tracking.end(place);
             return false;
         }
         let limited = self.is_limited(decision.slot);
-        let generation = self.generation;
+        let generation = self.tracking.generation();
         let slot = decision.slot.unwrap_or(NO_SLOT);
         if connection.slot != slot {
             self.tracking.move_to(place, slot);
         }
         if let Some(connection) = self.tracking.get_mut(place) {
-            connection.generation = generation;
+            connection.set_generation(generation);
             connection.set_limited(limited);
         }
         true
@@ -504,7 +502,8 @@ impl Instance {
         };
         let mut connection = Connection::new(tcp, flow.from_low, cx.direction());
         connection.slot = slot.unwrap_or(NO_SLOT);
-        connection.generation = self.generation;
+        connection.set_generation(self.tracking.generation());
+        connection.set_vlan(seen.vlan);
         connection.set_limited(self.is_limited(slot));
         let timer = connection.timer(flow.protocol);
         let now = cx.now();
@@ -536,7 +535,7 @@ fn bucket_of_answers(policy: &Policy, workers: usize) -> TokenBucket {
 /// What a connection is judged by that lets usual packets through.
 #[derive(Clone, Copy)]
 struct Bearings {
-    generation: u8,
+    generation: Generation,
     /// Whether all checksums are verified.
     verify: bool,
 }
@@ -574,7 +573,7 @@ fn known<K: Ends>(
 ) -> bool {
     let Some(mut entry) = table.entry_mut(handle) else { return false };
     let Some(side) = entry.value.side(course) else { return false };
-    if entry.value.generation != by.generation || entry.value.is_limited() {
+    if entry.value.generation() != by.generation || entry.value.is_limited() {
         return false;
     }
     let is_tcp = entry.key.protocol() == IpProtocol::TCP;

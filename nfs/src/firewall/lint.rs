@@ -1,8 +1,9 @@
 //! Rules that can be no rules, or not what was meant: found before anything runs.
 //!
-//! Rules are compared two by two, so what several rules together leave to a later one is not found.
+//! Rules are compared two by two, so what several rules together leave to a later one is not found; those that cannot
+//! take all of another one are not looked at ([`Candidates`]).
 
-use super::config::Action;
+use super::candidates::Candidates;
 use super::rule::{Conditions, Protocol, Rule};
 use nf_framework::{AddressSet, Addresses, FlagsMatch, Prefix};
 use std::fmt;
@@ -32,6 +33,11 @@ pub enum Finding {
         /// The earlier one.
         with: String,
     },
+    /// So many rules overlap that those from this one on were not compared with the ones before them.
+    NotCompared {
+        /// The first of them.
+        rule: String,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -46,18 +52,41 @@ impl fmt::Display for Finding {
             Self::Contradictory { rule, with } => {
                 write!(f, "rule {rule:?} contradicts {with:?} before it, which asks for the same and decides")
             }
+            Self::NotCompared { rule } => {
+                write!(f, "from rule {rule:?} on none was compared with those before it: too many overlap")
+            }
         }
     }
 }
 
+/// Two rules are compared in some 100 ns, so that a start is not late for it.
+const MOST_COMPARISONS: u32 = 1 << 20;
+
 /// At most one finding for each rule, about the first that stands in its way.
 pub(super) fn lint(rules: &[Rule], sets: &[AddressSet]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (index, rule) in rules.iter().enumerate() {
-        // Those that write down leave packets to the later ones.
-        let covers =
-            |earlier: &&Rule| earlier.action != Action::Log && covers(&earlier.conditions, &rule.conditions, sets);
-        let Some(earlier) = rules[..index].iter().find(covers) else { continue };
+    lint_within(MOST_COMPARISONS, rules, sets)
+}
+
+/// As [`lint`], by so many comparisons at most.
+fn lint_within(most: u32, rules: &[Rule], sets: &[AddressSet]) -> Vec<Finding> {
+    let (mut findings, mut left) = (Vec::new(), most);
+    // Those that write down are none: they leave packets to the later ones.
+    let mut candidates = Candidates::new(rules, sets, LARGE);
+    for (number, rule) in rules.iter().enumerate() {
+        let mut earlier = None;
+        for candidate in candidates.of(&rule.conditions).filter_map(|number| rules.get(number)) {
+            let Some(rest) = left.checked_sub(1) else {
+                findings.push(Finding::NotCompared { rule: rule.name.clone() });
+                return findings;
+            };
+            left = rest;
+            if covers(&candidate.conditions, &rule.conditions, sets) {
+                earlier = Some(candidate);
+                break;
+            }
+        }
+        candidates.add(number, rule);
+        let Some(earlier) = earlier else { continue };
         let (name, by) = (rule.name.clone(), earlier.name.clone());
         let same = earlier.action == rule.action && earlier.limit == rule.limit;
         // With a limit it leaves nothing over either: what is too much is dropped there.
@@ -149,6 +178,7 @@ fn contains(outer: Prefix, inner: Prefix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::Firewall;
+    use super::super::config::Action;
     use super::*;
     use nf_framework::Function;
 
@@ -212,6 +242,147 @@ mod tests {
         let limited = format!("{ACCEPT}\nlimit = {{ packets_per_second = 1 }}");
         assert_eq!(of(&limited, "source = \"10.0.0.1\"\naction = \"accept\""), Some("shadowed"));
         assert_eq!(of(DROP, "action = \"reject\""), Some("contradictory"));
+    }
+
+    /// Rules as random as they may be, of few values, so that many take all of others.
+    fn random_rules(random: &mut impl FnMut(usize) -> usize, count: usize) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        while rules.len() < count {
+            let mut text = String::new();
+            let mut list = |key: &str, one_in: usize, values: &[&str], random: &mut dyn FnMut(usize) -> usize| {
+                if random(one_in) == 0 {
+                    let some: Vec<_> = (0..=random(3)).map(|_| values[random(values.len())]).collect();
+                    text += &format!("{key} = {some:?}\n");
+                }
+            };
+            let addresses = [
+                "10.0.0.0/8",
+                "10.0.0.0/24",
+                "10.0.2.0/24",
+                "10.0.2.7",
+                "10.0.3.9",
+                "0.0.0.0/0",
+                "@office",
+                "@large",
+                "@empty",
+                "@six",
+                "2001:db8::/32",
+                "2001:db8::7",
+            ];
+            list("source", 2, &addresses, random);
+            list("destination", 2, &addresses, random);
+            list("protocol", 2, &["tcp", "udp", "icmp", "47"], random);
+            list("destination_ports", 2, &["80", "443", "1-1023", "1000-3000", "0-65535"], random);
+            list("source_ports", 4, &["80", "1024-65535"], random);
+            list("icmp", 6, &["3", "3/1", "8"], random);
+            list("flags", 8, &["syn", "syn !ack"], random);
+            list("vlans", 6, &["5", "6"], random);
+            list("dscp", 8, &["8", "46"], random);
+            text = text
+                .replace("flags = [", "flags = ")
+                .lines()
+                .map(|line| match line.strip_prefix("flags = ") {
+                    Some(flags) => format!("flags = {}\n", flags.split([',', ']']).next().unwrap()),
+                    None => format!("{line}\n"),
+                })
+                .collect();
+            for (line, one_in) in [
+                ("from = \"inside\"", 4),
+                ("from = \"outside\"", 6),
+                ("fragment = true", 8),
+                ("state = \"related\"", 9),
+            ] {
+                if random(one_in) == 0 && !text.contains(&line[..4]) {
+                    text += &format!("{line}\n");
+                }
+            }
+            text += ["action = \"accept\"", "action = \"drop\"", "action = \"log\""][random(3)];
+            let config: super::super::RuleConfig =
+                toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let Ok(conditions) = Conditions::new(&config, "rule") else { continue };
+            rules.push(rule(rules.len(), conditions, config.action));
+        }
+        rules
+    }
+
+    fn rule(number: usize, conditions: Conditions, action: Action) -> Rule {
+        let name = format!("r{number}");
+        Rule { quoted: name.as_str().into(), name, comment: String::new(), slot: 0, conditions, action, limit: None }
+    }
+
+    /// The first of all that come before it and take all of it, for each rule that has one.
+    fn plain(rules: &[Rule], sets: &[AddressSet]) -> Vec<(String, String)> {
+        let first = |(index, rule): (usize, &Rule)| {
+            let takes =
+                |earlier: &&Rule| earlier.action != Action::Log && covers(&earlier.conditions, &rule.conditions, sets);
+            Some((rule.name.clone(), rules[..index].iter().find(takes)?.name.clone()))
+        };
+        rules.iter().enumerate().filter_map(first).collect()
+    }
+
+    #[test]
+    fn the_same_is_found_as_by_comparing_each_with_each() {
+        let prefixes = |list: &[&str]| list.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        let set = |name: &str, prefixes| AddressSet { name: name.to_owned(), prefixes };
+        let large: Vec<_> = (0..=LARGE).map(|host| format!("10.0.3.{host}")).collect();
+        let large: Vec<_> = large.iter().map(String::as_str).collect();
+        let sets = [
+            set("office", prefixes(&["10.0.0.0/24", "10.0.2.0/24"])),
+            set("large", prefixes(&large)),
+            set("empty", Vec::new()),
+            set("six", prefixes(&["2001:db8::/48", "10.0.2.0/24"])),
+        ];
+        let mut found = 0;
+        for seed in 1..=60_u64 {
+            let mut state = seed;
+            let mut random = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from(state >> 33).unwrap() % below
+            };
+            let rules = random_rules(&mut random, 150);
+            let said: Vec<_> = lint(&rules, &sets)
+                .into_iter()
+                .map(|finding| match finding {
+                    Finding::Shadowed { rule, by } | Finding::Redundant { rule, by } => (rule, by),
+                    Finding::Contradictory { rule, with } => (rule, with),
+                    Finding::NotCompared { .. } => panic!("{finding}"),
+                })
+                .collect();
+            let expected = plain(&rules, &sets);
+            found += expected.len();
+            assert_eq!(said, expected, "seed {seed}");
+        }
+        assert!(found > 1000, "{found}");
+    }
+
+    fn many(count: usize, conditions: impl Fn(usize) -> String) -> Vec<Rule> {
+        let config = |number| toml::from_str(&format!("action = \"accept\"\n{}", conditions(number))).unwrap();
+        (0..count)
+            .map(|number| rule(number, Conditions::new(&config(number), "rule").unwrap(), Action::Accept))
+            .collect()
+    }
+
+    #[test]
+    fn rules_that_have_nothing_in_common_are_not_compared() {
+        let host = |number: usize| format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+        for (what, rules) in [
+            ("sources", many(5000, |number| format!("source = \"{}\"", host(number)))),
+            ("second destinations", many(5000, |number| format!("destination = [\"10.0.0.0\", \"{}\"]", host(number)))),
+            ("ports", many(5000, |number| format!("protocol = \"tcp\"\ndestination_ports = {number}"))),
+            ("source ports", many(5000, |number| format!("protocol = \"udp\"\nsource_ports = {}", number * 3))),
+        ] {
+            assert_eq!(lint_within(10, &rules, &[]), [], "{what}");
+        }
+    }
+
+    #[test]
+    fn too_many_comparisons_are_not_made_and_that_is_said() {
+        let rules = many(10, |number| format!("dscp = {number}"));
+        assert_eq!(lint_within(45, &rules, &[]), []);
+        let found = lint_within(10, &rules, &[]);
+        assert_eq!(found, [Finding::NotCompared { rule: "r5".to_owned() }]);
+        let said = "from rule \"r5\" on none was compared with those before it: too many overlap";
+        assert_eq!(found[0].to_string(), said);
     }
 
     #[test]

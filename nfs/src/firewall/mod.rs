@@ -3,6 +3,7 @@
 #![doc = include_str!("README.md")]
 
 mod answer;
+mod candidates;
 mod capture;
 mod config;
 mod connection;

@@ -136,6 +136,7 @@ impl Conditions {
                                 destination_ports,
                                 tcp_flags: self.flags,
                                 icmp: icmp.clone(),
+                                marks: super::views::marks_of(self),
                             });
                         }
                     }

@@ -89,20 +89,20 @@ pub(super) struct Tcp {
     /// The window scales, four bits for each side.
     scales: u8,
     marks: u8,
-    last: Last,
+    /// Room in the entry's line that TCP has no need of: the connection's, whatever its protocol.
+    pub(super) beside: u8,
 }
 
 /// What the last segment was, as far as later ones are judged by it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Last {
-    #[default]
-    Nothing,
+    Nothing = 0,
     /// A SYN of the originator on a live connection.
-    IgnoredSyn,
+    IgnoredSyn = 16,
     /// The responder answered a SYN by an acknowledgment of something else, whose number is kept in its
     /// `acknowledged`.
-    Challenge,
+    Challenge = 32,
 }
 
 /// The side has acknowledged something; times two for the responder.
@@ -111,6 +111,8 @@ const ACKNOWLEDGED: u8 = 1;
 const SIMULTANEOUS: u8 = 4;
 /// Its beginning was not seen, so that nothing is known of windows.
 const LIBERAL: u8 = 8;
+/// One of [`Last`].
+const LAST: u8 = 16 | 32;
 /// A side that has offered no scale.
 const NO_SCALE: u8 = 15;
 /// An acknowledgment may lag so far at least.
@@ -174,6 +176,14 @@ impl Tcp {
         tcp.sides[ORIGINATOR] = Numbers::beginning(segment);
         tcp.set_scale(ORIGINATOR, segment.scale);
         tcp
+    }
+
+    fn note(&mut self, last: Last) {
+        self.marks = self.marks & !LAST | last as u8;
+    }
+
+    fn last_was(&self, last: Last) -> bool {
+        self.marks & LAST == last as u8
     }
 
     /// A connection of which this acknowledgment is the first that is seen.
@@ -263,8 +273,9 @@ impl Tcp {
             return Judgement::Ignored;
         }
         // It acknowledges what provoked it, not the FIN: RFC 5961 section 4.
-        if state == State::TimeWait && self.state == State::LastAck && self.last == Last::IgnoredSyn && !by_originator {
-            self.last = Last::Nothing;
+        if state == State::TimeWait && self.state == State::LastAck && self.last_was(Last::IgnoredSyn) && !by_originator
+        {
+            self.note(Last::Nothing);
             return Judgement::Ignored;
         }
         if event == Event::Rst {
@@ -277,7 +288,7 @@ impl Tcp {
         let judgement = next.take_numbers(from, event, segment);
         if judgement == Judgement::Follows {
             next.state = state;
-            next.last = Last::Nothing;
+            next.note(Last::Nothing);
             if state == State::SynSent2 {
                 next.marks |= SIMULTANEOUS;
             }
@@ -319,7 +330,7 @@ impl Tcp {
 
     fn note_ignored(&mut self, event: Event, segment: &Segment) {
         match event {
-            Event::Syn => self.last = Last::IgnoredSyn,
+            Event::Syn => self.note(Last::IgnoredSyn),
             Event::Ack if self.state == State::SynSent => self.note_challenge(segment),
             _ => {}
         }
@@ -329,7 +340,7 @@ impl Tcp {
     fn note_challenge(&mut self, segment: &Segment) {
         if self.state == State::SynSent {
             self.sides[RESPONDER].acknowledged = segment.acknowledgment;
-            self.last = Last::Challenge;
+            self.note(Last::Challenge);
         }
     }
 
@@ -347,7 +358,7 @@ impl Tcp {
         let (sender, receiver) = (self.sides[from], self.sides[from ^ 1]);
         if self.state == State::SynSent {
             return match from {
-                ORIGINATOR if self.last == Last::Challenge && segment.sequence == receiver.acknowledged => {
+                ORIGINATOR if self.last_was(Last::Challenge) && segment.sequence == receiver.acknowledged => {
                     Judgement::Ignored
                 }
                 ORIGINATOR => Judgement::Follows,

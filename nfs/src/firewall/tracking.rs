@@ -2,7 +2,7 @@
 //! ones of each rule.
 
 use super::config::Config;
-use super::connection::{Connection, Ends, FlowKey, KeyV4, KeyV6};
+use super::connection::{Connection, Ends, FlowKey, Generation, KeyV4, KeyV6};
 use super::policy::Policy;
 use super::sources::Sources;
 use super::timer::Timer;
@@ -11,6 +11,7 @@ use nf_framework::{
     Class, Deadline, FlowTable, FlowTableCounters, FlowTableError, Handle, HashKey, Insertion, Instant, Memory, Removed,
 };
 use std::net::IpAddr;
+use std::ops::Range;
 
 pub(super) type Table<K> = FlowTable<K, Connection>;
 
@@ -25,6 +26,18 @@ pub(super) struct Tracking {
     /// What they were made for.
     reckoned: Option<Instant>,
     sweep_v6: bool,
+    judgements: Judgements,
+}
+
+/// Which rules judge. What older ones have judged is made stale a part of the tables at a time, so that none is left of a
+/// generation whose number comes again.
+#[derive(Clone, Copy, Debug)]
+struct Judgements {
+    now: Generation,
+    /// Nothing is left of those before it.
+    oldest: Generation,
+    /// How far the tables have been looked through, and what was now when that began.
+    walk: Option<(usize, Generation)>,
 }
 
 /// What is counted of connections.
@@ -62,6 +75,7 @@ impl Tracking {
             deadlines: [Deadline::default(); Timer::COUNT],
             reckoned: None,
             sweep_v6: false,
+            judgements: Judgements { now: Generation::FIRST, oldest: Generation::FIRST, walk: None },
         })
     }
 
@@ -199,6 +213,41 @@ impl Tracking {
         } else {
             v4.expire(now, budget, |removed| counts.gone(&removed));
         }
+        self.walk(budget as usize);
+    }
+
+    /// The rules that judge.
+    #[inline]
+    pub(super) fn generation(&self) -> Generation {
+        self.judgements.now
+    }
+
+    /// Other rules judge from here on.
+    pub(super) fn outdate(&mut self) {
+        let next = self.judgements.now.next();
+        // So many reloads in less time than a look through the tables takes.
+        if next == self.judgements.oldest {
+            self.walk(usize::MAX);
+        }
+        self.judgements.now = next;
+    }
+
+    /// Makes stale what older rules have judged, in so many slots.
+    fn walk(&mut self, slots: usize) {
+        let Judgements { now, oldest, walk } = self.judgements;
+        if now == oldest {
+            return;
+        }
+        let (from, began) = walk.unwrap_or((0, now));
+        let (v4, all) = (self.v4.slots(), self.v4.slots() + self.v6.slots());
+        let to = from.saturating_add(slots).min(all);
+        outdate(&mut self.v4, from..to.min(v4), now);
+        outdate(&mut self.v6, from.saturating_sub(v4)..to.saturating_sub(v4), now);
+        self.judgements = if to == all {
+            Judgements { now, oldest: began, walk: None }
+        } else {
+            Judgements { now, oldest, walk: Some((to, began)) }
+        };
     }
 
     pub(super) fn lengths(&self) -> (usize, usize) {
@@ -207,6 +256,15 @@ impl Tracking {
 
     pub(super) fn counters(&self) -> [&FlowTableCounters; 2] {
         [self.v4.counters(), self.v6.counters()]
+    }
+}
+
+fn outdate<K: Ends>(table: &mut Table<K>, slots: Range<usize>, now: Generation) {
+    for slot in slots {
+        let Some((handle, ..)) = table.entries_in(slot..slot + 1).next() else { continue };
+        if let Some(entry) = table.entry_mut(handle).filter(|entry| entry.value.generation() != now) {
+            entry.value.set_generation(Generation::STALE);
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The rules as a packet of one kind meets them.
 //!
-//! A classifier knows addresses, protocols, ports, flags and ICMP types. What else rules ask for splits them
-//! into views, each with the rules that can match there: by the side and the VLAN that a packet comes in by, by
-//! what it is to a connection, by its DSCP, and by whether it is a fragment. Most configurations have one or two.
+//! A classifier knows addresses, protocols, ports, flags and ICMP types, and by marks from which side a packet comes and
+//! whether it is a fragment. What else rules ask for splits them into views, each with the rules that can match there:
+//! by the VLAN that a packet comes in by, by what it is to a connection, and by its DSCP. Most configurations have one
+//! or two.
 
 use super::config::State;
 use super::rule::{ALL_DSCP, Conditions, Rule};
@@ -15,6 +16,11 @@ use std::sync::OnceLock;
 const MOST: usize = 64;
 /// Numbers of VLANs, with 0 for none.
 const VLANS: u16 = 1 << 12;
+/// Marks of a packet, and of a rule that asks for them.
+const OUTBOUND: u8 = 1;
+const INBOUND: u8 = 2;
+const WHOLE: u8 = 4;
+const FRAGMENT: u8 = 8;
 
 /// A packet that rules are asked about.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +40,7 @@ pub(super) struct Views {
     vlan_classes: Vec<u8>,
     /// How many classes of VLANs there are.
     vlans: usize,
-    /// Which view, by class of DSCP and of VLAN, state, direction and fragment.
+    /// Which view, by class of DSCP and of VLAN, and state.
     of: Vec<u8>,
 }
 
@@ -46,11 +52,25 @@ struct View {
     classifier: OnceLock<Classifier>,
 }
 
+/// What a rule asks for of side and fragment.
+pub(super) fn marks_of(conditions: &Conditions) -> u8 {
+    conditions.direction.map_or(0, of_direction) | conditions.fragment.map_or(0, of_fragment)
+}
+
+fn of_direction(direction: Direction) -> u8 {
+    if direction == Direction::Inbound { INBOUND } else { OUTBOUND }
+}
+
+fn of_fragment(fragment: bool) -> u8 {
+    if fragment { FRAGMENT } else { WHOLE }
+}
+
 impl Views {
     /// Of those rules that are chosen; they have the places that they have among all.
     pub(super) fn new(rules: &[Rule], is_chosen: impl Fn(&Rule) -> bool, sets: &[AddressSet]) -> Result<Self, Invalid> {
-        let dscp: Vec<_> = rules.iter().map(|rule| rule.conditions.dscp).filter(|list| *list != ALL_DSCP).collect();
-        let vlans: Vec<_> = rules.iter().map(|rule| &rule.conditions).filter(|of| !of.vlans.is_empty()).collect();
+        let chosen: Vec<_> = rules.iter().filter(|rule| is_chosen(rule)).map(|rule| &rule.conditions).collect();
+        let dscp: Vec<_> = chosen.iter().map(|of| of.dscp).filter(|list| *list != ALL_DSCP).collect();
+        let vlans: Vec<_> = chosen.iter().copied().filter(|of| !of.vlans.is_empty()).collect();
         let dscp_classes = classes(64, &dscp, |list, value| list >> value & 1 == 1);
         let vlan_classes = classes(VLANS, &vlans, |of, vlan| of.has_vlan(vlan));
         let count = |classes: &[u8]| usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
@@ -61,36 +81,28 @@ impl Views {
             let dscp = dscp_classes.iter().position(|of| usize::from(*of) == class / vlans).unwrap_or(0);
             let vlan = (0..).zip(&vlan_classes).find(|(_, of)| usize::from(**of) == class % vlans).map_or(0, |of| of.0);
             for state in [State::New, State::Related] {
-                for direction in [Direction::Outbound, Direction::Inbound] {
-                    for fragment in [false, true] {
-                        let applies = |conditions: &Conditions| {
-                            conditions.dscp >> dscp & 1 == 1
-                                && conditions.has_vlan(vlan)
-                                && conditions.state == state
-                                && conditions.direction.is_none_or(|of| of == direction)
-                                && conditions.fragment.is_none_or(|of| of == fragment)
-                        };
-                        let numbered =
-                            rules.iter().enumerate().filter(|(_, rule)| is_chosen(rule) && applies(&rule.conditions));
-                        let numbers: Vec<usize> = numbered.map(|(number, _)| number).collect();
-                        let place = match known.get(&numbers) {
-                            Some(place) => *place,
-                            None => {
-                                views.push(View::new(rules, &numbers, sets)?);
-                                known.insert(numbers, views.len() - 1);
-                                views.len() - 1
-                            }
-                        };
-                        if views.len() > MOST {
-                            let message = format!(
-                                "more than {MOST} combinations of sides, states, VLANs, DSCP and fragments: name \
-                                 fewer different lists of VLANs and DSCP"
-                            );
-                            return Err(Invalid::new("rules", message));
-                        }
-                        of.push(u8::try_from(place).unwrap_or(u8::MAX));
+                let applies = |conditions: &Conditions| {
+                    conditions.dscp >> dscp & 1 == 1 && conditions.has_vlan(vlan) && conditions.state == state
+                };
+                let numbered =
+                    rules.iter().enumerate().filter(|(_, rule)| is_chosen(rule) && applies(&rule.conditions));
+                let numbers: Vec<usize> = numbered.map(|(number, _)| number).collect();
+                let place = match known.get(&numbers) {
+                    Some(place) => *place,
+                    None => {
+                        views.push(View::new(rules, &numbers, sets)?);
+                        known.insert(numbers, views.len() - 1);
+                        views.len() - 1
                     }
+                };
+                if views.len() > MOST {
+                    let message = format!(
+                        "more than {MOST} combinations of states, VLANs and DSCP: name fewer different lists of VLANs and \
+                         DSCP"
+                    );
+                    return Err(Invalid::new("rules", message));
                 }
+                of.push(u8::try_from(place).unwrap_or(u8::MAX));
             }
         }
         Ok(Self { views, dscp_classes, vlan_classes, vlans, of })
@@ -121,7 +133,8 @@ impl Views {
                 for (place, packet) in asked.iter().enumerate() {
                     if left >> place & 1 == 1 && self.view_of(packet) == view {
                         left &= !(1 << place);
-                        (keys[count], places[count]) = (Some(packet.key), first + place);
+                        let marks = of_direction(packet.direction) | of_fragment(packet.fragment);
+                        (keys[count], places[count]) = (Some(packet.key.marks(marks)), first + place);
                         count += 1;
                     }
                 }
@@ -157,10 +170,9 @@ impl Views {
         let dscp: usize = class_in(&self.dscp_classes, (asked.dscp & 63).into());
         let vlan: usize = class_in(&self.vlan_classes, (asked.vlan & 0xfff).into());
         let class = dscp * self.vlans + vlan;
-        let related = usize::from(asked.state == State::Related);
-        let inbound = usize::from(asked.direction == Direction::Inbound);
-        let place = ((class * 2 + related) * 2 + inbound) * 2 + usize::from(asked.fragment);
-        self.of.get(place).map_or(usize::MAX, |view| usize::from(*view))
+        self.of
+            .get(class * 2 + usize::from(asked.state == State::Related))
+            .map_or(usize::MAX, |view| usize::from(*view))
     }
 }
 
@@ -192,7 +204,8 @@ impl fmt::Debug for Views {
     }
 }
 
-/// Numbers as many values by the lists that they are in.
+/// Numbers as many values by the lists that they are in. More classes than there are numbers are more views than there
+/// may be: rules tell them apart.
 fn classes<T>(values: u16, lists: &[T], has: impl Fn(&T, u16) -> bool) -> Vec<u8> {
     let mut known: BTreeMap<Vec<bool>, u8> = BTreeMap::new();
     let class = |value| {

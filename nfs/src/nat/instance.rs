@@ -134,8 +134,11 @@ impl Instance {
         for slot in others {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             let verdict = self.closer_outbound(packet, cx);
-            if verdict == Verdict::Turn {
-                self.counters.hairpins.add(1);
+            match verdict {
+                Verdict::Turn => self.counters.hairpins.add(1),
+                // What has no port of this worker's may have another owner outside.
+                Verdict::Next => cx.cross(slot),
+                _ => {}
             }
             batch.decide(slot, verdict);
         }
@@ -315,6 +318,8 @@ impl Instance {
         for slot in others {
             let Some(packet) = batch.packet_mut(slot) else { continue };
             match self.closer_inbound(packet, cx) {
+                // And another one inside.
+                Fate::Verdict(Verdict::Next) => cx.cross(slot),
                 Fate::Verdict(verdict) => batch.decide(slot, verdict),
                 Fate::Hold(flow) => {
                     if let Some(packet) = batch.take(slot) {

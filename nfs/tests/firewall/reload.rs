@@ -38,6 +38,30 @@ fn or_judged_by_the_new_rules() {
     });
 }
 
+/// Generations of rules are told apart by few bits.
+#[test]
+fn however_many_reloads_came_in_between() {
+    const RELOADS: u16 = 300;
+    for seconds in [None, Some(0), Some(1)] {
+        with_firewall(&format!("live = \"rejudge\"\ntimeouts = {{ udp = 1000 }}\n{OUT}"), move |bench| {
+            for port in 0..RELOADS {
+                assert_eq!(bench.out(&v4(A, X).udp(5000 + port, 53)), Ok(()));
+                assert_eq!(bench.out(&v6(A6, X6).udp(5000 + port, 53)), Ok(()));
+                let rules = if port == RELOADS - 1 { NONE } else { OUT };
+                bench.reload(&format!("live = \"rejudge\"\ntimeouts = {{ udp = 1000 }}\n{rules}")).unwrap();
+                if let Some(seconds) = seconds.filter(|_| port % 7 == 0) {
+                    bench.pass(seconds);
+                }
+            }
+            for port in 0..RELOADS {
+                assert_eq!(bench.out(&v4(A, X).udp(5000 + port, 53)), denied("rejudged"), "{port}");
+                assert_eq!(bench.back(&v6(X6, A6).udp(53, 5000 + port)), denied("rejudged"), "{port}");
+            }
+            assert_eq!(bench.connections(), 0);
+        });
+    }
+}
+
 #[test]
 fn timeouts_change_and_sizes_do_not() {
     with_firewall(OUT, |bench| {

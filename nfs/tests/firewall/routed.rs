@@ -113,6 +113,14 @@ fn a_rule_asks_for_the_interface_of_a_router_by_its_vlan() {
             let back = Frame::new().ipv4(X, guest).tcp(80, 4000).flags(SYN_ACK).sequence_number(4999);
             let back = bench.send(Direction::Inbound, &[from_outside(back.acknowledgment_number(1000)).build()]);
             assert_eq!(one(&back.inside)[12..16], [0x81, 0, 0, 10]);
+            // Other rules judge it by the VLAN that it came in by, from either end.
+            for (rules, passes) in [(RULES.to_owned(), true), (RULES.replace("10", "11"), false)] {
+                bench.reload(&format!("live = \"rejudge\"\n{rules}")).unwrap();
+                let sent = Frame::new().ipv4(X, guest).tcp(80, 4000).flags(SYN_ACK).sequence_number(4999);
+                let sent = bench.send(Direction::Inbound, &[from_outside(sent.acknowledgment_number(1000)).build()]);
+                assert_eq!(sent.dropped.contains_key("firewall-rejudged"), !passes, "{sent:?}");
+                assert_eq!(sent.inside.len(), usize::from(passes), "{sent:?}");
+            }
             bench.pass(10);
             bench.trial.check_for_leaks();
         });

@@ -111,6 +111,8 @@ pub(crate) struct Model {
     generation: u64,
     pub(crate) now: Nanoseconds,
     pub(crate) draining: bool,
+    /// There is no room for one more connection.
+    pub(crate) full: bool,
     /// How often what has happened.
     pub(crate) counts: BTreeMap<String, u64>,
 }
@@ -129,6 +131,7 @@ impl Model {
             generation: 0,
             now: 0,
             draining: false,
+            full: false,
             counts: BTreeMap::new(),
         }
     }
@@ -459,6 +462,9 @@ impl Model {
                 return Err("firewall-source-limit");
             }
         }
+        if self.full {
+            return Err("firewall-connections-full");
+        }
         let tcp = if let Says::Tcp(segment) = says { Some(Tcp::new(&segment)) } else { None };
         let connection = Connection {
             protocol: asked.protocol,
@@ -578,6 +584,17 @@ fn host(address: IpAddr) -> IpAddr {
 }
 
 impl Connection {
+    /// Whether it is not given up for another one: both ends have taken part, and it is not over.
+    pub(crate) fn is_established(&self) -> bool {
+        self.tcp.map_or(self.answered, |tcp| {
+            let is_open = !matches!(
+                tcp.state,
+                State::SynSent | State::SynSent2 | State::SynReceived | State::TimeWait | State::Close
+            );
+            is_open && tcp.sides.iter().all(|side| side.acknowledged.is_some())
+        })
+    }
+
     /// Whose a packet is, 0 for the originator's; nothing if it comes in where that end is not.
     fn side_of(&self, source: End, side: Side) -> Option<usize> {
         let by_originator = source == self.source;

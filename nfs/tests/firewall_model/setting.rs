@@ -95,6 +95,8 @@ pub(crate) struct Setting {
     pub(crate) name: &'static str,
     pub(crate) rules: Vec<Rule>,
     pub(crate) sets: Vec<Vec<(IpAddr, u8)>>,
+    /// For how many connections of either family there is room. Of few, nobody outside knows which one goes for another.
+    pub(crate) room: usize,
     pub(crate) rejects: bool,
     pub(crate) per_source: Option<u32>,
     pub(crate) mid_stream: bool,
@@ -113,7 +115,13 @@ impl Setting {
     /// Whether what becomes of a packet hangs on others' number, not only on their order within a connection.
     pub(crate) fn counts(&self) -> bool {
         self.per_source.is_some()
+            || self.is_small()
             || self.rules.iter().any(|rule| rule.limit.connections.or(rule.limit.packets).is_some())
+    }
+
+    /// Whether its tables may be full.
+    pub(crate) fn is_small(&self) -> bool {
+        self.room < 1000
     }
 
     /// The rules, and what RFC 4890 adds to them.
@@ -152,8 +160,10 @@ impl Setting {
             other_answered,
         } = self.timeouts;
         let mut text = format!(
-            "connections = 8192\nconnections_v6 = 8192\nrejections_per_second = 1000000000\ndefault = \"{}\"\nmid_stream = {}\nchecksums = \"{}\"\nlive = \
+            "connections = {}\nconnections_v6 = {}\nrejections_per_second = 1000000000\ndefault = \"{}\"\nmid_stream = {}\nchecksums = \"{}\"\nlive = \
              \"{}\"\nrfc4890 = {}\nfragments = \"{}\"\narp = \"{}\"\nether_types = {:?}\n",
+            self.room,
+            self.room,
             if self.rejects { "reject" } else { "drop" },
             self.mid_stream,
             if self.all_checksums { "all" } else { "signals" },
