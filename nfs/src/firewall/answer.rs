@@ -20,20 +20,33 @@ struct Writer {
     length: usize,
 }
 
-/// Sends the answer to a packet of the batch back; false if there is none to be sent.
+/// What became of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    Sent,
+    /// There are too many.
+    Bounded,
+    /// There is none, or no memory for it.
+    Nothing,
+}
+
+/// Sends the answer to a packet of the batch back, if there is one and it `may` be sent.
 #[cold]
-pub(super) fn reject(packet: &mut Mbuf, cx: &mut Context<'_>) -> bool {
+pub(super) fn reject(packet: &mut Mbuf, cx: &mut Context<'_>, may: impl FnOnce() -> bool) -> Told {
     let mut writer = Writer { octets: [0; LONGEST_V6 + 64], length: 0 };
     if write(packet, &mut writer).is_none() {
-        return false;
+        return Told::Nothing;
     }
-    let Some(mut answer) = cx.allocate() else { return false };
+    if !may() {
+        return Told::Bounded;
+    }
+    let Some(mut answer) = cx.allocate() else { return Told::Nothing };
     if !answer.set_contents(&writer.octets[..writer.length]) {
-        return false;
+        return Told::Nothing;
     }
     let back = cx.direction().reversed();
     cx.emit(answer, back);
-    true
+    Told::Sent
 }
 
 impl Writer {

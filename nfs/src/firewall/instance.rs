@@ -1,6 +1,6 @@
 //! The packet path of one worker.
 
-use super::answer;
+use super::answer::{self, Told};
 use super::config::{Action, Checksums, Live, LogConfig, Passage, State};
 use super::connection::{Connection, Course, Ends, FlowKey, Generation, KeyV4, KeyV6, NO_SLOT};
 use super::limits::Limits;
@@ -14,7 +14,7 @@ use super::tcp::{self, Judgement, Tcp};
 use super::timer::Timer;
 use super::tracking::{Place, Refusal, Table, Tracking};
 use super::views::Asked;
-use nf_framework::headers::{EtherType, IpProtocol, TcpFlags};
+use nf_framework::headers::{IpProtocol, TcpFlags};
 use nf_framework::{
     Batch, Budget, Context, Deadline, Direction, DropReason, Handle, Key, Mbuf, NetworkFunction, TokenBucket, Verdict,
 };
@@ -299,9 +299,7 @@ impl Instance {
     fn not_seen(&self, not_seen: NotSeen) -> Fate {
         let passes = match not_seen {
             NotSeen::Arp => self.policy.config.arp == Passage::Accept,
-            NotSeen::Other(ether_type) => {
-                self.policy.config.ether_types.iter().any(|known| EtherType::from(*known) == ether_type)
-            }
+            NotSeen::Other(ether_type) => self.policy.config.lets_through(ether_type),
             _ => false,
         };
         if passes { Fate::Pass } else { Fate::Drop(self.reasons.of(not_seen)) }
@@ -346,6 +344,12 @@ impl Instance {
         if connection.generation() != self.tracking.generation() && !self.rejudge(place, flow) {
             return Fate::Drop(self.reasons.ended);
         }
+        // It stays as it is until the rules have accepted what is to take its place.
+        if let Says::Tcp(segment) = says
+            && connection.tcp.begins_anew(side, &segment)
+        {
+            return Fate::Ask(*seen, State::New);
+        }
         // A new rule may have another slot.
         let slot = self.tracking.get(place).map_or(NO_SLOT, |connection| connection.slot);
         if connection.is_limited() && !self.limits.packet(slot, begun_by(seen, side), cx.now()) {
@@ -358,10 +362,7 @@ impl Instance {
                 match connection.tcp.follow(side, event, &segment) {
                     Judgement::Follows => {}
                     Judgement::Ignored => return Fate::Pass,
-                    Judgement::BeginsAnew => {
-                        self.tracking.end(place);
-                        return Fate::Ask(*seen, State::New);
-                    }
+                    Judgement::BeginsAnew => return Fate::Ask(*seen, State::New),
                     Judgement::WrongState => return Fate::Drop(self.reasons.tcp_state),
                     Judgement::OutOfWindow => return Fate::Drop(self.reasons.tcp_window),
                     Judgement::InexactReset => return Fate::Drop(self.reasons.tcp_reset),
@@ -370,19 +371,20 @@ impl Instance {
             Says::Query { asks } if asks != (side == tcp::ORIGINATOR) => return Fate::Drop(self.reasons.no_connection),
             // It tells nothing that its first one has not told.
             Says::Later | Says::LaterOfQuery(_) => return Fate::Pass,
-            Says::Query { .. } | Says::Datagram => {
-                if side == tcp::RESPONDER {
-                    connection.set_answered();
-                }
-            }
+            Says::Query { .. } | Says::Datagram => connection.hear(side),
         }
         self.tracking.settle(place, flow.protocol);
         Fate::Pass
     }
 
-    /// Whether a connection that other rules have accepted would be by these; it ends if not.
+    /// Whether a connection that other rules have accepted would be by these; it ends if not. Those that the last reload
+    /// has kept are not asked about, whatever one before it was to do with them.
     #[cold]
     fn rejudge(&mut self, place: Place, flow: &Flow) -> bool {
+        let generation = self.tracking.generation();
+        if self.policy.config.live == Live::Keep {
+            return self.tracking.get_mut(place).map(|connection| connection.set_generation(generation)).is_some();
+        }
         let Some(connection) = self.tracking.get(place).copied() else { return false };
         let Some(key) = first_key(&flow.key, &connection) else { return false };
         let (state, direction, vlan) = (State::New, connection.direction(), connection.vlan());
@@ -392,7 +394,6 @@ impl Instance {
             return false;
         }
         let limited = self.is_limited(decision.slot);
-        let generation = self.tracking.generation();
         let slot = decision.slot.unwrap_or(NO_SLOT);
         if connection.slot != slot {
             self.tracking.move_to(place, slot);
@@ -409,15 +410,22 @@ impl Instance {
     }
 
     /// An ICMP error: about a packet of a connection, going the way back to its sender.
-    fn error(&self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
+    fn error(&mut self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
         let unrelated = Fate::Drop(self.reasons.unrelated);
-        let found = self.tracking.find(&quoted.flow.key).and_then(|place| self.tracking.get(place));
-        let Some(connection) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
+        let found = self.tracking.find(&quoted.flow.key);
+        let found = found.and_then(|place| Some((place, self.tracking.get(place).copied()?)));
+        let Some((place, connection)) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
         let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
             return unrelated;
         };
         let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
-        if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
+        if !quoted.goes_back || !was_sent {
+            return unrelated;
+        }
+        if connection.generation() != self.tracking.generation() && !self.rejudge(place, &quoted.flow) {
+            return Fate::Drop(self.reasons.ended);
+        }
+        Fate::Ask(*seen, State::Related)
     }
 
     /// What becomes of a packet that the rules have decided about; the reason if it is dropped.
@@ -452,10 +460,10 @@ impl Instance {
             (Action::Drop | Action::Log, _) => What::Dropped,
         };
         if what == What::Rejected {
-            if !self.answers.take(now) {
-                self.counters.untold.add(1);
-            } else if answer::reject(packet, cx) {
-                self.counters.rejected.add(1);
+            match answer::reject(packet, cx, || self.answers.take(now)) {
+                Told::Sent => self.counters.rejected.add(1),
+                Told::Bounded => self.counters.untold.add(1),
+                Told::Nothing => {}
             }
         }
         let is_wanted = |log: &LogConfig| if what == What::Accepted { log.accepted } else { log.denied };
@@ -514,6 +522,7 @@ impl Instance {
         let place = begun.map_err(|refusal| match refusal {
             Refusal::Full => self.reasons.full,
             Refusal::SourceLimit => self.reasons.source_limit,
+            Refusal::SourcesFull => self.reasons.sources_full,
             Refusal::EmbryonicLimit => self.reasons.embryonic_limit,
         })?;
         self.tracking.settle(place, flow.protocol);
@@ -590,11 +599,12 @@ fn known<K: Ends>(
         }
         return carried;
     }
-    let answered = entry.value.is_answered();
-    if side == tcp::RESPONDER && !answered {
+    let assured = entry.value.is_assured();
+    // An answer, or what follows one, tells something new.
+    if !assured && (side == tcp::RESPONDER) != entry.value.is_answered() {
         return false;
     }
-    let timer = if answered { Timer::UdpAnswered } else { Timer::Udp };
+    let timer = if assured { Timer::UdpAnswered } else { Timer::Udp };
     entry.touch(deadlines[timer as usize]);
     true
 }
@@ -616,7 +626,7 @@ fn first_key(key: &FlowKey, connection: &Connection) -> Option<Key> {
         _ => return None,
     };
     Some(match protocol {
-        IpProtocol::TCP => key.ports(from.1, to.1).tcp_flags(TcpFlags::SYN),
+        IpProtocol::TCP => key.ports(from.1, to.1).tcp_flags(connection.tcp.first_flags()),
         IpProtocol::UDP => key.ports(from.1, to.1),
         // Of queries only the kind is known: an echo, or with 1 in the answerer's place a timestamp.
         IpProtocol::ICMP => key.icmp(if to.1 == 0 { 8 } else { 13 }, 0),

@@ -30,7 +30,7 @@ reasons! {
     tcp_reset = "firewall-tcp-reset": "a reset without the exact number";
     checksum = "firewall-checksum": "a wrong checksum";
     side = "firewall-side": "of a connection whose end is on the other side";
-    address = "firewall-address": "from a group of hosts, or from and to the same address";
+    address = "firewall-address": "from or to what is no host, or from and to the same address";
     source_route = "firewall-source-route": "an IPv4 source route, or an IPv6 routing header with stops to come";
     unrelated = "firewall-unrelated": "an ICMP error about nothing that is known here";
     fragment = "firewall-fragment": "a fragment of a packet that was not accepted, or that may not come in fragments";
@@ -39,6 +39,7 @@ reasons! {
     ether_type = "firewall-ether-type": "an Ethernet type that the configuration does not let through";
     full = "firewall-connections-full": "the table of connections is full of established ones";
     source_limit = "firewall-source-limit": "its source has as many connections as it may have";
+    sources_full = "firewall-sources-full": "there is no place to count the connections of its source";
     embryonic_limit = "firewall-embryonic-limit": "as many connections of its rule are half open as may be";
     rate_limit = "firewall-rate-limit": "more in a second than its rule allows";
     ended = "firewall-rejudged": "of a connection that new rules do not accept";

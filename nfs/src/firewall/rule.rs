@@ -102,6 +102,14 @@ impl Conditions {
         })
     }
 
+    /// How many rules of a classifier it is at most: one for each combination of what its lists name.
+    pub(super) fn combinations(&self) -> usize {
+        let or_one = |length: usize| length.max(1);
+        let messages = self.protocols.iter().map(|protocol| or_one(protocol.icmp.len())).sum();
+        let lists = [self.sources.len(), self.destinations.len(), self.source_ports.len(), self.destination_ports.len()];
+        lists.into_iter().map(or_one).fold(or_one(messages), usize::saturating_mul)
+    }
+
     /// As rules of a classifier, of which a packet fits one if it fits these but for what a classifier does
     /// not see. None where all would be of two families at once.
     pub(super) fn classifier_rules(&self) -> Vec<nf_framework::Rule> {
