@@ -173,6 +173,8 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
                 rules: with_some(random.rules(4, "r")),
                 room: 64,
                 reloads: true,
+                // What is answered stays, until nothing else has room.
+                timeouts: Timeouts { udp_answered: 15_000, icmp: 15_000, other_answered: 15_000, ..USUAL },
                 ..usual.clone()
             },
             &[1],
@@ -542,7 +544,6 @@ impl Total {
             "firewall-address",
             "firewall-arp",
             "firewall-checksum",
-            "firewall-connections-full",
             "firewall-default",
             "firewall-denied",
             "firewall-embryonic-limit",

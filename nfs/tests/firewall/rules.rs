@@ -304,3 +304,26 @@ fn what_is_rejected_is_told_so() {
 }
 
 const RST_ACK: u8 = super::bench::RST | super::bench::ACK;
+
+/// Four hundred classes of VLANs, if rules of both kinds are taken together.
+#[test]
+fn f14_rules_that_decide_tell_vlans_apart_beside_rules_that_write_down() {
+    let file = std::env::temp_dir().join(format!("firewall-vlans-{}.jsonl", std::process::id()));
+    let list = |of: &dyn Fn(u16) -> bool| (1..=400).filter(|vlan| of(vlan - 1)).collect::<Vec<u16>>();
+    let mut rules = format!("rfc4890 = false\nlog = {{ file = {file:?}, accepted = false, denied = false }}\n");
+    for group in 0..20 {
+        let vlans = list(&|vlan| vlan % 20 == group);
+        rules += &format!("[[rules]]\nvlans = {vlans:?}\naction = \"log\"\n");
+    }
+    for group in 0..20 {
+        let (vlans, action) = (list(&|vlan| vlan / 20 == group), if group % 3 == 0 { "accept" } else { "drop" });
+        rules += &format!("[[rules]]\nvlans = {vlans:?}\naction = \"{action}\"\n");
+    }
+    with_firewall(&rules, |bench| {
+        for vlan in (1..=400).step_by(3) {
+            let expected = if (vlan - 1) / 20 % 3 == 0 { Ok(()) } else { denied("denied") };
+            assert_eq!(bench.out(&v4(A, X).vlan(vlan).udp(5000, 53)), expected, "VLAN {vlan}");
+        }
+    });
+    std::fs::remove_file(file).unwrap();
+}
