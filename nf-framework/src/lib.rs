@@ -113,4 +113,4 @@ pub use time::Instant;
 pub use token_bucket::TokenBucket;
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{AclAlgorithm, ChecksumStatus, HashKey, Lcore, Mbuf, Memory, Mempool, prefetch};
+pub use dpdk_rs::{AclAlgorithm, ChecksumStatus, HashKey, HugeSlice, Lcore, Mbuf, Memory, Mempool, prefetch};

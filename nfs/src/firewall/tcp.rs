@@ -467,7 +467,7 @@ impl Tcp {
     }
 
     /// By how many bits a side's windows are shifted: by none unless both have offered it.
-    fn scale(&self, side: usize) -> u32 {
+    pub(super) fn scale(&self, side: usize) -> u32 {
         let of = |side: usize| self.scales >> (4 * side) & 15;
         if of(ORIGINATOR) == NO_SCALE || of(RESPONDER) == NO_SCALE { 0 } else { of(side).into() }
     }
