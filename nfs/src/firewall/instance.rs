@@ -35,7 +35,7 @@ pub struct Instance {
     /// Of answers to what is rejected.
     answers: TokenBucket,
     events: Events,
-    generation: u8,
+    pub(super) generation: u8,
     workers: usize,
     pub(super) reasons: Reasons,
     pub(super) counters: Counters,
@@ -289,6 +289,12 @@ impl Instance {
     /// Any packet; whether others before it wait for the rules.
     #[cold]
     fn closer(&mut self, packet: &mut Mbuf, others_wait: bool, cx: &mut Context<'_>) -> Fate {
+        if self.proxy.is_some() {
+            let verify = self.policy.config.checksums == Checksums::All;
+            if self.carry_renumbered(packet, verify, cx) {
+                return Fate::Pass;
+            }
+        }
         let seen = match look(packet) {
             Ok(seen) => seen,
             Err(not_seen) => return self.not_seen(not_seen),

@@ -8,10 +8,10 @@
 
 use super::answer::{self, Made, To};
 use super::config::{State as Asks, SynCookies};
-use super::connection::{Connection, Course};
+use super::connection::{Connection, Course, FlowKey};
 use super::cookies::{Beginning, Cookies, Offer};
 use super::instance::{Fate, Instance};
-use super::packet::{Flow, Kind, Quoted, Says, Seen, options};
+use super::packet::{Flow, Kind, Quoted, Says, Seen, is_sound, options, usual_segment, usual_v4, usual_v6};
 use super::policy::Policy;
 use super::tcp::{self, Event, Judgement, ORIGINATOR, RESPONDER, Segment, State, Tcp};
 use super::tracking::{Place, Tracking};
@@ -223,25 +223,56 @@ impl Instance {
             (true, ORIGINATOR, _) => return Err(self.of_waiting_client(packet, (place, seen), event, &segment, cx)),
             (true, ..) => return Err(self.of_asked_server(packet, place, event, &segment, cx)),
             // The acknowledgment of it is lost.
-            (false, RESPONDER, Event::SynAck) if tcp.state == State::Established => {
+            (false, RESPONDER, Event::SynAck) if segment.sequence == numbers.cookie.wrapping_add(numbers.ahead) => {
                 acknowledge(packet, &tcp, segment.acknowledgment, &segment, cx);
                 return done;
             }
             (false, _, Event::Syn) => return Ok(says),
             _ => {}
         }
-        let scales = [tcp.scale(ORIGINATOR), tcp.scale(RESPONDER)];
-        let by = if side == ORIGINATOR {
+        let by = renumbering(&tcp, numbers, &offer, side, segment.window);
+        rewrite::renumber(packet, by);
+        if side == ORIGINATOR {
             segment.acknowledgment = segment.acknowledgment.wrapping_add(numbers.ahead);
             segment.sacked = segment.sacked.map(|edge| edge.wrapping_add(numbers.ahead));
-            segment.window = scaled(segment.window, offer.scale.unwrap_or(0).into(), scales[ORIGINATOR]);
-            Renumbering { sequence: 0, acknowledgment: numbers.ahead, window: segment.window }
-        } else {
-            let window = scaled(segment.window, scales[RESPONDER], told_scale(&offer));
-            Renumbering { sequence: numbers.ahead.wrapping_neg(), acknowledgment: 0, window }
-        };
-        rewrite::renumber(packet, by);
+            segment.window = by.window;
+        }
         Ok(Says::Tcp(segment))
+    }
+
+    /// Lets a usual segment through of an established connection whose ends count differently. False, and no change, if
+    /// it needs a closer look, or is of no such connection.
+    pub(super) fn carry_renumbered(&mut self, packet: &mut Mbuf, verify: bool, cx: &Context<'_>) -> bool {
+        let frame = packet.data();
+        let found = usual_v4(frame).map(|usual| (FlowKey::V4(usual.key), usual.from_low));
+        let found = found.or_else(|| usual_v6(frame).map(|usual| (FlowKey::V6(usual.key), usual.from_low)));
+        let Some((key, from_low)) = found else { return false };
+        let Some(place) = self.tracking.find(&key) else { return false };
+        let Some(connection) = self.tracking.get(place) else { return false };
+        let is_known = connection.is_proxied() && !connection.is_limited() && connection.generation == self.generation;
+        let side = connection.side(Course::new(from_low, cx.direction()));
+        let (Some(side), Some((tcp, numbers, offer))) = (side.filter(|_| is_known), self.known(place)) else {
+            return false;
+        };
+        let Some((sequence, acknowledgment, window, payload)) = usual_segment(frame, matches!(place, Place::V6(_)))
+        else {
+            return false;
+        };
+        let by = renumbering(&tcp, numbers, &offer, side, window);
+        if verify && !is_sound(packet) {
+            return false;
+        }
+        let Some(connection) = self.tracking.get_mut(place) else { return false };
+        let (acknowledgment, window) = match side {
+            ORIGINATOR => (acknowledgment.wrapping_add(numbers.ahead), by.window),
+            _ => (acknowledgment, window),
+        };
+        let carried = connection.tcp.carry(side, sequence, acknowledgment, window, payload);
+        if carried {
+            rewrite::renumber(packet, by);
+            self.tracking.settle(place, IpProtocol::TCP);
+        }
+        carried
     }
 
     /// A segment of a client whose server has not answered.
@@ -373,6 +404,17 @@ fn acknowledge(packet: &mut Mbuf, tcp: &Tcp, sequence: u32, syn: &Segment, cx: &
     let (acknowledgment, flags) = (syn.sequence.wrapping_add(1), TcpFlags::ACK);
     answer::say(packet, To::Sender, &Made { sequence, acknowledgment, flags, window, options: &[] }, cx);
     Segment { flags, sequence, acknowledgment, window, scale: None, ..*syn }
+}
+
+/// What becomes of a segment of a side, with this window.
+fn renumbering(tcp: &Tcp, numbers: Numbers, offer: &Offer, side: usize, window: u16) -> Renumbering {
+    if side == ORIGINATOR {
+        let window = scaled(window, offer.scale.unwrap_or(0).into(), tcp.scale(ORIGINATOR));
+        Renumbering { sequence: 0, acknowledgment: numbers.ahead, window }
+    } else {
+        let window = scaled(window, tcp.scale(RESPONDER), told_scale(offer));
+        Renumbering { sequence: numbers.ahead.wrapping_neg(), acknowledgment: 0, window }
+    }
 }
 
 /// A window field for who shifts it by another scale than its sender.

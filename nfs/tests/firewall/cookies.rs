@@ -649,3 +649,39 @@ fn f15_a_program_that_is_drained_gives_no_cookies_and_takes_none() {
         open.there(bench, &open.client(ACK, 1, 1), &open.as_the_server_counts().client(ACK, 1, 1));
     });
 }
+
+#[test]
+fn f15_a_wrong_checksum_stays_wrong_or_is_dropped() {
+    let broken = |frame: Frame| {
+        let mut frame = frame.payload(&[7; 100]).build();
+        *frame.last_mut().unwrap() ^= 1;
+        frame
+    };
+    with_firewall(RULES, move |bench| {
+        for ends in [V4, V6] {
+            let ends = ends.open(bench, &OFFERED, &OFFERED);
+            let sent = bench.send(Direction::Inbound, &[broken(ends.client(PSH_ACK, 1, 1))]);
+            assert_eq!(sent.inside, [broken(ends.as_the_server_counts().client(PSH_ACK, 1, 1))]);
+        }
+    });
+    with_firewall(&format!("checksums = \"all\"\n{RULES}"), move |bench| {
+        for ends in [V4, V6] {
+            let ends = ends.open(bench, &OFFERED, &OFFERED);
+            let sent = bench.send(Direction::Inbound, &[broken(ends.client(PSH_ACK, 1, 1))]);
+            assert_eq!((reasons(&sent), sent.inside.len()), (vec!["firewall-checksum"], 0));
+            let data = |ends: &Ends| ends.client(PSH_ACK, 1, 1).payload(&[7; 100]);
+            ends.there(bench, &data(&ends), &data(&ends.as_the_server_counts()));
+        }
+    });
+}
+
+#[test]
+fn f15_a_rule_with_cookies_may_limit_packets() {
+    let text = RULES.to_owned() + "limit = { packets_per_second = 40, burst = 40 }\n";
+    with_firewall(&text, |bench| {
+        let ends = V4.open(bench, &OFFERED, &OFFERED);
+        let sent = (0..100).map(|_| bench.send(Direction::Inbound, &[ends.client(ACK, 1, 1).build()]));
+        let passed = sent.filter(|sent| sent.inside.len() == 1).count();
+        assert!((1..40).contains(&passed), "{passed}");
+    });
+}
