@@ -20,6 +20,7 @@ use nf_framework::{
     Batch, Budget, Context, Deadline, Direction, DropReason, Handle, Key, Mbuf, NetworkFunction, TokenBucket, Verdict,
 };
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What handles the packets of one worker.
@@ -387,8 +388,8 @@ impl Instance {
         }
         let says = if connection.is_proxied() {
             match self.proxied(packet, (place, seen, side), says, cx) {
-                Ok(says) => says,
-                Err(fate) => return fate,
+                ControlFlow::Continue(says) => says,
+                ControlFlow::Break(fate) => return fate,
             }
         } else {
             says

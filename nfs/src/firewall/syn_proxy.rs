@@ -18,6 +18,7 @@ use super::tracking::{Place, Tracking};
 use crate::rewrite::{self, Renumbering};
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags, Transport};
 use nf_framework::{Context, DropReason, HugeSlice, Instant, Mbuf, Memory, SetupError};
+use std::ops::ControlFlow;
 
 /// What a worker knows beside its connections.
 #[derive(Debug)]
@@ -213,21 +214,25 @@ impl Instance {
         (place, seen, side): (Place, &Seen, usize),
         says: Says,
         cx: &mut Context<'_>,
-    ) -> Result<Says, Fate> {
-        let done = Err(Fate::Drop(self.reasons.syn_proxy));
+    ) -> ControlFlow<Fate, Says> {
+        let done = ControlFlow::Break(Fate::Drop(self.reasons.syn_proxy));
         let Some((tcp, numbers, offer)) = self.known(place) else { return done };
         let opens = tcp.state == State::SynSent;
-        let Says::Tcp(mut segment) = says else { return if opens { done } else { Ok(says) } };
-        let event = tcp::event(segment.flags).ok_or(Fate::Drop(self.reasons.tcp_flags))?;
+        let Says::Tcp(mut segment) = says else { return if opens { done } else { ControlFlow::Continue(says) } };
+        let Some(event) = tcp::event(segment.flags) else {
+            return ControlFlow::Break(Fate::Drop(self.reasons.tcp_flags));
+        };
         match (opens, side, event) {
-            (true, ORIGINATOR, _) => return Err(self.of_waiting_client(packet, (place, seen), event, &segment, cx)),
-            (true, ..) => return Err(self.of_asked_server(packet, place, event, &segment, cx)),
+            (true, ORIGINATOR, _) => {
+                return ControlFlow::Break(self.of_waiting_client(packet, (place, seen), event, &segment, cx));
+            }
+            (true, ..) => return ControlFlow::Break(self.of_asked_server(packet, place, event, &segment, cx)),
             // The acknowledgment of it is lost.
             (false, RESPONDER, Event::SynAck) if segment.sequence == numbers.cookie.wrapping_add(numbers.ahead) => {
                 acknowledge(packet, &tcp, segment.acknowledgment, &segment, cx);
                 return done;
             }
-            (false, _, Event::Syn) => return Ok(says),
+            (false, _, Event::Syn) => return ControlFlow::Continue(says),
             _ => {}
         }
         let by = renumbering(&tcp, numbers, &offer, side, segment.window);
@@ -237,7 +242,7 @@ impl Instance {
             segment.sacked = segment.sacked.map(|edge| edge.wrapping_add(numbers.ahead));
             segment.window = by.window;
         }
-        Ok(Says::Tcp(segment))
+        ControlFlow::Continue(Says::Tcp(segment))
     }
 
     /// Lets a usual segment through of an established connection whose ends count differently. False, and no change, if
