@@ -40,6 +40,10 @@ pub struct Config {
     pub rejections_per_second: u32,
     /// Where flows are written down that rules have decided about; nowhere unless given.
     pub log: Option<LogConfig>,
+    /// The longest segment that a SYN cookie lets clients send in IPv4, octets; in IPv6 20 less. No more than servers
+    /// take.
+    #[serde(default = "usual_mss")]
+    pub syn_cookies_mss: u16,
     /// Whether a TCP connection that was not seen to begin may be picked up by an acknowledgment.
     #[serde(default)]
     pub mid_stream: bool,
@@ -128,6 +132,24 @@ pub struct RuleConfig {
     pub action: Action,
     /// How much of what it accepts; the rest is dropped.
     pub limit: Option<LimitConfig>,
+    /// When a SYN that it accepts is answered by a cookie.
+    #[serde(default)]
+    pub syn_cookies: SynCookies,
+}
+
+/// When a rule's TCP connections begin by a SYN cookie: the firewall answers the client, and goes on to the server
+/// once the client has shown that it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SynCookies {
+    /// SYNs go to the server.
+    #[default]
+    Never,
+    /// From the moment on that half as many connections are half open as `limit.embryonic` lets be, until a
+    /// quarter are.
+    UnderAttack,
+    /// All of them.
+    Always,
 }
 
 /// Where a packet comes in.
@@ -341,6 +363,10 @@ fn usual_connections() -> usize {
 
 fn usual_rejections() -> u32 {
     1000
+}
+
+fn usual_mss() -> u16 {
+    1460
 }
 
 fn usual_sources() -> usize {

@@ -57,6 +57,9 @@ const LIMITED: u8 = 8;
 /// It is half open, and its rule limits how many are.
 const COUNTED: u8 = 16;
 
+/// The firewall has spoken for both ends while it began, so that they count differently.
+const PROXIED: u8 = 32;
+
 /// Which end sends a packet, and which way it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Course(u8);
@@ -136,6 +139,20 @@ impl Connection {
     #[inline(always)]
     pub(super) fn is_limited(&self) -> bool {
         self.marks & LIMITED != 0
+    }
+
+    /// Whether more is to be done with its packets than to follow them.
+    #[inline(always)]
+    pub(super) fn is_laborious(&self) -> bool {
+        self.marks & (LIMITED | PROXIED) != 0
+    }
+
+    pub(super) fn is_proxied(&self) -> bool {
+        self.marks & PROXIED != 0
+    }
+
+    pub(super) fn set_proxied(&mut self) {
+        self.marks |= PROXIED;
     }
 
     pub(super) fn set_limited(&mut self, limited: bool) {

@@ -471,19 +471,30 @@ fn segment(header: &TcpHeader, options: &[u8], payload: usize, is_part: bool) ->
     }
 }
 
-/// The window scale, and the highest edge of what is acknowledged selectively.
-fn tcp_options(mut options: &[u8]) -> (Option<u8>, Option<u32>) {
-    let (mut scale, mut sacked): (Option<u8>, Option<u32>) = (None, None);
-    while let Some((kind, rest)) = options.split_first() {
-        if *kind == 1 {
-            options = rest;
-            continue;
+/// The options of a TCP header with what they say, as far as they make sense.
+pub(super) fn options(mut options: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        loop {
+            let (kind, rest) = options.split_first()?;
+            if *kind == 1 {
+                options = rest;
+                continue;
+            }
+            let length = usize::from(*rest.first()?);
+            if *kind == 0 || length < 2 {
+                return None;
+            }
+            let option = options.get(2..length)?;
+            options = options.get(length..).unwrap_or_default();
+            return Some((*kind, option));
         }
-        let Some(length) = rest.first().map(|length| usize::from(*length)).filter(|length| *kind != 0 && *length >= 2)
-        else {
-            break;
-        };
-        let Some(option) = options.get(2..length) else { break };
+    })
+}
+
+/// The window scale, and the highest edge of what is acknowledged selectively.
+fn tcp_options(all: &[u8]) -> (Option<u8>, Option<u32>) {
+    let (mut scale, mut sacked): (Option<u8>, Option<u32>) = (None, None);
+    for (kind, option) in options(all) {
         match (kind, option) {
             (3, [shift]) => scale = Some(*shift),
             (5, blocks) => {
@@ -495,7 +506,6 @@ fn tcp_options(mut options: &[u8]) -> (Option<u8>, Option<u32>) {
             }
             _ => {}
         }
-        options = options.get(length..).unwrap_or_default();
     }
     (scale, sacked)
 }

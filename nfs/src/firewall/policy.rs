@@ -1,6 +1,8 @@
 //! A validated configuration, prepared for the packet path: what instances work by.
 
-use super::config::{Action, Config, Denial, LEAST_ENTRIES, LEAST_ETHER_TYPE, LimitConfig, RuleConfig, State};
+use super::config::{
+    Action, Config, Denial, LEAST_ENTRIES, LEAST_ETHER_TYPE, LimitConfig, RuleConfig, State, SynCookies,
+};
 use super::lint;
 use super::log::Log;
 use super::rule::{ALL_DSCP, Conditions, Protocol, Rule};
@@ -80,6 +82,11 @@ impl Policy {
             let message = "a limit for each source needs a table: the first one takes a restart";
             return Err(Invalid::new(format!("rules[{index}].limit.per_source"), message));
         }
+        let cookies = |config: &Config| config.rules.iter().position(makes_cookies);
+        if let (Some(index), None) = (cookies(&config), cookies(before)) {
+            let message = "SYN cookies need a table: the first rule that has them takes a restart";
+            return Err(Invalid::new(format!("rules[{index}].syn_cookies"), message));
+        }
         Self::after(config, &running.slots, running.log.clone())
     }
 
@@ -135,6 +142,11 @@ impl Policy {
     /// Whether a rule limits what each source may have.
     pub(super) fn limits_sources(&self) -> bool {
         self.config.rules.iter().any(limits_sources)
+    }
+
+    /// Whether a rule may answer by SYN cookies.
+    pub(super) fn makes_cookies(&self) -> bool {
+        self.config.rules.iter().any(makes_cookies)
     }
 
     /// The name of the rule in a place, for the log.
@@ -193,6 +205,9 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
         let message = "0 would let nobody through: leave it out for no limit";
         return Err(Invalid::new("connections_per_source", message));
     }
+    if !(536..=9216).contains(&config.syn_cookies_mss) {
+        return Err(Invalid::new("syn_cookies_mss", format!("{} is not from 536 to 9216", config.syn_cookies_mss)));
+    }
     if !(16..=128).contains(&config.source_bits_v6) {
         return Err(Invalid::new("source_bits_v6", format!("{} is not from 16 to 128", config.source_bits_v6)));
     }
@@ -229,6 +244,7 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
         check_sets(config, rule, &key)?;
         let conditions = Conditions::new(rule, &key)?;
         check_limit(rule, &key)?;
+        check_cookies(rule, &conditions, &key)?;
         if rule.action == Action::Log && config.log.is_none() {
             let message = "there is no log: give it a file in [firewall.log]";
             return Err(Invalid::new(format!("{key}.action"), message));
@@ -241,6 +257,7 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
             conditions,
             action: rule.action,
             limit: rule.limit,
+            syn_cookies: rule.syn_cookies,
         });
     }
     Ok(rules)
@@ -294,6 +311,26 @@ fn check_limit(rule: &RuleConfig, key: &str) -> Result<(), Invalid> {
     }
 }
 
+fn check_cookies(rule: &RuleConfig, conditions: &Conditions, key: &str) -> Result<(), Invalid> {
+    let is_tcp = |protocol: &Protocol| protocol.number == IpProtocol::TCP;
+    let begins = rule.action == Action::Accept && rule.state == State::New;
+    let may_be_tcp = conditions.protocols.is_empty() || conditions.protocols.iter().any(is_tcp);
+    let has_limit = rule.limit.is_some_and(|limit| limit.embryonic.is_some());
+    let message = match rule.syn_cookies {
+        SynCookies::Never => return Ok(()),
+        _ if !begins || !may_be_tcp => "only what begins a TCP connection is answered by SYN cookies",
+        SynCookies::UnderAttack if !has_limit => {
+            "an attack is known by limit = { embryonic = N }: give it, or write \"always\""
+        }
+        SynCookies::UnderAttack | SynCookies::Always => return Ok(()),
+    };
+    Err(Invalid::new(format!("{key}.syn_cookies"), message))
+}
+
+fn makes_cookies(rule: &RuleConfig) -> bool {
+    rule.syn_cookies != SynCookies::Never
+}
+
 fn limits_sources(rule: &RuleConfig) -> bool {
     rule.limit.is_some_and(|limit| limit.per_source)
 }
@@ -327,6 +364,7 @@ fn rfc4890() -> Rule {
         conditions,
         action: Action::Accept,
         limit: None,
+        syn_cookies: SynCookies::Never,
     }
 }
 

@@ -41,6 +41,8 @@ reasons! {
     source_limit = "firewall-source-limit": "its source has as many connections as it may have";
     sources_full = "firewall-sources-full": "there is no place to count the connections of its source";
     embryonic_limit = "firewall-embryonic-limit": "as many connections of its rule are half open as may be";
+    syn_cookie = "firewall-syn-cookie": "a SYN that was answered by a SYN cookie";
+    syn_proxy = "firewall-syn-proxy": "the firewall opens its connection, and has said itself what there was to say";
     rate_limit = "firewall-rate-limit": "more in a second than its rule allows";
     ended = "firewall-rejudged": "of a connection that new rules do not accept";
 }
@@ -69,6 +71,9 @@ pub(super) struct Counters {
     pub(super) rejected: Counter,
     /// What would have been told, but for the bound of such answers.
     pub(super) untold: Counter,
+    /// SYNs that were answered by one, and connections that begin by one.
+    pub(super) cookies: Counter,
+    pub(super) returned: Counter,
     evicted: Counter,
     expired: Counter,
     /// By a reload, a command, or a SYN after the end.
@@ -85,6 +90,8 @@ impl Counters {
             denied: worker.counter("connections-denied"),
             rejected: worker.counter("rejections-sent"),
             untold: worker.counter("rejections-not-sent"),
+            cookies: worker.counter("syn-cookies-sent"),
+            returned: worker.counter("syn-cookies-returned"),
             evicted: worker.counter("connections-evicted"),
             expired: worker.counter("connections-expired"),
             ended: worker.counter("connections-ended"),

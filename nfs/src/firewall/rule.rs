@@ -1,6 +1,6 @@
 //! A rule as it was validated: what it asks for, and what follows.
 
-use super::config::{Action, LimitConfig, RuleConfig, State};
+use super::config::{Action, LimitConfig, RuleConfig, State, SynCookies};
 use super::terms::{AddressTerm, protocol_name};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Addresses, Direction, FlagsMatch, IcmpMatch, Invalid};
@@ -22,6 +22,7 @@ pub(super) struct Rule {
     pub(super) conditions: Conditions,
     pub(super) action: Action,
     pub(super) limit: Option<LimitConfig>,
+    pub(super) syn_cookies: SynCookies,
 }
 
 /// What a rule asks for: a packet matches that fits one of each list. An empty list, or nothing, asks for

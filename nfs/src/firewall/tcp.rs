@@ -215,6 +215,11 @@ impl Tcp {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait | State::LastAck)
     }
 
+    /// Whether it waits for nothing but its time.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::TimeWait | State::Close)
+    }
+
     /// Whether it is half open.
     pub(super) fn is_embryonic(&self) -> bool {
         matches!(self.state, State::SynSent | State::SynSent2 | State::SynReceived)
@@ -495,7 +500,7 @@ impl Tcp {
     }
 
     /// By how many bits a side's windows are shifted: by none unless both have offered it.
-    fn scale(&self, side: usize) -> u32 {
+    pub(super) fn scale(&self, side: usize) -> u32 {
         let of = |side: usize| self.scales >> (4 * side) & 15;
         if of(ORIGINATOR) == NO_SCALE || of(RESPONDER) == NO_SCALE { 0 } else { of(side).into() }
     }

@@ -265,6 +265,11 @@ impl Tracking {
         };
     }
 
+    /// Connections of a slot that are half open, if they are limited.
+    pub(super) fn embryonic(&self, slot: u16) -> u32 {
+        self.counts.embryonic.get(usize::from(slot)).copied().unwrap_or(0)
+    }
+
     pub(super) fn lengths(&self) -> (usize, usize) {
         (self.v4.len(), self.v6.len())
     }

@@ -412,10 +412,9 @@ impl Model {
     ) -> Passes {
         let (source, destination) = ((asked.source, ports.0), (asked.destination, ports.1));
         let key = key(asked.protocol, tags, source, destination);
-        let mut begins = true;
         if self.connections.contains_key(&key) {
             let of = self.admit(&key, source, asked.side)?;
-            begins = match (says, self.connections[&key].tcp) {
+            let begins = match (says, self.connections[&key].tcp) {
                 (Says::Tcp(segment), Some(tcp)) => tcp.begins_anew(of, &segment),
                 _ => false,
             };
@@ -456,7 +455,6 @@ impl Model {
                 }
             }
         }
-        debug_assert!(begins);
         match says {
             Says::Tcp(segment) => match kind(segment.flags).ok_or("firewall-tcp-flags")? {
                 Kind::Syn => {}
