@@ -116,7 +116,7 @@ pub use runtime::{
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;
-pub use token_bucket::TokenBucket;
+pub use token_bucket::{TokenBucket, TokenLevel, TokenRate};
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
-pub use dpdk_rs::{AclAlgorithm, ChecksumStatus, HashKey, Lcore, Mbuf, Memory, Mempool, prefetch};
+pub use dpdk_rs::{AclAlgorithm, ChecksumStatus, HashKey, HugeSlice, Lcore, Mbuf, Memory, Mempool, prefetch};

@@ -248,20 +248,97 @@ pub(crate) fn write_error(
         for (end, address, port) in quoted_ends {
             write_quoted(&mut quoted, *end, *address, *port);
         }
-        // Over what is quoted there is no update: of a checksum that is not quoted nobody knows the change.
-        let pseudo_header = headers.network.pseudo_header();
-        match (&mut headers.transport, pseudo_header) {
-            (Transport::Icmp(icmp), _) => icmp.checksum.set(checksum::icmp(icmp, headers.payload)),
-            (Transport::Icmpv6(icmp), Some(pseudo_header)) => {
-                icmp.checksum.set(checksum::icmpv6(&pseudo_header, icmp, headers.payload));
-            }
-            _ => return false,
+        if !seal_error(&mut headers) {
+            return false;
         }
     }
     for (end, address) in ends {
         write(packet, &Writing { end: *end, address: *address, port: None, identification, mss: None });
     }
     true
+}
+
+/// Computes the checksum of an error. Over what is quoted there is no update: of a checksum that is not quoted nobody
+/// knows the change. False if the packet is no error.
+fn seal_error(headers: &mut Headers<'_>) -> bool {
+    let pseudo_header = headers.network.pseudo_header();
+    match (&mut headers.transport, pseudo_header) {
+        (Transport::Icmp(icmp), _) => icmp.checksum.set(checksum::icmp(icmp, headers.payload)),
+        (Transport::Icmpv6(icmp), Some(pseudo_header)) => {
+            icmp.checksum.set(checksum::icmpv6(&pseudo_header, icmp, headers.payload));
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// What the numbers of a segment become where its two ends count differently.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Renumbering {
+    /// Added to the sequence number.
+    pub(crate) sequence: u32,
+    /// Added to the acknowledgment number, and to the edges of SACK blocks.
+    pub(crate) acknowledgment: u32,
+    pub(crate) window: u16,
+}
+
+/// Writes the numbers of a segment.
+pub(crate) fn renumber(packet: &mut Mbuf, by: Renumbering) {
+    let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return };
+    let Transport::Tcp { header, options } = &mut headers.transport else { return };
+    let (sequence, acknowledgment) = (header.sequence_number.get(), header.acknowledgment_number.get());
+    let mut update = ChecksumUpdate::new().replace_u16(header.window.get(), by.window);
+    header.window.set(by.window);
+    let new = sequence.wrapping_add(by.sequence);
+    update = update.replace_u32(sequence, new);
+    header.sequence_number.set(new);
+    if header.flags.contains(TcpFlags::ACK) {
+        let new = acknowledgment.wrapping_add(by.acknowledgment);
+        update = update.replace_u32(acknowledgment, new);
+        header.acknowledgment_number.set(new);
+        update = renumber_selective_acknowledgments(options, by.acknowledgment, update);
+    }
+    update.apply(&mut header.checksum);
+}
+
+/// Adds a number to the edges of SACK blocks: RFC 2018 section 3.
+fn renumber_selective_acknowledgments(options: &mut [u8], add: u32, mut update: ChecksumUpdate) -> ChecksumUpdate {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const SACK: u8 = 5;
+    let mut at = 0;
+    loop {
+        let length = match options.get(at..) {
+            Some([NO_OPERATION, ..]) => 1,
+            None | Some([END, ..] | [_, 0 | 1, ..] | [] | [_]) => return update,
+            Some([_, length, ..]) => usize::from(*length),
+        };
+        if let Some([SACK, edges @ ..]) = options.get_mut(at..(at + length).min(options.len())) {
+            for edge in edges.get_mut(1..).unwrap_or_default().as_chunks_mut::<4>().0 {
+                let new = u32::from_be_bytes(*edge).wrapping_add(add).to_be_bytes();
+                // A checksum is over words from even places: at an odd one octets count exchanged, and the sum of a
+                // number's words is that of its octets in any two of them.
+                let word = |edge: [u8; 4]| if at % 2 == 0 { edge } else { [edge[1], edge[0], edge[3], edge[2]] };
+                update = update.replace_bytes(word(*edge), word(new));
+                *edge = new;
+            }
+        }
+        at += length;
+    }
+}
+
+/// Adds a number to that of a segment that an ICMP or ICMPv6 error quotes.
+pub(crate) fn renumber_quoted(packet: &mut Mbuf, add: u32) {
+    let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return };
+    let Some(mut quoted) = headers.quoted() else { return };
+    let QuotedTransport::Tcp { start, checksum } = &mut quoted.transport else { return };
+    let old = start.sequence_number.get();
+    let new = old.wrapping_add(add);
+    start.sequence_number.set(new);
+    if let Some(checksum) = checksum {
+        ChecksumUpdate::new().replace_u32(old, new).apply(checksum);
+    }
+    seal_error(&mut headers);
 }
 
 /// Writes an end of a quoted packet. The error's own checksum is the caller's matter.

@@ -49,6 +49,16 @@ pub struct Handle {
     pub(super) generation: NonZeroU32,
 }
 
+impl Handle {
+    /// The slot that the entry stays in, below [`FlowTable::slots`](super::FlowTable::slots): for values that are kept
+    /// beside a table, as only few entries have them.
+    #[inline]
+    #[must_use]
+    pub fn slot(self) -> usize {
+        self.index as usize
+    }
+}
+
 /// When an entry is to go, as a table keeps it: [`FlowTable::deadline`](super::FlowTable::deadline).
 /// Made once for all packets of a burst, it makes each touch cheaper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -3,7 +3,8 @@
 //!
 //! Two workers on net_null. To the first come segments of its own connections, from both sides, and one client after
 //! the other that opens a connection and resets it; to the second a flood, each packet of which goes to the worker
-//! that owns it, so that half of it is the first one's work.
+//! that owns it, so that half of it is the first one's work. Fragments come in at the second worker, as virtual
+//! reassembly has to see them; all else is written behind it.
 
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, cpu_time, interleave};
@@ -16,7 +17,7 @@ use dpdk_rs::{Eal, Mempool};
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Batch, Budget, Context, Control, Direction, DropReason, Forwarding, Function as _, Loaded,
+    Affinity, Batch, Budget, Context, Control, Direction, DropReason, Forwarding, Function as _, Loaded, Mbuf,
     NetworkFunction, Ports, Runtime, Tuple, Verdict, WorkerSetup,
 };
 use nfs::firewall::{ConnectionFilter, Firewall};
@@ -70,8 +71,57 @@ action = "accept"
 enum Flood {
     /// From outside to the port that is open, of senders at random.
     Syn,
+    /// The same, where such SYNs are answered by cookies.
+    Cookies,
     /// To a port that is not.
     Denied,
+    /// To the open port, of datagrams of which nothing else comes.
+    FirstFragments,
+    /// Of datagrams whose first one does not come.
+    LaterFragments,
+}
+
+impl Flood {
+    const ALL: [(&str, Option<Self>); 6] = [
+        (QUIET, None),
+        ("SYN to the open port", Some(Self::Syn)),
+        ("SYN, answered by cookies", Some(Self::Cookies)),
+        ("SYN to a closed port", Some(Self::Denied)),
+        ("first fragments", Some(Self::FirstFragments)),
+        ("later fragments", Some(Self::LaterFragments)),
+    ];
+
+    fn is_of_fragments(self) -> bool {
+        matches!(self, Self::FirstFragments | Self::LaterFragments)
+    }
+
+    /// Its first packet.
+    fn packet(self) -> anyhow::Result<Packet> {
+        let frame = Frame::new().ipv4([198, 18, 0, 0], [10, 64, 0, 1]).identification(0);
+        let datagram = |frame: Frame| frame.udp(0, 443).without_udp_checksum();
+        packet(&match self {
+            Self::Syn | Self::Cookies => frame.dont_fragment().tcp(0, 443).flags(TcpFlags::SYN).sequence_number(0),
+            Self::Denied => frame.dont_fragment().tcp(0, 444).flags(TcpFlags::SYN).sequence_number(0),
+            Self::FirstFragments => datagram(frame.fragment(0, true)).payload(&[0; 16]),
+            Self::LaterFragments => frame.protocol(17).fragment(24, false).payload(&[0; 24]),
+        })
+    }
+
+    /// Writes the next one: another sender, and of whole packets another port.
+    fn write(self, packet: &mut Mbuf, frame: &Packet, random: &mut Random) -> bool {
+        if !put(packet, frame) {
+            return false;
+        }
+        let [a, b, c, d, ..] = random.next().to_le_bytes();
+        let data = packet.data_mut();
+        // The identification and the sequence number make up for address and port.
+        let whole = [(34, [c, d]), (38, [!a, !b]), (40, [!c, !d])];
+        let places = [(28, [a, b]), (18, [!a, !b])].into_iter().chain(whole);
+        for (at, bytes) in places.take(if self.is_of_fragments() { 2 } else { 5 }) {
+            data[at..at + 2].copy_from_slice(&bytes);
+        }
+        true
+    }
 }
 
 /// What the first worker's hosts and servers do.
@@ -188,7 +238,8 @@ struct Source {
     inner: Box<dyn Forwarding>,
     shared: Arc<Shared>,
     flood: Option<Flood>,
-    syn: Packet,
+    /// Of the flood.
+    packet: Packet,
     first: bool,
     random: Random,
     frames: Option<Frames>,
@@ -228,36 +279,54 @@ impl Source {
     }
 
     /// They go to their owners from here.
-    fn of_flood(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn of_flood(&mut self, batch: &mut Batch, flood: Flood, cx: &mut Context<'_>) {
         let mut written = 0;
         for slot in batch.undecided() {
             let Some(mut packet) = batch.take(slot) else { continue };
-            if !put(&mut packet, &self.syn) {
+            if !flood.write(&mut packet, &self.packet, &mut self.random) {
                 cx.drop_held(packet, DropReason::POLICY);
                 continue;
-            }
-            let [a, b, c, d, ..] = self.random.next().to_le_bytes();
-            let data = packet.data_mut();
-            // The identification and the sequence number make up for address and port.
-            for (at, bytes) in [(28, [a, b]), (34, [c, d]), (18, [!a, !b]), (38, [!a, !b]), (40, [!c, !d])] {
-                data[at..at + 2].copy_from_slice(&bytes);
             }
             cx.resume(packet, cx.position());
             written += 1;
         }
         self.shared.offered.fetch_add(written, Ordering::Relaxed);
     }
+
+    fn floods(&self, side: Direction) -> Option<Flood> {
+        let floods = !self.first && side == Direction::Inbound && self.shared.floods.load(Ordering::Relaxed);
+        self.flood.filter(|_| floods)
+    }
+}
+
+/// Whether a batch is one of fragments, that were written before.
+fn is_written(batch: &Batch) -> bool {
+    let first = batch.undecided().next().and_then(|slot| batch.packet(slot));
+    first.is_some_and(|packet| packet.data()[12..14] == [8, 0])
 }
 
 impl Forwarding for Source {
+    /// Fragments are written here, before what brings them together.
+    fn separate(&mut self, batch: &mut Batch, direction: Direction, inbound: &mut Batch) {
+        if let Some(flood) = self.floods(direction).filter(|flood| flood.is_of_fragments()) {
+            let mut written = 0;
+            for slot in batch.undecided() {
+                let Some(packet) = batch.packet_mut(slot) else { continue };
+                written += u64::from(flood.write(packet, &self.packet, &mut self.random));
+            }
+            self.shared.offered.fetch_add(written, Ordering::Relaxed);
+        }
+        self.inner.separate(batch, direction, inbound);
+    }
+
     fn ingress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         let (side, phase) = (cx.direction(), self.shared.phase.load(Ordering::Relaxed));
-        if self.first {
+        let is_written = self.flood.is_some_and(Flood::is_of_fragments) && is_written(batch);
+        if self.first && !is_written {
             self.of_connections(batch, side, phase);
-        } else {
-            let floods = self.flood.is_some() && self.shared.floods.load(Ordering::Relaxed);
-            if floods && side == Direction::Inbound {
-                self.of_flood(batch, cx);
+        } else if !is_written {
+            if let Some(flood) = self.floods(side) {
+                self.of_flood(batch, flood, cx);
             }
             batch.decide_all(Verdict::Drop(DropReason::POLICY));
         }
@@ -291,10 +360,8 @@ impl Forwarding for Source {
 
 pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     let eal = start_eal(memory, 2)?;
-    let floods =
-        [(QUIET, None), ("SYN to the open port", Some(Flood::Syn)), ("SYN to a closed port", Some(Flood::Denied))];
     let mut variants = Vec::new();
-    for (name, flood) in floods {
+    for (name, flood) in Flood::ALL {
         let (eal, mut told) = (&eal, false);
         let variant = Variant::new(name, move |slice| {
             let before = crate::floods::resident()?;
@@ -311,13 +378,12 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
 }
 
 fn once(eal: &Eal, flood: Option<Flood>, slice: Duration) -> anyhow::Result<(Sample, String)> {
-    let policy = Firewall.policy(toml::from_str(CONFIG)?);
+    let cookies = if flood == Some(Flood::Cookies) { "syn_cookies = \"always\"" } else { "" };
+    let policy = Firewall.policy(toml::from_str(&format!("{CONFIG}{cookies}"))?);
     let policy = policy.map_err(|invalid| anyhow!("{}: {}", invalid.key, invalid.message))?;
     let shared = Arc::new(Shared::default());
     let main = std::thread::current().id();
-    let port = if flood == Some(Flood::Denied) { 444 } else { 443 };
-    let syn = Frame::new().ipv4([198, 18, 0, 0], [10, 64, 0, 1]).dont_fragment().tcp(0, port).flags(TcpFlags::SYN);
-    let syn = packet(&syn.sequence_number(0).identification(0))?;
+    let packet = flood.map_or(Ok([0; 64]), Flood::packet)?;
     let of_source = Arc::clone(&shared);
     let chain = vec![onlooker(&shared), Loaded::new(Firewall, policy)];
     let setting = Setting { queues: Some(2), ..Setting::new(NULL) };
@@ -326,7 +392,7 @@ fn once(eal: &Eal, flood: Option<Flood>, slice: Duration) -> anyhow::Result<(Sam
             inner,
             shared: Arc::clone(&of_source),
             flood,
-            syn,
+            packet,
             first: std::thread::current().id() == main,
             random: Random(7),
             frames: None,

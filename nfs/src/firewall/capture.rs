@@ -238,8 +238,7 @@ impl Replay<'_> {
         match not_seen {
             NotSeen::Arp => (config.arp == Passage::Accept, "arp", "as the configuration has it for ARP on a wire"),
             NotSeen::Other(ether_type) => {
-                let passes = config.ether_types.iter().any(|of| ether_type == (*of).into());
-                (passes, "no IP packet", "as the configuration has it for this Ethernet type on a wire")
+                (config.lets_through(ether_type), "no IP packet", "as the configuration has it for this Ethernet type on a wire")
             }
             NotSeen::Malformed => (false, "malformed", "its lengths and headers contradict each other"),
             NotSeen::Checksum => (
@@ -251,7 +250,7 @@ impl Replay<'_> {
             NotSeen::SourceRoute => {
                 (false, "a packet", "it has a source route, or a routing header with stops to come")
             }
-            NotSeen::Address => (false, "a packet", "it is from a group of hosts, or from and to the same address"),
+            NotSeen::Address => (false, "a packet", "it is from or to what is no host, or from and to the same address"),
             NotSeen::Neighbours => (false, "Neighbor Discovery", "it has been on another link, or is in fragments"),
             NotSeen::Error => (false, "an ICMP error", "it is in fragments, or about nothing"),
             NotSeen::Fragment => (false, "a fragment", "its first one was not seen, or it may not come in fragments"),
@@ -306,8 +305,7 @@ impl Replay<'_> {
                 }
                 Says::Query { asks } if asks != (side == tcp::ORIGINATOR) => return because(false, NONE),
                 Says::Later | Says::LaterOfQuery(_) => {}
-                Says::Query { .. } | Says::Datagram if side == tcp::RESPONDER => connection.set_answered(),
-                Says::Query { .. } | Says::Datagram => {}
+                Says::Query { .. } | Says::Datagram => connection.hear(side),
             }
             let timer = connection.timer(flow.protocol);
             known.deadline = time + timeouts.get(timer as usize).copied().unwrap_or_default();

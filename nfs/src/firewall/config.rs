@@ -2,6 +2,7 @@
 
 use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term, VlanTerm};
 use crate::json_log;
+use nf_framework::headers::EtherType;
 use nf_framework::{Direction, Prefix};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ pub struct Config {
     pub rules: Vec<RuleConfig>,
     /// Connections that one source may have begun at once; each worker counts its share of it.
     pub connections_per_source: Option<u32>,
-    /// Sources that each worker remembers, where something is limited for each of them.
+    /// Sources that each worker remembers for each rule with limits of each.
     #[serde(default = "usual_sources")]
     pub sources: usize,
     /// Leading bits of an IPv6 address that are one source.
@@ -39,6 +40,10 @@ pub struct Config {
     pub rejections_per_second: u32,
     /// Where flows are written down that rules have decided about; nowhere unless given.
     pub log: Option<LogConfig>,
+    /// The longest segment that a SYN cookie lets clients send in IPv4, octets; in IPv6 20 less. No more than servers
+    /// take.
+    #[serde(default = "usual_mss")]
+    pub syn_cookies_mss: u16,
     /// Whether a TCP connection that was not seen to begin may be picked up by an acknowledgment.
     #[serde(default)]
     pub mid_stream: bool,
@@ -57,9 +62,13 @@ pub struct Config {
     /// What becomes of ARP on a wire; a router answers for itself.
     #[serde(default)]
     pub arp: Passage,
-    /// Ethernet types that pass on a wire beside IP and ARP; 2048 and more.
+    /// Ethernet types that pass on a wire beside IP and ARP; 1536 and more.
     #[serde(default)]
     pub ether_types: Vec<u16>,
+    /// What becomes of frames on a wire that have a length instead of a type (IEEE 802.3, LLC): spanning tree and IS-IS are
+    /// such.
+    #[serde(default = "drop")]
+    pub llc: Passage,
     /// How long what is remembered.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
@@ -123,6 +132,24 @@ pub struct RuleConfig {
     pub action: Action,
     /// How much of what it accepts; the rest is dropped.
     pub limit: Option<LimitConfig>,
+    /// When a SYN that it accepts is answered by a cookie.
+    #[serde(default)]
+    pub syn_cookies: SynCookies,
+}
+
+/// When a rule's TCP connections begin by a SYN cookie: the firewall answers the client, and goes on to the server
+/// once the client has shown that it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SynCookies {
+    /// SYNs go to the server.
+    #[default]
+    Never,
+    /// From the moment on that half as many connections are half open as `limit.embryonic` lets be, until a
+    /// quarter are.
+    UnderAttack,
+    /// All of them.
+    Always,
 }
 
 /// Where a packet comes in.
@@ -277,15 +304,15 @@ pub struct TimeoutsConfig {
     pub tcp_time_wait: u32,
     /// It was reset.
     pub tcp_close: u32,
-    /// UDP that nobody has answered.
+    /// UDP, until who began it has gone on after an answer.
     pub udp: u32,
-    /// UDP that was answered: RFC 4787 REQ-5.
+    /// And from then on: RFC 4787 REQ-5.
     pub udp_answered: u32,
     /// ICMP queries.
     pub icmp: u32,
-    /// Any other protocol that nobody has answered.
+    /// Any other protocol, until who began it has gone on after an answer.
     pub other: u32,
-    /// And that was answered.
+    /// And from then on.
     pub other_answered: u32,
 }
 
@@ -294,7 +321,18 @@ impl Config {
     pub(super) fn connections_v6(&self) -> usize {
         if self.connections_v6 == 0 { (self.connections / 4).max(LEAST_ENTRIES) } else { self.connections_v6 }
     }
+
+    /// Whether what is neither IP nor ARP passes on a wire.
+    pub(super) fn lets_through(&self, ether_type: EtherType) -> bool {
+        if ether_type.value() < LEAST_ETHER_TYPE {
+            return self.llc == Passage::Accept;
+        }
+        self.ether_types.contains(&ether_type.value())
+    }
 }
+
+/// What is less is the length of a frame: IEEE 802.3 section 3.2.6.
+pub(super) const LEAST_ETHER_TYPE: u16 = 0x600;
 
 /// Of each table.
 pub(super) const LEAST_ENTRIES: usize = 64;
@@ -327,12 +365,20 @@ fn usual_rejections() -> u32 {
     1000
 }
 
+fn usual_mss() -> u16 {
+    1460
+}
+
 fn usual_sources() -> usize {
     1 << 14
 }
 
 fn usual_source_bits() -> u8 {
     64
+}
+
+fn drop() -> Passage {
+    Passage::Drop
 }
 
 fn yes() -> bool {

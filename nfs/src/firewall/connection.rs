@@ -1,9 +1,9 @@
 //! What is known of a connection, and under which key.
 
-use super::tcp::Tcp;
+use super::tcp::{self, Tcp};
 use super::timer::Timer;
-use nf_framework::Direction;
 use nf_framework::headers::IpProtocol;
+use nf_framework::{Class, Direction};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A connection: with an IPv4 key, deadline and generation one line.
@@ -35,6 +35,12 @@ impl Generation {
     }
 }
 
+/// Of what is not established.
+const BEGINNING: Class = match Class::new(1) {
+    Some(class) => class,
+    None => Class::EMBRYONIC,
+};
+
 /// Of what no rule accepted.
 pub(super) const NO_SLOT: u16 = u16::MAX;
 
@@ -44,10 +50,15 @@ const LOW_BEGAN: u8 = 1;
 const INBOUND: u8 = 2;
 /// The responder has sent something.
 const ANSWERED: u8 = 4;
+/// And the originator has gone on after that.
+const ASSURED: u8 = 64;
 /// Its rule limits packets.
 const LIMITED: u8 = 8;
 /// It is half open, and its rule limits how many are.
 const COUNTED: u8 = 16;
+
+/// The firewall has spoken for both ends while it began, so that they count differently.
+const PROXIED: u8 = 32;
 
 /// Which end sends a packet, and which way it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,14 +121,38 @@ impl Connection {
         self.marks & ANSWERED != 0
     }
 
+    /// Whether the originator has gone on after an answer: one datagram in its name provokes no more than that.
     #[inline(always)]
-    pub(super) fn set_answered(&mut self) {
-        self.marks |= ANSWERED;
+    pub(super) fn is_assured(&self) -> bool {
+        self.marks & ASSURED != 0
+    }
+
+    /// A side has sent something.
+    pub(super) fn hear(&mut self, side: usize) {
+        self.marks |= match side {
+            tcp::RESPONDER => ANSWERED,
+            _ if self.is_answered() => ASSURED,
+            _ => 0,
+        };
     }
 
     #[inline(always)]
     pub(super) fn is_limited(&self) -> bool {
         self.marks & LIMITED != 0
+    }
+
+    /// Whether more is to be done with its packets than to follow them.
+    #[inline(always)]
+    pub(super) fn is_laborious(&self) -> bool {
+        self.marks & (LIMITED | PROXIED) != 0
+    }
+
+    pub(super) fn is_proxied(&self) -> bool {
+        self.marks & PROXIED != 0
+    }
+
+    pub(super) fn set_proxied(&mut self) {
+        self.marks |= PROXIED;
     }
 
     pub(super) fn set_limited(&mut self, limited: bool) {
@@ -135,17 +170,23 @@ impl Connection {
     pub(super) fn timer(&self, protocol: IpProtocol) -> Timer {
         match protocol {
             IpProtocol::TCP => self.tcp.timer(),
-            IpProtocol::UDP if self.is_answered() => Timer::UdpAnswered,
+            IpProtocol::UDP if self.is_assured() => Timer::UdpAnswered,
             IpProtocol::UDP => Timer::Udp,
             IpProtocol::ICMP | IpProtocol::ICMPV6 => Timer::Icmp,
-            _ if self.is_answered() => Timer::OtherAnswered,
+            _ if self.is_assured() => Timer::OtherAnswered,
             _ => Timer::Other,
         }
     }
 
-    /// Whether both ends have taken part, so that it is not given up for another one.
-    pub(super) fn is_established(&self, protocol: IpProtocol) -> bool {
-        if protocol == IpProtocol::TCP { self.tcp.is_live() && self.tcp.is_agreed() } else { self.is_answered() }
+    /// What it is worth when the table is full. One that both ends take part in is not given up for another one; a ping never
+    /// is such, and takes the place of other pings alone.
+    pub(super) fn class(&self, protocol: IpProtocol) -> Class {
+        let is_established = match protocol {
+            IpProtocol::TCP => self.tcp.is_live() && self.tcp.is_agreed(),
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => return Class::EMBRYONIC,
+            _ => self.is_assured(),
+        };
+        if is_established { Class::ESTABLISHED } else { BEGINNING }
     }
 }
 
@@ -159,6 +200,15 @@ pub(super) type KeyV6 = [u8; 40];
 pub(super) enum FlowKey {
     V4(KeyV4),
     V6(KeyV6),
+}
+
+impl FlowKey {
+    pub(super) fn protocol(&self) -> IpProtocol {
+        match self {
+            Self::V4(key) => key.protocol(),
+            Self::V6(key) => key.protocol(),
+        }
+    }
 }
 
 /// One end: its address and its port, or what stands for that.

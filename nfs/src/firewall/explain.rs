@@ -1,7 +1,7 @@
 //! Which rule would decide about a packet, and why: by the rules as they are written, one after the other, and not
 //! by what the packet path asks.
 
-use super::config::{Action, State};
+use super::config::{Action, State, SynCookies};
 use super::packet::{Kind, Says, Seen};
 use super::policy::Policy;
 use super::rule::{Conditions, Rule};
@@ -62,6 +62,8 @@ pub struct Explanation {
     pub passed_over: Vec<(String, String)>,
     /// The rule before it that writes the packet down.
     pub logged_by: Option<String>,
+    /// When the packet, a SYN, is answered by a cookie.
+    pub syn_cookies: SynCookies,
 }
 
 impl FromStr for Described {
@@ -152,14 +154,20 @@ impl Policy {
     #[must_use]
     pub fn explain(&self, packet: &Described) -> Explanation {
         let (mut passed_over, mut logged_by) = (Vec::new(), None);
-        for Rule { name, conditions, action, .. } in &self.rules {
+        let is_syn = packet.protocol == IpProtocol::TCP && packet.flags == TcpFlags::SYN;
+        for Rule { name, conditions, action, syn_cookies, .. } in &self.rules {
             match conditions.lacks(packet, &self.sets) {
                 None if *action == Action::Log => logged_by = logged_by.or_else(|| Some(name.clone())),
-                None => return Explanation { rule: Some(name.clone()), action: *action, passed_over, logged_by },
+                None => {
+                    let syn_cookies = if is_syn { *syn_cookies } else { SynCookies::Never };
+                    let rule = Some(name.clone());
+                    return Explanation { rule, action: *action, passed_over, logged_by, syn_cookies };
+                }
                 Some(lack) => passed_over.push((name.clone(), lack)),
             }
         }
-        Explanation { rule: None, action: self.unless_matched(packet.state), passed_over, logged_by }
+        let action = self.unless_matched(packet.state);
+        Explanation { rule: None, action, passed_over, logged_by, syn_cookies: SynCookies::Never }
     }
 
     /// What is said beside a rule for people.
@@ -269,6 +277,11 @@ impl fmt::Display for Explanation {
         match &self.rule {
             Some(rule) => write!(f, "{action}, by {rule}"),
             None => write!(f, "{action}, as no rule matches"),
+        }?;
+        match self.syn_cookies {
+            SynCookies::Never => Ok(()),
+            SynCookies::UnderAttack => write!(f, "; under attack its SYN is answered by a cookie first"),
+            SynCookies::Always => write!(f, "; its SYN is answered by a cookie first"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The packet path of one worker.
 
-use super::answer;
+use super::answer::{self, Told};
 use super::config::{Action, Checksums, Live, LogConfig, Passage, State};
 use super::connection::{Connection, Course, Ends, FlowKey, Generation, KeyV4, KeyV6, NO_SLOT};
 use super::limits::Limits;
@@ -10,15 +10,17 @@ use super::packet::{
 };
 use super::policy::{Decision, Policy};
 use super::reasons::{Counters, Reasons};
+use super::syn_proxy::{self, SynProxy};
 use super::tcp::{self, Judgement, Tcp};
 use super::timer::Timer;
 use super::tracking::{Place, Refusal, Table, Tracking};
 use super::views::Asked;
-use nf_framework::headers::{EtherType, IpProtocol, TcpFlags};
+use nf_framework::headers::{IpProtocol, TcpFlags};
 use nf_framework::{
     Batch, Budget, Context, Deadline, Direction, DropReason, Handle, Key, Mbuf, NetworkFunction, TokenBucket, Verdict,
 };
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What handles the packets of one worker.
@@ -28,12 +30,14 @@ pub struct Instance {
     pub(super) tracking: Tracking,
     /// By slot: packets that began or were about a connection, and that its rule decided about.
     pub(super) hits: Vec<u64>,
-    limits: Limits,
+    pub(super) limits: Limits,
+    /// Where a rule has SYN cookies.
+    pub(super) proxy: Option<SynProxy>,
     /// Of answers to what is rejected.
     answers: TokenBucket,
     events: Events,
     workers: usize,
-    reasons: Reasons,
+    pub(super) reasons: Reasons,
     pub(super) counters: Counters,
     /// Of a batch; at hand between batches.
     scratch: Option<Box<Scratch>>,
@@ -65,7 +69,7 @@ struct Looked<K> {
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+pub(super) enum Fate {
     Pass,
     Drop(DropReason),
     /// The rules are asked.
@@ -129,6 +133,9 @@ impl NetworkFunction for Instance {
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         self.tracking.tick(cx.now(), budget.0);
         self.limits.tick(cx.now(), budget.0);
+        if let Some(proxy) = &mut self.proxy {
+            proxy.tick(cx.now());
+        }
         self.events.tick();
         self.counters.follow(&self.tracking);
     }
@@ -142,8 +149,7 @@ impl NetworkFunction for Instance {
 impl Instance {
     pub(super) fn new(
         policy: Arc<Policy>,
-        tracking: Tracking,
-        limits: Limits,
+        (tracking, limits, proxy): (Tracking, Limits, Option<SynProxy>),
         workers: usize,
         events: Events,
         reasons: Reasons,
@@ -154,6 +160,7 @@ impl Instance {
             tracking,
             hits: Vec::new(),
             limits,
+            proxy,
             answers: bucket_of_answers(&policy, workers),
             events,
             workers,
@@ -183,6 +190,9 @@ impl Instance {
         let slots = self.policy.slots();
         self.hits.resize(slots.max(self.hits.len()), 0);
         self.tracking.adopt(&self.policy.config, slots, self.workers);
+        if let Some(proxy) = &mut self.proxy {
+            proxy.adopt(slots);
+        }
     }
 
     /// In the order in which the packets came, so that those of one connection stay in theirs.
@@ -261,7 +271,7 @@ impl Instance {
             let Some(packet) = batch.packet_mut(*slot) else { continue };
             let fate = match seen.kind {
                 // Another packet of this batch may have begun it.
-                Kind::Flow(flow, says) => self.of_flow(seen, &flow, says, false, cx),
+                Kind::Flow(flow, says) => self.of_flow(packet, seen, (&flow, says), false, cx),
                 Kind::Error(quoted) if *waits => self.error(seen, &quoted, cx),
                 _ => Fate::Ask(*seen, question.state),
             };
@@ -278,7 +288,13 @@ impl Instance {
 
     /// Any packet; whether others before it wait for the rules.
     #[cold]
-    fn closer(&mut self, packet: &mut Mbuf, others_wait: bool, cx: &Context<'_>) -> Fate {
+    fn closer(&mut self, packet: &mut Mbuf, others_wait: bool, cx: &mut Context<'_>) -> Fate {
+        if self.proxy.is_some() {
+            let verify = self.policy.config.checksums == Checksums::All;
+            if self.carry_renumbered(packet, verify, cx) {
+                return Fate::Pass;
+            }
+        }
         let seen = match look(packet) {
             Ok(seen) => seen,
             Err(not_seen) => return self.not_seen(not_seen),
@@ -288,7 +304,7 @@ impl Instance {
             Kind::Message => Fate::Ask(seen, State::New),
             Kind::Error(quoted) => self.error(&seen, &quoted, cx),
             _ if seen.fragment && self.refuses_fragments() => Fate::Drop(self.reasons.fragment),
-            Kind::Flow(flow, says) => self.of_flow(&seen, &flow, says, others_wait, cx),
+            Kind::Flow(flow, says) => self.of_flow(packet, &seen, (&flow, says), others_wait, cx),
         }
     }
 
@@ -299,16 +315,21 @@ impl Instance {
     fn not_seen(&self, not_seen: NotSeen) -> Fate {
         let passes = match not_seen {
             NotSeen::Arp => self.policy.config.arp == Passage::Accept,
-            NotSeen::Other(ether_type) => {
-                self.policy.config.ether_types.iter().any(|known| EtherType::from(*known) == ether_type)
-            }
+            NotSeen::Other(ether_type) => self.policy.config.lets_through(ether_type),
             _ => false,
         };
         if passes { Fate::Pass } else { Fate::Drop(self.reasons.of(not_seen)) }
     }
 
     /// A packet of a connection, or that begins one.
-    fn of_flow(&mut self, seen: &Seen, flow: &Flow, says: Says, others_wait: bool, cx: &Context<'_>) -> Fate {
+    fn of_flow(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        (flow, says): (&Flow, Says),
+        others_wait: bool,
+        cx: &mut Context<'_>,
+    ) -> Fate {
         let found = self.tracking.find(&flow.key).map(|place| (place, *flow));
         let found = match (found, says) {
             // Its request may be among those.
@@ -317,7 +338,7 @@ impl Instance {
             (found, _) => found,
         };
         match found {
-            Some((place, flow)) => self.follow(place, seen, &flow, says, cx),
+            Some((place, flow)) => self.follow(packet, place, seen, (&flow, says), cx),
             None => self.beginning(seen, says),
         }
     }
@@ -328,6 +349,10 @@ impl Instance {
             Says::Tcp(segment) => match tcp::event(segment.flags) {
                 None => Fate::Wait(*seen, self.reasons.tcp_flags),
                 Some(tcp::Event::Syn) => Fate::Ask(*seen, State::New),
+                // As its SYN would have been.
+                Some(tcp::Event::Ack) if self.returned(seen).is_some() => {
+                    Fate::Ask(Seen { key: seen.key.tcp_flags(TcpFlags::SYN), ..*seen }, State::New)
+                }
                 Some(tcp::Event::Ack) if self.policy.config.mid_stream => Fate::Ask(*seen, State::New),
                 Some(_) => Fate::Wait(*seen, self.reasons.no_connection),
             },
@@ -338,7 +363,14 @@ impl Instance {
     }
 
     /// A packet of a connection.
-    fn follow(&mut self, place: Place, seen: &Seen, flow: &Flow, says: Says, cx: &Context<'_>) -> Fate {
+    fn follow(
+        &mut self,
+        packet: &mut Mbuf,
+        place: Place,
+        seen: &Seen,
+        (flow, says): (&Flow, Says),
+        cx: &mut Context<'_>,
+    ) -> Fate {
         let Some(connection) = self.tracking.get(place).copied() else { return self.beginning(seen, says) };
         let Some(side) = connection.side(Course::new(flow.from_low, cx.direction())) else {
             return Fate::Drop(self.reasons.side);
@@ -346,11 +378,26 @@ impl Instance {
         if connection.generation() != self.tracking.generation() && !self.rejudge(place, flow) {
             return Fate::Drop(self.reasons.ended);
         }
+        // It stays as it is until the rules have accepted what is to take its place.
+        if let Says::Tcp(segment) = says
+            && (connection.tcp.begins_anew(side, &segment)
+                || connection.tcp.is_over() && self.returned(seen).is_some())
+        {
+            return self.beginning(seen, says);
+        }
         // A new rule may have another slot.
         let slot = self.tracking.get(place).map_or(NO_SLOT, |connection| connection.slot);
         if connection.is_limited() && !self.limits.packet(slot, begun_by(seen, side), cx.now()) {
             return Fate::Drop(self.reasons.rate_limit);
         }
+        let says = if connection.is_proxied() {
+            match self.proxied(packet, (place, seen, side), says, cx) {
+                ControlFlow::Continue(says) => says,
+                ControlFlow::Break(fate) => return fate,
+            }
+        } else {
+            says
+        };
         let Some(connection) = self.tracking.get_mut(place) else { return Fate::Drop(self.reasons.ended) };
         match says {
             Says::Tcp(segment) => {
@@ -358,10 +405,7 @@ impl Instance {
                 match connection.tcp.follow(side, event, &segment) {
                     Judgement::Follows => {}
                     Judgement::Ignored => return Fate::Pass,
-                    Judgement::BeginsAnew => {
-                        self.tracking.end(place);
-                        return Fate::Ask(*seen, State::New);
-                    }
+                    Judgement::BeginsAnew => return Fate::Ask(*seen, State::New),
                     Judgement::WrongState => return Fate::Drop(self.reasons.tcp_state),
                     Judgement::OutOfWindow => return Fate::Drop(self.reasons.tcp_window),
                     Judgement::InexactReset => return Fate::Drop(self.reasons.tcp_reset),
@@ -370,19 +414,20 @@ impl Instance {
             Says::Query { asks } if asks != (side == tcp::ORIGINATOR) => return Fate::Drop(self.reasons.no_connection),
             // It tells nothing that its first one has not told.
             Says::Later | Says::LaterOfQuery(_) => return Fate::Pass,
-            Says::Query { .. } | Says::Datagram => {
-                if side == tcp::RESPONDER {
-                    connection.set_answered();
-                }
-            }
+            Says::Query { .. } | Says::Datagram => connection.hear(side),
         }
         self.tracking.settle(place, flow.protocol);
         Fate::Pass
     }
 
-    /// Whether a connection that other rules have accepted would be by these; it ends if not.
+    /// Whether a connection that other rules have accepted would be by these; it ends if not. Those that the last reload
+    /// has kept are not asked about, whatever one before it was to do with them.
     #[cold]
     fn rejudge(&mut self, place: Place, flow: &Flow) -> bool {
+        let generation = self.tracking.generation();
+        if self.policy.config.live == Live::Keep {
+            return self.tracking.get_mut(place).map(|connection| connection.set_generation(generation)).is_some();
+        }
         let Some(connection) = self.tracking.get(place).copied() else { return false };
         let Some(key) = first_key(&flow.key, &connection) else { return false };
         let (state, direction, vlan) = (State::New, connection.direction(), connection.vlan());
@@ -392,7 +437,6 @@ impl Instance {
             return false;
         }
         let limited = self.is_limited(decision.slot);
-        let generation = self.tracking.generation();
         let slot = decision.slot.unwrap_or(NO_SLOT);
         if connection.slot != slot {
             self.tracking.move_to(place, slot);
@@ -409,15 +453,23 @@ impl Instance {
     }
 
     /// An ICMP error: about a packet of a connection, going the way back to its sender.
-    fn error(&self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
+    fn error(&mut self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
         let unrelated = Fate::Drop(self.reasons.unrelated);
-        let found = self.tracking.find(&quoted.flow.key).and_then(|place| self.tracking.get(place));
-        let Some(connection) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
+        let found = self.tracking.find(&quoted.flow.key);
+        let found = found.and_then(|place| Some((place, self.tracking.get(place).copied()?)));
+        let Some((place, connection)) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
         let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
             return unrelated;
         };
-        let was_sent = quoted.sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
-        if quoted.goes_back && was_sent { Fate::Ask(*seen, State::Related) } else { unrelated }
+        let sequence = quoted.sequence.map(|sequence| sequence.wrapping_add(self.ahead(place, side)));
+        let was_sent = sequence.is_none_or(|sequence| connection.tcp.may_have_sent(side, sequence));
+        if !quoted.goes_back || !was_sent {
+            return unrelated;
+        }
+        if connection.generation() != self.tracking.generation() && !self.rejudge(place, &quoted.flow) {
+            return Fate::Drop(self.reasons.ended);
+        }
+        Fate::Ask(*seen, State::Related)
     }
 
     /// What becomes of a packet that the rules have decided about; the reason if it is dropped.
@@ -439,7 +491,7 @@ impl Instance {
         }
         let now = cx.now();
         let reason = match decision.action {
-            Action::Accept => self.accepted(seen, state, decision.slot, cx).err(),
+            Action::Accept => self.accepted(packet, seen, state, decision, cx).err(),
             Action::Drop | Action::Log | Action::Reject => {
                 self.counters.denied.add(1);
                 Some(if decision.slot.is_some() { self.reasons.denied } else { self.reasons.unmatched })
@@ -447,15 +499,18 @@ impl Instance {
         };
         let what = match (decision.action, reason) {
             (Action::Accept, None) => What::Accepted,
+            (Action::Accept, Some(reason)) if reason == self.reasons.syn_proxy => What::Accepted,
+            // Nobody has shown that it is there.
+            (Action::Accept, Some(reason)) if reason == self.reasons.syn_cookie => return Some(reason),
             (Action::Accept, Some(_)) => What::Limited,
             (Action::Reject, _) => What::Rejected,
             (Action::Drop | Action::Log, _) => What::Dropped,
         };
         if what == What::Rejected {
-            if !self.answers.take(now) {
-                self.counters.untold.add(1);
-            } else if answer::reject(packet, cx) {
-                self.counters.rejected.add(1);
+            match answer::reject(packet, cx, || self.answers.take(now)) {
+                Told::Sent => self.counters.rejected.add(1),
+                Told::Bounded => self.counters.untold.add(1),
+                Told::Nothing => {}
             }
         }
         let is_wanted = |log: &LogConfig| if what == What::Accepted { log.accepted } else { log.denied };
@@ -472,19 +527,42 @@ impl Instance {
     }
 
     /// A packet that a rule accepts, or that is related; why it is dropped all the same.
-    fn accepted(&mut self, seen: &Seen, state: State, slot: Option<u16>, cx: &Context<'_>) -> Result<(), DropReason> {
+    fn accepted(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        state: State,
+        Decision { rule, slot, .. }: Decision,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
         let now = cx.now();
+        let returned = self.returned(seen);
+        if let (None, Kind::Flow(flow, Says::Tcp(segment))) = (&returned, &seen.kind)
+            && self.wants_cookies(rule)
+        {
+            return Err(self.offer_cookie(packet, seen, (flow, segment), cx));
+        }
         if let Some(slot) = slot
             && (!self.limits.connection(slot, seen.source, now)
                 || state == State::New && !self.limits.packet(slot, seen.source, now))
         {
             return Err(self.reasons.rate_limit);
         }
-        let Kind::Flow(flow, says) = seen.kind else { return Ok(()) };
+        let (flow, says) = match seen.kind {
+            Kind::Flow(flow, says) => (flow, says),
+            Kind::Error(quoted) => {
+                self.renumber_quoted(packet, &quoted, cx);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         if cx.draining() {
             return Err(DropReason::DRAINING);
         }
-        self.begin(seen, &flow, says, slot, cx)
+        let Some((segment, offer)) = returned else { return self.begin(seen, &flow, says, slot, cx).map(drop) };
+        let place = self.begin(seen, &flow, Says::Tcp(syn_proxy::syn_of(&segment, &offer)), slot, cx)?;
+        self.ask_server(packet, place, segment.acknowledgment.wrapping_sub(1), cx);
+        Err(self.reasons.syn_proxy)
     }
 
     fn begin(
@@ -494,7 +572,7 @@ impl Instance {
         says: Says,
         slot: Option<u16>,
         cx: &Context<'_>,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Place, DropReason> {
         let tcp = match says {
             Says::Tcp(segment) if segment.flags.contains(TcpFlags::SYN) => Tcp::begun(&segment),
             Says::Tcp(segment) => Tcp::picked_up(&segment),
@@ -514,11 +592,12 @@ impl Instance {
         let place = begun.map_err(|refusal| match refusal {
             Refusal::Full => self.reasons.full,
             Refusal::SourceLimit => self.reasons.source_limit,
+            Refusal::SourcesFull => self.reasons.sources_full,
             Refusal::EmbryonicLimit => self.reasons.embryonic_limit,
         })?;
         self.tracking.settle(place, flow.protocol);
         self.counters.accepted.add(1);
-        Ok(())
+        Ok(place)
     }
 }
 
@@ -573,7 +652,7 @@ fn known<K: Ends>(
 ) -> bool {
     let Some(mut entry) = table.entry_mut(handle) else { return false };
     let Some(side) = entry.value.side(course) else { return false };
-    if entry.value.generation() != by.generation || entry.value.is_limited() {
+    if entry.value.generation() != by.generation || entry.value.is_laborious() {
         return false;
     }
     let is_tcp = entry.key.protocol() == IpProtocol::TCP;
@@ -590,11 +669,12 @@ fn known<K: Ends>(
         }
         return carried;
     }
-    let answered = entry.value.is_answered();
-    if side == tcp::RESPONDER && !answered {
+    let assured = entry.value.is_assured();
+    // An answer, or what follows one, tells something new.
+    if !assured && (side == tcp::RESPONDER) != entry.value.is_answered() {
         return false;
     }
-    let timer = if answered { Timer::UdpAnswered } else { Timer::Udp };
+    let timer = if assured { Timer::UdpAnswered } else { Timer::Udp };
     entry.touch(deadlines[timer as usize]);
     true
 }
@@ -616,7 +696,7 @@ fn first_key(key: &FlowKey, connection: &Connection) -> Option<Key> {
         _ => return None,
     };
     Some(match protocol {
-        IpProtocol::TCP => key.ports(from.1, to.1).tcp_flags(TcpFlags::SYN),
+        IpProtocol::TCP => key.ports(from.1, to.1).tcp_flags(connection.tcp.first_flags()),
         IpProtocol::UDP => key.ports(from.1, to.1),
         // Of queries only the kind is known: an echo, or with 1 in the answerer's place a timestamp.
         IpProtocol::ICMP => key.icmp(if to.1 == 0 { 8 } else { 13 }, 0),

@@ -3,7 +3,7 @@
 use super::config::LimitConfig;
 use super::policy::Policy;
 use super::sources::Prefixes;
-use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory};
+use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory, TokenBucket, TokenLevel, TokenRate};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,32 +18,16 @@ pub(super) struct Limits {
 /// A worker's share of a rule's limits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limit {
-    connections: Option<(Rate, Level)>,
-    packets: Option<(Rate, Level)>,
+    connections: Option<TokenBucket>,
+    packets: Option<TokenBucket>,
     per_source: bool,
     embryonic: Option<u32>,
-}
-
-/// So many in a second, and so many at once.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    /// Nanoseconds that one takes.
-    token: u64,
-    most: u64,
-}
-
-/// What is saved up, as the time that it takes to earn it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Level {
-    content: u64,
-    /// When it was that, in nanoseconds.
-    at: u64,
 }
 
 /// What sources have saved up, of connections and of packets.
 #[derive(Debug)]
 struct Sources {
-    table: FlowTable<SourceKey, [Level; 2]>,
+    table: FlowTable<SourceKey, [TokenLevel; 2]>,
     prefixes: Prefixes,
 }
 
@@ -67,7 +51,7 @@ impl Limits {
 
     /// Bytes that it takes of a worker's memory.
     pub(super) fn bytes(policy: &Policy) -> usize {
-        if policy.limits_sources() { FlowTable::<SourceKey, [Level; 2]>::bytes(policy.config.sources) } else { 0 }
+        if policy.limits_sources() { FlowTable::<SourceKey, [TokenLevel; 2]>::bytes(policy.config.sources) } else { 0 }
     }
 
     /// Goes on with other rules: what is saved up stays, as far as the new limits let it.
@@ -121,23 +105,25 @@ impl Limits {
         };
         match (place, &mut self.sources) {
             (None, _) => true,
-            (Some((rate, level)), None) => rate.take(level, now),
-            (Some((rate, level)), Some(_)) if !per_source => rate.take(level, now),
-            (Some((rate, _)), Some(sources)) => sources.take((slot, source), *rate, of, longest, now),
+            (Some(bucket), None) => bucket.take(now),
+            (Some(bucket), Some(_)) if !per_source => bucket.take(now),
+            (Some(bucket), Some(sources)) => sources.take((slot, source), bucket.rate(), of, longest, now),
         }
     }
 }
 
 impl Limit {
     fn new(config: &LimitConfig, workers: usize) -> Self {
-        let rate = |per_second: u32| {
-            let rate = Rate::new(per_second, config.burst, workers as u64);
-            (rate, Level { content: rate.most, at: 0 })
+        let bucket = |per_second: u32| {
+            let burst = config.burst.unwrap_or(per_second.div_ceil(10));
+            // Each worker has one at least.
+            let burst = burst.max(u32::try_from(workers).unwrap_or(u32::MAX));
+            TokenBucket::of(TokenRate::shared(per_second, burst, workers))
         };
         let share = |most: u32| most.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX)).max(1);
         Self {
-            connections: config.connections_per_second.map(rate),
-            packets: config.packets_per_second.map(rate),
+            connections: config.connections_per_second.map(bucket),
+            packets: config.packets_per_second.map(bucket),
             per_source: config.per_source,
             embryonic: config.embryonic.map(share),
         }
@@ -145,9 +131,8 @@ impl Limit {
 
     fn following(mut self, before: &Self) -> Self {
         for (new, old) in [(&mut self.connections, &before.connections), (&mut self.packets, &before.packets)] {
-            if let (Some((new, level)), Some((old, old_level))) = (new, old) {
-                let tokens = old_level.content / old.token.max(1);
-                *level = Level { content: tokens.saturating_mul(new.token).min(new.most), at: old_level.at };
+            if let (Some(new), Some(old)) = (new, old) {
+                *new = old.at(new.rate());
             }
         }
         self
@@ -155,27 +140,8 @@ impl Limit {
 
     /// The time in which all is saved up again.
     fn longest(&self) -> Duration {
-        let most = |of: &Option<(Rate, Level)>| of.map_or(0, |(rate, _)| rate.most);
-        Duration::from_nanos(most(&self.connections).max(most(&self.packets)))
-    }
-}
-
-impl Rate {
-    fn new(per_second: u32, burst: Option<u32>, workers: u64) -> Self {
-        let token = (1_000_000_000 * workers / u64::from(per_second.max(1))).max(1);
-        let burst = u64::from(burst.unwrap_or(per_second.div_ceil(10))) / workers;
-        Self { token, most: token.saturating_mul(burst.max(1)) }
-    }
-
-    fn take(self, level: &mut Level, now: Instant) -> bool {
-        let now = now.as_nanoseconds();
-        level.content = level.content.saturating_add(now.saturating_sub(level.at)).min(self.most);
-        level.at = level.at.max(now);
-        let enough = level.content >= self.token;
-        if enough {
-            level.content -= self.token;
-        }
-        enough
+        let time = |of: &Option<TokenBucket>| of.map_or(Duration::ZERO, |bucket| bucket.rate().time_to_fill());
+        time(&self.connections).max(time(&self.packets))
     }
 }
 
@@ -186,7 +152,14 @@ impl Sources {
     }
 
     /// When there are more sources than it has room for, who was quiet for the longest is forgotten.
-    fn take(&mut self, (slot, source): (u16, IpAddr), rate: Rate, of: Of, longest: Duration, now: Instant) -> bool {
+    fn take(
+        &mut self,
+        (slot, source): (u16, IpAddr),
+        rate: TokenRate,
+        of: Of,
+        longest: Duration,
+        now: Instant,
+    ) -> bool {
         let mut key = [0; 24];
         key[..16].copy_from_slice(&self.prefixes.of(source));
         key[16..18].copy_from_slice(&slot.to_be_bytes());
@@ -194,7 +167,8 @@ impl Sources {
         let handle = match self.table.lookup(&key) {
             Some(handle) => handle,
             None => {
-                let full = Level { content: u64::MAX, at: now.as_nanoseconds() };
+                // Each rate takes of it as much as it lets be saved up.
+                let full = TokenLevel::FULL;
                 match self.table.insert(key, [full; 2], Class::EMBRYONIC, now, forgotten, drop) {
                     Ok(inserted) => inserted.handle(),
                     Err(_) => return false,

@@ -7,6 +7,7 @@ mod candidates;
 mod capture;
 mod config;
 mod connection;
+mod cookies;
 mod explain;
 mod instance;
 mod limits;
@@ -19,6 +20,7 @@ mod reasons;
 mod rule;
 mod sets;
 mod sources;
+mod syn_proxy;
 mod tcp;
 mod terms;
 mod timer;
@@ -28,7 +30,7 @@ mod views;
 pub use capture::{Explained, InvalidCapture, Why};
 pub use config::{
     Action, Checksums, Config, Denial, LimitConfig, Live, LogConfig, Passage, RuleConfig, SetConfig, Side, State,
-    TimeoutsConfig,
+    SynCookies, TimeoutsConfig,
 };
 pub use explain::{Described, Explanation, InvalidDescription};
 pub use instance::Instance;
@@ -44,6 +46,7 @@ use log::Events;
 use nf_framework::{Affinity, Function, Invalid, Memory, SetupError, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
+use syn_proxy::SynProxy;
 use tracking::Tracking;
 
 /// The control object.
@@ -76,20 +79,21 @@ impl Function for Firewall {
     }
 
     fn memory(&self, policy: &Policy) -> usize {
-        Tracking::bytes(&policy.config) + Limits::bytes(policy)
+        Tracking::bytes(&policy.config) + Limits::bytes(policy) + SynProxy::bytes(policy)
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
         let (memory, workers) = (worker.memory(), worker.workers());
         let tracking = Tracking::new(&policy.config, &memory, workers)?;
         let limits = Limits::new(&policy, &memory, workers)?;
+        let proxy = SynProxy::new(&policy, &tracking, &memory)?;
         let channel =
             policy.config.log.as_ref().map(|config| {
                 policy.log.channel(config).map_err(|error| format!("{}: {error}", config.file.display()))
             });
         let events = Events::new(channel.transpose()?, worker.counter("log-lines-lost"));
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
-        Ok(Instance::new(policy, tracking, limits, workers, events, reasons, counters))
+        Ok(Instance::new(policy, (tracking, limits, proxy), workers, events, reasons, counters))
     }
 
     fn adopt(instance: &mut Instance, policy: Arc<Policy>) {

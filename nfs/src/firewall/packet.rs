@@ -7,7 +7,7 @@ use nf_framework::headers::{
     Transport, VlanTag,
 };
 use nf_framework::{Annotation, Key, Mbuf, Ports};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What a packet is to the firewall.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,7 @@ pub(super) enum NotSeen {
     Malformed,
     Checksum,
     SourceRoute,
-    /// From a group, or to the same address.
+    /// From or to what is no host, or from and to the same address.
     Address,
     /// Neighbor Discovery that has been on another link, or in fragments (RFC 6980).
     Neighbours,
@@ -233,13 +233,13 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
     if is_source_routed(options) || headers.network.pseudo_header().is_none() {
         return Err(NotSeen::SourceRoute);
     }
-    if source.is_multicast() || source == destination && !source.is_unspecified() {
+    if is_no_source(source) || is_no_destination(destination) || source == destination && !source.is_unspecified() {
         return Err(NotSeen::Address);
     }
     headers.verify_checksums().map_err(|_| NotSeen::Checksum)?;
     let fragment = headers.network.fragment();
     let came_by = stripped.or_else(|| headers.vlan.first().map(|tag| tag.id())).unwrap_or(0);
-    let vlan = vlan(headers.vlan);
+    let vlan = vlan(headers.vlan)?;
     let dscp = class >> 2;
     let rules = Key::of(&headers).ok_or(NotSeen::Malformed)?;
     let protocol = headers.transport.protocol().ok_or(NotSeen::Malformed)?;
@@ -277,7 +277,9 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
                     let (key, from_low) = answer.ok_or(NotSeen::Malformed)?;
                     flow(ports, Says::LaterOfQuery(Flow { key, from_low, protocol }))
                 }
-                Some(Ports::None) if !is_icmp(protocol, source) => flow((0, 0), Says::Later),
+                Some(Ports::None) if !is_icmp(protocol, source) && length_with_ports(protocol).is_none() => {
+                    flow((0, 0), Says::Later)
+                }
                 _ => Err(NotSeen::Fragment),
             };
         }
@@ -296,7 +298,15 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
             130..=132 | 143 if hops == 1 && is_local(source) && fragment.is_none() => return seen(Kind::Neighbours),
             _ => false,
         },
-        _ => return flow((0, 0), Says::Datagram),
+        transport => {
+            let ports = match transport.protocol().and_then(length_with_ports) {
+                Some(length) if headers.payload.len() < length => return Err(NotSeen::Malformed),
+                Some(_) => Some(ports_of(headers.payload).ok_or(NotSeen::Malformed)?),
+                None => None,
+            };
+            let seen = Seen { ports, ..flow(ports.unwrap_or((0, 0)), Says::Datagram)? };
+            return Ok(seen);
+        }
     };
     match (message, fragment) {
         // Nothing is remembered that later ones could follow.
@@ -305,7 +315,8 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
         (true, Some(_)) => return Err(NotSeen::Error),
         (true, None) => {}
     }
-    let quoted = headers.quoted().and_then(|quoted| about(&quoted, destination, vlan)).ok_or(NotSeen::Error)?;
+    let quoted_ports = quoted_ports(headers.payload);
+    let quoted = headers.quoted().and_then(|quoted| about(&quoted, quoted_ports, destination, vlan)).ok_or(NotSeen::Error)?;
     seen(Kind::Error(quoted))
 }
 
@@ -322,8 +333,38 @@ fn query_of(message_type: IcmpType) -> (bool, u16) {
     (asks, u16::from(!is_echo))
 }
 
+/// Of protocols beside TCP and UDP that begin with two ports as well, how long their headers are at least: DCCP (RFC 4340
+/// section 5.1), SCTP (RFC 9260 section 3.1) and UDP-Lite (RFC 3828 section 3.1).
+fn length_with_ports(protocol: IpProtocol) -> Option<usize> {
+    match protocol.0 {
+        33 | 132 => Some(12),
+        136 => Some(8),
+        _ => None,
+    }
+}
+
+fn ports_of(header: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *header.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+/// What stands where a quoted packet has ports; of IPv6 with extension headers nothing.
+fn quoted_ports(quoted: &[u8]) -> Option<(u16, u16)> {
+    let start = match quoted.first()? >> 4 {
+        4 => usize::from(quoted[0] & 15) * 4,
+        _ if length_with_ports(IpProtocol(*quoted.get(6)?)).is_some() => 40,
+        _ => return None,
+    };
+    ports_of(quoted.get(start..)?)
+}
+
 /// The connection that a quoted packet is of.
-fn about(quoted: &QuotedPacket<'_>, told: IpAddr, vlan: [u8; 3]) -> Option<Quoted> {
+fn about(
+    quoted: &QuotedPacket<'_>,
+    beside: Option<(u16, u16)>,
+    told: IpAddr,
+    vlan: [u8; 3],
+) -> Option<Quoted> {
     let (source, destination): (IpAddr, IpAddr) = match &quoted.network {
         Network::Ipv4 { header, .. } => (header.source.into(), header.destination.into()),
         Network::Ipv6 { header, .. } => (header.source.into(), header.destination.into()),
@@ -346,12 +387,30 @@ fn about(quoted: &QuotedPacket<'_>, told: IpAddr, vlan: [u8; 3]) -> Option<Quote
         // Cut off before the ports.
         QuotedTransport::Other(IpProtocol::TCP | IpProtocol::UDP) => return None,
         QuotedTransport::Other(protocol) if is_icmp(*protocol, source) => return None,
+        QuotedTransport::Other(protocol) if length_with_ports(*protocol).is_some() => (*protocol, beside?, None),
         QuotedTransport::Other(protocol) => (*protocol, (0, 0), None),
         QuotedTransport::Icmp(_) | QuotedTransport::Icmpv6(_) | QuotedTransport::Fragment(_) => return None,
     };
     let (source, destination): (End, End) = ((source, ports.0), (destination, ports.1));
     let (key, from_low) = key(source, destination, protocol, vlan)?;
     Some(Quoted { flow: Flow { key, from_low, protocol }, sequence, goes_back: told == source.0 })
+}
+
+/// Whether packets from or to an address are on no link: RFC 6890 section 2.2.2, RFC 4291 section 2.5.
+fn is_martian(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => matches!(address.octets(), [0 | 127 | 240.., ..]),
+        IpAddr::V6(address) => address.is_loopback() || address.to_ipv4_mapped().is_some(),
+    }
+}
+
+/// Who has no address yet is one that is sent from, RFC 1122 section 3.2.1.3.
+fn is_no_source(address: IpAddr) -> bool {
+    address.is_multicast() || is_martian(address) && !address.is_unspecified()
+}
+
+fn is_no_destination(address: IpAddr) -> bool {
+    address.is_unspecified() || is_martian(address) && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// Whether a protocol is the ICMP of its packet's family.
@@ -366,12 +425,24 @@ fn is_local(source: IpAddr) -> bool {
     }
 }
 
-/// The identifiers of both tags.
-fn vlan(tags: &[VlanTag]) -> [u8; 3] {
-    let bits = tags.iter().fold(0_u32, |bits, tag| bits << 12 | u32::from(tag.id()));
+/// The identifiers of both tags, such that two tags are never the same as one. A tag for the priority alone is none, IEEE
+/// 802.1Q section 6.9.1; around another one it hides that one's VLAN, and has the number that no VLAN has.
+fn vlan(tags: &[VlanTag]) -> Result<[u8; 3], NotSeen> {
+    let bits = match tags {
+        [] => 0,
+        [tag] => u32::from(tag.id()),
+        [outer, ..] if outer.id() == RESERVED_VLAN => return Err(NotSeen::Malformed),
+        [outer, inner, ..] => {
+            let outer = if outer.id() == 0 { RESERVED_VLAN } else { outer.id() };
+            u32::from(outer) << 12 | u32::from(inner.id())
+        }
+    };
     let [_, a, b, c] = bits.to_be_bytes();
-    [a, b, c]
+    Ok([a, b, c])
 }
+
+/// No frame may have it, IEEE 802.1Q table 9-2.
+const RESERVED_VLAN: u16 = 0xfff;
 
 /// Whether IPv4 options have a source route, RFC 7126 section 4.3.
 fn is_source_routed(mut options: &[u8]) -> bool {
@@ -400,19 +471,30 @@ fn segment(header: &TcpHeader, options: &[u8], payload: usize, is_part: bool) ->
     }
 }
 
-/// The window scale, and the highest edge of what is acknowledged selectively.
-fn tcp_options(mut options: &[u8]) -> (Option<u8>, Option<u32>) {
-    let (mut scale, mut sacked): (Option<u8>, Option<u32>) = (None, None);
-    while let Some((kind, rest)) = options.split_first() {
-        if *kind == 1 {
-            options = rest;
-            continue;
+/// The options of a TCP header with what they say, as far as they make sense.
+pub(super) fn options(mut options: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        loop {
+            let (kind, rest) = options.split_first()?;
+            if *kind == 1 {
+                options = rest;
+                continue;
+            }
+            let length = usize::from(*rest.first()?);
+            if *kind == 0 || length < 2 {
+                return None;
+            }
+            let option = options.get(2..length)?;
+            options = options.get(length..).unwrap_or_default();
+            return Some((*kind, option));
         }
-        let Some(length) = rest.first().map(|length| usize::from(*length)).filter(|length| *kind != 0 && *length >= 2)
-        else {
-            break;
-        };
-        let Some(option) = options.get(2..length) else { break };
+    })
+}
+
+/// The window scale, and the highest edge of what is acknowledged selectively.
+fn tcp_options(all: &[u8]) -> (Option<u8>, Option<u32>) {
+    let (mut scale, mut sacked): (Option<u8>, Option<u32>) = (None, None);
+    for (kind, option) in options(all) {
         match (kind, option) {
             (3, [shift]) => scale = Some(*shift),
             (5, blocks) => {
@@ -424,7 +506,6 @@ fn tcp_options(mut options: &[u8]) -> (Option<u8>, Option<u32>) {
             }
             _ => {}
         }
-        options = options.get(length..).unwrap_or_default();
     }
     (scale, sacked)
 }

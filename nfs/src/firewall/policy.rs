@@ -1,6 +1,8 @@
 //! A validated configuration, prepared for the packet path: what instances work by.
 
-use super::config::{Action, Config, Denial, LEAST_ENTRIES, LimitConfig, RuleConfig, State};
+use super::config::{
+    Action, Config, Denial, LEAST_ENTRIES, LEAST_ETHER_TYPE, LimitConfig, RuleConfig, State, SynCookies,
+};
 use super::lint;
 use super::log::Log;
 use super::rule::{ALL_DSCP, Conditions, Protocol, Rule};
@@ -10,7 +12,8 @@ use super::views::{Asked, Views};
 use crate::json_log::{self, quoted};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{AddressSet, IcmpMatch, Invalid, Memory, SetupError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +32,8 @@ pub struct Policy {
     pub(super) rules: Vec<Rule>,
     pub(super) sets: Vec<AddressSet>,
     pub(super) timeouts: [Duration; Timer::COUNT],
-    /// Names that slots stand for, also of rules that are gone.
-    slots: Vec<String>,
+    /// What slots stand for, also of rules that are gone.
+    slots: Vec<SlotName>,
     /// The rules that decide.
     views: Views,
     /// Those that only write down, if there are any.
@@ -79,15 +82,20 @@ impl Policy {
             let message = "a limit for each source needs a table: the first one takes a restart";
             return Err(Invalid::new(format!("rules[{index}].limit.per_source"), message));
         }
+        let cookies = |config: &Config| config.rules.iter().position(makes_cookies);
+        if let (Some(index), None) = (cookies(&config), cookies(before)) {
+            let message = "SYN cookies need a table: the first rule that has them takes a restart";
+            return Err(Invalid::new(format!("rules[{index}].syn_cookies"), message));
+        }
         Self::after(config, &running.slots, running.log.clone())
     }
 
-    fn after(config: Config, slots: &[String], log: Log) -> Result<Self, Invalid> {
+    fn after(config: Config, slots: &[SlotName], log: Log) -> Result<Self, Invalid> {
         check_numbers(&config)?;
         config.log.as_ref().map_or(Ok(()), |log| json_log::check(&log.file()))?;
         let timeouts = timeouts(&config)?;
-        if let Some(index) = config.ether_types.iter().position(|ether_type| *ether_type < 0x600) {
-            let message = "Ethernet types begin at 1536: what is less is a length";
+        if let Some(index) = config.ether_types.iter().position(|ether_type| *ether_type < LEAST_ETHER_TYPE) {
+            let message = "Ethernet types begin at 1536: what is less is a length, and passes by llc = \"accept\"";
             return Err(Invalid::new(format!("ether_types[{index}]"), message));
         }
         let sets = sets::read(&config.sets)?;
@@ -95,7 +103,7 @@ impl Policy {
         if config.rfc4890 {
             rules.push(rfc4890());
         }
-        let slots = number(&mut rules, slots)?;
+        let slots = number(&mut rules, &config, slots)?;
         let logs = |rule: &Rule| rule.action == Action::Log;
         let views = Views::new(&rules, |rule| !logs(rule), &sets)?;
         let log_views = rules.iter().any(logs).then(|| Views::new(&rules, logs, &sets)).transpose()?;
@@ -118,7 +126,7 @@ impl Policy {
 
     /// The name of the rule that a slot stands for.
     pub(super) fn slot_name(&self, slot: u16) -> Option<&str> {
-        self.slots.get(usize::from(slot)).map(String::as_str)
+        self.slots.get(usize::from(slot)).map(|slot| slot.name.as_str())
     }
 
     /// The slot of the rule in a place.
@@ -134,6 +142,11 @@ impl Policy {
     /// Whether a rule limits what each source may have.
     pub(super) fn limits_sources(&self) -> bool {
         self.config.rules.iter().any(limits_sources)
+    }
+
+    /// Whether a rule may answer by SYN cookies.
+    pub(super) fn makes_cookies(&self) -> bool {
+        self.config.rules.iter().any(makes_cookies)
     }
 
     /// The name of the rule in a place, for the log.
@@ -192,6 +205,9 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
         let message = "0 would let nobody through: leave it out for no limit";
         return Err(Invalid::new("connections_per_source", message));
     }
+    if !(536..=9216).contains(&config.syn_cookies_mss) {
+        return Err(Invalid::new("syn_cookies_mss", format!("{} is not from 536 to 9216", config.syn_cookies_mss)));
+    }
     if !(16..=128).contains(&config.source_bits_v6) {
         return Err(Invalid::new("source_bits_v6", format!("{} is not from 16 to 128", config.source_bits_v6)));
     }
@@ -228,6 +244,7 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
         check_sets(config, rule, &key)?;
         let conditions = Conditions::new(rule, &key)?;
         check_limit(rule, &key)?;
+        check_cookies(rule, &conditions, &key)?;
         if rule.action == Action::Log && config.log.is_none() {
             let message = "there is no log: give it a file in [firewall.log]";
             return Err(Invalid::new(format!("{key}.action"), message));
@@ -240,6 +257,7 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
             conditions,
             action: rule.action,
             limit: rule.limit,
+            syn_cookies: rule.syn_cookies,
         });
     }
     Ok(rules)
@@ -293,6 +311,26 @@ fn check_limit(rule: &RuleConfig, key: &str) -> Result<(), Invalid> {
     }
 }
 
+fn check_cookies(rule: &RuleConfig, conditions: &Conditions, key: &str) -> Result<(), Invalid> {
+    let is_tcp = |protocol: &Protocol| protocol.number == IpProtocol::TCP;
+    let begins = rule.action == Action::Accept && rule.state == State::New;
+    let may_be_tcp = conditions.protocols.is_empty() || conditions.protocols.iter().any(is_tcp);
+    let has_limit = rule.limit.is_some_and(|limit| limit.embryonic.is_some());
+    let message = match rule.syn_cookies {
+        SynCookies::Never => return Ok(()),
+        _ if !begins || !may_be_tcp => "only what begins a TCP connection is answered by SYN cookies",
+        SynCookies::UnderAttack if !has_limit => {
+            "an attack is known by limit = { embryonic = N }: give it, or write \"always\""
+        }
+        SynCookies::UnderAttack | SynCookies::Always => return Ok(()),
+    };
+    Err(Invalid::new(format!("{key}.syn_cookies"), message))
+}
+
+fn makes_cookies(rule: &RuleConfig) -> bool {
+    rule.syn_cookies != SynCookies::Never
+}
+
 fn limits_sources(rule: &RuleConfig) -> bool {
     rule.limit.is_some_and(|limit| limit.per_source)
 }
@@ -326,25 +364,63 @@ fn rfc4890() -> Rule {
         conditions,
         action: Action::Accept,
         limit: None,
+        syn_cookies: SynCookies::Never,
     }
 }
 
-/// Gives each rule the slot that its name had before, or one more; returns the names by slot.
-fn number(rules: &mut [Rule], before: &[String]) -> Result<Vec<String>, Invalid> {
+/// Gives each rule the slot that it had before, or one more; returns what stands for which by slot.
+fn number(rules: &mut [Rule], config: &Config, before: &[SlotName]) -> Result<Vec<SlotName>, Invalid> {
     let mut slots = before.to_vec();
     // After so many reloads with other names, those that are gone make room: connections of theirs are then listed
     // under a wrong name.
     if slots.len() + rules.len() > MOST_SLOTS {
         slots.clear();
     }
-    let mut known: BTreeMap<String, usize> = slots.iter().cloned().zip(0..).collect();
-    for rule in rules {
-        let slot = *known.entry(rule.name.clone()).or_insert_with(|| {
-            slots.push(rule.name.clone());
-            slots.len() - 1
-        });
+    // Of one identity the slots of those before come first.
+    let mut known: HashMap<Identity, VecDeque<usize>> = HashMap::new();
+    for (slot, of) in slots.iter().enumerate() {
+        known.entry(of.identity.clone()).or_default().push_back(slot);
+    }
+    for (index, rule) in rules.iter_mut().enumerate() {
+        let identity = Identity::new(rule, config.rules.get(index));
+        let slot = known.get_mut(&identity).and_then(VecDeque::pop_front).unwrap_or(slots.len());
+        let of = SlotName { name: rule.name.clone(), identity };
+        match slots.get_mut(slot) {
+            // One without a name may have another place.
+            Some(before) => *before = of,
+            None => slots.push(of),
+        }
         let many = || Invalid::new("rules", format!("more than {MOST_SLOTS} rules"));
         rule.slot = u16::try_from(slot).map_err(|_| many())?;
     }
     Ok(slots)
+}
+
+/// What a slot stands for.
+#[derive(Clone, Debug)]
+struct SlotName {
+    /// For people.
+    name: String,
+    identity: Identity,
+}
+
+/// By what a rule is known again after a reload: by its name, or without one by all that it says, as others may come before
+/// it. Of several that say the same the order counts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Identity {
+    Name(String),
+    Text(u64),
+}
+
+impl Identity {
+    fn new(rule: &Rule, config: Option<&RuleConfig>) -> Self {
+        match config.filter(|config| config.name.is_none()) {
+            Some(config) => {
+                let mut hasher = DefaultHasher::new();
+                format!("{config:?}").hash(&mut hasher);
+                Self::Text(hasher.finish())
+            }
+            None => Self::Name(rule.name.clone()),
+        }
+    }
 }

@@ -28,6 +28,9 @@ pub struct ConnectionView {
     pub state: &'static str,
     /// The rule that accepted it.
     pub rule: Option<String>,
+    /// It began by a SYN cookie, so that its ends count differently; in `SYN_PROXY` its server was asked and has not
+    /// answered.
+    pub proxied: bool,
 }
 
 /// Connections that are meant; what is not given is all.
@@ -126,11 +129,13 @@ impl Instance {
             destination,
             direction: connection.direction(),
             state: match protocol {
+                IpProtocol::TCP if connection.is_proxied() && connection.tcp.state == State::SynSent => "SYN_PROXY",
                 IpProtocol::TCP => state_name(connection.tcp.state),
                 _ if connection.is_answered() => "ANSWERED",
                 _ => "UNANSWERED",
             },
             rule: rule.and_then(|slot| self.policy.slot_name(slot)).map(str::to_owned),
+            proxied: connection.is_proxied(),
         }
     }
 }

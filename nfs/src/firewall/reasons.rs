@@ -30,7 +30,7 @@ reasons! {
     tcp_reset = "firewall-tcp-reset": "a reset without the exact number";
     checksum = "firewall-checksum": "a wrong checksum";
     side = "firewall-side": "of a connection whose end is on the other side";
-    address = "firewall-address": "from a group of hosts, or from and to the same address";
+    address = "firewall-address": "from or to what is no host, or from and to the same address";
     source_route = "firewall-source-route": "an IPv4 source route, or an IPv6 routing header with stops to come";
     unrelated = "firewall-unrelated": "an ICMP error about nothing that is known here";
     fragment = "firewall-fragment": "a fragment of a packet that was not accepted, or that may not come in fragments";
@@ -39,7 +39,10 @@ reasons! {
     ether_type = "firewall-ether-type": "an Ethernet type that the configuration does not let through";
     full = "firewall-connections-full": "the table of connections is full of established ones";
     source_limit = "firewall-source-limit": "its source has as many connections as it may have";
+    sources_full = "firewall-sources-full": "there is no place to count the connections of its source";
     embryonic_limit = "firewall-embryonic-limit": "as many connections of its rule are half open as may be";
+    syn_cookie = "firewall-syn-cookie": "a SYN that was answered by a SYN cookie";
+    syn_proxy = "firewall-syn-proxy": "the firewall opens its connection, and has said itself what there was to say";
     rate_limit = "firewall-rate-limit": "more in a second than its rule allows";
     ended = "firewall-rejudged": "of a connection that new rules do not accept";
 }
@@ -68,6 +71,9 @@ pub(super) struct Counters {
     pub(super) rejected: Counter,
     /// What would have been told, but for the bound of such answers.
     pub(super) untold: Counter,
+    /// SYNs that were answered by one, and connections that begin by one.
+    pub(super) cookies: Counter,
+    pub(super) returned: Counter,
     evicted: Counter,
     expired: Counter,
     /// By a reload, a command, or a SYN after the end.
@@ -84,6 +90,8 @@ impl Counters {
             denied: worker.counter("connections-denied"),
             rejected: worker.counter("rejections-sent"),
             untold: worker.counter("rejections-not-sent"),
+            cookies: worker.counter("syn-cookies-sent"),
+            returned: worker.counter("syn-cookies-returned"),
             evicted: worker.counter("connections-evicted"),
             expired: worker.counter("connections-expired"),
             ended: worker.counter("connections-ended"),

@@ -1,6 +1,6 @@
 //! A rule as it was validated: what it asks for, and what follows.
 
-use super::config::{Action, LimitConfig, RuleConfig, State};
+use super::config::{Action, LimitConfig, RuleConfig, State, SynCookies};
 use super::terms::{AddressTerm, protocol_name};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{Addresses, Direction, FlagsMatch, IcmpMatch, Invalid};
@@ -22,6 +22,7 @@ pub(super) struct Rule {
     pub(super) conditions: Conditions,
     pub(super) action: Action,
     pub(super) limit: Option<LimitConfig>,
+    pub(super) syn_cookies: SynCookies,
 }
 
 /// What a rule asks for: a packet matches that fits one of each list. An empty list, or nothing, asks for
@@ -100,6 +101,14 @@ impl Conditions {
             },
             fragment: config.fragment,
         })
+    }
+
+    /// How many rules of a classifier it is at most: one for each combination of what its lists name.
+    pub(super) fn combinations(&self) -> usize {
+        let or_one = |length: usize| length.max(1);
+        let messages = self.protocols.iter().map(|protocol| or_one(protocol.icmp.len())).sum();
+        let lists = [self.sources.len(), self.destinations.len(), self.source_ports.len(), self.destination_ports.len()];
+        lists.into_iter().map(or_one).fold(or_one(messages), usize::saturating_mul)
     }
 
     /// As rules of a classifier, of which a packet fits one if it fits these but for what a classifier does

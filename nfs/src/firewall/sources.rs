@@ -19,7 +19,12 @@ impl Prefixes {
     /// What stands for the source that an address is of.
     pub(super) fn of(self, source: IpAddr) -> [u8; 16] {
         match source {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            // Among the groups of IPv6, which send nothing.
+            IpAddr::V4(address) => {
+                let mut octets = [0xff; 16];
+                octets[12..].copy_from_slice(&address.octets());
+                octets
+            }
             IpAddr::V6(address) => {
                 let behind = u128::MAX.checked_shr(self.bits_v6.into()).unwrap_or(0);
                 (address.to_bits() & !behind).to_be_bytes()
@@ -37,14 +42,21 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn new(config: &Config, memory: &Memory, workers: usize) -> Result<Option<Self>, FlowTableError> {
+    /// With room for the sources of so many connections: one that has none needs no place, so that no source is forgotten
+    /// before all of its connections are over.
+    pub(super) fn new(
+        config: &Config,
+        connections: usize,
+        memory: &Memory,
+        workers: usize,
+    ) -> Result<Option<Self>, FlowTableError> {
         let Some(most) = config.connections_per_source else { return Ok(None) };
-        let table = FlowTable::with_capacity(memory, config.sources, HashKey::random())?;
+        let table = FlowTable::with_capacity(memory, connections, HashKey::random())?;
         Ok(Some(Self { table, most: share(most, workers), prefixes: Prefixes::new(config) }))
     }
 
-    pub(super) fn bytes(config: &Config) -> usize {
-        config.connections_per_source.map_or(0, |_| FlowTable::<[u8; 16], u32>::bytes(config.sources))
+    pub(super) fn bytes(config: &Config, connections: usize) -> usize {
+        config.connections_per_source.map_or(0, |_| FlowTable::<[u8; 16], u32>::bytes(connections))
     }
 
     pub(super) fn adopt(&mut self, config: &Config, workers: usize) {
@@ -58,8 +70,11 @@ impl Sources {
         let handle = match self.table.lookup(&key) {
             Some(handle) => handle,
             None => {
-                let inserted = self.table.insert(key, 0, Class::KEPT, now, Instant::NEVER, drop);
-                inserted.map_err(|_| Refusal::SourceLimit)?.handle()
+                // Of a lower class than those that are there, so that it takes the place of none.
+                let inserted = self.table.insert(key, 0, Class::EMBRYONIC, now, Instant::NEVER, drop);
+                let handle = inserted.map_err(|_| Refusal::SourcesFull)?.handle();
+                self.table.reclassify(handle, Class::KEPT);
+                handle
             }
         };
         match self.table.entry_mut(handle).map(|entry| entry.value) {

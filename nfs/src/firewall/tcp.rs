@@ -215,6 +215,11 @@ impl Tcp {
         matches!(self.state, State::Established | State::FinWait | State::CloseWait | State::LastAck)
     }
 
+    /// Whether it waits for nothing but its time.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::TimeWait | State::Close)
+    }
+
     /// Whether it is half open.
     pub(super) fn is_embryonic(&self) -> bool {
         matches!(self.state, State::SynSent | State::SynSent2 | State::SynReceived)
@@ -224,6 +229,11 @@ impl Tcp {
     pub(super) fn is_agreed(&self) -> bool {
         const BOTH: u8 = ACKNOWLEDGED | ACKNOWLEDGED << RESPONDER;
         self.marks & LIBERAL == 0 || self.marks & BOTH == BOTH
+    }
+
+    /// The flags of the segment that began it, as far as they are known.
+    pub(super) fn first_flags(&self) -> TcpFlags {
+        if self.marks & LIBERAL == 0 { TcpFlags::SYN } else { TcpFlags::ACK }
     }
 
     /// Whether an ICMP error may quote this number of a side: one that it has sent, RFC 5927 section 4.1.
@@ -255,13 +265,22 @@ impl Tcp {
         true
     }
 
+    /// Whether a SYN of this side begins another connection, as this one is over: after a reset any does, and in TIME_WAIT
+    /// one whose number comes behind those of before, RFC 9293 section 3.10.7.4.
+    pub(super) fn begins_anew(&self, side: usize, segment: &Segment) -> bool {
+        let is_newer = self.marks & LIBERAL != 0 || !after(self.sides[side & 1].end, segment.sequence);
+        event(segment.flags) == Some(Event::Syn)
+            && (self.state == State::Close || self.state == State::TimeWait && is_newer)
+    }
+
     /// What a segment of this side does.
     pub(super) fn follow(&mut self, side: usize, event: Event, segment: &Segment) -> Judgement {
         let from = side & 1;
         let by_originator = from == ORIGINATOR;
         let state = match self.transition(event, by_originator) {
             Transition::To(state) => state,
-            Transition::Anew => return Judgement::BeginsAnew,
+            Transition::Anew if self.begins_anew(side, segment) => return Judgement::BeginsAnew,
+            Transition::Anew => return Judgement::WrongState,
             Transition::Wrong => return Judgement::WrongState,
             Transition::Ignored => {
                 self.note_ignored(event, segment);
@@ -374,7 +393,7 @@ impl Tcp {
         let exact = segment.sequence == receiver.acknowledged || segment.sequence == sender.end;
         let old = after(receiver.acknowledged, segment.sequence);
         let established = self.state == State::Established;
-        if !exact && (established || old && segment.sequence != 0) {
+        if !exact && (established || old) {
             return Judgement::InexactReset;
         }
         Judgement::Follows
@@ -390,6 +409,8 @@ impl Tcp {
         let again = from == ORIGINATOR && self.state == State::SynSent;
         if is_syn && (fresh || opening && (again || after(segment.end(), self.sides[from].end))) {
             self.sides[from] = Numbers::beginning(segment);
+            // Data may follow before the handshake is over, as far as the other SYN's window goes: RFC 7413 section 4.2.2.
+            self.sides[from].most = self.sides[from].end.wrapping_add(self.sides[to].window);
             self.marks &= !(ACKNOWLEDGED << from);
             self.set_scale(from, segment.scale);
             if event == Event::Syn {
@@ -410,7 +431,8 @@ impl Tcp {
         if !has_acknowledgment {
             (acknowledgment, sacked) = (receiver.end, receiver.end);
         }
-        if event == Event::Rst && (sequence == 0 || fresh) && !self.is_live() {
+        // Who refuses a SYN has sent nothing yet.
+        if event == Event::Rst && (sequence == 0 || fresh) && self.state == State::SynSent {
             (sequence, end) = (sender.end, sender.end);
         }
         if after(acknowledgment, sacked) {
@@ -478,7 +500,7 @@ impl Tcp {
     }
 
     /// By how many bits a side's windows are shifted: by none unless both have offered it.
-    fn scale(&self, side: usize) -> u32 {
+    pub(super) fn scale(&self, side: usize) -> u32 {
         let of = |side: usize| self.scales >> (4 * side) & 15;
         if of(ORIGINATOR) == NO_SCALE || of(RESPONDER) == NO_SCALE { 0 } else { of(side).into() }
     }

@@ -53,6 +53,7 @@ struct Counts {
 pub(super) enum Refusal {
     Full,
     SourceLimit,
+    SourcesFull,
     EmbryonicLimit,
 }
 
@@ -71,7 +72,10 @@ impl Tracking {
         Ok(Self {
             v4: FlowTable::with_capacity(memory, config.connections, HashKey::random())?,
             v6: FlowTable::with_capacity(memory, config.connections_v6(), HashKey::random())?,
-            counts: Counts { sources: Sources::new(config, memory, workers)?, embryonic: Vec::new() },
+            counts: Counts {
+                sources: Sources::new(config, Self::most(config), memory, workers)?,
+                embryonic: Vec::new(),
+            },
             deadlines: [Deadline::default(); Timer::COUNT],
             reckoned: None,
             sweep_v6: false,
@@ -82,7 +86,12 @@ impl Tracking {
     /// Bytes that a worker's tables take.
     pub(super) fn bytes(config: &Config) -> usize {
         let tables = Table::<KeyV4>::bytes(config.connections) + Table::<KeyV6>::bytes(config.connections_v6());
-        tables + Sources::bytes(config)
+        tables + Sources::bytes(config, Self::most(config))
+    }
+
+    /// Connections that there may be at once: tables have an eighth more places than was asked for, in full rows.
+    fn most(config: &Config) -> usize {
+        [config.connections, config.connections_v6()].into_iter().map(|entries| entries + entries / 8 + 64).sum()
     }
 
     /// Goes on with another configuration, in which rules have so many slots.
@@ -133,11 +142,10 @@ impl Tracking {
             Place::V6(handle) => self.v6.entry_mut(handle).map(|entry| entry.value),
         };
         let Some(connection) = connection else { return };
-        let (timer, established) = (connection.timer(protocol), connection.is_established(protocol));
+        let (timer, class) = (connection.timer(protocol), connection.class(protocol));
         if connection.is_counted() && !connection.tcp.is_embryonic() {
             counts.is_open(connection);
         }
-        let class = if established { Class::ESTABLISHED } else { Class::EMBRYONIC };
         let Some(deadline) = self.deadlines.get(timer as usize).copied() else { return };
         match place {
             Place::V4(handle) => settle(&mut self.v4, handle, deadline, class),
@@ -145,7 +153,7 @@ impl Tracking {
         }
     }
 
-    /// Begins a connection, for which there is none yet. So many of its slot may be half open, if that is limited.
+    /// Begins a connection, in place of one with its key that is over. So many of its slot may be half open, if that is limited.
     pub(super) fn begin(
         &mut self,
         key: &FlowKey,
@@ -154,15 +162,22 @@ impl Tracking {
         embryonic: Option<u32>,
         (timeout, now): (Instant, Instant),
     ) -> Result<Place, Refusal> {
-        let Self { v4, v6, counts, .. } = self;
         if let Some(most) = embryonic.filter(|_| connection.tcp.is_embryonic()) {
-            counts.begin_embryonic(&mut connection, most)?;
+            self.counts.begin_embryonic(&mut connection, most)?;
         }
+        let protocol = key.protocol();
+        // One that is over makes place for what begins under its key.
+        if protocol == IpProtocol::TCP
+            && let Some(over) = self.find(key)
+        {
+            self.end(over);
+        }
+        let (class, Self { v4, v6, counts, .. }) = (connection.class(protocol), self);
         let begun = counts.sources.as_mut().map_or(Ok(()), |sources| sources.begin(source, now));
         let place = begun.and_then(|()| {
             let place = match key {
-                FlowKey::V4(key) => insert(v4, *key, connection, (timeout, now), counts).map(Place::V4),
-                FlowKey::V6(key) => insert(v6, *key, connection, (timeout, now), counts).map(Place::V6),
+                FlowKey::V4(key) => insert(v4, *key, (connection, class), (timeout, now), counts).map(Place::V4),
+                FlowKey::V6(key) => insert(v6, *key, (connection, class), (timeout, now), counts).map(Place::V6),
             };
             if let (None, Some(sources)) = (place, &mut counts.sources) {
                 sources.end(source);
@@ -250,6 +265,11 @@ impl Tracking {
         };
     }
 
+    /// Connections of a slot that are half open, if they are limited.
+    pub(super) fn embryonic(&self, slot: u16) -> u32 {
+        self.counts.embryonic.get(usize::from(slot)).copied().unwrap_or(0)
+    }
+
     pub(super) fn lengths(&self) -> (usize, usize) {
         (self.v4.len(), self.v6.len())
     }
@@ -279,12 +299,12 @@ fn settle<K: Ends>(table: &mut Table<K>, handle: Handle, deadline: Deadline, cla
 fn insert<K: Ends>(
     table: &mut Table<K>,
     key: K,
-    connection: Connection,
+    (connection, class): (Connection, Class),
     (timeout, now): (Instant, Instant),
     counts: &mut Counts,
 ) -> Option<Handle> {
     let removed = |removed: Removed<K, Connection>| counts.gone(&removed);
-    let inserted = table.insert(key, connection, Class::EMBRYONIC, now, timeout, removed);
+    let inserted = table.insert(key, connection, class, now, timeout, removed);
     inserted.ok().map(|inserted| match inserted {
         Insertion::New(handle) | Insertion::Existing(handle, _) => handle,
     })

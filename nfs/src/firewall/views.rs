@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 
 /// Most views: each is a classifier with nearly all rules.
 const MOST: usize = 64;
+/// Most classes of VLANs or DSCP.
+const CLASSES: usize = 1 << 8;
 /// Numbers of VLANs, with 0 for none.
 const VLANS: u16 = 1 << 12;
 /// Marks of a packet, and of a rule that asks for them.
@@ -68,11 +70,15 @@ fn of_fragment(fragment: bool) -> u8 {
 impl Views {
     /// Of those rules that are chosen; they have the places that they have among all.
     pub(super) fn new(rules: &[Rule], is_chosen: impl Fn(&Rule) -> bool, sets: &[AddressSet]) -> Result<Self, Invalid> {
-        let chosen: Vec<_> = rules.iter().filter(|rule| is_chosen(rule)).map(|rule| &rule.conditions).collect();
-        let dscp: Vec<_> = chosen.iter().map(|of| of.dscp).filter(|list| *list != ALL_DSCP).collect();
-        let vlans: Vec<_> = chosen.iter().copied().filter(|of| !of.vlans.is_empty()).collect();
-        let dscp_classes = classes(64, &dscp, |list, value| list >> value & 1 == 1);
-        let vlan_classes = classes(VLANS, &vlans, |of, vlan| of.has_vlan(vlan));
+        let chosen = || rules.iter().filter(|rule| is_chosen(rule)).map(|rule| &rule.conditions);
+        let dscp: Vec<_> = chosen().map(|of| of.dscp).filter(|list| *list != ALL_DSCP).collect();
+        let vlans: Vec<_> = chosen().filter(|of| !of.vlans.is_empty()).collect();
+        let many = |what: &str| {
+            let message = format!("their lists of {what} tell more than {CLASSES} groups apart: name fewer of them");
+            Invalid::new("rules", message)
+        };
+        let dscp_classes = classes(64, &dscp, |list, value| list >> value & 1 == 1).ok_or_else(|| many("DSCP"))?;
+        let vlan_classes = classes(VLANS, &vlans, |of, vlan| of.has_vlan(vlan)).ok_or_else(|| many("VLANs"))?;
         let count = |classes: &[u8]| usize::from(classes.iter().copied().max().unwrap_or(0)) + 1;
         let vlans = count(&vlan_classes);
         let mut known: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
@@ -179,7 +185,18 @@ impl Views {
 impl View {
     fn new(all: &[Rule], numbers: &[usize], sets: &[AddressSet]) -> Result<Self, Invalid> {
         let (mut rules, mut places) = (Vec::new(), Vec::new());
+        let mut combinations = 0_usize;
         for &number in numbers {
+            // Before they are made: a few lists of a hundred values each are more than there is memory for.
+            combinations = combinations.saturating_add(all[number].conditions.combinations());
+            if combinations > Classifier::MAX_RULES {
+                let message = format!(
+                    "with each combination of its lists there are {combinations} rules, and {} are the most: put addresses \
+                     into a set, or ports into ranges",
+                    Classifier::MAX_RULES
+                );
+                return Err(Invalid::new(format!("rules[{number}]"), message));
+            }
             let of_rule = all[number].conditions.classifier_rules();
             if of_rule.is_empty() {
                 let message = "no packet is of two families: its addresses and its protocol exclude each other";
@@ -204,14 +221,13 @@ impl fmt::Debug for Views {
     }
 }
 
-/// Numbers as many values by the lists that they are in. More classes than there are numbers are more views than there
-/// may be: rules tell them apart.
-fn classes<T>(values: u16, lists: &[T], has: impl Fn(&T, u16) -> bool) -> Vec<u8> {
-    let mut known: BTreeMap<Vec<bool>, u8> = BTreeMap::new();
+/// Numbers as many values by the lists that they are in. Nothing if there are more than [`CLASSES`] kinds of them.
+fn classes<T>(values: u16, lists: &[T], has: impl Fn(&T, u16) -> bool) -> Option<Vec<u8>> {
+    let mut known: BTreeMap<Vec<bool>, usize> = BTreeMap::new();
     let class = |value| {
         let signature = lists.iter().map(|list| has(list, value)).collect();
-        let next = u8::try_from(known.len()).unwrap_or(u8::MAX);
-        *known.entry(signature).or_insert(next)
+        let next = known.len();
+        u8::try_from(*known.entry(signature).or_insert(next)).ok()
     };
     (0..values).map(class).collect()
 }

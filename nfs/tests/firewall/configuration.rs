@@ -60,6 +60,24 @@ fn what_makes_no_sense_is_named_by_its_key() {
         ("source_bits_v6 = 129".to_owned(), "source_bits_v6: 129 is not from 16 to 128"),
         ("connections_per_source = 0".to_owned(), "connections_per_source: 0 would let nobody through"),
         ("ether_types = [0x88cc, 5]".to_owned(), "ether_types[1]: Ethernet types begin at 1536"),
+        (
+            rule("protocol = \"udp\"\nsyn_cookies = \"always\""),
+            "rules[0].syn_cookies: only what begins a TCP connection is answered by SYN cookies",
+        ),
+        (
+            rule("syn_cookies = \"always\"").replace("\"accept\"", "\"reject\""),
+            "rules[0].syn_cookies: only what begins a TCP connection",
+        ),
+        (
+            rule("state = \"related\"\nsyn_cookies = \"always\""),
+            "rules[0].syn_cookies: only what begins a TCP connection",
+        ),
+        (
+            rule("syn_cookies = \"under-attack\""),
+            "rules[0].syn_cookies: an attack is known by limit = { embryonic = N }",
+        ),
+        (rule("syn_cookies = \"sometimes\""), "unknown variant `sometimes`"),
+        ("syn_cookies_mss = 100".to_owned(), "syn_cookies_mss: 100 is not from 536 to 9216"),
         ("timeouts = { udp = 0 }".to_owned(), "timeouts.udp: 0 seconds are not from 1 to 1000000"),
         ("[sets.empty]\n".to_owned(), "sets.empty: a set without addresses matches nothing"),
     ] {
@@ -105,6 +123,8 @@ fn there_is_room_for_a_quarter_of_the_connections_in_ipv6_unless_told_otherwise(
     // A table for what sources have begun, and one for the rates of each.
     let limit = "\n[[rules]]\naction = \"accept\"\nlimit = { packets_per_second = 1, per_source = true }";
     assert!(memory("connections_per_source = 1") > memory("") && memory(limit) > memory(""));
+    let cookies = "\n[[rules]]\naction = \"accept\"\nsyn_cookies = \"always\"";
+    assert!(memory(cookies) > memory(""));
 }
 
 #[test]
@@ -139,6 +159,17 @@ fn a_described_packet_is_explained() {
         let explained = policy.explain(&packet.parse::<Described>().unwrap()).to_string();
         assert!(explained.contains(expected), "{packet}\n{explained}");
     }
+    let said = |cookies: &str| {
+        let limit = "limit = { embryonic = 10 }";
+        let text = format!("[[rules]]\nname = \"web\"\naction = \"accept\"\n{limit}\nsyn_cookies = \"{cookies}\"\n");
+        let policy = Firewall.policy(config(&text)).unwrap();
+        ["tcp 10.0.0.5:1 > 10.0.0.6:80", "udp 10.0.0.5:1 > 10.0.0.6:80", "tcp 10.0.0.5:1 > 10.0.0.6:80 flags ack"]
+            .map(|packet| policy.explain(&packet.parse::<Described>().unwrap()).to_string())
+    };
+    assert_eq!(said("never"), ["accept, by web"; 3]);
+    assert_eq!(said("always")[0], "accept, by web; its SYN is answered by a cookie first");
+    assert_eq!(said("under-attack")[0], "accept, by web; under attack its SYN is answered by a cookie first");
+    assert_eq!(said("always")[1..], ["accept, by web"; 2]);
     assert_eq!((policy.comment("office"), policy.comment("ef")), (Some("who works here"), None));
     for (packet, expected) in [
         ("", "the protocol is missing"),

@@ -5,6 +5,7 @@
 mod bench;
 mod captured;
 mod configuration;
+mod cookies;
 mod explained;
 mod fragments;
 mod icmp;

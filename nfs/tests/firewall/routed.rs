@@ -1,6 +1,6 @@
 //! Between the two halves of a router.
 
-use super::bench::{A, Bench, OUT, RST, SYN, SYN_ACK, X, config, tcp};
+use super::bench::{A, ACK, Bench, OUT, RST, SYN, SYN_ACK, X, config, tcp};
 use nf_framework::Direction;
 use nf_framework::headers::{Headers, MacAddress, Network, Transport};
 use nf_framework::testing::{Frame, Outcome, Trial, lab};
@@ -140,5 +140,39 @@ fn the_routers_own_errors_are_related() {
         let mut told = one(&sent.inside);
         let headers = Headers::parse(&mut told).unwrap();
         assert!(matches!(&headers.transport, Transport::Icmp(icmp) if (icmp.message_type.0, icmp.code) == (3, 4)));
+    });
+}
+
+#[test]
+fn f15_cookies_go_by_way_of_the_router() {
+    const RULES: &str = "[[rules]]\nfrom = \"outside\"\naction = \"accept\"\nsyn_cookies = \"always\"\n";
+    with_routed(RULES, |bench| {
+        let client = |flags| from_outside(tcp(X, A, 1000, 80, flags).sequence_number(77));
+        let seen = |frame: &[u8]| {
+            let mut frame = frame.to_vec();
+            let headers = Headers::parse(&mut frame).unwrap();
+            assert_eq!(headers.verify_checksums(), Ok(()));
+            let Transport::Tcp { header, .. } = &headers.transport else { panic!("no TCP") };
+            (header.flags.0, header.sequence_number.get(), header.acknowledgment_number.get())
+        };
+        let answer = one(&bench.send(Direction::Inbound, &[client(SYN).build()]).outside);
+        assert_eq!((&answer[..6], &answer[6..12]), (&OF_X.0[..], &Trial::OUTSIDE_MAC.0[..]));
+        let (flags, cookie, _) = seen(&answer);
+        assert_eq!(flags, SYN_ACK);
+        let number = |add: u32| cookie.wrapping_add(add);
+        let ack = |add| client(ACK).sequence_number(78).acknowledgment_number(number(add));
+        let syn = one(&bench.send(Direction::Inbound, &[ack(1).build()]).inside);
+        assert_eq!((&syn[..6], &syn[6..12]), (&OF_A.0[..], &Trial::INSIDE_MAC.0[..]));
+        assert_eq!(seen(&syn), (SYN, 77, 0));
+        let server = |flags| from_inside(tcp(A, X, 80, 1000, flags).sequence_number(4999).acknowledgment_number(78));
+        let opened = bench.send(Direction::Outbound, &[server(SYN_ACK).build()]);
+        let (to_server, to_client) = (one(&opened.inside), one(&opened.outside));
+        assert_eq!((&to_server[..6], &to_client[..6]), (&OF_A.0[..], &OF_X.0[..]));
+        assert_eq!((seen(&to_server), seen(&to_client)), ((ACK, 78, 5000), (ACK, number(1), 78)));
+        let data = one(&bench.send(Direction::Inbound, &[ack(1).payload(b"GET /").build()]).inside);
+        assert_eq!((seen(&data), data[22]), ((ACK, 78, 5000), 63));
+        let answer = server(ACK).sequence_number(5000).acknowledgment_number(83).payload(b"200");
+        let answer = one(&bench.send(Direction::Outbound, &[answer.build()]).outside);
+        assert_eq!((seen(&answer), answer[22]), ((ACK, number(1), 83), 63));
     });
 }

@@ -281,6 +281,59 @@ fn a_rule_lets_in_what_the_nat_forwards_to_a_server() {
     });
 }
 
+/// Flags, sequence number and acknowledgment number.
+fn numbers(frame: &[u8]) -> (u8, u32, u32) {
+    let mut frame = frame.to_vec();
+    let headers = Headers::parse(&mut frame).unwrap();
+    assert_eq!(headers.verify_checksums(), Ok(()));
+    let Transport::Tcp { header, .. } = &headers.transport else { panic!("TCP") };
+    (header.flags.0, header.sequence_number.get(), header.acknowledgment_number.get())
+}
+
+#[test]
+fn f15_cookies_go_through_the_nat_like_the_packets_of_both_ends() {
+    let rules = "[[rules]]\nfrom = \"inside\"\naction = \"accept\"\nsyn_cookies = \"always\"\n";
+    with_both(rules, |bench| {
+        let syn = bench.out(&from(A, X).tcp(4000, 80).flags(SYN).sequence_number(76));
+        assert_eq!((syn.inside.len(), syn.outside.len()), (1, 0), "{syn:?}");
+        let (flags, cookie, _) = numbers(&syn.inside[0]);
+        assert_eq!(flags, SYN_ACK);
+        let ack = from(A, X).tcp(4000, 80).flags(ACK).sequence_number(77).acknowledgment_number(cookie.wrapping_add(1));
+        let syn = bench.out(&ack);
+        assert_eq!((syn.inside.len(), numbers(&syn.outside[0])), (0, (SYN, 76, 0)));
+        let port = ports(&syn.outside[0]).0;
+        let answer = from_outside(X).tcp(80, port).flags(SYN_ACK).sequence_number(4999).acknowledgment_number(77);
+        let opened = bench.back(&answer);
+        assert_eq!(numbers(&opened.outside[0]), (ACK, 77, 5000));
+        assert_eq!(numbers(&opened.inside[0]), (ACK, cookie.wrapping_add(1), 77));
+        let data = bench.out(&ack.payload(b"question"));
+        assert_eq!(numbers(&data.outside[0]), (ACK, 77, 5000));
+        let answer = from_outside(X).tcp(80, port).flags(ACK).sequence_number(5000).acknowledgment_number(85);
+        let answer = bench.back(&answer.payload(b"answer"));
+        assert_eq!(numbers(&answer.inside[0]), (ACK, cookie.wrapping_add(1), 85));
+    });
+    let rules = "[[rules]]\nfrom = \"outside\"\ndestination = \"192.168.1.20\"\nprotocol = \"tcp\"\ndestination_ports = \
+                 80\naction = \"accept\"\nsyn_cookies = \"always\"\n";
+    run(1, rules, |bench| {
+        let client = |flags| from_outside(X).tcp(4000, 8080).flags(flags).sequence_number(76);
+        let answer = bench.back(&client(SYN));
+        assert_eq!((answer.inside.len(), ports(&answer.outside[0])), (0, (8080, 4000)), "{answer:?}");
+        let (flags, cookie, _) = numbers(&answer.outside[0]);
+        assert_eq!(flags, SYN_ACK);
+        let ack = client(ACK).sequence_number(77).acknowledgment_number(cookie.wrapping_add(1));
+        let syn = bench.back(&ack);
+        assert_eq!((numbers(&syn.inside[0]), ports(&syn.inside[0])), ((SYN, 76, 0), (4000, 80)));
+        let answer = from(B, X).tcp(80, 4000).flags(SYN_ACK).sequence_number(4999).acknowledgment_number(77);
+        let opened = bench.out(&answer);
+        assert_eq!(numbers(&opened.inside[0]), (ACK, 77, 5000));
+        assert_eq!(
+            (numbers(&opened.outside[0]), ports(&opened.outside[0])),
+            ((ACK, cookie.wrapping_add(1), 77), (8080, 4000))
+        );
+        assert_eq!(numbers(&bench.back(&ack.payload(b"question")).inside[0]), (ACK, 77, 5000));
+    });
+}
+
 #[test]
 fn fragments_go_through_both() {
     with_both(OUT, |bench| {

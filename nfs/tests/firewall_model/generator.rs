@@ -45,7 +45,8 @@ fn tagged(frame: Frame, tags: u32) -> Option<Frame> {
     match tags {
         0 => Some(frame),
         7 => Some(frame.vlan(7)),
-        0x7008 => Some(frame.service_vlan(7).vlan(8)),
+        0x100_7008 => Some(frame.service_vlan(7).vlan(8)),
+        0x100_0007 => Some(frame.service_vlan(3 << 13).vlan(7)),
         _ => None,
     }
 }
@@ -188,6 +189,8 @@ impl Generator {
         let frame = match self.random.below(20) {
             0 => frame.vlan(7),
             1 => frame.service_vlan(7).vlan(8),
+            2 => frame.service_vlan(3 << 13).vlan(7),
+            3 if self.random.percent(30) => frame.vlan(5 << 13),
             _ => frame,
         };
         let payload = self.payload();
@@ -212,8 +215,8 @@ impl Generator {
                 frame.icmpv6(kind, 0, [high, low, 0, 1]).payload(&payload)
             }
             _ => frame
-                .protocol(self.one_of(&[47, 50, 132, 253, ICMP, ICMPV6]))
-                .payload(&[&[0; 8], &payload[..]].concat()),
+                .protocol(self.one_of(&[47, 50, 132, 132, 136, 33, 253, ICMP, ICMPV6]))
+                .payload(&[&(from & 3).to_be_bytes()[..], &to.to_be_bytes(), &[0; 4], &payload[..], &[0; 4]].concat()),
         }
     }
 
@@ -258,7 +261,10 @@ impl Generator {
                 let of_type = if by_originator != self.random.percent(5) { 128 } else { 129 };
                 frame.icmpv6(of_type, 0, [high, low, 0, 1]).payload(&payload)
             }
-            protocol => frame.protocol(protocol).payload(&payload),
+            protocol => {
+                let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
+                frame.protocol(protocol).payload(&[&ports[..], &[0; 8], &payload].concat())
+            }
         })
     }
 
@@ -287,6 +293,10 @@ impl Generator {
         let low = |number: u64| u32::try_from(number & 0xffff_ffff).expect("masked");
         let length = u32::try_from(data).expect("a few");
         let sequence = match self.random.below(20) {
+            // Of another connection.
+            0..10 if flags == SYN && matches!(tcp.state, State::TimeWait | State::Close) => {
+                edge(sender.end, &mut self.random)
+            }
             // Of a SYN that is sent again.
             0..14 if flags & SYN != 0 && sender.window != 0 => sender.end.wrapping_sub(1),
             0..14 if sender.window != 0 => sender.end,
@@ -358,7 +368,10 @@ impl Generator {
                 let [high, low] = connection.source.1.to_be_bytes();
                 about.icmpv6(if by_originator { 128 } else { 129 }, 0, [high, low, 0, 1])
             }
-            protocol => about.protocol(protocol).payload(&[1; 20]),
+            protocol => {
+                let ports = [source.1.to_be_bytes(), destination.1.to_be_bytes()].concat();
+                about.protocol(protocol).payload(&[&ports[..], &[1; 20]].concat())
+            }
         };
         let six = source.0.is_ipv6();
         let about = if self.random.percent(3) {
@@ -427,12 +440,21 @@ impl Generator {
                 .ipv4_options(self.one_of(&[&[131, 7, 4, 10, 0, 0, 1][..], &[1, 137, 3, 4], &[148, 4, 0, 0]]))
                 .udp(5, 53),
             1 => ip(four.0, four.0).udp(5, 53),
-            2 => ip(Ipv4Addr::new(224, 0, 0, 1).into(), four.1).udp(5, 53),
-            3 => ip(four.0, self.one_of(&[Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 5)]).into()).udp(68, 67),
+            2 => {
+                let no_hosts = [[224, 0, 0, 1], [127, 0, 0, 1], [255; 4], [240, 0, 0, 1], [0, 1, 2, 3]];
+                ip(Ipv4Addr::from(self.one_of(&no_hosts)).into(), four.1).udp(5, 53)
+            }
+            3 => ip(four.0, Ipv4Addr::from(self.one_of(&[[255; 4], [224, 0, 0, 5], [127, 0, 0, 1], [0; 4], [240; 4]])).into()).udp(68, 67),
             4 => ip(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()).udp(68, 67),
             5 => ip(six.0, six.1).extension(0, &[1, 4, 0, 0, 0, 0]).tcp(self.port(), 80).flags(SYN),
             6 => ip(six.0, six.1).extension(43, &[0, self.byte(2), 0, 0, 0, 0]).udp(self.port(), 53),
             7 => ip(six.0, six.1).extension(self.one_of(&[60, 51]), &[0; 6]).udp(self.port(), 53),
+            8 if self.random.percent(50) => {
+                let no_hosts = [Ipv6Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped(), Ipv6Addr::UNSPECIFIED];
+                let odd = self.one_of(&no_hosts).into();
+                let (from, to) = if self.random.percent(50) { (odd, six.1) } else { (six.0, odd) };
+                ip(from, to).udp(5, 53)
+            }
             8 => {
                 ip(six.0, six.1).extension(60, &[0; 6]).icmpv6(self.one_of(&[1, 128]), 0, [0, 9, 0, 0]).payload(&[0; 8])
             }

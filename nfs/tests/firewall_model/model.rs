@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub(crate) type End = (IpAddr, u16);
-/// Protocol, tags, and both ends, the lower one first.
+/// Protocol, tags (see [`tags`]), and both ends, the lower one first.
 pub(crate) type Key = (u8, u32, End, End);
 
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Connection {
     pub(crate) side: Side,
     pub(crate) tcp: Option<Tcp>,
     pub(crate) answered: bool,
+    /// And the originator has gone on after that.
+    pub(crate) assured: bool,
     /// That accepted it.
     pub(crate) rule: Option<String>,
     generation: u64,
@@ -205,6 +207,7 @@ impl Model {
             }
             0x0800 => false,
             0x86dd => true,
+            length if length < 1536 && self.setting.llc => return Ok(()),
             other if self.setting.ether_types.contains(&other) => return Ok(()),
             _ => return Err("firewall-ether-type"),
         };
@@ -212,14 +215,14 @@ impl Model {
         if ip.is_source_routed {
             return Err("firewall-source-route");
         }
-        if ip.source.is_multicast() || ip.source == ip.destination && !ip.source.is_unspecified() {
+        if !can_send(ip.source) || !can_receive(ip.destination) || ip.source == ip.destination {
             return Err("firewall-address");
         }
         if !ip.is_sound() {
             return Err("firewall-checksum");
         }
         let fragment = ip.piece.is_some();
-        let tags = link.tags.iter().fold(0, |tags, tag| tags << 12 | u32::from(*tag));
+        let tags = tags(&link.tags).ok_or("malformed")?;
         let mut asked = Asked {
             related: false,
             side,
@@ -265,7 +268,11 @@ impl Model {
                 }
                 self.message(&ip, asked, tags, (frame, link), answers)
             }
-            _ => flow((0, 0), Says::Datagram, asked, self),
+            _ => match least_with_ports(ip.protocol) {
+                Some(least) if message.len() < least => Err("malformed"),
+                Some(_) => flow((be16(message, 0), be16(message, 2)), Says::Datagram, asked, self),
+                None => flow((0, 0), Says::Datagram, asked, self),
+            },
         }
     }
 
@@ -291,9 +298,8 @@ impl Model {
             }
             130..=132 | 143 if ip.is_six() && ip.hops == 1 && is_local && !fragment => return Ok(()),
             _ if is_error => {
-                if fragment || !self.is_related(ip, tags, asked.side) {
-                    return Err("firewall-unrelated");
-                }
+                let about = self.related(ip, tags, asked.side).filter(|_| !fragment).ok_or("firewall-unrelated")?;
+                self.judge_again(&about)?;
                 asked.related = true;
             }
             _ if fragment => return Err("firewall-fragment"),
@@ -304,32 +310,30 @@ impl Model {
         self.take(rule.as_ref(), asked.source, !asked.related)
     }
 
-    /// Whether an error is about a packet of a connection, and goes back to who sent it.
-    fn is_related(&self, ip: &Ip, tags: u32, side: Side) -> bool {
-        let Some(about) = Ip::quoted(&ip.message[8..], ip.is_six()).filter(|about| !about.is_later()) else {
-            return false;
-        };
+    /// The connection that an error is about, if it goes back to who sent a packet of it.
+    fn related(&self, ip: &Ip, tags: u32, side: Side) -> Option<Key> {
+        let about = Ip::quoted(&ip.message[8..], ip.is_six()).filter(|about| !about.is_later())?;
         let message = &about.message;
+        let is_plain = !ip.is_six() || about.whole.len() == message.len() + 40;
         let ports = match about.protocol {
             TCP | UDP if message.len() >= 8 => (be16(message, 0), be16(message, 2)),
-            TCP | UDP => return false,
+            TCP | UDP => return None,
             _ if about.is_icmp() => {
-                let Some((asks, kind)) = message.get(..8).and_then(|message| query(ip.is_six(), message[0])) else {
-                    return false;
-                };
+                let (asks, kind) = message.get(..8).and_then(|message| query(ip.is_six(), message[0]))?;
                 let identifier = be16(message, 4);
                 if asks { (identifier, kind) } else { (kind, identifier) }
             }
-            _ => (0, 0),
+            of if least_with_ports(of).is_none() => (0, 0),
+            _ if is_plain && message.len() >= 4 => (be16(message, 0), be16(message, 2)),
+            _ => return None,
         };
         let (source, destination) = ((about.source, ports.0), (about.destination, ports.1));
-        let Some(connection) = self.connections.get(&key(about.protocol, tags, source, destination)) else {
-            return false;
-        };
+        let key = key(about.protocol, tags, source, destination);
+        let connection = self.connections.get(&key)?;
         // It came the other way.
-        let Some(of) = connection.side_of(source, side.other()) else { return false };
+        let of = connection.side_of(source, side.other())?;
         let was_sent = connection.tcp.is_none_or(|tcp| tcp.may_have_sent(of, be32(message, 4)));
-        ip.destination == about.source && was_sent
+        (ip.destination == about.source && was_sent).then_some(key)
     }
 
     fn later(&mut self, ip: &Ip, tags: u32, side: Side, said: Option<Said>) -> Passes {
@@ -338,7 +342,7 @@ impl Model {
             Some(Said::Ports(from, to)) => vec![(from, to)],
             // Nobody knows whether it asks or answers; it asks, if both can be.
             Some(Said::Identifier(identifier)) => vec![(identifier, 0), (0, identifier)],
-            Some(Said::Nothing) if !ip.is_icmp() => vec![(0, 0)],
+            Some(Said::Nothing) if !ip.is_icmp() && least_with_ports(ip.protocol).is_none() => vec![(0, 0)],
             _ => return DENIED,
         };
         if self.setting.drop_fragments {
@@ -352,26 +356,41 @@ impl Model {
             }
             // It tells nothing that its first one has not told.
             self.admit(&key, source, side)?;
-            return Ok(());
+            return self.spend(&key);
         }
         DENIED
     }
 
-    /// A packet of a connection that there is: whose it is, if it may pass as far as its end and its rule go.
+    /// A packet of a connection that there is: whose it is, if it may pass as far as its end and the rules go.
     fn admit(&mut self, key: &Key, source: End, side: Side) -> Result<usize, &'static str> {
+        let of = self.connections[key].side_of(source, side).ok_or("firewall-side")?;
+        self.judge_again(key)?;
+        Ok(of)
+    }
+
+    /// A connection that older rules have accepted; it ends if these would not, unless they are to keep what there is.
+    fn judge_again(&mut self, key: &Key) -> Passes {
         let connection = &self.connections[key];
-        let of = connection.side_of(source, side).ok_or("firewall-side")?;
-        if connection.generation != self.generation {
-            let asked = first(connection, key.1);
-            let (rule, action) = self.decide(&asked);
-            if action != Action::Accept {
-                self.connections.remove(key);
-                return Err("firewall-rejudged");
-            }
-            let generation = self.generation;
-            let connection = self.connections.get_mut(key).expect("it is there");
-            (connection.generation, connection.rule) = (generation, rule.map(|rule| rule.name));
+        if connection.generation == self.generation {
+            return Ok(());
         }
+        let generation = self.generation;
+        if !self.setting.rejudge {
+            self.connections.get_mut(key).expect("it is there").generation = generation;
+            return Ok(());
+        }
+        let (rule, action) = self.decide(&first(connection, key.1));
+        if action != Action::Accept {
+            self.connections.remove(key);
+            return Err("firewall-rejudged");
+        }
+        let connection = self.connections.get_mut(key).expect("it is there");
+        (connection.generation, connection.rule) = (generation, rule.map(|rule| rule.name));
+        Ok(())
+    }
+
+    /// One more packet of a connection, as far as its rule limits them.
+    fn spend(&mut self, key: &Key) -> Passes {
         let Connection { rule, source: begun_by, .. } = self.connections[key].clone();
         let rule = self.rules.iter().find(|of| Some(&of.name) == rule.as_ref()).cloned();
         let now = self.now;
@@ -379,7 +398,7 @@ impl Model {
         if bucket.is_some_and(|bucket| !bucket.take(now)) {
             return Err("firewall-rate-limit");
         }
-        Ok(of)
+        Ok(())
     }
 
     fn of_flow(
@@ -395,8 +414,18 @@ impl Model {
         let key = key(asked.protocol, tags, source, destination);
         if self.connections.contains_key(&key) {
             let of = self.admit(&key, source, asked.side)?;
+            let begins = match (says, self.connections[&key].tcp) {
+                (Says::Tcp(segment), Some(tcp)) => tcp.begins_anew(of, &segment),
+                _ => false,
+            };
+            if begins {
+                self.count("begun anew");
+            } else {
+                self.spend(&key)?;
+            }
             let connection = self.connections.get_mut(&key).expect("it was admitted");
             match says {
+                _ if begins => {}
                 Says::Tcp(segment) => {
                     let kind = kind(segment.flags).ok_or("firewall-tcp-flags")?;
                     let tcp = connection.tcp.as_mut().expect("it is TCP");
@@ -415,14 +444,11 @@ impl Model {
                             return Ok(());
                         }
                         Verdict::Drop(reason) => return Err(reason),
-                        Verdict::BeginsAnew => {
-                            self.count("begun anew");
-                            self.connections.remove(&key);
-                        }
                     }
                 }
                 Says::Query { asks } if asks != (of == 0) => return Err("firewall-no-connection"),
                 _ => {
+                    connection.assured |= of == 0 && connection.answered;
                     connection.answered |= of == 1;
                     self.settle(&key);
                     return Ok(());
@@ -456,6 +482,8 @@ impl Model {
                 return Err("firewall-embryonic-limit");
             }
         }
+        // What is over makes place.
+        self.connections.remove(&key);
         if let Some(most) = self.setting.per_source {
             let begun = self.connections.values().filter(|of| host(of.source.0) == host(asked.source));
             if begun.count() >= usize::try_from(most).expect("a few") {
@@ -473,6 +501,7 @@ impl Model {
             side: asked.side,
             tcp,
             answered: false,
+            assured: false,
             rule: rule.map(|rule| rule.name),
             generation: self.generation,
             deadline: 0,
@@ -497,10 +526,10 @@ impl Model {
                 State::TimeWait => timeouts.time_wait,
                 State::Close => timeouts.close,
             },
-            (_, UDP) if connection.answered => timeouts.udp_answered,
+            (_, UDP) if connection.assured => timeouts.udp_answered,
             (_, UDP) => timeouts.udp,
             (_, ICMP | ICMPV6) => timeouts.icmp,
-            _ if connection.answered => timeouts.other_answered,
+            _ if connection.assured => timeouts.other_answered,
             _ => timeouts.other,
         };
         connection.deadline = self.now + seconds * SECOND;
@@ -586,13 +615,19 @@ fn host(address: IpAddr) -> IpAddr {
 impl Connection {
     /// Whether it is not given up for another one: both ends have taken part, and it is not over.
     pub(crate) fn is_established(&self) -> bool {
-        self.tcp.map_or(self.answered, |tcp| {
+        let is_assured = self.assured && !self.is_ping();
+        self.tcp.map_or(is_assured, |tcp| {
             let is_open = !matches!(
                 tcp.state,
                 State::SynSent | State::SynSent2 | State::SynReceived | State::TimeWait | State::Close
             );
             is_open && tcp.sides.iter().all(|side| side.acknowledged.is_some())
         })
+    }
+
+    /// Whether it is given up for what is no ping, whatever it has said.
+    pub(crate) fn is_ping(&self) -> bool {
+        matches!(self.protocol, ICMP | ICMPV6)
     }
 
     /// Whose a packet is, 0 for the originator's; nothing if it comes in where that end is not.
@@ -604,6 +639,50 @@ impl Connection {
 
 pub(crate) fn key(protocol: u8, tags: u32, source: End, destination: End) -> Key {
     (protocol, tags, source.min(destination), source.max(destination))
+}
+
+/// Two tags are not one, whatever stands in them; but one without a number is none. Nothing for what no frame may have.
+fn tags(tags: &[u16]) -> Option<u32> {
+    match tags {
+        [] => Some(0),
+        [tag] => Some(u32::from(*tag)),
+        [0xfff, ..] => None,
+        [outer, inner, ..] => Some(1 << 24 | u32::from(*outer) << 12 | u32::from(*inner)),
+    }
+}
+
+/// DCCP, SCTP and UDP-Lite begin with ports too: how many octets their headers have at least.
+fn least_with_ports(protocol: u8) -> Option<usize> {
+    match protocol {
+        33 | 132 => Some(12),
+        136 => Some(8),
+        _ => None,
+    }
+}
+
+/// Whether a packet can be from there: from one host, or from one that has no address yet.
+fn can_send(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            address.is_unspecified() || (1..=126).contains(&first) || (128..=223).contains(&first)
+        }
+        IpAddr::V6(address) => {
+            let is_v4 = address.to_bits() >> 32 == 0xffff;
+            !address.is_multicast() && address.to_bits() != 1 && !is_v4
+        }
+    }
+}
+
+/// Whether it can be for there: one host, or a group of them.
+fn can_receive(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            address.is_broadcast() || (1..=126).contains(&first) || (128..=239).contains(&first)
+        }
+        IpAddr::V6(address) => address.to_bits() > 1 && address.to_bits() >> 32 != 0xffff,
+    }
 }
 
 /// Of an ICMP type, whether it asks, and which kind of question it is.
@@ -627,9 +706,13 @@ fn first(connection: &Connection, tags: u32) -> Asked {
         (ICMPV6, _) => Some((128, 0)),
         _ => None,
     };
-    let flags = if protocol == TCP { SYN } else { 0 };
+    let flags = match connection.tcp {
+        Some(tcp) if tcp.picked_up => ACK,
+        Some(_) => SYN,
+        None => 0,
+    };
     let (source, destination) = (source.0, destination.0);
-    let vlan = u16::try_from(if tags > 0xfff { tags >> 12 } else { tags }).expect("12 bits");
+    let vlan = u16::try_from(if tags > 0xfff { tags >> 12 & 0xfff } else { tags }).expect("12 bits");
     Asked { related: false, side, source, destination, protocol, ports, icmp, flags, dscp: 0, vlan, fragment: false }
 }
 

@@ -106,6 +106,7 @@ pub(crate) struct Setting {
     pub(crate) drop_fragments: bool,
     pub(crate) drop_arp: bool,
     pub(crate) ether_types: Vec<u16>,
+    pub(crate) llc: bool,
     pub(crate) timeouts: Timeouts,
     /// Whether its rules are replaced now and then.
     pub(crate) reloads: bool,
@@ -161,7 +162,7 @@ impl Setting {
         } = self.timeouts;
         let mut text = format!(
             "connections = {}\nconnections_v6 = {}\nrejections_per_second = 1000000000\ndefault = \"{}\"\nmid_stream = {}\nchecksums = \"{}\"\nlive = \
-             \"{}\"\nrfc4890 = {}\nfragments = \"{}\"\narp = \"{}\"\nether_types = {:?}\n",
+             \"{}\"\nrfc4890 = {}\nfragments = \"{}\"\narp = \"{}\"\nether_types = {:?}\nllc = \"{}\"\n",
             self.room,
             self.room,
             if self.rejects { "reject" } else { "drop" },
@@ -172,6 +173,7 @@ impl Setting {
             passage(self.drop_fragments),
             passage(self.drop_arp),
             self.ether_types,
+            passage(!self.llc),
         );
         if let Some(most) = self.per_source {
             let _ = writeln!(text, "connections_per_source = {most}");

@@ -166,7 +166,7 @@ pub(crate) struct Tcp {
     /// Of the originator, and of the responder.
     pub(crate) sides: [Said; 2],
     simultaneous: bool,
-    picked_up: bool,
+    pub(crate) picked_up: bool,
     before: Before,
 }
 
@@ -176,7 +176,6 @@ pub(crate) enum Verdict {
     Follows,
     /// It passes.
     Ignored,
-    BeginsAnew,
     Drop(&'static str),
 }
 
@@ -231,6 +230,13 @@ impl Tcp {
         !after(first, segment.acknowledgment) && !after(segment.acknowledgment, end)
     }
 
+    /// Whether a segment of a side begins another connection under the same key.
+    pub(crate) fn begins_anew(&self, side: usize, segment: &Segment) -> bool {
+        let is_newer = self.picked_up || !after(self.sides[side].end, segment.sequence);
+        let is_over = self.state == State::Close || self.state == State::TimeWait && is_newer;
+        is_over && kind(segment.flags) == Some(Kind::Syn)
+    }
+
     /// A segment of the originator (0) or of the responder (1).
     pub(crate) fn judge(&mut self, side: usize, kind: Kind, segment: &Segment) -> Verdict {
         let column = STATES.iter().position(|(_, state)| *state == self.state).expect("all are there");
@@ -243,7 +249,8 @@ impl Tcp {
         let syn_sent = self.state == State::SynSent;
         match becomes {
             "iv" => return STATE,
-            "nw" => return Verdict::BeginsAnew,
+            // Whoever asks has looked before whether it begins anew.
+            "nw" => return STATE,
             "ig" => {
                 if kind == Kind::Syn {
                     self.before = Before::Syn;
@@ -292,14 +299,13 @@ impl Tcp {
         }
         let Some(expected) = receiver.acknowledged.filter(|_| !self.picked_up) else { return Verdict::Follows };
         let exact = segment.sequence == expected || segment.sequence == sender.end;
-        let old = after(expected, segment.sequence) && segment.sequence != 0;
+        let old = after(expected, segment.sequence);
         if !exact && (self.state == State::Established || old) { RESET } else { Verdict::Follows }
     }
 
     /// Whether the numbers can be; and what is to be remembered of them.
     fn follow(&mut self, side: usize, kind: Kind, segment: &Segment) -> Verdict {
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
-        let live = matches!(self.state, State::Established | State::FinWait | State::CloseWait | State::LastAck);
         let fresh = self.sides[side].window == 0;
         let is_syn = segment.flags & SYN != 0;
         if is_syn {
@@ -307,6 +313,7 @@ impl Tcp {
             let renewed = opening && (again || after(segment.end(), self.sides[side].end));
             if fresh || renewed {
                 self.sides[side] = begin(segment);
+                self.sides[side].most = segment.end().wrapping_add(low(self.sides[1 - side].window));
                 if kind == Kind::Syn {
                     return Verdict::Follows;
                 }
@@ -326,7 +333,7 @@ impl Tcp {
             Some(edge) if acknowledges && after(edge, acknowledgment) => edge,
             _ => acknowledgment,
         };
-        if kind == Kind::Rst && (sequence == 0 || fresh) && !live {
+        if kind == Kind::Rst && (sequence == 0 || fresh) && self.state == State::SynSent {
             (sequence, end) = (sender.end, sender.end);
         }
         if !self.picked_up {
