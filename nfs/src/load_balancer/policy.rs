@@ -428,9 +428,13 @@ impl<'a> Slots<'a> {
         let (mut backends, mut ways) = (Vec::new(), Vec::new());
         for (slot, (backend, way)) in (0..).zip(running.iter().flat_map(|of| of.backends.iter().zip(&of.ways))) {
             let stays = |of: &&Backend| of.service.is_some() || shared.totals(slot).live > 0;
-            let backend = backend.as_ref().filter(stays).cloned();
-            backends.push(backend.map(|backend| Backend { service: None, ..backend }));
-            ways.push(way.clone());
+            let backend = backend.as_ref().filter(stays).cloned().map(|of| {
+                let (share, order) = (of.status.share(of.is_checked), of.status.order());
+                Backend { service: None, share, order, ..of }
+            });
+            let is_up = backend.as_ref().map_or(way.is_up, |of| of.share > 0);
+            ways.push(Way { is_up, is_usual: is_up && !way.may_be_named, ..way.clone() });
+            backends.push(backend);
         }
         let all = (0..).zip(&backends).filter_map(|(slot, of)| Some((of.as_ref()?.identity.clone(), slot)));
         let known = all.collect();

@@ -235,6 +235,22 @@ fn l08_connections_of_a_backend_that_is_down_move_also_when_it_is_removed() {
 }
 
 #[test]
+fn l07_a_backend_that_is_ordered_and_removed_at_once_does_both_and_then_nothing() {
+    for (given, remains) in [(Order::Drain, 11), (Order::Down, 12)] {
+        with_balancer(&service("dsr", "", &[11, 12]), move |bench| {
+            let connections = bench.connect(1000..1040);
+            bench.command(|instance| instance.order("web", "10.0.0.11", given)).unwrap();
+            bench.reload(config(&service("dsr", "", &[12]))).unwrap();
+            for (port, number) in connections {
+                let expected = if number == 11 { remains } else { number };
+                assert_eq!(bench.backend_of(&from_client().tcp(port, 80)), expected, "{given:?}");
+            }
+            assert!(!bench.tend(), "{given:?}: there is nothing new");
+        });
+    }
+}
+
+#[test]
 fn l08_or_they_are_dropped_until_it_comes_back() {
     with_balancer(&service("dsr", "on_backend_down = \"drop\"", ALL), |bench| {
         let connections = bench.connect(1000..1060);
