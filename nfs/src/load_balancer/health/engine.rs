@@ -240,11 +240,18 @@ impl Engine {
         }
         // What is left is gone, or has left its slot to another.
         for port in self.active.clone() {
-            if let Some((slot, probe)) = &mut self.probes[place(port)]
-                && before.contains_key(slot)
-            {
-                probe.abort(now, &mut |packet| outgoing(*slot, packet));
-                self.release(port);
+            let Some((slot, probe)) = &mut self.probes[place(port)] else { continue };
+            // Its backend is gone, or has left its slot to another; or no answer to it can come any more.
+            let target = self.backends.get(slot).filter(|_| !before.contains_key(slot)).map(|of| &of.target);
+            if target.is_some_and(|target| probe.is_between(self.addresses.towards(target.remote.0), target.remote)) {
+                continue;
+            }
+            let slot = *slot;
+            probe.abort(now, &mut |packet| outgoing(slot, packet));
+            self.release(port);
+            if let Some(backend) = self.backends.get_mut(&slot).filter(|backend| backend.asked_by == Some(port)) {
+                backend.asked_by = None;
+                self.schedule(slot, now);
             }
         }
         let backends = &self.backends;

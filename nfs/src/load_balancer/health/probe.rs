@@ -156,6 +156,11 @@ impl Probe {
         self.deadline += time;
     }
 
+    /// Whether it is asked from here to there.
+    pub(super) fn is_between(&self, local: Option<IpAddr>, remote: (IpAddr, u16)) -> bool {
+        (local, remote) == (Some(self.ends.local), self.ends.remote)
+    }
+
     /// Somebody has said that nobody listens there.
     pub(super) fn nobody_at(&self, remote: (IpAddr, u16)) -> bool {
         self.stage == Stage::Asking && matches!(self.talk, Talk::Udp { .. }) && remote == self.ends.remote
