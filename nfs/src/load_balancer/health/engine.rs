@@ -227,15 +227,21 @@ impl Engine {
             let slot = target.slot;
             let is_known = before.get(&slot).is_some_and(|known| Arc::ptr_eq(&known.target.status, &target.status));
             let known = if is_known { before.remove(&slot) } else { None };
-            let (backend, is_new) = match known {
-                Some(known) => (Backend { target, ..known }, false),
-                None => (Backend::new(target, now, is_late), true),
+            let first = now + target.check.interval().min(FIRST).mul_f64(self.random.part());
+            let (backend, next) = match known {
+                Some(known) => {
+                    let interval = target.check.interval();
+                    let next = (interval != known.target.check.interval()).then(|| first.max(known.began + interval));
+                    (Backend { target, ..known }, next)
+                }
+                None => (Backend::new(target, now, is_late), Some(first)),
             };
             backend.write_share(now);
-            let first = backend.target.check.interval().min(FIRST).mul_f64(self.random.part());
+            // One that is under way is scheduled at its end.
+            let next = next.filter(|_| backend.asked_by.is_none());
             self.backends.insert(slot, backend);
-            if is_new {
-                self.schedule(slot, now + first);
+            if let Some(next) = next {
+                self.schedule(slot, next);
             }
         }
         // What is left is gone, or has left its slot to another.

@@ -301,6 +301,34 @@ fn a_reload_keeps_what_is_known_and_ends_what_is_not_asked_for() {
 }
 
 #[test]
+fn another_interval_holds_at_once() {
+    let [rare, often] = [600, 1].map(|interval| check(&format!("kind = 'tcp'\ninterval = {interval}\njitter = 0")));
+    let remote = ("192.0.2.1".parse().unwrap(), 80);
+    let mut world = World::new();
+    world.follow(vec![target(0, remote, &rare)]);
+    world.place(0, remote, Behaviour::Accepts);
+    world.run(3000);
+    assert_eq!(world.health(0).checks, 1);
+    world.place(0, remote, Behaviour::Nobody);
+    let same = world.again(target(0, remote, &often));
+    world.follow(vec![same]);
+    world.run(3100);
+    assert_eq!(world.health(0).state, State::Down);
+    // The same once more brings none forward.
+    let (checks, same) = (world.health(0).checks, world.again(target(0, remote, &often)));
+    for _ in 0..5 {
+        world.follow(vec![same.clone()]);
+        world.run(100);
+    }
+    assert!(world.health(0).checks <= checks + 1);
+    let same = world.again(target(0, remote, &rare));
+    world.follow(vec![same]);
+    let checks = world.health(0).checks;
+    world.run(100_000);
+    assert!(world.health(0).checks <= checks + 1);
+}
+
+#[test]
 fn what_is_under_way_between_other_addresses_than_now_is_no_failure() {
     let check = check("kind = 'tcp'\ninterval = 1\ntimeout = 0.5\nfall = 1\njitter = 0");
     let (old, new) = (("192.0.2.1".parse().unwrap(), 80), ("192.0.2.2".parse().unwrap(), 80));
