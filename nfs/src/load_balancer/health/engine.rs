@@ -30,6 +30,8 @@ const MOST_BEGIN: usize = 64;
 const FIRST: Duration = Duration::from_secs(1);
 /// When nobody has looked for so long, that time is taken from nobody.
 const GAP: Duration = Duration::from_millis(100);
+/// Checks that are over and of which answers are still counted, and not strangers' packets.
+const LATE: usize = 16;
 /// How often growing weights and traffic are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -244,7 +246,6 @@ impl Engine {
                 self.schedule(slot, next);
             }
         }
-        // What is left is gone, or has left its slot to another.
         for port in self.active.clone() {
             let Some((slot, probe)) = &mut self.probes[place(port)] else { continue };
             // Its backend is gone, or has left its slot to another; or no answer to it can come any more.
@@ -341,7 +342,7 @@ impl Engine {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whom checks have asked.
+    /// Whom checks ask.
     pub(super) fn awaited(&self) -> &Arc<Awaited> {
         &self.awaited
     }
@@ -417,7 +418,7 @@ impl Engine {
         });
         match probe {
             Ok(probe) => {
-                self.awaited.set(port, target.remote.0);
+                self.awaited.set(port, Some(target.remote.0));
                 self.probes[place(port)] = Some((slot, Box::new(probe)));
                 self.active.push(port);
                 self.step(now, port, None, outgoing);
@@ -485,6 +486,9 @@ impl Engine {
         if self.probes[place(port)].take().is_some() {
             self.active.retain(|active| *active != port);
             self.free.push_back(port);
+            if let Some(port) = self.free.iter().rev().nth(LATE) {
+                self.awaited.set(*port, None);
+            }
         }
     }
 }
