@@ -242,10 +242,7 @@ impl Connection {
     /// A packet of its backend's came; whether that refuses it.
     pub(super) fn hear_backend(&mut self, protocol: IpProtocol, flags: TcpFlags) -> bool {
         let mut is_refused = false;
-        if protocol != IpProtocol::TCP {
-            self.stage = Stage::Established;
-            self.marks |= Self::ANSWERED;
-        } else if flags.contains(TcpFlags::RST) {
+        if protocol == IpProtocol::TCP && flags.contains(TcpFlags::RST) {
             is_refused = self.stage == Stage::Begun && !self.is_answered();
             self.stage = Stage::Reset;
         } else {

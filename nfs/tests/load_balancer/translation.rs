@@ -218,6 +218,39 @@ fn l06_a_connection_is_established_when_its_backend_has_answered() {
 }
 
 #[test]
+fn l06_datagrams_that_were_answered_once_make_room_for_clients_and_exchanges_do_not() {
+    let own = "source_addresses = [\"10.0.0.2\"]\nconnections = 256\ninsertions_per_second = 1000000";
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&format!("{own}\n{}", service(mode, "protocol = \"udp\"", &[11])), move |bench| {
+            let exchange = |bench: &mut Bench, from: Ipv4Addr, port: u16| {
+                let outcome = bench.client(&from_outside(from, VIP).udp(port, 80));
+                let [asked] = &*outcome.inside else { return false };
+                let to = <[u8; 4]>::try_from(&asked[26..30]).unwrap();
+                let answer = Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0).ipv4(backend(11), to);
+                let answer = answer.udp(80, u16::from_be_bytes([asked[34], asked[35]]));
+                assert_eq!(back(bench, &answer).outside.len(), 1);
+                true
+            };
+            for port in 1000..1050 {
+                assert!(exchange(bench, X, port) && exchange(bench, X, port));
+            }
+            // A name server answers everybody.
+            let flood = |bench: &mut Bench, from: u32| {
+                (from..from + 800).filter(|of| exchange(bench, Ipv4Addr::from_bits(0x0b00_0000 + of), 5000)).count()
+            };
+            let first = flood(bench, 0);
+            assert!(first > 700, "{mode}: {first} of 800 were served");
+            let then = flood(bench, 800);
+            assert!(then > 700, "{mode}: {then} of 800 were served");
+            bench.reload(config(&format!("{own}\n{}", service(mode, "protocol = \"udp\"", &[12])))).unwrap();
+            for port in 1000..1050 {
+                assert_eq!(went_to(&bench.client(&from_outside(X, VIP).udp(port, 80))), 11, "{mode}");
+            }
+        });
+    }
+}
+
+#[test]
 fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
     with_balancer(
         &text("nat", "tcp", "")
