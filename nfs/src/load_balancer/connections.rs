@@ -247,6 +247,9 @@ impl Connection {
             self.stage = Stage::Reset;
         } else {
             self.marks |= Self::ANSWERED;
+            if self.stage == Stage::Midway {
+                self.stage = Stage::Established;
+            }
         }
         self.set_timer(protocol);
         is_refused

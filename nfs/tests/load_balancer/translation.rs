@@ -218,6 +218,20 @@ fn l06_a_connection_is_established_when_its_backend_has_answered() {
 }
 
 #[test]
+fn l06_a_connection_from_its_midst_is_established_when_its_backend_knows_it() {
+    for (answer, left) in [(ACK, 1), (RST, 0)] {
+        with_balancer(&format!("timeouts = {{ syn = 5, closing = 5 }}\n{}", text("nat", "tcp", "")), move |bench| {
+            let hosts = FAMILIES[0];
+            bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(ACK));
+            back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(answer));
+            bench.pass(6);
+            bench.pass(1);
+            assert_eq!(bench.connections(), left, "{answer:?}");
+        });
+    }
+}
+
+#[test]
 fn l06_datagrams_that_were_answered_once_make_room_for_clients_and_exchanges_do_not() {
     let own = "source_addresses = [\"10.0.0.2\"]\nconnections = 256\ninsertions_per_second = 1000000";
     for mode in ["nat", "full-nat"] {
