@@ -143,7 +143,8 @@ impl Connections {
             Key::V6(_) => written(&mut self.v6, handle, connection, deadline),
         };
         let Some(before) = before else { return };
-        if before.backend != connection.backend {
+        let is_another = before.stage.is_over() && connection.stage == Stage::Begun;
+        if is_another || before.backend != connection.backend {
             self.backends.ended(before.backend, false);
             self.backends.begun(connection.backend);
         }

@@ -254,6 +254,8 @@ impl Instance {
             }
             connection.backend = named;
         } else if begins && cx.draining() {
+                } else if !begins {
+                    self.counters.moved.add(1);
             return Verdict::Drop(DropReason::DRAINING);
         } else if begins || !way.is_up {
             if !begins && way.on_down == OnBackendDown::Drop {

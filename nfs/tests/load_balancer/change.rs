@@ -82,6 +82,19 @@ fn l06_a_new_connection_of_the_same_ports_goes_by_the_new_table() {
 }
 
 #[test]
+fn l06_a_new_connection_of_the_same_ports_is_counted_as_one() {
+    with_balancer(&service("dsr", "", &[11]), |bench| {
+        for flags in [SYN, ACK, FIN, SYN, SYN, ACK, RST, SYN] {
+            bench.backend_of(&from_client().tcp(1000, 80).flags(flags));
+        }
+        bench.pass(40);
+        bench.pass(1);
+        let totals = shown(bench).backends[0].totals;
+        assert_eq!((totals.begun, totals.live, totals.failed), (3, 0, 1));
+    });
+}
+
+#[test]
 fn l06_connections_end_in_their_time() {
     let text = format!(
         "timeouts = {{ syn = 5, established = 100, closing = 20, udp = 50 }}\n{}",

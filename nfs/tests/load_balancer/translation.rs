@@ -232,6 +232,24 @@ fn l06_a_connection_from_its_midst_is_established_when_its_backend_knows_it() {
 }
 
 #[test]
+fn l08_connections_that_move_are_counted_where_they_are_translated() {
+    for protocol in ["tcp", "udp"] {
+        with_balancer(&service("nat", &format!("protocol = \"{protocol}\""), &[11, 12]), move |bench| {
+            let send = |bench: &mut Bench, port| {
+                let frame = from_outside(X, VIP);
+                let frame = if protocol == "udp" { frame.udp(port, 80) } else { frame.tcp(port, 80).flags(ACK) };
+                went_to(&bench.client(&frame))
+            };
+            let of_11 = (1000..1040).filter(|port| send(bench, *port) == 11).count();
+            bench.command(|instance| instance.order("web", "10.0.0.11", Order::Down)).unwrap();
+            assert!(bench.tend());
+            assert!((1000..1040).all(|port| send(bench, port) == 12));
+            assert_eq!(bench.counter("connections-moved"), of_11 as u64, "{protocol}");
+        });
+    }
+}
+
+#[test]
 fn l06_datagrams_that_were_answered_once_make_room_for_clients_and_exchanges_do_not() {
     let own = "source_addresses = [\"10.0.0.2\"]\nconnections = 256\ninsertions_per_second = 1000000";
     for mode in ["nat", "full-nat"] {
