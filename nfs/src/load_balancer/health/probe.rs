@@ -130,7 +130,7 @@ impl Probe {
 
     fn talk_by_tcp(ends: &Ends, kind: &Kind) -> Result<Talk, Failure> {
         let Kind::Http(check, tls) = kind else { return Ok(Talk::Connect) };
-        let mut request = http::request(check, ends.remote.0);
+        let mut request = http::request(check, ends.remote.into(), tls.is_some());
         let tls = match tls {
             None => None,
             Some(client) => {
