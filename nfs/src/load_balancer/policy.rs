@@ -704,8 +704,12 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
             let message = format!("{prefix} has addresses that a host cannot have");
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
         }
-        if let Some(service) = config.services.iter().find(|service| prefix.contains(service.address)) {
-            let message = format!("{prefix} has the address of the service {:?}", service.name);
+        // A host drops what seems to be from itself, and what is said of it would come to another one.
+        let of_services = config.services.iter().map(|service| service.address);
+        let of_backends = config.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address);
+        let own = config.source_addresses.iter().chain(&config.probe_addresses).copied();
+        if let Some(taken) = of_services.chain(of_backends).chain(own).find(|address| prefix.contains(*address)) {
+            let message = format!("{prefix} has {taken}, which is of a service, a backend, or the load balancer's own");
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
         }
     }
