@@ -143,7 +143,8 @@ impl Connections {
             Key::V6(_) => written(&mut self.v6, handle, connection, deadline),
         };
         let Some(before) = before else { return };
-        if before.backend != connection.backend {
+        let is_another = before.stage.is_over() && connection.stage == Stage::Begun;
+        if is_another || before.backend != connection.backend {
             self.backends.ended(before.backend, false);
             self.backends.begun(connection.backend);
         }
@@ -242,14 +243,14 @@ impl Connection {
     /// A packet of its backend's came; whether that refuses it.
     pub(super) fn hear_backend(&mut self, protocol: IpProtocol, flags: TcpFlags) -> bool {
         let mut is_refused = false;
-        if protocol != IpProtocol::TCP {
-            self.stage = Stage::Established;
-            self.marks |= Self::ANSWERED;
-        } else if flags.contains(TcpFlags::RST) {
+        if protocol == IpProtocol::TCP && flags.contains(TcpFlags::RST) {
             is_refused = self.stage == Stage::Begun && !self.is_answered();
             self.stage = Stage::Reset;
         } else {
             self.marks |= Self::ANSWERED;
+            if self.stage == Stage::Midway {
+                self.stage = Stage::Established;
+            }
         }
         self.set_timer(protocol);
         is_refused

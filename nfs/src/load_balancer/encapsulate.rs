@@ -6,6 +6,7 @@
 
 use super::config::Mode;
 use super::flow::ETHERNET;
+use crate::identification::Identifications;
 use nf_framework::headers::{ChecksumUpdate, Headers, Network, Transport, U16};
 use nf_framework::{Mbuf, Prefix};
 use std::net::IpAddr;
@@ -115,9 +116,15 @@ impl Tunnel {
     }
 
     /// Puts a sound IP packet of so many octets, behind an Ethernet header without tags, into it. The hash is the
-    /// flow's; the identification serves routers that split it. False, and no change, if there is no room.
+    /// flow's; identifications serve routers that split it. False, and no change, if there is no room.
     #[inline(always)]
-    pub(super) fn enter(&self, packet: &mut Mbuf, length: usize, hash: u64, identification: u16) -> bool {
+    pub(super) fn enter(
+        &self,
+        packet: &mut Mbuf,
+        length: usize,
+        hash: u64,
+        identifications: &mut Identifications,
+    ) -> bool {
         let padding = packet.len().saturating_sub(ETHERNET + length);
         let class = match packet.data() {
             [_, _, _, _, _, _, _, _, _, _, _, _, _, _, first, second, ..] if first >> 4 == 6 => {
@@ -136,17 +143,24 @@ impl Tunnel {
         if self.is_ipv6 {
             self.write_v6(frame, outer, class, hash)
         } else {
-            self.write_v4(frame, outer, class, hash, identification)
+            self.write_v4(frame, outer, class, hash, identifications)
         }
     }
 
     #[inline(always)]
-    fn write_v4(&self, frame: &mut [u8], length: usize, class: u8, hash: u64, identification: u16) -> bool {
+    fn write_v4(
+        &self,
+        frame: &mut [u8],
+        length: usize,
+        class: u8,
+        hash: u64,
+        identifications: &mut Identifications,
+    ) -> bool {
         const END: usize = ETHERNET + 20;
         let Some(head) = frame.first_chunk_mut::<END>() else { return false };
         head.copy_from_slice(&self.header[..END]);
         let length = low_16(length);
-        let identification = if self.may_split { identification } else { 0 };
+        let identification = if self.may_split { identifications.next() } else { 0 };
         #[allow(clippy::cast_possible_truncation, reason = "an address has 32 bits")]
         let host = (hash & self.spread) as u32;
         let [[a, b], [c, d]] = halves(host.to_be_bytes());

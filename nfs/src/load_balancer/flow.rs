@@ -130,7 +130,7 @@ pub(super) fn usual_v4(frame: &[u8]) -> Option<(KeyV4, Head)> {
     if !plain || usize::from(length) > frame.len() - ETHERNET {
         return None;
     }
-    let signals = sound(protocol, &frame[ETHERNET + IP..], usize::from(length).wrapping_sub(IP))?;
+    let signals = sound(protocol, &frame[ETHERNET + IP..], i32::from(length) - 20)?;
     let mut key = [0; 16];
     key[..12].copy_from_slice(&head[26..38]);
     key[12] = protocol;
@@ -157,21 +157,19 @@ pub(super) fn usual_v6(frame: &[u8]) -> Option<(KeyV6, Head)> {
 }
 
 /// Whether what follows the IP header, so many octets, signals something; nothing unless it is TCP or UDP with lengths
-/// that agree.
+/// that agree. Below 0 the IP packet is shorter than its header.
 #[inline(always)]
-fn sound(protocol: u8, transport: &[u8], length: usize) -> Option<bool> {
+fn sound(protocol: u8, transport: &[u8], length: i32) -> Option<bool> {
     match IpProtocol(protocol) {
         IpProtocol::UDP => {
             let head = transport.first_chunk::<8>()?;
-            let udp = usize::from(u16::from_be_bytes([head[4], head[5]]));
+            let udp = i32::from(u16::from_be_bytes([head[4], head[5]]));
             (udp >= 8 && udp <= length).then_some(false)
         }
         IpProtocol::TCP => {
             let &[offset, flags] = transport.get(12..14)?.first_chunk()?;
-            let offset = usize::from(offset >> 4) * 4;
-            // A length below the header's has wrapped.
-            let is_sound = offset >= 20 && offset <= length && length < 1 << 16;
-            is_sound.then_some(TcpFlags(flags).intersects(SIGNALS))
+            let offset = i32::from(offset >> 4) * 4;
+            (offset >= 20 && offset <= length).then_some(TcpFlags(flags).intersects(SIGNALS))
         }
         _ => None,
     }
@@ -279,5 +277,26 @@ fn addresses(network: &Network<'_>) -> Option<(IpAddr, IpAddr)> {
         Network::Ipv4 { header, .. } => Some((header.source.into(), header.destination.into())),
         Network::Ipv6 { header, .. } => Some((header.source.into(), header.destination.into())),
         Network::Arp(_) | Network::Other(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_usual_if_its_lengths_agree() {
+        for (protocol, least) in [(IpProtocol::UDP, 28), (IpProtocol::TCP, 40)] {
+            let mut frame = [0; 60];
+            frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+            frame[23] = protocol.0;
+            // A length of UDP's, and the offset of TCP's data.
+            (frame[39], frame[46]) = (8, 0x50);
+            for length in 0..=60_u16 {
+                frame[16..18].copy_from_slice(&length.to_be_bytes());
+                let is_usual = (least..=46).contains(&length);
+                assert_eq!(usual_v4(&frame).is_some(), is_usual, "{protocol:?} of {length}");
+            }
+        }
     }
 }

@@ -31,8 +31,6 @@ pub struct Instance {
     pub(super) counters: Counters,
     /// By timer, when a connection ends that is used now.
     pub(super) deadlines: [Deadline; Timer::COUNT],
-    /// Of packets that routers may split.
-    pub(super) identification: u16,
     /// At hand between batches.
     pub(super) scratch: Option<Box<Scratch>>,
 }
@@ -93,18 +91,7 @@ impl Instance {
     ) -> Self {
         let deadlines = [Deadline::default(); Timer::COUNT];
         let scratch = Some(Box::default());
-        Self {
-            policy,
-            connections,
-            shared,
-            translation,
-            door,
-            reasons,
-            counters,
-            deadlines,
-            identification: 0,
-            scratch,
-        }
+        Self { policy, connections, shared, translation, door, reasons, counters, deadlines, scratch }
     }
 
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
@@ -267,6 +254,8 @@ impl Instance {
                 // Behind another port another backend would not know it: so much its client may know at once.
                 if !begins && is_tcp && service.mode == Mode::FullNat {
                     reset(packet, cx);
+                } else if !begins {
+                    self.counters.moved.add(1);
                 }
                 return self.begin_anew(packet, seen, (key, handle), flags, cx);
             }
@@ -375,8 +364,7 @@ impl Instance {
                     cx.refuse(packet, IcmpError::TooBig(way.largest));
                     return Verdict::Drop(self.reasons.too_big);
                 }
-                self.identification = self.identification.wrapping_add(1);
-                if !tunnel.enter(packet, length, policy.hash.of(key), self.identification) {
+                if !tunnel.enter(packet, length, policy.hash.of(key), &mut self.translation.identifications) {
                     return Verdict::Drop(DropReason::NO_HEADROOM);
                 }
                 packet.set_marked(true);

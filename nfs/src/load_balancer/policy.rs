@@ -418,8 +418,8 @@ struct Slots<'a> {
     backends: Vec<Option<Backend>>,
     ways: Vec<Way>,
     known: HashMap<Identity, u16>,
-    /// By address: who goes.
-    leaving: HashMap<IpAddr, Vec<Backend>>,
+    /// By address: who goes, each with the port that it has, by itself or its service.
+    leaving: HashMap<IpAddr, Vec<(Option<u16>, Backend)>>,
 }
 
 impl<'a> Slots<'a> {
@@ -428,9 +428,13 @@ impl<'a> Slots<'a> {
         let (mut backends, mut ways) = (Vec::new(), Vec::new());
         for (slot, (backend, way)) in (0..).zip(running.iter().flat_map(|of| of.backends.iter().zip(&of.ways))) {
             let stays = |of: &&Backend| of.service.is_some() || shared.totals(slot).live > 0;
-            let backend = backend.as_ref().filter(stays).cloned();
-            backends.push(backend.map(|backend| Backend { service: None, ..backend }));
-            ways.push(way.clone());
+            let backend = backend.as_ref().filter(stays).cloned().map(|of| {
+                let (share, order) = (of.status.share(of.is_checked), of.status.order());
+                Backend { service: None, share, order, ..of }
+            });
+            let is_up = backend.as_ref().map_or(way.is_up, |of| of.share > 0);
+            ways.push(Way { is_up, is_usual: is_up && !way.may_be_named, ..way.clone() });
+            backends.push(backend);
         }
         let all = (0..).zip(&backends).filter_map(|(slot, of)| Some((of.as_ref()?.identity.clone(), slot)));
         let known = all.collect();
@@ -441,17 +445,24 @@ impl<'a> Slots<'a> {
         let staying: HashSet<_> = config.services.iter().flat_map(identities).collect();
         let mut leaving = HashMap::<_, Vec<_>>::new();
         let goes = |of: &&Backend| of.service.is_some() && !staying.contains(&of.identity);
-        for backend in running.iter().flat_map(|of| of.backends.iter().flatten()).filter(goes) {
-            leaving.entry(backend.identity.address).or_default().push(backend.clone());
+        if let Some(running) = running {
+            for backend in running.backends.iter().flatten().filter(goes) {
+                let service = backend.service.and_then(|place| running.config.services.get(usize::from(place)));
+                let port = backend.identity.port.or(service.and_then(|of| of.port).map(|ports| ports.first));
+                leaving.entry(backend.identity.address).or_default().push((port, backend.clone()));
+            }
         }
         Self { shared, backends, ways, known, leaving }
     }
 
     /// What is known of a backend that has just come: what was known of the one in whose place it is, if there is one.
-    fn status(&self, identity: &Identity, is_checked: bool) -> Status {
+    fn status(&self, identity: &Identity, port: Option<u16>, is_checked: bool) -> Status {
         let before = self.leaving.get(&identity.address).map_or(&[][..], |all| all);
-        let same = before.iter().find(|of| of.identity.service == identity.service).or(before.first());
-        same.map_or_else(|| Status::new(is_checked), |same| same.status.heir(same.is_checked, is_checked))
+        // Where it may be any of them: one that is up, as its check finds out whether that is right.
+        let same = before.iter().max_by_key(|(its_port, of)| {
+            (*its_port == port, of.identity.service == identity.service, of.status.share(of.is_checked))
+        });
+        same.map_or_else(|| Status::new(is_checked), |(_, same)| same.status.heir(same.is_checked, is_checked))
     }
 
     /// Puts the backends of a service into slots; those that may get new flows come back.
@@ -495,7 +506,7 @@ impl<'a> Slots<'a> {
             let is_checked = service.health.is_some();
             let (status, since) = match known {
                 Some(known) => (Arc::clone(&known.status), known.since),
-                None => (Arc::new(self.status(&identity, is_checked)), self.shared.totals(slot)),
+                None => (Arc::new(self.status(&identity, port, is_checked)), self.shared.totals(slot)),
             };
             let share = status.share(is_checked);
             let backend = Backend {
@@ -693,8 +704,12 @@ fn check_numbers(config: &Config) -> Result<(), Invalid> {
             let message = format!("{prefix} has addresses that a host cannot have");
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
         }
-        if let Some(service) = config.services.iter().find(|service| prefix.contains(service.address)) {
-            let message = format!("{prefix} has the address of the service {:?}", service.name);
+        // A host drops what seems to be from itself, and what is said of it would come to another one.
+        let of_services = config.services.iter().map(|service| service.address);
+        let of_backends = config.services.iter().flat_map(|service| &service.backends).map(|backend| backend.address);
+        let own = config.source_addresses.iter().chain(&config.probe_addresses).copied();
+        if let Some(taken) = of_services.chain(of_backends).chain(own).find(|address| prefix.contains(*address)) {
+            let message = format!("{prefix} has {taken}, which is of a service, a backend, or the load balancer's own");
             return Err(Invalid::new(format!("tunnel_sources[{place}]"), message));
         }
     }

@@ -259,13 +259,13 @@ impl Instance {
         (found, steps): (&mut [Option<Handle>; MOST], &mut [Step; MOST]),
         others: &mut Slots,
     ) {
-        let Self { policy, connections, translation, deadlines, identification, .. } = self;
+        let Self { policy, connections, translation, deadlines, .. } = self;
         let courses = policy.courses.get().map_or(&[][..], |all| all);
         let burst = Burst { policy, ways: &policy.ways, courses, deadlines };
         let (table, backends) = F::connections(connections);
         table.lookup_batch(&keys[..count], &mut found[..count]);
         let mut sorted = burst.sort(batch, slots, (&heads[..count], &found[..count]), steps, (table, backends));
-        burst.tunnel::<F>(batch, &mut sorted, (keys, heads, steps), (backends, identification));
+        burst.tunnel::<F>(batch, &mut sorted, (keys, heads, steps), (backends, &mut translation.identifications));
         burst.address::<F>(batch, &mut sorted, (keys, heads, steps), (backends, translation));
         if sorted.unknown.count() > 0 {
             let mut unknown = 0;
@@ -339,15 +339,14 @@ impl Burst<'_> {
         batch: &mut Batch,
         sorted: &mut Sorted,
         (keys, heads, steps): (&[F::Key; MOST], &[Head; MOST], &[Step; MOST]),
-        (backends, identification): (&OfWorker, &mut u16),
+        (backends, identifications): (&OfWorker, &mut Identifications),
     ) {
         for (slot, packet) in batch.packets_in(sorted.tunnelled) {
             let Step { connection: Connection { backend, .. }, number } = steps[slot % MOST];
             let (key, length) = (&keys[usize::from(number) % MOST], heads[usize::from(number) % MOST].length);
-            *identification = identification.wrapping_add(1);
             let entered = self.ways.get(usize::from(backend)).is_some_and(|way| match &way.tunnel {
                 Some(tunnel) if length <= way.largest || tunnel.may_split() => {
-                    tunnel.enter(packet, length.into(), F::hash(&self.policy.hash, key), *identification)
+                    tunnel.enter(packet, length.into(), F::hash(&self.policy.hash, key), identifications)
                 }
                 _ => false,
             });

@@ -82,6 +82,19 @@ fn l06_a_new_connection_of_the_same_ports_goes_by_the_new_table() {
 }
 
 #[test]
+fn l06_a_new_connection_of_the_same_ports_is_counted_as_one() {
+    with_balancer(&service("dsr", "", &[11]), |bench| {
+        for flags in [SYN, ACK, FIN, SYN, SYN, ACK, RST, SYN] {
+            bench.backend_of(&from_client().tcp(1000, 80).flags(flags));
+        }
+        bench.pass(40);
+        bench.pass(1);
+        let totals = shown(bench).backends[0].totals;
+        assert_eq!((totals.begun, totals.live, totals.failed), (3, 0, 1));
+    });
+}
+
+#[test]
 fn l06_connections_end_in_their_time() {
     let text = format!(
         "timeouts = {{ syn = 5, established = 100, closing = 20, udp = 50 }}\n{}",
@@ -231,6 +244,66 @@ fn l08_connections_of_a_backend_that_is_down_move_also_when_it_is_removed() {
                 assert_eq!(bench.backend_of(&from_client().tcp(port, 80)), 12, "{mode}");
             }
         });
+    }
+}
+
+#[test]
+fn l07_a_backend_that_is_ordered_and_removed_at_once_does_both_and_then_nothing() {
+    for (given, remains) in [(Order::Drain, 11), (Order::Down, 12)] {
+        with_balancer(&service("dsr", "", &[11, 12]), move |bench| {
+            let connections = bench.connect(1000..1040);
+            bench.command(|instance| instance.order("web", "10.0.0.11", given)).unwrap();
+            bench.reload(config(&service("dsr", "", &[12]))).unwrap();
+            for (port, number) in connections {
+                let expected = if number == 11 { remains } else { number };
+                assert_eq!(bench.backend_of(&from_client().tcp(port, 80)), expected, "{given:?}");
+            }
+            assert!(!bench.tend(), "{given:?}: there is nothing new");
+        });
+    }
+}
+
+#[test]
+fn of_backends_of_one_host_each_is_taken_to_be_as_it_was() {
+    let of = |name: &str, mode: &str, backends: &str| {
+        format!("[[services]]\nname = \"{name}\"\naddress = \"{VIP}\"\nmode = \"{mode}\"\n{backends}")
+    };
+    // Two ports behind one service, and one port each behind two.
+    let ports = |name: &str, mode: &str| {
+        let backend =
+            |port| format!("[[services.backends]]\nname = \"{port}\"\naddress = \"10.0.0.11\"\nport = {port}\n");
+        let backends = format!("port = 80\n{}{}", backend(8080), backend(8090));
+        format!("source_addresses = [\"10.0.0.2\"]\n{}", of(name, mode, &backends))
+    };
+    let services = |names: [&str; 2]| {
+        let one = |(name, port): (&str, u16)| {
+            let backend = format!("port = {port}\n[[services.backends]]\nname = \"{port}\"\naddress = \"10.0.0.11\"\n");
+            of(name, "nat", &backend)
+        };
+        format!("source_addresses = [\"10.0.0.2\"]\n{}{}", one((names[0], 8080)), one((names[1], 8090)))
+    };
+    for (what, from, of_8090, to, asked) in [
+        ("another mode", ports("web", "nat"), "web", ports("web", "full-nat"), [80, 80]),
+        ("another name", ports("web", "nat"), "web", ports("site", "nat"), [80, 80]),
+        ("other names", services(["web", "tls"]), "tls", services(["site", "safe"]), [8080, 8090]),
+    ] {
+        for down in [8080, 8090] {
+            let (service, to) = (if down == 8090 { of_8090 } else { "web" }.to_owned(), to.clone());
+            let (service, to): (&'static str, &'static str) = (service.leak(), to.leak());
+            with_balancer(&from, move |bench| {
+                bench.command(|instance| instance.order(service, &down.to_string(), Order::Down)).unwrap();
+                assert!(bench.tend());
+                bench.reload(config(to)).unwrap();
+                let mut served = BTreeSet::new();
+                for port in 1000..1040 {
+                    for asked in asked {
+                        let outcome = bench.client(&from_client().tcp(port, asked).flags(SYN));
+                        served.extend(outcome.inside.first().map(|frame| u16::from_be_bytes([frame[36], frame[37]])));
+                    }
+                }
+                assert_eq!(served, [8080 + 8090 - down].into(), "{what}");
+            });
+        }
     }
 }
 

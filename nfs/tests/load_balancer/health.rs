@@ -1,8 +1,8 @@
 //! Health checks through the chain: over the data path, in each mode, with backends that answer or do not.
 
 use super::bench::{
-    ACK, Bench, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, from_outside, here, mac,
-    service, went_to, with_balancer, with_balancer_between,
+    ACK, Bench, NEXT, ROUTER, SYN, VIP, VIP6, backend, backend6, config, dropped, from_client, from_outside, here, mac,
+    packet, service, went_to, with_balancer, with_balancer_between,
 };
 use nf_framework::Direction;
 use nf_framework::Function;
@@ -190,6 +190,14 @@ fn flood(bench: &mut Bench) {
         let frames: Vec<_> = (0..64).map(|number| stranger(number).udp(80, 61_000 + burst).build()).collect();
         let outcome = bench.burst(&frames);
         assert_eq!(outcome.dropped, [("lb-no-connection".to_owned(), 64)].into());
+        // And errors that quote a check, as anybody may think it up.
+        let check = |to| packet(&Frame::new().ipv4(PROBE, to).udp(61_000 + burst, 8080));
+        let error = |number: u8, kind, code| {
+            stranger(number).icmp(kind, code, [0; 4]).payload(&check(backend(11 + number % 2))).build()
+        };
+        let frames: Vec<_> = (0..32).flat_map(|number| [error(number, 11, 0), error(number, 3, 3)]).collect();
+        let outcome = bench.burst(&frames);
+        assert_eq!(outcome.dropped, [("no-listener".to_owned(), 64)].into());
     }
 }
 
@@ -580,6 +588,21 @@ fn a_flood_for_the_probe_address_takes_no_backend_down() {
         backends.live(bench, seconds(6));
         assert_eq!(up(bench), [true, true]);
         assert_eq!(bench.counter("check-packets-lost"), 0);
+    });
+}
+
+#[test]
+fn what_comes_long_after_a_check_is_for_none_whoever_it_is_from() {
+    let often = "kind = \"udp\", answer = true, interval = 0.05, timeout = 1";
+    with_balancer(&checked("nat", "protocol = \"udp\"", often, &[11]), |bench| {
+        let mut backends = Backends::new(&[(11, Is::Serving)]);
+        backends.live(bench, seconds(5));
+        assert!(up(bench)[0] && bench.balancer.health_counters().checks > 40);
+        // Somebody outside says that he is who was asked.
+        let frame = |port| Frame::new().ethernet(NEXT.0, Trial::OUTSIDE_MAC.0).ipv4(backend(11), PROBE).udp(80, port);
+        let frames: Vec<_> = (61_000..61_040).map(|port| frame(port).build()).collect();
+        let dropped = bench.burst(&frames).dropped;
+        assert!(dropped.get("lb-no-connection").is_some_and(|count| *count >= 20), "{dropped:?}");
     });
 }
 

@@ -6,6 +6,7 @@ use super::bench::{
 };
 use nf_framework::Direction;
 use nf_framework::testing::{Frame, Outcome, Trial};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A service of either family by this mode, with one backend.
@@ -270,6 +271,27 @@ fn l13_or_the_tunnel_of_ipv4_is_split() {
 }
 
 #[test]
+fn l13_no_two_packets_that_are_split_have_one_identification_whichever_worker_sends_them() {
+    let text = format!(
+        "tunnel_sources = [\"10.9.0.1\"]\n{}",
+        one("ipip", false, backend(11).into(), "too_big = \"fragment\"")
+    );
+    with_balancer(&text, |bench| {
+        let mut seen = BTreeSet::new();
+        for port in 1000..1040 {
+            // The second one of a connection that is known goes another way.
+            for flags in [SYN, ACK, ACK] {
+                let frame = from_client().tcp(port, 80).flags(flags).payload(&[5; 1460]);
+                let outcome = bench.client(&frame);
+                assert_eq!(outcome.inside.len(), 2, "{outcome:?}");
+                assert_eq!(outcome.inside[0][18..20], outcome.inside[1][18..20]);
+                assert!(seen.insert(outcome.inside[0][18..20].to_vec()), "port {port}");
+            }
+        }
+    });
+}
+
+#[test]
 fn l14_fragments_follow_their_first_one() {
     for mode in ["dsr", "ipip", "dscp"] {
         let more = if mode == "dscp" { "dscp = 1\nprotocol = \"udp\"" } else { "protocol = \"udp\"" };
@@ -378,7 +400,7 @@ fn a_tunnel_needs_a_source_of_its_family_and_room_for_what_all_links_take() {
     let none = format!("tunnel_sources = []\n{}", one("ipip", false, backend(11).into(), ""));
     assert_eq!(key(&none), "services[0].backends[0].address");
     let six: IpAddr = backend6(11).into();
-    let none = format!("tunnel_sources = [\"10.0.0.0/8\"]\n{}", one("gue", false, six, ""));
+    let none = format!("tunnel_sources = [\"10.9.0.0/16\"]\n{}", one("gue", false, six, ""));
     assert_eq!(key(&none), "services[0].backends[0].address");
     assert_eq!(key(&one("gue", true, six, "mtu = 1327")), "services[0].mtu");
     assert!(balancer.policy(config(&one("gue", true, six, "mtu = 1328"))).is_ok());

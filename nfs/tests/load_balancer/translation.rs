@@ -218,6 +218,71 @@ fn l06_a_connection_is_established_when_its_backend_has_answered() {
 }
 
 #[test]
+fn l06_a_connection_from_its_midst_is_established_when_its_backend_knows_it() {
+    for (answer, left) in [(ACK, 1), (RST, 0)] {
+        with_balancer(&format!("timeouts = {{ syn = 5, closing = 5 }}\n{}", text("nat", "tcp", "")), move |bench| {
+            let hosts = FAMILIES[0];
+            bench.client(&hosts.asks(X.into()).tcp(40_000, 80).flags(ACK));
+            back(bench, &hosts.answers(X.into()).tcp(8080, 40_000).flags(answer));
+            bench.pass(6);
+            bench.pass(1);
+            assert_eq!(bench.connections(), left, "{answer:?}");
+        });
+    }
+}
+
+#[test]
+fn l08_connections_that_move_are_counted_where_they_are_translated() {
+    for protocol in ["tcp", "udp"] {
+        with_balancer(&service("nat", &format!("protocol = \"{protocol}\""), &[11, 12]), move |bench| {
+            let send = |bench: &mut Bench, port| {
+                let frame = from_outside(X, VIP);
+                let frame = if protocol == "udp" { frame.udp(port, 80) } else { frame.tcp(port, 80).flags(ACK) };
+                went_to(&bench.client(&frame))
+            };
+            let of_11 = (1000..1040).filter(|port| send(bench, *port) == 11).count();
+            bench.command(|instance| instance.order("web", "10.0.0.11", Order::Down)).unwrap();
+            assert!(bench.tend());
+            assert!((1000..1040).all(|port| send(bench, port) == 12));
+            assert_eq!(bench.counter("connections-moved"), of_11 as u64, "{protocol}");
+        });
+    }
+}
+
+#[test]
+fn l06_datagrams_that_were_answered_once_make_room_for_clients_and_exchanges_do_not() {
+    let own = "source_addresses = [\"10.0.0.2\"]\nconnections = 256\ninsertions_per_second = 1000000";
+    for mode in ["nat", "full-nat"] {
+        with_balancer(&format!("{own}\n{}", service(mode, "protocol = \"udp\"", &[11])), move |bench| {
+            let exchange = |bench: &mut Bench, from: Ipv4Addr, port: u16| {
+                let outcome = bench.client(&from_outside(from, VIP).udp(port, 80));
+                let [asked] = &*outcome.inside else { return false };
+                let to = <[u8; 4]>::try_from(&asked[26..30]).unwrap();
+                let answer = Frame::new().ethernet(mac(11).0, Trial::INSIDE_MAC.0).ipv4(backend(11), to);
+                let answer = answer.udp(80, u16::from_be_bytes([asked[34], asked[35]]));
+                assert_eq!(back(bench, &answer).outside.len(), 1);
+                true
+            };
+            for port in 1000..1050 {
+                assert!(exchange(bench, X, port) && exchange(bench, X, port));
+            }
+            // A name server answers everybody.
+            let flood = |bench: &mut Bench, from: u32| {
+                (from..from + 800).filter(|of| exchange(bench, Ipv4Addr::from_bits(0x0b00_0000 + of), 5000)).count()
+            };
+            let first = flood(bench, 0);
+            assert!(first > 700, "{mode}: {first} of 800 were served");
+            let then = flood(bench, 800);
+            assert!(then > 700, "{mode}: {then} of 800 were served");
+            bench.reload(config(&format!("{own}\n{}", service(mode, "protocol = \"udp\"", &[12])))).unwrap();
+            for port in 1000..1050 {
+                assert_eq!(went_to(&bench.client(&from_outside(X, VIP).udp(port, 80))), 11, "{mode}");
+            }
+        });
+    }
+}
+
+#[test]
 fn l06_a_reset_of_the_backends_ends_a_connection_sooner() {
     with_balancer(
         &text("nat", "tcp", "")

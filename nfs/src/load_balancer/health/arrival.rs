@@ -18,14 +18,13 @@ const ICMPV6: u8 = 58;
 pub(crate) struct Arrival {
     /// Of [`PORTS`].
     pub(crate) port: u16,
-    /// Whom it is from, or whom that was sent to which it quotes.
     pub(super) from: IpAddr,
     /// The address and port that nobody listens at, where a packet says so of UDP that was sent from here.
     pub(super) nobody_at: Option<(IpAddr, u16)>,
 }
 
 /// Looks at an IP packet, from its first byte; `None` if it is not for a check. Whole TCP, UDP and echo replies
-/// without IPv6 extension headers are, and ICMP errors that quote such.
+/// without IPv6 extension headers are, and what says of UDP that nobody listens.
 #[inline]
 pub(crate) fn arrival(packet: &[u8]) -> Option<Arrival> {
     let Layers { protocol, source, payload, .. } = layers(packet)?;
@@ -34,29 +33,20 @@ pub(crate) fn arrival(packet: &[u8]) -> Option<Arrival> {
         // Echo replies: RFC 792, and RFC 4443 section 4.2.
         ICMP if payload.first() == Some(&0) => number(payload, 4)?,
         ICMPV6 if payload.first() == Some(&129) => number(payload, 4)?,
-        // Destination unreachable, time exceeded, parameter problem; in IPv6 packet too big also.
-        ICMP if matches!(payload.first(), Some(3 | 11 | 12)) => return quoted(payload),
-        ICMPV6 if matches!(payload.first(), Some(1..=4)) => return quoted(payload),
+        // Protocol or port unreachable: RFC 792, and RFC 4443 section 3.1. Nothing is made of other errors.
+        ICMP if matches!(payload, [3, 2 | 3, ..]) => return nobody(source, payload),
+        ICMPV6 if matches!(payload, [1, 4, ..]) => return nobody(source, payload),
         _ => return None,
     };
     PORTS.contains(&port).then_some(Arrival { port, from: source, nobody_at: None })
 }
 
-/// An ICMP error: whose packet it is about.
-fn quoted(message: &[u8]) -> Option<Arrival> {
+/// An ICMP error by which nobody listens where UDP was sent to: only whom it was sent to can say that.
+fn nobody(from: IpAddr, message: &[u8]) -> Option<Arrival> {
     let Layers { protocol, destination, payload, .. } = layers(message.get(8..)?)?;
-    let port = match protocol {
-        TCP | UDP => number(payload, 0)?,
-        ICMP | ICMPV6 => number(payload, 4)?,
-        _ => return None,
-    };
-    // Protocol or port unreachable, of a host that does answer: RFC 792, and RFC 4443 section 3.1.
-    let is_nobody = match destination {
-        IpAddr::V4(_) => matches!(message[..2], [3, 2 | 3]),
-        IpAddr::V6(_) => matches!(message[..2], [1, 4]),
-    };
-    let nobody_at = (is_nobody && protocol == UDP).then(|| Some((destination, number(payload, 2)?))).flatten();
-    PORTS.contains(&port).then_some(Arrival { port, from: destination, nobody_at })
+    let (port, remote) = (number(payload, 0)?, number(payload, 2)?);
+    let is_his = protocol == UDP && destination == from && PORTS.contains(&port);
+    is_his.then_some(Arrival { port, from, nobody_at: Some((from, remote)) })
 }
 
 /// An IP packet.
@@ -132,12 +122,15 @@ mod tests {
         let sent = ports(61_007, 53);
         let from = |address: &str| Some(Arrival { port: 61_007, from: address.parse().unwrap(), nobody_at: None });
         let (here, here6) = (from("192.0.2.1"), from("fefe:fefe:fefe:fefe:fefe:fefe:fefe:fefe"));
-        let far = "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd";
-        let (about, about6) = (from("192.0.2.2"), from(far));
-        let nobody = |address: &str| {
-            let nobody_at = Some((address.parse().unwrap(), 53));
-            from(address).map(|arrival| Arrival { nobody_at, ..arrival })
+        let nobody = |from: Option<Arrival>| from.map(|from| Arrival { nobody_at: Some((from.from, 53)), ..from });
+        // What was sent to whom others are from.
+        let to = |mut packet: Vec<u8>| {
+            let (first, length) = if packet[0] >> 4 == 4 { (12, 4) } else { (8, 16) };
+            packet[first..first + 2 * length].rotate_left(length);
+            packet
         };
+        let (to4, to6) =
+            (|protocol, sent: &[u8]| to(v4(protocol, 0, sent)), |protocol, sent: &[u8]| to(v6(protocol, sent)));
         let cases = [
             ("TCP", v4(TCP, 0, &ports(80, 61_007)), here),
             ("TCP over IPv6", v6(TCP, &ports(80, 61_007)), here6),
@@ -151,14 +144,16 @@ mod tests {
             ("an echo reply over IPv6", v6(ICMPV6, &icmp(129, 0, &echo)), here6),
             ("an echo request", v4(ICMP, 0, &icmp(8, 0, &echo)), None),
             ("an echo request over IPv6", v6(ICMPV6, &icmp(128, 0, &echo)), None),
-            ("nobody at a port", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &sent))), nobody("192.0.2.2")),
-            ("nobody of a protocol", v4(ICMP, 0, &error(3, 2, &v4(UDP, 0, &sent))), nobody("192.0.2.2")),
-            ("nobody over IPv6", v6(ICMPV6, &error(1, 4, &v6(UDP, &sent))), nobody(far)),
-            ("no way to a host", v4(ICMP, 0, &error(3, 1, &v4(UDP, 0, &sent))), about),
-            ("too big", v6(ICMPV6, &error(2, 0, &v6(TCP, &sent))), about6),
-            ("of TCP nobody says it by ICMP", v4(ICMP, 0, &error(3, 3, &v4(TCP, 0, &sent))), about),
-            ("about an echo", v4(ICMP, 0, &error(3, 1, &v4(ICMP, 0, &icmp(8, 0, &echo)))), about),
-            ("about another's packet", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &ports(53, 61_007)))), None),
+            ("nobody at a port", v4(ICMP, 0, &error(3, 3, &to4(UDP, &sent))), nobody(here)),
+            ("nobody of a protocol", v4(ICMP, 0, &error(3, 2, &to4(UDP, &sent))), nobody(here)),
+            ("nobody over IPv6", v6(ICMPV6, &error(1, 4, &to6(UDP, &sent))), nobody(here6)),
+            ("nobody, says another one", v4(ICMP, 0, &error(3, 3, &v4(UDP, 0, &sent))), None),
+            ("nobody, says another one over IPv6", v6(ICMPV6, &error(1, 4, &v6(UDP, &sent))), None),
+            ("no way to a host", v4(ICMP, 0, &error(3, 1, &to4(UDP, &sent))), None),
+            ("too big", v6(ICMPV6, &error(2, 0, &to6(TCP, &sent))), None),
+            ("of TCP nobody says it by ICMP", v4(ICMP, 0, &error(3, 3, &to4(TCP, &sent))), None),
+            ("about an echo", v4(ICMP, 0, &error(3, 3, &to4(ICMP, &icmp(8, 0, &echo)))), None),
+            ("about another's packet", v4(ICMP, 0, &error(3, 3, &to4(UDP, &ports(53, 61_007)))), None),
             ("another protocol", v4(47, 0, &ports(80, 61_007)), None),
         ];
         for (what, packet, expected) in cases {

@@ -30,6 +30,8 @@ const MOST_BEGIN: usize = 64;
 const FIRST: Duration = Duration::from_secs(1);
 /// When nobody has looked for so long, that time is taken from nobody.
 const GAP: Duration = Duration::from_millis(100);
+/// Checks that are over and of which answers are still counted, and not strangers' packets.
+const LATE: usize = 16;
 /// How often growing weights and traffic are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -227,24 +229,36 @@ impl Engine {
             let slot = target.slot;
             let is_known = before.get(&slot).is_some_and(|known| Arc::ptr_eq(&known.target.status, &target.status));
             let known = if is_known { before.remove(&slot) } else { None };
-            let (backend, is_new) = match known {
-                Some(known) => (Backend { target, ..known }, false),
-                None => (Backend::new(target, now, is_late), true),
+            let first = now + target.check.interval().min(FIRST).mul_f64(self.random.part());
+            let (backend, next) = match known {
+                Some(known) => {
+                    let interval = target.check.interval();
+                    let next = (interval != known.target.check.interval()).then(|| first.max(known.began + interval));
+                    (Backend { target, ..known }, next)
+                }
+                None => (Backend::new(target, now, is_late), Some(first)),
             };
             backend.write_share(now);
-            let first = backend.target.check.interval().min(FIRST).mul_f64(self.random.part());
+            // One that is under way is scheduled at its end.
+            let next = next.filter(|_| backend.asked_by.is_none());
             self.backends.insert(slot, backend);
-            if is_new {
-                self.schedule(slot, now + first);
+            if let Some(next) = next {
+                self.schedule(slot, next);
             }
         }
-        // What is left is gone, or has left its slot to another.
         for port in self.active.clone() {
-            if let Some((slot, probe)) = &mut self.probes[place(port)]
-                && before.contains_key(slot)
-            {
-                probe.abort(now, &mut |packet| outgoing(*slot, packet));
-                self.release(port);
+            let Some((slot, probe)) = &mut self.probes[place(port)] else { continue };
+            // Its backend is gone, or has left its slot to another; or no answer to it can come any more.
+            let target = self.backends.get(slot).filter(|_| !before.contains_key(slot)).map(|of| &of.target);
+            if target.is_some_and(|target| probe.is_between(self.addresses.towards(target.remote.0), target.remote)) {
+                continue;
+            }
+            let slot = *slot;
+            probe.abort(now, &mut |packet| outgoing(slot, packet));
+            self.release(port);
+            if let Some(backend) = self.backends.get_mut(&slot).filter(|backend| backend.asked_by == Some(port)) {
+                backend.asked_by = None;
+                self.schedule(slot, now);
             }
         }
         let backends = &self.backends;
@@ -328,7 +342,7 @@ impl Engine {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whom checks have asked.
+    /// Whom checks ask.
     pub(super) fn awaited(&self) -> &Arc<Awaited> {
         &self.awaited
     }
@@ -404,7 +418,7 @@ impl Engine {
         });
         match probe {
             Ok(probe) => {
-                self.awaited.set(port, target.remote.0);
+                self.awaited.set(port, Some(target.remote.0));
                 self.probes[place(port)] = Some((slot, Box::new(probe)));
                 self.active.push(port);
                 self.step(now, port, None, outgoing);
@@ -472,6 +486,9 @@ impl Engine {
         if self.probes[place(port)].take().is_some() {
             self.active.retain(|active| *active != port);
             self.free.push_back(port);
+            if let Some(port) = self.free.iter().rev().nth(LATE) {
+                self.awaited.set(*port, None);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::check::HttpCheck;
 use super::failure::Failure;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What comes before the body, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
@@ -10,9 +10,12 @@ const LONGEST_HEAD: usize = 16 << 10;
 const LONGEST_BODY: usize = 64 << 10;
 
 /// A GET of HTTP/1.1, after which the server is to close.
-pub(super) fn request(check: &HttpCheck, address: IpAddr) -> Vec<u8> {
-    let host = match (&check.host, address) {
+pub(super) fn request(check: &HttpCheck, remote: SocketAddr, is_tls: bool) -> Vec<u8> {
+    // A port is said unless it is the usual one: RFC 9110 section 7.2.
+    let is_usual = remote.port() == if is_tls { 443 } else { 80 };
+    let host = match (&check.host, remote.ip()) {
         (Some(host), _) => host.clone(),
+        (None, _) if !is_usual => remote.to_string(),
         (None, IpAddr::V4(address)) => address.to_string(),
         (None, IpAddr::V6(address)) => format!("[{address}]"),
     };
@@ -99,10 +102,10 @@ impl Answer {
             return Err(Failure::NotHttp);
         }
         // The empty line may have begun in what was there before. A line may end without a return: RFC 9112 section 2.2.
-        let from = before.saturating_sub(3);
+        let from = before.saturating_sub(2);
         let end = (from..self.head.len()).find_map(|at| {
             let rest = &self.head[at..];
-            let ends = [&b"\r\n\r\n"[..], b"\n\n"];
+            let ends = [&b"\n\r\n"[..], b"\n\n"];
             ends.iter().find(|end| rest.starts_with(end)).map(|end| at + end.len())
         });
         let Some(end) = end else {
@@ -110,12 +113,13 @@ impl Answer {
         };
         let rest = &bytes[end.saturating_sub(before).min(bytes.len())..];
         self.head.truncate(end);
-        let head = std::str::from_utf8(&self.head).map_err(|_| Failure::NotHttp)?;
+        let head = std::mem::take(&mut self.head);
+        // Any octets above ASCII may stand in it: RFC 9110 section 5.5.
+        let head = String::from_utf8_lossy(&head);
         let mut lines = head.lines();
         let code = lines.next().and_then(status).ok_or(Failure::NotHttp)?;
         if (100..200).contains(&code) && code != 101 {
             // Another answer follows: RFC 9110 section 15.2.
-            self.head.clear();
             return if rest.is_empty() { Ok(None) } else { self.receive_head(rest, check) };
         }
         if !check.status.contains(&code) {
@@ -221,10 +225,11 @@ mod tests {
 
     #[test]
     fn an_answer_ends_the_same_in_whatever_parts_it_comes() {
-        let cases: [(&str, Option<&str>, Result<(), Failure>); 24] = [
+        let cases: [(&str, Option<&str>, Result<(), Failure>); 25] = [
             ("HTTP/1.1 200 OK\r\n\r\n", None, Ok(())),
             ("HTTP/1.0 204\r\n\r\n", None, Ok(())),
             ("HTTP/1.1 200 OK\n\n", None, Ok(())),
+            ("HTTP/1.1 200 OK\nContent-Length: 2\n\r\nok", Some("ok"), Ok(())),
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Some("ok"), Ok(())),
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnok", Some("ok"), Ok(())),
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno", Some("ok"), Err(Failure::Unexpected)),
@@ -263,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn a_head_may_be_of_octets_that_are_no_text() {
+        let answer = b"HTTP/1.1 200 D'accord, h\xe9\r\nServer: caf\xe9\r\nContent-Length: 2\r\n\r\nok";
+        for part in [1, 2, 3, 7, 1000] {
+            assert_eq!(ends(answer, part, &check(Some("ok"))), Ok(()), "by {part}");
+            assert_eq!(ends(answer, part, &check(Some("no"))), Err(Failure::Unexpected), "by {part}");
+        }
+    }
+
+    #[test]
     fn what_never_ends_is_given_up_and_keeps_no_more_than_is_looked_at() {
         let head = b"HTTP/1.1 200 OK\r\n";
         let line = b"X-Padding: 0123456789\r\n";
@@ -289,13 +303,19 @@ mod tests {
 
     #[test]
     fn a_request_names_the_host() {
-        let text = |host: Option<&str>, address: &str| {
+        for (host, remote, is_tls, expected) in [
+            (None, "192.0.2.1:80", false, "192.0.2.1"),
+            (None, "192.0.2.1:8080", false, "192.0.2.1:8080"),
+            (None, "192.0.2.1:80", true, "192.0.2.1:80"),
+            (None, "192.0.2.1:443", true, "192.0.2.1"),
+            (None, "[2001:db8::1]:80", false, "[2001:db8::1]"),
+            (None, "[2001:db8::1]:8080", false, "[2001:db8::1]:8080"),
+            (Some("www.example"), "192.0.2.1:8080", false, "www.example"),
+        ] {
             let check = HttpCheck { host: host.map(str::to_owned), ..check(None) };
-            String::from_utf8(request(&check, address.parse().unwrap())).unwrap()
-        };
-        assert!(text(None, "192.0.2.1").starts_with("GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n"));
-        assert!(text(None, "2001:db8::1").contains("\r\nHost: [2001:db8::1]\r\n"));
-        assert!(text(Some("www.example"), "192.0.2.1").contains("\r\nHost: www.example\r\n"));
-        assert!(text(None, "192.0.2.1").ends_with("\r\nConnection: close\r\n\r\n"));
+            let text = String::from_utf8(request(&check, remote.parse().unwrap(), is_tls)).unwrap();
+            assert!(text.starts_with(&format!("GET / HTTP/1.1\r\nHost: {expected}\r\n")), "{text}");
+            assert!(text.ends_with("\r\nConnection: close\r\n\r\n"));
+        }
     }
 }

@@ -130,7 +130,7 @@ impl Probe {
 
     fn talk_by_tcp(ends: &Ends, kind: &Kind) -> Result<Talk, Failure> {
         let Kind::Http(check, tls) = kind else { return Ok(Talk::Connect) };
-        let mut request = http::request(check, ends.remote.0);
+        let mut request = http::request(check, ends.remote.into(), tls.is_some());
         let tls = match tls {
             None => None,
             Some(client) => {
@@ -154,6 +154,11 @@ impl Probe {
     /// Gives it time that has passed without anybody looking.
     pub(super) fn forgive(&mut self, time: Duration) {
         self.deadline += time;
+    }
+
+    /// Whether it is asked from here to there.
+    pub(super) fn is_between(&self, local: Option<IpAddr>, remote: (IpAddr, u16)) -> bool {
+        (local, remote) == (Some(self.ends.local), self.ends.remote)
     }
 
     /// Somebody has said that nobody listens there.

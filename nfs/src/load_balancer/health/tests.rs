@@ -8,7 +8,7 @@ use super::testing::{Behaviour, PROBE, World, check, target, tcp, tls_server};
 use super::{Failure, State};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -298,6 +298,67 @@ fn a_reload_keeps_what_is_known_and_ends_what_is_not_asked_for() {
     // Nobody answers there, so it is found out.
     assert_eq!([1, 3, 4].map(|slot| world.tenths(slot)), [10, 0, 0]);
     assert!(world.health(1).checks > checks + 7);
+}
+
+#[test]
+fn another_interval_holds_at_once() {
+    let [rare, often] = [600, 1].map(|interval| check(&format!("kind = 'tcp'\ninterval = {interval}\njitter = 0")));
+    let remote = ("192.0.2.1".parse().unwrap(), 80);
+    let mut world = World::new();
+    world.follow(vec![target(0, remote, &rare)]);
+    world.place(0, remote, Behaviour::Accepts);
+    world.run(3000);
+    assert_eq!(world.health(0).checks, 1);
+    world.place(0, remote, Behaviour::Nobody);
+    let same = world.again(target(0, remote, &often));
+    world.follow(vec![same]);
+    world.run(3100);
+    assert_eq!(world.health(0).state, State::Down);
+    // The same once more brings none forward.
+    let (checks, same) = (world.health(0).checks, world.again(target(0, remote, &often)));
+    for _ in 0..5 {
+        world.follow(vec![same.clone()]);
+        world.run(100);
+    }
+    assert!(world.health(0).checks <= checks + 1);
+    let same = world.again(target(0, remote, &rare));
+    world.follow(vec![same]);
+    let checks = world.health(0).checks;
+    world.run(100_000);
+    assert!(world.health(0).checks <= checks + 1);
+}
+
+#[test]
+fn what_is_under_way_between_other_addresses_than_now_is_no_failure() {
+    let check = check("kind = 'tcp'\ninterval = 1\ntimeout = 0.5\nfall = 1\njitter = 0");
+    let (old, new) = (("192.0.2.1".parse().unwrap(), 80), ("192.0.2.2".parse().unwrap(), 80));
+    for (what, probe, remote) in [("from", Ipv4Addr::new(10, 0, 0, 8), old), ("to", PROBE, new)] {
+        let mut world = World::new();
+        world.follow(vec![target(0, old, &check)]);
+        world.place(0, old, Behaviour::Accepts);
+        world.run(2000);
+        // What is asked last is not answered before all changes.
+        world.place(0, old, Behaviour::Silent);
+        let asked = world.sent.len();
+        while world.sent.len() == asked {
+            world.step();
+        }
+        let (now, before) = (world.now, world.health(0));
+        let same = world.again(target(0, remote, &check));
+        let addresses = ProbeAddresses::new(&[probe.into()]).unwrap();
+        let mut resets = 0;
+        world.engine.follow(now, addresses, vec![same], &mut |_, packet| {
+            resets += usize::from(tcp(packet).0 & RST != 0);
+        });
+        assert_eq!((resets, world.engine.under_way()), (1, 0), "{what}");
+        world.place(0, remote, Behaviour::Accepts);
+        world.run(1500);
+        let after = world.health(0);
+        assert_eq!((after.state, after.failed, after.changes), (State::Up, 0, before.changes), "{what}");
+        assert!(after.checks > before.checks, "{what}: it is asked again");
+        let (.., last) = world.sent.last().unwrap();
+        assert_eq!(last[12..16], probe.octets(), "{what}");
+    }
 }
 
 #[test]
