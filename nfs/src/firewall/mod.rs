@@ -40,7 +40,7 @@ pub use terms::{
 
 use limits::Limits;
 use log::Events;
-use nf_framework::{Affinity, Function, Invalid, Memory, SetupError, WorkerSetup};
+use nf_framework::{Affinity, FileContent, Function, Invalid, Memory, SetupError, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
 use tracking::Tracking;
@@ -68,6 +68,10 @@ impl Function for Firewall {
 
     fn affinity(&self, _: &Policy) -> Affinity {
         Affinity::Flow
+    fn files(&self, policy: &Policy) -> Vec<FileContent> {
+        sets::files(&policy.config.sets, &policy.sets)
+    }
+
     }
 
     fn build(&self, policy: &Policy, memory: &Memory) -> Result<(), SetupError> {
