@@ -11,6 +11,7 @@ mod instance;
 mod limits;
 mod lint;
 mod log;
+mod lint_sets;
 mod packet;
 mod policy;
 mod query;
