@@ -4,14 +4,15 @@
 
 mod answer;
 mod capture;
+mod capture_file;
 mod config;
 mod connection;
 mod explain;
 mod instance;
 mod limits;
 mod lint;
-mod log;
 mod lint_sets;
+mod log;
 mod packet;
 mod policy;
 mod query;
@@ -67,12 +68,12 @@ impl Function for Firewall {
         Policy::following(config, running)
     }
 
-    fn affinity(&self, _: &Policy) -> Affinity {
-        Affinity::Flow
     fn files(&self, policy: &Policy) -> Vec<FileContent> {
         sets::files(&policy.config.sets, &policy.sets)
     }
 
+    fn affinity(&self, _: &Policy) -> Affinity {
+        Affinity::Flow
     }
 
     fn build(&self, policy: &Policy, memory: &Memory) -> Result<(), SetupError> {
