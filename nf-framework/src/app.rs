@@ -6,7 +6,7 @@ use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::idle::Idle;
 use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use crate::steering::Affinity;
-use clap::Parser;
+use clap::{ArgMatches, Command, Parser};
 use dpdk_rs::{Eal, EalError};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
@@ -99,13 +99,22 @@ pub struct App {
     version: Option<&'static str>,
     affinity: Affinity,
     functions: Functions,
+    question: Option<Question>,
 }
+
+/// Options by which a program answers something from its configuration.
+struct Question {
+    augment: fn(Command) -> Command,
+    answer: Box<Answer>,
+}
+
+type Answer = dyn FnOnce(&ArgMatches, &ConfigFile) -> Result<Option<String>, Box<dyn std::error::Error>>;
 
 impl App {
     /// A program of this name.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, about: None, version: None, affinity: Affinity::Any, functions: Functions::new() }
+        Self { name, about: None, version: None, affinity: Affinity::Any, functions: Functions::new(), question: None }
     }
 
     /// One line for `--help`.
@@ -134,6 +143,37 @@ impl App {
     #[must_use]
     pub fn function(mut self, function: impl Function) -> Self {
         self.functions = self.functions.with(function);
+        self
+    }
+
+    /// Adds options of the program's own, by which it answers something from its configuration file and starts
+    /// nothing: what `answer` returns is printed, unless it is `None`. They need no `--` before them.
+    ///
+    /// ```no_run
+    /// use nf_framework::App;
+    ///
+    /// #[derive(clap::Args)]
+    /// struct Count {
+    ///     /// Say how many ports are blocked, and start nothing
+    ///     #[arg(long)]
+    ///     count: bool,
+    /// }
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Config { blocked: Vec<u16> }
+    ///
+    /// let app = App::new("port-block").answering(|options: &Count, file| {
+    ///     let config: Config = file.section("port-block")?;
+    ///     Ok(options.count.then(|| config.blocked.len().to_string()))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn answering<O: clap::Args>(
+        mut self,
+        answer: impl FnOnce(&O, &ConfigFile) -> Result<Option<String>, Box<dyn std::error::Error>> + 'static,
+    ) -> Self {
+        let answer = |matches: &ArgMatches, file: &ConfigFile| answer(&O::from_arg_matches(matches)?, file);
+        self.question = Some(Question { augment: O::augment_args, answer: Box::new(answer) });
         self
     }
 
@@ -177,7 +217,13 @@ impl App {
     }
 
     fn start_and_supervise(self) -> Result<(), AppError> {
-        let (eal_args, options) = self.arguments();
+        let (eal_args, options, matches) = self.arguments();
+        if let Some(Question { answer, .. }) = self.question
+            && let Some(text) = answer(&matches, &ConfigFile::read(&options.config)?).map_err(AppError::Answer)?
+        {
+            print(format_args!("{text}"));
+            return Ok(());
+        }
         let filter = env_logger::Env::default().default_filter_or("info,dpdk=error");
         // A program may have set its own logger up; that one stays.
         let _ = env_logger::Builder::from_env(filter).format_target(true).try_init();
@@ -205,14 +251,25 @@ impl App {
 
     /// Splits the command line at `--`. Help and version are answered here, before DPDK
     /// would answer them, and wherever they stand.
-    fn arguments(&self) -> (Vec<String>, Options) {
+    fn arguments(&self) -> (Vec<String>, Options, ArgMatches) {
         let text = |arg: std::ffi::OsString| {
             arg.into_string().unwrap_or_else(|arg| {
                 eprintln!("error: the argument {} is not UTF-8", arg.display());
                 std::process::exit(2)
             })
         };
-        let args: Vec<String> = std::env::args_os().map(text).collect();
+        let mut args: Vec<String> = std::env::args_os().map(text).collect();
+        let augment = self.question.as_ref().map_or(std::convert::identity as fn(Command) -> Command, |of| of.augment);
+        let questions = augment(Command::new(self.name));
+        let is_question = |arg: &String| {
+            let name = arg.strip_prefix("--").and_then(|arg| arg.split('=').next());
+            name.is_some_and(|name| questions.get_arguments().any(|question| question.get_long() == Some(name)))
+        };
+        // Nothing is started then, so all of them are ours.
+        if args.iter().take_while(|arg| *arg != "--").any(is_question) {
+            args.retain(|arg| arg != "--");
+            args.insert(1, "--".to_owned());
+        }
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
         let misplaced = |arg: &&String| {
@@ -224,7 +281,7 @@ impl App {
         }
         let asked = |arg: &&String| ["-h", "--help", "-V", "--version"].contains(&arg.as_str());
         let own = eal_args.iter().skip(1).filter(asked).chain(own.iter().skip(1));
-        let command = <Options as clap::CommandFactory>::command()
+        let command = augment(<Options as clap::CommandFactory>::command())
             .name(self.name)
             .bin_name(format!("{} [EAL ARGUMENTS] --", self.name))
             .version(self.version.unwrap_or(env!("CARGO_PKG_VERSION")))
@@ -233,7 +290,7 @@ impl App {
         let program = [self.name.to_owned()];
         let matches = command.get_matches_from(program.iter().chain(own));
         let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches);
-        (eal_args.to_vec(), options.unwrap_or_else(|error| error.exit()))
+        (eal_args.to_vec(), options.unwrap_or_else(|error| error.exit()), matches)
     }
 }
 
@@ -281,6 +338,8 @@ enum AppError {
     Eal(#[from] EalError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("{0}")]
+    Answer(Box<dyn std::error::Error>),
     #[error("{}", .0.join("; "))]
     DoesNotFit(Vec<String>),
 }

@@ -1,7 +1,7 @@
 //! What differs between two configurations, for people.
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use toml::de::{DeTable, DeValue};
 
@@ -15,7 +15,8 @@ pub struct Changes(pub(crate) Vec<Change>);
 pub struct Change {
     /// The table at the top level that it is in; none at the top level itself.
     pub section: Option<String>,
-    /// The key inside the section, `limits.burst` or `blocked[1]` if it lies deeper.
+    /// The key inside the section, `limits.burst` or `blocked[1]` if it lies deeper, `rules."web".port` in an
+    /// array of tables that have names.
     pub key: String,
     /// As it was written; none if it was not there.
     pub old: Option<String>,
@@ -87,8 +88,12 @@ impl Changes {
         }
     }
 
-    /// What both begin and end with stays, so that an element put between others is one change.
+    /// Tables with names are compared by them. Of others, what both begin and end with stays, so that an element put
+    /// between others is one change.
     fn compare_arrays(&mut self, section: Option<&str>, path: &str, old: &[Value], new: &[Value]) {
+        if let (Some(old), Some(new)) = (by_name(old), by_name(new)) {
+            return self.compare_named(section, path, &old, &new);
+        }
         let before = old.iter().zip(new).take_while(|(old, new)| old == new).count();
         let (old, new) = (&old[before..], &new[before..]);
         let behind = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
@@ -97,6 +102,45 @@ impl Changes {
             self.compare(section, &format!("{path}[{}]", before + at), old.get(at), new.get(at));
         }
     }
+
+    /// In the new order, behind what is gone. That those that stay have changed places is a change of the array.
+    fn compare_named(&mut self, section: Option<&str>, path: &str, old: &[Named<'_>], new: &[Named<'_>]) {
+        let [old_order, new_order] = [common(old, new), common(new, old)];
+        if old_order != new_order {
+            let order = |names: &[&str]| Some(format!("in the order {}", names.join(", ")));
+            let (section, key) = (section.map(str::to_owned), path.to_owned());
+            self.0.push(Change { section, key, old: order(&old_order), new: order(&new_order) });
+        }
+        let gone = old.iter().filter(|(name, _)| !new_order.contains(name));
+        for (name, _) in gone.chain(new) {
+            self.compare(section, &format!("{path}.{name}"), find(old, name), find(new, name));
+        }
+    }
+}
+
+/// A name as it is written, and the table that has it.
+type Named<'a> = (&'a str, &'a Value);
+
+/// The elements of an array with their names, if each has one of its own.
+fn by_name<'a>(array: &'a [Value]) -> Option<Vec<Named<'a>>> {
+    let mut names = BTreeSet::new();
+    let name_of = |value: &'a Value| match value {
+        Value::Table(table) => match table.get("name") {
+            Some(Value::Scalar(name)) if names.insert(name) => Some((name.as_str(), value)),
+            _ => None,
+        },
+        _ => None,
+    };
+    array.iter().map(name_of).collect()
+}
+
+fn find<'a>(named: &[Named<'a>], name: &str) -> Option<&'a Value> {
+    named.iter().find(|(of, _)| *of == name).map(|(_, value)| *value)
+}
+
+/// The names that both have, in the order of the first.
+fn common<'a>(one: &[Named<'a>], other: &[Named<'_>]) -> Vec<&'a str> {
+    one.iter().map(|(name, _)| *name).filter(|name| other.iter().any(|(of, _)| of == name)).collect()
 }
 
 /// The keys of either table, in order.
@@ -239,6 +283,36 @@ mod tests {
                 "[[s.r]]\nport = 1\n[[s.r]]\nport = 2",
                 "[[s.r]]\nport = 1\n[[s.r]]\nport = 5\n[[s.r]]\nport = 2",
                 &["+ [s] r[1] = { port = 5 }"],
+            ),
+            (
+                "[[s.r]]\nname = 'a'\nport = 1\n[[s.r]]\nname = 'b'\nport = 2",
+                "[[s.r]]\nname = 'c'\n[[s.r]]\nname = 'b'\nport = 7",
+                &[
+                    "- [s] r.\"a\" = { name = \"a\", port = 1 }",
+                    "+ [s] r.\"c\" = { name = \"c\" }",
+                    "[s] r.\"b\".port: 2 -> 7",
+                ],
+            ),
+            (
+                "[[s.r]]\nname = 'a'\n[[s.r]]\nname = 'b'",
+                "[[s.r]]\nname = 'b'\n[[s.r]]\nname = 'c'\n[[s.r]]\nname = 'a'",
+                &["[s] r: in the order \"a\", \"b\" -> in the order \"b\", \"a\"", "+ [s] r.\"c\" = { name = \"c\" }"],
+            ),
+            (
+                "[[s.r]]\nname = 'a'\n[[s.r.t]]\nname = 'x'\nw = 1",
+                "[[s.r]]\nname = 'a'\n[[s.r.t]]\nname = 'x'\nw = 0",
+                &["[s] r.\"a\".t.\"x\".w: 1 -> 0"],
+            ),
+            // Names that are not there, or not of one table, say nothing.
+            (
+                "[[s.r]]\nname = 'a'\n[[s.r]]\nport = 1",
+                "[[s.r]]\nname = 'a'\n[[s.r]]\nport = 2",
+                &["[s] r[1].port: 1 -> 2"],
+            ),
+            (
+                "[[s.r]]\nname = 'a'\n[[s.r]]\nname = 'a'",
+                "[[s.r]]\nname = 'a'\n[[s.r]]\nname = 'a'\nport = 2",
+                &["+ [s] r[1].port = 2"],
             ),
         ] {
             assert_eq!(changes(old, new), expected, "{old:?} -> {new:?}");

@@ -173,6 +173,11 @@ impl ConfigFile {
         }
     }
 
+    /// Whether there is a table of this name at the top level.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.document().is_ok_and(|document| document.get_ref().contains_key(name))
+    }
+
     /// The table `[name]` as it is written, empty if it is not there.
     pub(crate) fn table(&self, name: &str) -> Table {
         let document = self.document().map(Spanned::into_inner).unwrap_or_default();
@@ -222,6 +227,9 @@ impl ConfigFile {
                 "" => "not valid TOML: no value after `=`".to_owned(),
                 code => format!("not valid TOML: `{code}` is no value (put strings in quotes)"),
             },
+            message if message.starts_with("invalid float") => {
+                format!("not valid TOML: {message} (put strings in quotes)")
+            }
             message => format!("not valid TOML: {message}"),
         };
         ConfigError { key, ..ConfigError::about_file(&self.name, Some(line), message) }
@@ -240,6 +248,18 @@ impl ConfigFile {
                     [] => format!("unknown {what} (none are known here)"),
                     known => format!("unknown {what} (known: {})", known.join(", ")),
                 }
+            }
+            Complaint::Other(message) if message.ends_with("address syntax") => {
+                let value = self.look_up(&fault.path, |found| match found.last() {
+                    Some((_, DeValue::String(value))) => value.to_string(),
+                    _ => String::new(),
+                });
+                let (kind, example) = match message.as_str() {
+                    "invalid IPv4 address syntax" => ("IPv4", "192.0.2.1"),
+                    "invalid IPv6 address syntax" => ("IPv6", "2001:db8::1"),
+                    _ => ("IP", "192.0.2.1"),
+                };
+                format!("{value:?} is not an {kind} address (write, for example, {example:?})")
             }
             Complaint::Other(message) => message.clone(),
         };
@@ -580,6 +600,7 @@ mod tests {
             ("a = 1\n[p\nx = 1\n", "f.toml:2: not valid TOML: unclosed table, expected `]`"),
             ("\nx =\n", "f.toml:2: not valid TOML: no value after `=`"),
             ("x = wire\n", "f.toml:1: not valid TOML: `wire` is no value (put strings in quotes)"),
+            ("x = ipip\n", "f.toml:1: not valid TOML: invalid float, expected `inf` (put strings in quotes)"),
             ("x = [1,\n  2\n", "f.toml:2: not valid TOML: unclosed array, expected `]`"),
             ("ä = 1\n", "f.toml:1: not valid TOML: invalid unquoted key, expected letters, numbers, `-`, `_`"),
             ("x\n", "f.toml:1: not valid TOML: key with no value, expected `=`"),
@@ -646,7 +667,10 @@ mod tests {
             ("share = 'x'", "f.toml:2: [s] share: expected a number, found a string \"x\""),
             ("pair = [1]", "f.toml:2: [s] pair: expected an array of 2 elements, found 1"),
             ("workers = 0", "f.toml:2: [s] workers: expected an integer from 1 to 65535, found 0"),
-            ("address = '10.0.0'", "f.toml:2: [s] address: invalid IPv4 address syntax"),
+            (
+                "address = '10.0.0'",
+                "f.toml:2: [s] address: \"10.0.0\" is not an IPv4 address (write, for example, \"192.0.2.1\")",
+            ),
             ("address = 10", "f.toml:2: [s] address: expected an IPv4 address in quotes, found 10"),
             ("mode = 1", "f.toml:2: [s] mode: expected a string or a table"),
             ("mode = 'half'", "f.toml:2: [s] mode: unknown value \"half\" (known: off, on)"),

@@ -112,6 +112,17 @@ impl Invalid {
     }
 }
 
+/// What a file held that a function's table names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileContent {
+    /// The key of the file in the function's table, such as `sets.blocked.file`.
+    pub key: String,
+    /// Of all that was read: another one means that the file has changed.
+    pub digest: u64,
+    /// What was read, in a few words for the log, such as `3 prefixes`.
+    pub summary: String,
+}
+
 /// The control object of a function: one per program. It lives off the data path, where
 /// sockets, clocks and memory may be used.
 pub trait Function: Send + Sync + 'static {
@@ -126,13 +137,20 @@ pub trait Function: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// Validates a configuration and prepares the policy that it asks for: at the start, and
-    /// when a reload finds that the function's table has changed. (Of a file that the table names,
-    /// a reload sees no change: put what changes with it, such as a version, into the table.)
+    /// when a reload finds that the function's table has changed, or may find that one of its
+    /// [files](Function::files) has.
     ///
     /// # Errors
     ///
     /// [`Invalid`] names the key; the error that is shown adds file and line.
     fn policy(&self, config: Self::Config) -> Result<Self::Policy, Invalid>;
+
+    /// What files that the table names held when this policy was made of them. If there are any, each
+    /// reload prepares a policy, and it takes over if the table or what one of them holds is another.
+    fn files(&self, policy: &Self::Policy) -> Vec<FileContent> {
+        let _ = policy;
+        Vec::new()
+    }
 
     /// Which packets each instance needs to see together, under this policy. It is settled when
     /// the program starts and a later policy does not change it.

@@ -87,6 +87,17 @@ fn assert_refused(program: &str, cases: &[(&str, String, &str)]) {
 
 /// The program runs with a configuration, and says a line of each change: what is replaced, by what, the line.
 fn assert_reloads(program: &str, name: &str, text: &str, changes: &[(&str, &str, &str)]) {
+    let steps = changes.iter().map(|(old, new, line)| {
+        assert!(text.contains(old), "{old} is not in the configuration");
+        let change = move |config: &PathBuf| std::fs::write(config, text.replacen(old, new, 1)).unwrap();
+        (change, *line)
+    });
+    assert_says(program, name, text, steps);
+}
+
+/// The program runs with a configuration, and says a line when each of these has been done and a signal tells it to
+/// read it again.
+fn assert_says<'a>(program: &str, name: &str, text: &str, steps: impl Iterator<Item = (impl Fn(&PathBuf), &'a str)>) {
     let config = file(name, text);
     let mut child = command(program, &config).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -102,9 +113,8 @@ fn assert_reloads(program: &str, name: &str, text: &str, changes: &[(&str, &str,
         assert!(sent.success());
     };
     wait_for("runs on net_null0 and net_null1 with 1 worker");
-    for (old, new, line) in changes {
-        assert!(text.contains(old), "{old} is not in the configuration");
-        std::fs::write(&config, text.replacen(old, new, 1)).unwrap();
+    for (change, line) in steps {
+        change(&config);
         tell("HUP");
         wait_for(&line.replace("FILE", config.to_str().unwrap()));
     }
@@ -540,6 +550,11 @@ fn a_load_balancer_that_makes_no_sense_is_one_sentence_with_its_line() {
             of("\"10.0.0.12\"", "\"2001:db8::12\""),
             "[load-balancer] services[0].backends[1].address: 2001:db8::12 is not of the family of 203.0.113.80",
         ),
+        (
+            "lb-no-ports",
+            of("[ports]\n", "[port]\n"),
+            "[ports]: missing table (add it, with the EAL's names of ports: inside = \"...\", outside = \"...\")",
+        ),
     ];
     assert_refused(LOAD_BALANCER, &cases);
 }
@@ -556,6 +571,50 @@ fn the_firewalls_example_runs_and_changes_on_the_way() {
         ("connections = 65536", "connections = 131072", "connections: cannot change while the program runs"),
     ];
     assert_reloads(FIREWALL, "firewall", &firewall_example(), &changes);
+}
+
+#[test]
+fn a_changed_file_of_a_firewalls_set_is_read_by_a_reload() {
+    let list = file("list", "192.0.2.1\n192.0.2.2\n");
+    let (set, lines) =
+        ("[firewall.sets.blocked]\n", format!("[firewall.sets.blocked]\nfile = \"{}\"\n", list.display()));
+    let text = firewall_example();
+    assert!(text.contains(set));
+    let text = text.replacen(set, &lines, 1);
+    let steps = [
+        ("192.0.2.1\n192.0.2.2\n192.0.2.3\n", "generation 2: [firewall] sets.blocked.file: 2 prefixes -> 3 prefixes"),
+        ("# more\n192.0.2.1\n192.0.2.2\n192.0.2.3\n", "nothing to reload, generation 2 stays in force"),
+        (
+            "192.0.2.1\n192.0.2.2\n192.0.2.4\n",
+            "generation 3: [firewall] sets.blocked.file: 3 prefixes -> 3 prefixes, others",
+        ),
+        ("ten\n", ":1: \"ten\" does not begin with an IPv4 or IPv6 address"),
+        ("192.0.2.1\n", "generation 4: [firewall] sets.blocked.file: 3 prefixes -> 1 prefix"),
+    ];
+    let path = &list;
+    let steps = steps.iter().map(|(content, line)| (move |_: &PathBuf| std::fs::write(path, content).unwrap(), *line));
+    assert_says(FIREWALL, "sets", &text, steps);
+    std::fs::remove_file(list).unwrap();
+}
+
+#[test]
+fn a_table_that_is_not_in_use_is_validated_and_warned_of() {
+    let off = firewall_example().replace("chain = [\"firewall\"]", "chain = []");
+    let config = file("off", &off);
+    let output = command(FIREWALL, &config).arg("--check").output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    let line = off.lines().position(|line| line == "[firewall]").unwrap() + 1;
+    let warning =
+        format!("{}:{line}: [firewall]: this table is not in use: the chain does not name it", config.display());
+    assert!(output.status.success() && log.contains(&warning), "{log}");
+    std::fs::remove_file(config).unwrap();
+    let wrong = off.replace("icmp = 30", "icmp = 0");
+    assert_refused(FIREWALL, &[("off-wrong", wrong, "timeouts.icmp: 0 seconds are not from 1 to 1000000")]);
+    let used = [
+        ("udp = 30", "udp = 0", "timeouts.udp: 0 seconds are not"),
+        ("chain = []", "chain = [ ]", "this table is not in use"),
+    ];
+    assert_reloads(FIREWALL, "off-reload", &off, &used);
 }
 
 #[test]
@@ -593,11 +652,12 @@ fn a_firewall_that_makes_no_sense_is_one_sentence_with_its_line() {
 #[test]
 fn the_firewall_explains_without_starting() {
     let config = file("explain", &firewall_example());
-    let explain = |packet: &str| {
-        let output = Command::new(FIREWALL).args(["--explain", packet, "--config"]).arg(&config).output().unwrap();
+    let explain_by = |arguments: &[&str]| {
+        let output = Command::new(FIREWALL).arg("--config").arg(&config).args(arguments).output().unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.code(), text)
     };
+    let explain = |packet: &str| explain_by(&["--explain", packet]);
     let (status, text) = explain("tcp 203.0.113.9:4321 > 10.0.0.80:443 from outside");
     assert!(status == Some(0) && text.contains("  not office: it comes from outside\naccept, by web\n"), "{text}");
     let (status, text) = explain("tcp 203.0.113.9 > 10.0.0.80");
@@ -612,9 +672,57 @@ fn the_firewall_explains_without_starting() {
     let (status, text) = explain(capture.to_str().unwrap());
     let expected = "#1 0.000000 udp 203.0.113.9:4321 > 10.0.0.80:443 from outside: accept, by web\n";
     assert!(status == Some(0) && text.starts_with(expected), "{text}");
+    let (status, text) =
+        explain_by(&[&format!("--explain={}", capture.display()), "--inside", "203.0.113.0/24,10.0.0.0/8"]);
+    assert!(
+        status == Some(0) && text.starts_with("#1 0.000000 udp 203.0.113.9:4321 > 10.0.0.80:443 from inside"),
+        "{text}"
+    );
     std::fs::write(&capture, "nothing").unwrap();
     let (status, text) = explain(capture.to_str().unwrap());
-    assert!(status == Some(1) && text.contains(".pcap: no pcap file"), "{text}");
+    assert!(status == Some(1) && text.contains(".pcap: neither a pcap nor a pcapng file"), "{text}");
+    let directory = std::env::temp_dir();
+    for (packet, expected) in [
+        ("/no/such.pcap", "error: /no/such.pcap: no such file, and no packet (write, for example, \"tcp "),
+        (directory.to_str().unwrap(), ": this is a directory (name the capture file in it)"),
+    ] {
+        let (status, text) = explain(packet);
+        assert!(status == Some(1) && text.contains(expected), "{text}");
+    }
+    // The side that is not written is guessed, and said.
+    for (packet, inside, expected) in [
+        (
+            "tcp 203.0.113.9:4321 > 10.0.0.80:443",
+            &[][..],
+            "taken to come from outside, as 203.0.113.9 is not a private address (write \"from inside\" or \"from outside\")\n",
+        ),
+        ("tcp 10.0.0.5:4321 > 203.0.113.9:443", &[], "taken to come from inside, as 10.0.0.5 is a private address "),
+        (
+            "tcp 203.0.113.9:4321 > 10.0.0.80:443",
+            &["--inside=203.0.113.0/24"],
+            "taken to come from inside, as 203.0.113.9 is among those inside ",
+        ),
+        (
+            "tcp 10.0.0.5:4321 > 203.0.113.9:443",
+            &["--inside=203.0.113.0/24"],
+            "taken to come from outside, as 10.0.0.5 is not among those inside ",
+        ),
+    ] {
+        let (status, text) = explain_by(&[&["--explain", packet][..], inside].concat());
+        assert!(status == Some(0) && text.starts_with(expected), "{packet}: {text}");
+    }
+    // Options like any others.
+    for (arguments, expected) in [
+        (&["--explain"][..], "error: a value is required for '--explain <PACKET|FILE>'"),
+        (&["--explain", "tcp", "--inside", "10.0.0.1/8"], "error: invalid value '10.0.0.1/8' for '--inside"),
+        (&["--inside", "10.0.0.0/8"], "error: the following required arguments were not provided:\n  --explain"),
+    ] {
+        let (status, text) = explain_by(arguments);
+        assert!(status == Some(2) && text.starts_with(expected), "{text}");
+    }
+    let help = Command::new(FIREWALL).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("--explain <PACKET|FILE>") && help.contains("--inside <PREFIX,PREFIX>"), "{help}");
     std::fs::remove_file(capture).unwrap();
     std::fs::remove_file(config).unwrap();
 }

@@ -3,7 +3,7 @@
 use super::loaded::{AnyFunction, AnyPolicy};
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
-use crate::function::{NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{FileContent, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
 use dpdk_rs::Memory;
 use serde::de::DeserializeOwned;
@@ -41,6 +41,10 @@ where
 
     fn tend(&self, _: &AnyPolicy) -> Option<AnyPolicy> {
         None
+    }
+
+    fn files(&self, _: &AnyPolicy) -> Vec<FileContent> {
+        Vec::new()
     }
 
     fn instance(&self, policy: &AnyPolicy, setup: &mut WorkerSetup) -> Result<Box<dyn NetworkFunction>, SetupError> {

@@ -57,9 +57,25 @@ impl Functions {
         self.0.iter().find(|function| function.name() == name)
     }
 
+    /// Those that a file has a table of and its chain does not name.
+    pub(super) fn unused<'a>(
+        &'a self,
+        file: &'a ConfigFile,
+        chain: &'a [String],
+    ) -> impl Iterator<Item = &'a dyn AnyFunction> {
+        let unused = |function: &&dyn AnyFunction| {
+            file.has(function.name()) && !chain.iter().any(|named| named == function.name())
+        };
+        self.0.iter().map(AsRef::as_ref).filter(unused)
+    }
+
     /// The framework's part of a file, validated, with its chain named.
     pub(super) fn framework(&self, file: &ConfigFile) -> Result<RuntimeConfig, ConfigError> {
         let names = self.names();
+        if !file.has("ports") {
+            let message = "missing table (add it, with the EAL's names of ports: inside = \"...\", outside = \"...\")";
+            return Err(file.error_at("ports", "", message));
+        }
         let config: RuntimeConfig = file.framework(&names)?;
         if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
             return Err(file.error_at(
@@ -129,8 +145,18 @@ pub struct Configuration {
     pub(super) known: Functions,
 }
 
+/// Validates the table of a function that the chain does not name, and says that it is not in use: who wrote it may
+/// believe that it is.
+pub(super) fn warn_of_unused(file: &ConfigFile, function: &dyn AnyFunction) -> Result<(), ConfigError> {
+    function.prepare(file, None)?;
+    let message = "this table is not in use: the chain does not name it";
+    log::warn!("{}", file.error_at(function.name(), "", message));
+    Ok(())
+}
+
 impl Configuration {
-    /// Makes one from a file. Nothing is started, and nothing of the machine is looked at.
+    /// Makes one from a file. Nothing is started, and nothing of the machine is looked at. The table of a function
+    /// that the chain does not name is validated too, and a warning says that it is not in use.
     ///
     /// # Errors
     ///
@@ -145,6 +171,8 @@ impl Configuration {
             Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
         };
         let functions = named.map(load).collect::<Result<_, ConfigError>>()?;
+        let chain = runtime.chain.as_deref().unwrap_or_default();
+        known.unused(file, chain).try_for_each(|function| warn_of_unused(file, function))?;
         Ok(Self { runtime, functions, known: known.clone() })
     }
 

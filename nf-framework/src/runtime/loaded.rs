@@ -5,7 +5,7 @@ use crate::changes::Table;
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::fragments::FragmentsConfig;
-use crate::function::{Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{FileContent, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::Memory;
 use std::any::Any;
@@ -24,6 +24,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// The policy that the function itself wants in the place of the running one.
     fn tend(&self, running: &AnyPolicy) -> Option<AnyPolicy>;
+
+    /// What the files held that it was made of.
+    fn files(&self, policy: &AnyPolicy) -> Vec<FileContent>;
 
     fn affinity(&self, policy: &AnyPolicy) -> Affinity;
 
@@ -66,6 +69,10 @@ impl<F: Function> AnyFunction for F {
     fn tend(&self, running: &AnyPolicy) -> Option<AnyPolicy> {
         let next = Function::tend(self, running.downcast_ref()?)?;
         Some(Arc::new(next))
+    }
+
+    fn files(&self, policy: &AnyPolicy) -> Vec<FileContent> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::files(self, policy))
     }
 
     fn affinity(&self, policy: &AnyPolicy) -> Affinity {

@@ -5,13 +5,15 @@
 //! in force:
 //!
 //! 1. The framework's part of the file is validated. It must be what it was.
-//! 2. Each function whose table has changed prepares its new policy, on the control thread.
+//! 2. Each function whose table has changed, or that has made its policy of files, prepares its new policy, on the
+//!    control thread. If it finds the table and the files as they were, its policy stays.
 //! 3. Functions whose instances cannot adopt have new ones made on every worker, which are
 //!    kept beside the chain.
 //! 4. One letter to each worker: between two bursts, with no packet on its way between
 //!    functions, all of these functions change over.
 //! 5. When every worker has answered, the old policies are freed, on the control thread.
 
+use super::configuration::warn_of_unused;
 use super::control::Control;
 use super::error::CommandError;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
@@ -21,7 +23,7 @@ use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
 use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
-use crate::function::{Function, SetupError, WorkerSetup};
+use crate::function::{FileContent, Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
 use crate::router::{RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
@@ -139,9 +141,9 @@ impl Control {
     }
 
     /// Makes what a file says the program's configuration, or nothing of it: any error but
-    /// [`ReloadError::Unanswered`] leaves the old rules in force. A function whose table says
-    /// what it said is not touched, and if that is so of all, no worker hears of it. The
-    /// result is logged.
+    /// [`ReloadError::Unanswered`] leaves the old rules in force. A function whose table, and whose
+    /// [files](Function::files), say what they said is not touched, and if that is so of all, no worker
+    /// hears of it. The result is logged.
     ///
     /// Packets go on meanwhile, each by one generation on its whole way through the chain. (One
     /// that a function holds goes on by what is in force when it is let go.)
@@ -164,7 +166,7 @@ impl Control {
 
     /// Hands a new policy to every instance of a function, each between two bursts, and
     /// returns when all have it. The old one is freed here, not on a worker. A reload leaves
-    /// it in force as long as the function's table in the file is the same.
+    /// it in force as long as the function's table in the file, and its files, are the same.
     ///
     /// # Errors
     ///
@@ -239,14 +241,20 @@ impl Control {
     fn take_over(&self, file: &ConfigFile) -> Result<Reload, ReloadError> {
         let config = self.known.framework(file)?;
         self.check_fixed(file, &config)?;
+        for function in self.known.unused(file, config.chain.as_deref().unwrap_or_default()) {
+            or_panicked(function, || Ok(warn_of_unused(file, function)?))?;
+        }
         let (mut next, mut old, mut new) = (Vec::new(), Table::new(), Table::new());
+        let mut of_files = Vec::new();
         for (index, InForce { function, section, policies }) in self.in_force.borrow().iter().enumerate() {
             let written = file.table(function.name());
-            if written != *section {
-                let policy = self.prepare(file, function.as_ref(), policies.last())?;
+            if let Some((policy, files)) =
+                self.prepare(file, function.as_ref(), policies.last(), written == *section)?
+            {
                 next.push(Next { index, function: Arc::clone(function), policy });
                 old.insert(function.name().to_owned(), Value::Table(section.clone()));
                 new.insert(function.name().to_owned(), Value::Table(written));
+                of_files.extend(files);
             }
         }
         for (index, InForce { function, policies, .. }) in self.in_force.borrow().iter().enumerate() {
@@ -275,7 +283,9 @@ impl Control {
             let generation = self.generation();
             ReloadError::Unanswered { generation, source }
         })?;
-        Ok(Reload::Changed { generation, changes: Changes::between(&old, &new) })
+        let mut changes = Changes::between(&old, &new);
+        changes.0.extend(of_files);
+        Ok(Reload::Changed { generation, changes })
     }
 
     /// Whether what cannot change in a running program is what it was.
@@ -327,22 +337,28 @@ impl Control {
         routing.prepare(config.unwrap_or(&routing.config), addresses.collect(), &setup.memory())
     }
 
-    /// A function's next policy, whole.
+    /// A function's next policy, whole, with what has changed in its files; none if nothing asks for another one.
     fn prepare(
         &self,
         file: &ConfigFile,
         function: &dyn AnyFunction,
         running: Option<&AnyPolicy>,
-    ) -> Result<AnyPolicy, ReloadError> {
-        let name = || function.name().to_owned();
-        let prepare = || {
+        same_table: bool,
+    ) -> Result<Option<(AnyPolicy, Vec<Change>)>, ReloadError> {
+        let before = running.map_or_else(Vec::new, |running| function.files(running));
+        if same_table && before.is_empty() {
+            return Ok(None);
+        }
+        or_panicked(function, || {
             let policy = function.prepare(file, running)?;
+            let files = changed_files(function.name(), &before, &function.files(&policy));
+            if same_table && files.is_empty() {
+                return Ok(None);
+            }
             running.map_or(Ok(()), |running| check_affinity(file, function, running, &policy))?;
+            let name = || function.name().to_owned();
             self.build(function, &policy).map_err(|error| ReloadError::Build { function: name(), error })?;
-            Ok(policy)
-        };
-        catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|payload| {
-            Err(ReloadError::Panicked { function: name(), message: panic_message(payload.as_ref()) })
+            Ok(Some((policy, files)))
         })
     }
 
@@ -404,6 +420,26 @@ impl Control {
         }
         Ok(generation)
     }
+}
+
+/// What a function does on the control thread; if it panics, the control thread goes on.
+fn or_panicked<R>(function: &dyn AnyFunction, act: impl FnOnce() -> Result<R, ReloadError>) -> Result<R, ReloadError> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|payload| {
+        let (function, message) = (function.name().to_owned(), panic_message(payload.as_ref()));
+        Err(ReloadError::Panicked { function, message })
+    })
+}
+
+/// Which files hold something else now. That a file is named or no longer is, the table says.
+fn changed_files(function: &str, before: &[FileContent], now: &[FileContent]) -> Vec<Change> {
+    let change = |now: &FileContent| {
+        let before = before.iter().find(|before| before.key == now.key)?;
+        let new = if before.summary == now.summary { format!("{}, others", now.summary) } else { now.summary.clone() };
+        let (section, key) = (Some(function.to_owned()), now.key.clone());
+        let change = Change { section, key, old: Some(before.summary.clone()), new: Some(new) };
+        (before.digest != now.digest).then_some(change)
+    };
+    now.iter().filter_map(change).collect()
 }
 
 /// On a worker: makes a new instance, for later.

@@ -4,56 +4,51 @@
 use nf_framework::config::ConfigFile;
 use nf_framework::{App, Function, Prefix};
 use nfs::firewall::{Described, Firewall};
+use std::error::Error;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// What is asked of the rules, and not of a running firewall.
+#[derive(clap::Args)]
+struct Explain {
+    /// Say which rule decides about a packet, such as "tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside", or about each
+    /// of a capture file (pcap or pcapng), and start nothing
+    #[arg(long, value_name = "PACKET|FILE")]
+    explain: Option<String>,
+
+    /// With --explain: what these prefixes send comes from inside; what private addresses send, unless given
+    #[arg(long, value_name = "PREFIX,PREFIX", value_delimiter = ',', requires = "explain")]
+    inside: Vec<Prefix>,
+}
+
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.iter().any(|word| word == "--explain") {
-        let [packet, config, inside] = ["--explain", "--config", "--inside"].map(|option| value_of(&words, option));
-        return match explain(packet, config, inside) {
-            Ok(explanation) => {
-                println!("{explanation}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        };
-    }
     App::new("firewall")
-        .about("Lets through what rules accept and what belongs to it; --explain PACKET|FILE.pcap --config FILE says which rule")
+        .about("Lets through what rules accept and what belongs to it; --explain says which rule that is")
         .version(env!("CARGO_PKG_VERSION"))
         .function(Firewall)
+        .answering(explain)
         .run_functions()
 }
 
-fn value_of<'a>(words: &'a [String], option: &str) -> Option<&'a str> {
-    words.iter().position(|word| word == option).and_then(|at| words.get(at + 1)).map(String::as_str)
-}
-
-/// What the rules of a file say of a packet that is described in words, or of those in a capture file, of which
-/// these prefixes are inside; nothing is started.
-fn explain(
-    packet: Option<&str>,
-    config: Option<&str>,
-    inside: Option<&str>,
-) -> Result<String, Box<dyn std::error::Error>> {
-    let (Some(packet), Some(config)) = (packet, config) else {
-        return Err("write firewall --explain 'tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside' --config FILE, or \
-                    firewall --explain FILE.pcap --config FILE [--inside PREFIX,PREFIX]"
-            .into());
-    };
-    let file = ConfigFile::read(config)?;
+/// What the rules of a file say of a packet that is described in words, or of those in a capture file.
+fn explain(Explain { explain, inside }: &Explain, file: &ConfigFile) -> Result<Option<String>, Box<dyn Error>> {
+    let Some(packet) = explain else { return Ok(None) };
     let policy = Firewall.policy(file.section("firewall")?);
     let policy = policy.map_err(|invalid| file.error_at("firewall", &invalid.key, &invalid.message))?;
-    if !Path::new(packet).is_file() {
-        return Ok(policy.explain(&packet.parse::<Described>()?).to_string());
+    let is_described = packet.split_whitespace().nth(1).is_some();
+    if is_described && !Path::new(packet).is_file() {
+        let described = packet.parse::<Described>()?.seen_from(inside);
+        let taken = described.taken_from().map(|taken| taken + "\n");
+        return Ok(Some(taken.unwrap_or_default() + &policy.explain(&described).to_string()));
     }
-    let bytes = std::fs::read(packet).map_err(|error| format!("{packet}: {error}"))?;
-    let inside: Vec<Prefix> =
-        inside.map_or(Ok(Vec::new()), |list| list.split(',').map(str::parse).collect::<Result<_, _>>())?;
-    let explained = policy.explain_capture(&bytes, &inside).map_err(|error| format!("{packet}: {error}"))?;
-    Ok(explained.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    let bytes = std::fs::read(packet).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => format!(
+            "{packet}: no such file, and no packet (write, for example, \"tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside\")"
+        ),
+        ErrorKind::IsADirectory => format!("{packet}: this is a directory (name the capture file in it)"),
+        _ => format!("{packet}: {error}"),
+    })?;
+    let explained = policy.explain_capture(&bytes, inside).map_err(|error| format!("{packet}: {error}"))?;
+    Ok(Some(explained.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }

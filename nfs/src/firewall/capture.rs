@@ -1,15 +1,16 @@
-//! What the rules say of the packets in a capture file (pcap), one after the other, with the connections that they
+//! What the rules say of the packets in a capture file, one after the other, with the connections that they
 //! make: without DPDK, limits and full tables.
 
+use super::capture_file::{self, CaptureFile, Captured};
 use super::config::{Action, Passage, State};
 use super::connection::{Connection, Course, FlowKey};
-use super::explain::{Described, Explanation};
+use super::explain::{Described, Explanation, is_inside};
 use super::packet::{Flow, Kind, NotSeen, Says, look_at};
 use super::policy::Policy;
 use super::query::state_name;
 use super::tcp::{self, Judgement, Tcp};
 use super::terms::protocol_name;
-use nf_framework::headers::{Headers, IpProtocol, TcpFlags, Transport};
+use nf_framework::headers::{Headers, IpProtocol, Network, TcpFlags, Transport};
 use nf_framework::{Direction, Ports, Prefix};
 use std::collections::HashMap;
 use std::fmt;
@@ -21,10 +22,12 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum InvalidCapture {
     /// Another format.
-    #[error("no pcap file (a pcapng becomes one by editcap -F pcap)")]
+    #[error("neither a pcap nor a pcapng file")]
     Format,
-    /// Frames that are not Ethernet.
-    #[error("link type {0} is not Ethernet (1)")]
+    /// Frames of another kind.
+    #[error(
+        "link type {0} is not Ethernet (1), raw IP (101) or Linux cooked (113, 276): capture on an interface of such"
+    )]
     LinkType(u32),
 }
 
@@ -52,6 +55,8 @@ pub enum Why {
     Connection(usize, &'static str),
     /// Something else, in words.
     Because(&'static str),
+    /// The capture has too little of it to tell.
+    Unknown(&'static str),
 }
 
 impl fmt::Display for Explained {
@@ -61,6 +66,7 @@ impl fmt::Display for Explained {
         match &self.why {
             Why::Connection(number, state) => write!(f, "{verdict}, of the connection of #{number} ({state})"),
             Why::Because(why) => write!(f, "{verdict}, {why}"),
+            Why::Unknown(why) => f.write_str(why),
             Why::Rules(explanation) => {
                 let text = explanation.to_string();
                 let (reasons, decision) = text.rsplit_once('\n').unwrap_or(("", &text));
@@ -72,52 +78,35 @@ impl fmt::Display for Explained {
 }
 
 impl Policy {
-    /// What becomes of the packets of a pcap file. Those from these prefixes come from inside; from private addresses,
-    /// if there are none.
+    /// What becomes of the packets of a pcap or pcapng file. Those from these prefixes come from inside; from private
+    /// addresses, if there are none. What the capture has cut off is judged by its headers, if they are there.
     ///
     /// # Errors
     ///
-    /// When it is no such file. One that breaks off is read as far as it goes.
+    /// When it is no such file. One that breaks off is read as far as it goes, and the packet that is missing is said
+    /// to be so.
     pub fn explain_capture(&self, bytes: &[u8], inside: &[Prefix]) -> Result<Vec<Explained>, InvalidCapture> {
         let mut replay = Replay { policy: self, inside, connections: HashMap::new(), fragments: HashMap::new() };
-        let frames = frames(bytes)?;
-        let first = frames.first().map_or(Duration::ZERO, |(time, _)| *time);
-        let explained = frames.into_iter().zip(1..).map(|((time, mut frame), number)| {
+        let CaptureFile { packets, breaks_off } = capture_file::read(bytes)?;
+        let first = packets.first().map_or(Duration::ZERO, |packet| packet.time);
+        let last = packets.last().map_or(Duration::ZERO, |packet| packet.time.saturating_sub(first));
+        let explain = |(captured, number): (Captured, usize)| {
+            let Captured { time, mut frame, missing } = captured;
             let time = time.saturating_sub(first);
-            let (packet, (passes, why)) = replay.packet(&mut frame, number, time);
+            let (packet, (passes, why)) = match missing {
+                0 => replay.packet(&mut frame, number, time),
+                _ => replay.cut_packet(frame, missing, number, time),
+            };
             Explained { number, time, packet, passes, why }
-        });
-        Ok(explained.collect())
+        };
+        let mut explained: Vec<Explained> = packets.into_iter().zip(1..).map(explain).collect();
+        if breaks_off {
+            let (number, packet) = (explained.len() + 1, "a packet".to_owned());
+            let why = Why::Unknown("missing, as the file ends in the middle of it");
+            explained.push(Explained { number, time: last, packet, passes: false, why });
+        }
+        Ok(explained)
     }
-}
-
-/// The frames of a file with their times.
-fn frames(bytes: &[u8]) -> Result<Vec<(Duration, Vec<u8>)>, InvalidCapture> {
-    let magic = bytes.first_chunk().copied().map(u32::from_be_bytes);
-    let (is_big, units) = match magic {
-        Some(0xa1b2_c3d4) => (true, 1_000),
-        Some(0xd4c3_b2a1) => (false, 1_000),
-        Some(0xa1b2_3c4d) => (true, 1),
-        Some(0x4d3c_b2a1) => (false, 1),
-        _ => return Err(InvalidCapture::Format),
-    };
-    let word = |at: usize| {
-        let octets = *bytes.get(at..)?.first_chunk()?;
-        Some(if is_big { u32::from_be_bytes(octets) } else { u32::from_le_bytes(octets) })
-    };
-    // The upper bits say whether frames end with their check sequence.
-    let link_type = word(20).ok_or(InvalidCapture::Format)? & 0xffff;
-    if link_type != 1 {
-        return Err(InvalidCapture::LinkType(link_type));
-    }
-    let (mut frames, mut at) = (Vec::new(), 24);
-    while let (Some(seconds), Some(fraction), Some(length)) = (word(at), word(at + 4), word(at + 8)) {
-        let Some(frame) = bytes.get(at + 16..at + 16 + length as usize) else { break };
-        let time = Duration::from_secs(seconds.into()) + Duration::from_nanos(u64::from(fraction) * units);
-        frames.push((time, frame.to_vec()));
-        at += 16 + frame.len();
-    }
-    Ok(frames)
 }
 
 type Fate = (bool, Why);
@@ -142,17 +131,47 @@ fn because(passes: bool, why: &'static str) -> Fate {
     (passes, Why::Because(why))
 }
 
+fn cut_off() -> (String, Fate) {
+    let why = "cut off by the capture before its headers end (tcpdump takes all of a packet unless told -s)";
+    ("a packet".to_owned(), (false, Why::Unknown(why)))
+}
+
+/// How many octets of a frame the verdict takes.
+fn header_octets(headers: &Headers<'_>) -> usize {
+    let network = match &headers.network {
+        Network::Arp(_) => 28,
+        Network::Ipv4 { options, .. } => 20 + options.len(),
+        Network::Ipv6 { extensions, .. } => 40 + extensions.len(),
+        Network::Other(_) => 0,
+    };
+    // Of an ICMP message what it may quote: a header with its options, and behind it ports and sequence number.
+    let quoted = headers.payload.len().min(68);
+    let transport = match &headers.transport {
+        Transport::Udp(_) => 8,
+        Transport::Tcp { options, .. } => 20 + options.len(),
+        Transport::Icmp(icmp) if icmp.message_type.has_identifier() => 8,
+        Transport::Icmpv6(icmp) if icmp.message_type.has_identifier() => 8,
+        Transport::Icmp(_) | Transport::Icmpv6(_) => 8 + quoted,
+        Transport::Fragment(_) | Transport::Other(_) | Transport::None => 0,
+    };
+    14 + 4 * headers.vlan.len() + network + transport
+}
+
 impl Replay<'_> {
-    fn is_inside(&self, address: IpAddr) -> bool {
-        if self.inside.is_empty() {
-            return match address {
-                IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_unspecified(),
-                IpAddr::V6(address) => {
-                    address.is_unique_local() || address.is_unicast_link_local() || address.is_unspecified()
-                }
-            };
+    /// As [`packet`](Self::packet), of a frame that has lost so many octets at its end.
+    fn cut_packet(&mut self, mut frame: Vec<u8>, missing: usize, number: usize, time: Duration) -> (String, Fate) {
+        // Longer than any frame.
+        const LONGEST: usize = 1 << 18;
+        let captured = frame.len();
+        frame.resize((captured + missing).min(LONGEST.max(captured)), 0);
+        let Ok(mut headers) = Headers::parse(&mut frame) else { return cut_off() };
+        if header_octets(&headers) > captured {
+            return cut_off();
         }
-        self.inside.iter().any(|prefix| prefix.contains(address))
+        // They cannot be verified; what is in the place of the rest has others.
+        headers.fill_checksums();
+        let (packet, fate) = self.packet(&mut frame, number, time);
+        (packet + ", cut off by the capture", fate)
     }
 
     /// What a packet is, in words, and what becomes of it.
@@ -165,7 +184,7 @@ impl Replay<'_> {
                 return (what.to_owned(), because(passes, why));
             }
         };
-        let inside = self.is_inside(seen.source);
+        let inside = is_inside(seen.source, self.inside);
         let direction = if inside { Direction::Outbound } else { Direction::Inbound };
         let end = |address, port: Option<u16>| match port {
             Some(port) => SocketAddr::new(address, port).to_string(),
@@ -216,10 +235,8 @@ impl Replay<'_> {
         let headers = Headers::parse(frame).ok()?;
         let fragment = headers.network.fragment()?;
         let (source, destination) = match &headers.network {
-            nf_framework::headers::Network::Ipv4 { header, .. } => {
-                (IpAddr::from(header.source), IpAddr::from(header.destination))
-            }
-            nf_framework::headers::Network::Ipv6 { header, .. } => (header.source.into(), header.destination.into()),
+            Network::Ipv4 { header, .. } => (IpAddr::from(header.source), IpAddr::from(header.destination)),
+            Network::Ipv6 { header, .. } => (header.source.into(), header.destination.into()),
             _ => return None,
         };
         let key = (source, destination, fragment.identification);
@@ -244,8 +261,7 @@ impl Replay<'_> {
             NotSeen::Checksum => (
                 false,
                 "a packet",
-                "a checksum is wrong (where a capture was made at its sender, the \
-                                                      device may have been to compute it)",
+                "a checksum is wrong (if the capture was made on its sender, the device would have computed it later)",
             ),
             NotSeen::SourceRoute => {
                 (false, "a packet", "it has a source route, or a routing header with stops to come")

@@ -80,10 +80,8 @@ pub struct Config {
 pub struct SetConfig {
     /// Prefixes of either family.
     pub prefixes: Vec<Prefix>,
-    /// More of them, one on a line, with comments behind `#`.
+    /// More of them, one on a line, with comments behind `#` or `;`. Each reload reads it again.
     pub file: Option<PathBuf>,
-    /// To be changed with the file, so that a reload reads it again.
-    pub version: u64,
 }
 
 /// `[[firewall.rules]]`: what it asks of a packet, and what becomes of one that has all of it.

@@ -7,12 +7,13 @@ use super::policy::Policy;
 use super::rule::{Conditions, Rule};
 use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, VlanTerm, protocol_name};
 use nf_framework::headers::{IpProtocol, TcpFlags};
-use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch};
+use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch, Prefix};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A packet that begins something, in words: `tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside`,
+/// A packet that begins something, in words (its side as its source says, unless they name it):
+/// `tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside`,
 /// `icmp 10.0.0.5 > 198.51.100.7 echo-request`, `udp [2001:db8::1]:53 > [2001:db8::2]:53 from outside dscp ef`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Described {
@@ -25,6 +26,8 @@ pub struct Described {
     /// Of ICMP, type and code.
     pub(super) icmp: Option<(u8, u8)>,
     pub(super) direction: Direction,
+    /// Why it is taken to come from that side, if nobody has said so.
+    taken: Option<String>,
     dscp: u8,
     vlan: u16,
     fragment: bool,
@@ -40,7 +43,47 @@ impl Described {
             _ => TcpFlags(0),
         };
         let state = State::New;
-        Self { protocol, source, destination, ports, flags, icmp: None, direction, dscp, vlan, fragment, state }
+        let taken = None;
+        Self { protocol, source, destination, ports, flags, icmp: None, direction, taken, dscp, vlan, fragment, state }
+    }
+
+    /// The same packet, with the side that its source says, unless it was written: addresses in these prefixes are
+    /// inside; private ones, if there are none.
+    #[must_use]
+    pub fn seen_from(mut self, inside: &[Prefix]) -> Self {
+        if self.taken.is_some() {
+            self.take_side(inside);
+        }
+        self
+    }
+
+    /// From which side the packet is taken to come, and why, if that was not written.
+    #[must_use]
+    pub fn taken_from(&self) -> Option<String> {
+        self.taken.clone()
+    }
+
+    fn take_side(&mut self, inside: &[Prefix]) {
+        let (source, is) = (self.source, is_inside(self.source, inside));
+        self.direction = if is { Direction::Outbound } else { Direction::Inbound };
+        let not = if is { "" } else { "not " };
+        let why =
+            if inside.is_empty() { format!("{not}a private address") } else { format!("{not}among those inside") };
+        let side = if is { "inside" } else { "outside" };
+        let message =
+            format!("taken to come from {side}, as {source} is {why} (write \"from inside\" or \"from outside\")");
+        self.taken = Some(message);
+    }
+}
+
+/// Whether an address is in these prefixes; whether it is a private one, if there are none.
+pub(super) fn is_inside(address: IpAddr, inside: &[Prefix]) -> bool {
+    if !inside.is_empty() {
+        return inside.iter().any(|prefix| prefix.contains(address));
+    }
+    match address {
+        IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_unspecified(),
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local() || address.is_unspecified(),
     }
 }
 
@@ -94,15 +137,18 @@ impl FromStr for Described {
             flags: TcpFlags::SYN,
             icmp: is_icmp.then_some(if protocol == IpProtocol::ICMP { (8, 0) } else { (128, 0) }),
             direction: Direction::Outbound,
+            taken: None,
             dscp: 0,
             vlan: 0,
             fragment: false,
             state: State::New,
         };
+        described.take_side(&[]);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| wrong(format!("what follows {word:?} is missing")));
             match word {
                 "from" => {
+                    described.taken = None;
                     described.direction = match value()? {
                         "inside" => Direction::Outbound,
                         "outside" => Direction::Inbound,

@@ -12,6 +12,18 @@ use std::ops::RangeInclusive;
 /// Something that a rule's author should know; rules are named.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Finding {
+    /// No rule names the set.
+    UnusedSet {
+        /// The set.
+        set: String,
+    },
+    /// The rule asks for what is in sets that are empty: no packet has it.
+    EmptySet {
+        /// The rule.
+        rule: String,
+        /// One of them.
+        set: String,
+    },
     /// An earlier rule takes all that it asks for and does something else: it never decides.
     Shadowed {
         /// The rule.
@@ -43,6 +55,8 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::UnusedSet { set } => write!(f, "the set {set:?} is not used: no rule names it"),
+            Self::EmptySet { rule, set } => write!(f, "rule {rule:?} matches nothing: the set {set:?} is empty"),
             Self::Shadowed { rule, by } => {
                 write!(f, "rule {rule:?} is shadowed: {by:?} before it takes all of it and does something else")
             }
@@ -50,7 +64,10 @@ impl fmt::Display for Finding {
                 write!(f, "rule {rule:?} is redundant: {by:?} before it takes all of it and does the same")
             }
             Self::Contradictory { rule, with } => {
-                write!(f, "rule {rule:?} contradicts {with:?} before it, which asks for the same and decides")
+                write!(
+                    f,
+                    "rule {rule:?} is never reached: {with:?} before it asks for the same and does something else"
+                )
             }
             Self::NotCompared { rule } => {
                 write!(f, "from rule {rule:?} on none was compared with those before it: too many overlap")

@@ -5,6 +5,7 @@
 mod answer;
 mod candidates;
 mod capture;
+mod capture_file;
 mod config;
 mod connection;
 mod cookies;
@@ -12,6 +13,7 @@ mod explain;
 mod instance;
 mod limits;
 mod lint;
+mod lint_sets;
 mod log;
 mod packet;
 mod policy;
@@ -43,7 +45,7 @@ pub use terms::{
 
 use limits::Limits;
 use log::Events;
-use nf_framework::{Affinity, Function, Invalid, Memory, SetupError, WorkerSetup};
+use nf_framework::{Affinity, FileContent, Function, Invalid, Memory, SetupError, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
 use syn_proxy::SynProxy;
@@ -68,6 +70,10 @@ impl Function for Firewall {
 
     fn replace(&self, config: Config, running: &Policy) -> Result<Policy, Invalid> {
         Policy::following(config, running)
+    }
+
+    fn files(&self, policy: &Policy) -> Vec<FileContent> {
+        sets::files(&policy.config.sets, &policy.sets)
     }
 
     fn affinity(&self, _: &Policy) -> Affinity {

@@ -3,7 +3,8 @@
 use super::config::{
     Action, Config, Denial, LEAST_ENTRIES, LEAST_ETHER_TYPE, LimitConfig, RuleConfig, State, SynCookies,
 };
-use super::lint;
+use super::lint::{self, Finding};
+use super::lint_sets;
 use super::log::Log;
 use super::rule::{ALL_DSCP, Conditions, Protocol, Rule};
 use super::sets;
@@ -107,10 +108,19 @@ impl Policy {
         let logs = |rule: &Rule| rule.action == Action::Log;
         let views = Views::new(&rules, |rule| !logs(rule), &sets)?;
         let log_views = rules.iter().any(logs).then(|| Views::new(&rules, logs, &sets)).transpose()?;
-        for finding in lint::lint(&rules, &sets) {
+        let policy = Self { config, rules, sets, timeouts, slots, views, log_views, log };
+        for finding in policy.findings() {
             ::log::warn!("firewall: {finding}");
         }
-        Ok(Self { config, rules, sets, timeouts, slots, views, log_views, log })
+        Ok(policy)
+    }
+
+    /// What the author of the rules should know of them; nobody has written our own.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let written = self.rules.get(..self.config.rules.len()).unwrap_or_default();
+        let mut findings = lint::lint(written, &self.sets);
+        findings.extend(lint_sets::lint(written, &self.sets));
+        findings
     }
 
     /// Builds the classifiers.
@@ -237,8 +247,13 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
     for (index, rule) in config.rules.iter().enumerate() {
         let key = format!("rules[{index}]");
         let name = rule.name.clone().unwrap_or_else(|| key.clone());
-        if name.is_empty() || name == RFC4890 || !names.insert(name.clone()) {
-            let message = format!("{name:?} is the name of another rule, or none: a name stands for one rule");
+        let fault = match name.as_str() {
+            "" => Some("a name is not empty: give it one, or leave it out".to_owned()),
+            RFC4890 => Some(format!("{RFC4890:?} is the name of our own rule for ICMPv6: choose another")),
+            _ if !names.insert(name.clone()) => Some(format!("{name:?} is the name of another rule: choose another")),
+            _ => None,
+        };
+        if let Some(message) = fault {
             return Err(Invalid::new(format!("{key}.name"), message));
         }
         check_sets(config, rule, &key)?;

@@ -778,8 +778,18 @@ fn way(
         if !service.mode.translates() {
             return invalid("port", "this mode sends to the port that the client has chosen: leave it out".to_owned());
         }
-        if port == 0 || service.port.is_none_or(|ports| ports.first != ports.last) {
-            return invalid("port", "one port goes with a service of one port".to_owned());
+        let several = match service.port {
+            None => Some("all ports".to_owned()),
+            Some(ports) if ports.first != ports.last => Some(format!("the ports {}-{}", ports.first, ports.last)),
+            Some(_) => None,
+        };
+        if let Some(several) = several {
+            let message =
+                format!("the service has {several}: leave it out, and backends get the port that clients chose");
+            return invalid("port", message);
+        }
+        if port == 0 {
+            return invalid("port", "0 is no port: write one from 1 to 65535".to_owned());
         }
     }
     let dscp = match backend.dscp.or(service.dscp) {
@@ -824,6 +834,12 @@ fn way(
     })
 }
 
+/// A service, for people.
+fn named(config: &Config, place: u16) -> String {
+    let name = config.services.get(usize::from(place)).map_or("", |service| &service.name);
+    format!("the service {name:?}")
+}
+
 /// The services of each address, none of which stands in another's way.
 fn addresses(config: &Config) -> Result<Addresses, Invalid> {
     let mut all = Addresses::default();
@@ -837,8 +853,8 @@ fn addresses(config: &Config) -> Result<Addresses, Invalid> {
         match service.port {
             Some(ports) => ranges.entry((address, protocol)).or_default().push((ports, place)),
             None => {
-                if of.others[protocol].replace(place).is_some() {
-                    let message = format!("another service has all ports of {address} by this protocol");
+                if let Some(other) = of.others[protocol].replace(place) {
+                    let message = format!("{} has all ports of {address} by this protocol", named(config, other));
                     return Err(Invalid::new(format!("services[{place}].port"), message));
                 }
             }
@@ -846,12 +862,12 @@ fn addresses(config: &Config) -> Result<Addresses, Invalid> {
     }
     for ((address, protocol), mut ranges) in ranges {
         ranges.sort_unstable_by_key(|(ports, place)| (ports.first, *place));
-        if let Some([(before, _), (ports, place)]) = ranges.windows(2).find_map(|pair| {
+        if let Some([(before, other), (ports, place)]) = ranges.windows(2).find_map(|pair| {
             let pair: &[_; 2] = pair.try_into().ok()?;
             (pair[1].0.first <= pair[0].0.last).then_some(*pair)
         }) {
             let port = ports.first.max(before.first);
-            let message = format!("another service has port {port} of {address} by this protocol");
+            let message = format!("{} has port {port} of {address} by this protocol", named(config, other));
             return Err(Invalid::new(format!("services[{place}].port"), message));
         }
         if let Some(of) = all.get_mut(&number(address)) {

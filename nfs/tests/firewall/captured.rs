@@ -97,7 +97,14 @@ fn each_packet_of_a_capture_is_explained_as_it_is_judged() {
                 assert!(text.starts_with(&begins), "{text}\n{begins}");
             }
             let cut = policy.explain_capture(&capture[..capture.len() - 1], &inside).unwrap();
-            assert_eq!(cut[..], explained[..scene.len() - 1], "as far as it goes");
+            assert_eq!(cut[..scene.len() - 1], explained[..scene.len() - 1], "as far as it goes");
+            let [.., last] = &cut[..] else { panic!("nothing") };
+            let expected = format!(
+                "#{} {}.000000 a packet: missing, as the file ends in the middle of it",
+                scene.len(),
+                scene.len() - 2
+            );
+            assert_eq!(last.to_string(), expected);
         }
         let capture = pcap(scene.iter().map(|(_, frame, _)| frame), false, false);
         let explained = policy.explain_capture(&capture, &inside).unwrap();
@@ -129,13 +136,113 @@ fn private_addresses_are_inside_unless_told_otherwise_and_time_ends_connections(
 fn what_is_no_capture_is_told_so() {
     let policy = Firewall.policy(config(OUT)).unwrap();
     let mut other = pcap([], false, false);
-    other[20] = 113;
+    other[20] = 105;
     for (bytes, expected) in [
         (Vec::new(), InvalidCapture::Format),
         (b"\n\r\r\n with more".to_vec(), InvalidCapture::Format),
         (pcap([], true, false)[..23].to_vec(), InvalidCapture::Format),
-        (other, InvalidCapture::LinkType(113)),
+        (other, InvalidCapture::LinkType(105)),
+        (pcapng(105, &[&[0; 60]], true), InvalidCapture::LinkType(105)),
     ] {
         assert_eq!(policy.explain_capture(&bytes, &[]).unwrap_err(), expected);
+    }
+    let said = InvalidCapture::LinkType(105).to_string();
+    assert!(said.contains("105 is not Ethernet (1), raw IP (101) or Linux cooked (113, 276)"), "{said}");
+}
+
+/// As Wireshark writes it, with a packet in each second.
+fn pcapng(link_type: u16, packets: &[&[u8]], big_endian: bool) -> Vec<u8> {
+    let word = |word: u32| if big_endian { word.to_be_bytes() } else { word.to_le_bytes() };
+    let half = |half: u16| if big_endian { half.to_be_bytes() } else { half.to_le_bytes() };
+    let block = |block_type: u32, body: Vec<u8>| {
+        let length = word(u32::try_from(body.len()).unwrap() + 12);
+        [&word(block_type)[..], &length, &body, &length].concat()
+    };
+    let section = [&word(0x1a2b_3c4d)[..], &half(1), &half(0), &[0xff; 8]].concat();
+    // Time stamps count milliseconds.
+    let interface = [&half(link_type)[..], &half(0), &word(0), &half(9), &half(1), &[3, 0, 0, 0], &[0; 4]].concat();
+    let mut bytes = [block(0x0a0d_0d0a, section), block(1, interface), block(5, vec![0; 12])].concat();
+    for (packet, second) in packets.iter().zip(1_000_000_u64..) {
+        let length = u32::try_from(packet.len()).unwrap();
+        let time = second * 1000;
+        let time = [u32::try_from(time >> 32).unwrap(), u32::try_from(time & 0xffff_ffff).unwrap()];
+        let mut body = [0, time[0], time[1], length, length].map(word).concat();
+        body.extend(*packet);
+        body.resize(body.len().next_multiple_of(4), 0);
+        bytes.extend(block(6, body));
+    }
+    bytes
+}
+
+#[test]
+fn each_format_and_link_type_holds_the_same_packets() {
+    let policy = Firewall.policy(config(OUT)).unwrap();
+    let question = v4(A, X).udp(5000, 53).payload(&[1]).build();
+    let question6 = v6(A6, X6).udp(5000, 53).build();
+    let answer = v4(X, A).udp(53, 5000).build();
+    let inside = INSIDE.map(|prefix| prefix.parse().unwrap());
+    let said = |bytes: &[u8]| {
+        policy.explain_capture(bytes, &inside).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let frames = [question, question6, answer];
+    let expected = said(&pcap(&frames, false, false));
+    assert!(expected[2].starts_with("#3 2.000000 udp ") && expected[2].ends_with("of #1 (ANSWERED)"), "{expected:?}");
+    // What a packet begins with in place of an Ethernet header.
+    type Header = fn(&[u8]) -> Vec<u8>;
+    let headers: [(u16, Header); 4] = [
+        (1, |frame| frame[..14].to_vec()),
+        (101, |_| Vec::new()),
+        (113, |frame| [&[0; 14], &frame[12..14]].concat()),
+        (276, |frame| [&frame[12..14], &[0; 18]].concat()),
+    ];
+    for (link_type, header) in headers {
+        let packets: Vec<Vec<u8>> = frames.iter().map(|frame| [&header(frame)[..], &frame[14..]].concat()).collect();
+        let slices: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+        for big_endian in [false, true] {
+            assert_eq!(said(&pcapng(link_type, &slices, big_endian)), expected, "pcapng, {link_type}");
+        }
+        let mut bytes = pcap(&packets, false, false);
+        bytes[20..22].copy_from_slice(&link_type.to_le_bytes());
+        assert_eq!(said(&bytes), expected, "pcap, {link_type}");
+        // A packet that its link type's header does not fit in.
+        let mut short = pcap(&[vec![0x45]], false, false);
+        short[20..22].copy_from_slice(&link_type.to_le_bytes());
+        assert!(said(&short)[0].contains(": drop, its lengths and headers contradict each other"), "{link_type}");
+    }
+    let whole = pcapng(1, &frames.each_ref().map(Vec::as_slice), false);
+    let cut = said(&whole[..whole.len() - 5]);
+    assert_eq!(cut[..2], expected[..2]);
+    assert!(cut[2].ends_with("a packet: missing, as the file ends in the middle of it"), "{cut:?}");
+}
+
+#[test]
+fn what_the_capture_has_cut_off_is_judged_by_its_headers() {
+    let policy = Firewall.policy(config(OUT)).unwrap();
+    let syn = tcp(A, X, 4000, 80, SYN).payload(&[7; 400]).build();
+    let udp = v6(A6, X6).udp(5000, 53).payload(&[7; 400]).build();
+    let echo = v4(A, X).icmp_echo_request(1, 1).payload(&[7; 400]).build();
+    let about =
+        v4(X, A).icmp(3, 1, [0; 4]).payload(&packet(&v4(A, X).icmp_echo_request(1, 1).payload(&[7; 400]))).build();
+    let accepted = ", cut off by the capture: accept, by out";
+    let unknown = " a packet: cut off by the capture before its headers end";
+    for (before, frame, kept, expected) in [
+        (None, &syn, 54, "tcp 192.168.1.10:4000 > 203.0.113.1:80 from inside, cut off by the capture: accept, by out"),
+        (None, &syn, 53, unknown),
+        (None, &syn, 10, unknown),
+        (None, &udp, 62, accepted),
+        (None, &udp, 61, unknown),
+        (None, &echo, 42, accepted),
+        (Some(&echo), &about, 110, ", cut off by the capture: accept, as no rule matches"),
+        (Some(&echo), &about, 60, unknown),
+    ] {
+        let mut bytes = pcap(before, false, false);
+        let one = pcap([frame], false, false);
+        let mut record = one[24..40].to_vec();
+        record[8..12].copy_from_slice(&u32::try_from(kept).unwrap().to_le_bytes());
+        bytes.extend([&record, &frame[..kept]].concat());
+        let inside = INSIDE.map(|prefix| prefix.parse().unwrap());
+        let explained = policy.explain_capture(&bytes, &inside).unwrap();
+        let text = explained.last().unwrap().to_string();
+        assert!(text.contains(expected), "{kept}: {text}\n{expected}");
     }
 }

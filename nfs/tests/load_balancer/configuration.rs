@@ -124,6 +124,29 @@ fn what_makes_no_sense_is_refused_by_its_key() {
 }
 
 #[test]
+fn what_is_refused_says_what_stands_in_its_way() {
+    let backend = |port: &str| service("nat", port, &[11]) + "port = 8080\n";
+    let two = format!("{}{}", service("dsr", "", &[11]), service("dsr", "", &[12]).replace("\"web\"", "\"two\""));
+    let check = "[services.health]\nkind = \"tcp\"\n";
+    for (text, expected) in [
+        (
+            backend("port = \"8000-8999\""),
+            "the service has the ports 8000-8999: leave it out, and backends get the port that clients chose",
+        ),
+        (two, "the service \"web\" has port 80 of 203.0.113.80 by this protocol"),
+        (
+            service("dsr", "", &[11]) + check,
+            "checks are sent from an address of the router's of 203.0.113.80's family: [load-balancer] probe_addresses = [\"...\"]",
+        ),
+    ] {
+        match LoadBalancer::new().policy(config(&text)) {
+            Err(invalid) => assert_eq!(invalid.message, expected, "{}\n{text}", invalid.key),
+            Ok(_) => panic!("{expected}\n{text}"),
+        }
+    }
+}
+
+#[test]
 fn services_of_one_address_may_share_it() {
     let one = |name: &str, protocol: &str, port: &str| {
         format!(

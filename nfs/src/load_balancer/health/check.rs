@@ -55,7 +55,7 @@ impl Check {
         let times = [("interval", config.interval), ("timeout", config.timeout)];
         for (key, time) in times {
             if !(SHORTEST..=LONGEST).contains(&time.0) {
-                return invalid(key, format!("{:?} is not from 0.05 to 3600 seconds", time.0));
+                return invalid(key, format!("{} is not from 0.05 to 3600 seconds", time.0.as_secs_f64()));
             }
         }
         for (key, time) in [("slow_start", config.slow_start), ("damping", config.damping)] {
@@ -192,9 +192,9 @@ mod tests {
         let cases = [
             ("kind = 'ping'", "unknown variant `ping`"),
             ("kind = 'tcp'\nevery = 1", "unknown field `every`"),
-            ("kind = 'tcp'\ninterval = 0", "services[0].health.interval: 0ns is not from 0.05"),
+            ("kind = 'tcp'\ninterval = 0", "services[0].health.interval: 0 is not from 0.05"),
             ("kind = 'tcp'\ninterval = -1", "-1 is not a time in seconds"),
-            ("kind = 'tcp'\ntimeout = 4000", "health.timeout: 4000s is not from"),
+            ("kind = 'tcp'\ntimeout = 4000", "health.timeout: 4000 is not from"),
             ("kind = 'tcp'\nslow_start = 4000", "health.slow_start: 4000s is more"),
             ("kind = 'tcp'\ndamping = 4000", "health.damping: 4000s is more"),
             ("kind = 'tcp'\nrise = 0", "health.rise: 0 is not from 1"),

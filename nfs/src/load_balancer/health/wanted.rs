@@ -22,7 +22,11 @@ pub(crate) fn checks(config: &Config, before: &[Wanted]) -> Result<(ProbeAddress
         let Some(health) = &service.health else { return Ok(None) };
         let at = format!("services[{place}].health");
         if probes.towards(service.address).is_none() {
-            return Err(Invalid::new(at, "it needs an address of the service's family in probe_addresses"));
+            let message = format!(
+                "checks are sent from an address of the router's of {}'s family: [load-balancer] probe_addresses = [\"...\"]",
+                service.address
+            );
+            return Err(Invalid::new(at, message));
         }
         if service.port.is_none() && health.port.is_none() && health.kind != HealthKind::Icmp {
             return Err(Invalid::new(format!("{at}.port"), "the service has no port: say which one is asked"));
