@@ -8,7 +8,7 @@ use nf_framework::{Counter, Invalid};
 use serde::Deserialize;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
@@ -40,6 +40,10 @@ pub(crate) fn check(config: &LogConfig) -> Result<(), Invalid> {
     let invalid = |message| Err(Invalid::new("log.file", message));
     if file.is_dir() {
         return invalid(format!("{} is a directory: name a file in it", file.display()));
+    }
+    // To open one waits for who reads it.
+    if file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        return invalid(format!("{} is a named pipe: name a file", file.display()));
     }
     // Of a name alone it is empty.
     match file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -442,6 +446,15 @@ mod tests {
         fn members(&self) -> String {
             format!("\"event\":\"something\",\"of\":{}", quoted(&"-".repeat(80)))
         }
+    }
+
+    #[test]
+    fn a_named_pipe_is_no_file_for_lines() {
+        let pipe = std::env::temp_dir().join(format!("nfs-log-pipe-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        let found = check(&config(pipe.clone()));
+        let _ = std::fs::remove_file(&pipe);
+        assert!(made.success() && found.unwrap_err().message.ends_with("is a named pipe: name a file"));
     }
 
     #[test]

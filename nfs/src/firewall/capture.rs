@@ -254,9 +254,11 @@ impl Replay<'_> {
         let config = &self.policy.config;
         match not_seen {
             NotSeen::Arp => (config.arp == Passage::Accept, "arp", "as the configuration has it for ARP on a wire"),
-            NotSeen::Other(ether_type) => {
-                (config.lets_through(ether_type), "no IP packet", "as the configuration has it for this Ethernet type on a wire")
-            }
+            NotSeen::Other(ether_type) => (
+                config.lets_through(ether_type),
+                "no IP packet",
+                "as the configuration has it for this Ethernet type on a wire",
+            ),
             NotSeen::Malformed => (false, "malformed", "its lengths and headers contradict each other"),
             NotSeen::Checksum => (
                 false,
@@ -266,7 +268,9 @@ impl Replay<'_> {
             NotSeen::SourceRoute => {
                 (false, "a packet", "it has a source route, or a routing header with stops to come")
             }
-            NotSeen::Address => (false, "a packet", "it is from or to what is no host, or from and to the same address"),
+            NotSeen::Address => {
+                (false, "a packet", "it is from or to what is no host, or from and to the same address")
+            }
             NotSeen::Neighbours => (false, "Neighbor Discovery", "it has been on another link, or is in fragments"),
             NotSeen::Error => (false, "an ICMP error", "it is in fragments, or about nothing"),
             NotSeen::Fragment => (false, "a fragment", "its first one was not seen, or it may not come in fragments"),

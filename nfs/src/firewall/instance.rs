@@ -380,8 +380,7 @@ impl Instance {
         }
         // It stays as it is until the rules have accepted what is to take its place.
         if let Says::Tcp(segment) = says
-            && (connection.tcp.begins_anew(side, &segment)
-                || connection.tcp.is_over() && self.returned(seen).is_some())
+            && (connection.tcp.begins_anew(side, &segment) || connection.tcp.is_over() && self.returned(seen).is_some())
         {
             return self.beginning(seen, says);
         }

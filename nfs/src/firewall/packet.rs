@@ -316,7 +316,8 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
         (true, None) => {}
     }
     let quoted_ports = quoted_ports(headers.payload);
-    let quoted = headers.quoted().and_then(|quoted| about(&quoted, quoted_ports, destination, vlan)).ok_or(NotSeen::Error)?;
+    let quoted =
+        headers.quoted().and_then(|quoted| about(&quoted, quoted_ports, destination, vlan)).ok_or(NotSeen::Error)?;
     seen(Kind::Error(quoted))
 }
 
@@ -359,12 +360,7 @@ fn quoted_ports(quoted: &[u8]) -> Option<(u16, u16)> {
 }
 
 /// The connection that a quoted packet is of.
-fn about(
-    quoted: &QuotedPacket<'_>,
-    beside: Option<(u16, u16)>,
-    told: IpAddr,
-    vlan: [u8; 3],
-) -> Option<Quoted> {
+fn about(quoted: &QuotedPacket<'_>, beside: Option<(u16, u16)>, told: IpAddr, vlan: [u8; 3]) -> Option<Quoted> {
     let (source, destination): (IpAddr, IpAddr) = match &quoted.network {
         Network::Ipv4 { header, .. } => (header.source.into(), header.destination.into()),
         Network::Ipv6 { header, .. } => (header.source.into(), header.destination.into()),

@@ -107,7 +107,8 @@ impl Conditions {
     pub(super) fn combinations(&self) -> usize {
         let or_one = |length: usize| length.max(1);
         let messages = self.protocols.iter().map(|protocol| or_one(protocol.icmp.len())).sum();
-        let lists = [self.sources.len(), self.destinations.len(), self.source_ports.len(), self.destination_ports.len()];
+        let lists =
+            [self.sources.len(), self.destinations.len(), self.source_ports.len(), self.destination_ports.len()];
         lists.into_iter().map(or_one).fold(or_one(messages), usize::saturating_mul)
     }
 

@@ -101,3 +101,31 @@ impl Sources {
 fn share(most: u32, workers: usize) -> u32 {
     most.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX)).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// Of tables of connections there are never so many at once.
+    #[test]
+    fn who_finds_no_place_is_refused_and_takes_nobodys() {
+        nf_framework::testing::lab(|lab| {
+            let config: Config = toml::from_str("connections_per_source = 2").unwrap();
+            let mut sources = Sources::new(&config, 1, &lab.eal.memory(), 1).unwrap().unwrap();
+            let source = |number: u32| IpAddr::V4(Ipv4Addr::from(number));
+            let mut begin = |number| sources.begin(source(number), Instant::START);
+            for number in 0..64 {
+                assert_eq!(begin(number), Ok(()));
+            }
+            assert_eq!(begin(64), Err(Refusal::SourcesFull));
+            for number in 0..64 {
+                assert_eq!((begin(number), begin(number)), (Ok(()), Err(Refusal::SourceLimit)));
+            }
+            for number in [7, 7] {
+                sources.end(source(number));
+            }
+            assert_eq!(sources.begin(source(64), Instant::START), Ok(()));
+        });
+    }
+}

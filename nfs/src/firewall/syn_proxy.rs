@@ -254,7 +254,9 @@ impl Instance {
         let Some((key, from_low)) = found else { return false };
         let Some(place) = self.tracking.find(&key) else { return false };
         let Some(connection) = self.tracking.get(place) else { return false };
-        let is_known = connection.is_proxied() && !connection.is_limited() && connection.generation() == self.tracking.generation();
+        let is_known = connection.is_proxied()
+            && !connection.is_limited()
+            && connection.generation() == self.tracking.generation();
         let side = connection.side(Course::new(from_low, cx.direction()));
         let (Some(side), Some((tcp, numbers, offer))) = (side.filter(|_| is_known), self.known(place)) else {
             return false;

@@ -448,8 +448,8 @@ impl Tcp {
                 return Judgement::OutOfWindow;
             }
             if old {
-                // Sent again, as its acknowledgment was lost on the way behind us.
-                return Judgement::Ignored;
+                // Sent again, as its acknowledgment was lost on the way behind us. Nobody resets by an old number.
+                return if event == Event::Rst { Judgement::InexactReset } else { Judgement::Ignored };
             }
         }
         let shift = if is_syn { 0 } else { self.scale(from) };

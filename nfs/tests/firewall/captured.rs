@@ -71,7 +71,7 @@ fn scene() -> Vec<(Direction, Vec<u8>, &'static str)> {
         ),
         (out, broken, "drop, a checksum is wrong"),
         (out, v4(A, X).ipv4_options(&[131, 3, 4]).udp(1, 2).build(), "drop, it has a source route"),
-        (back, v4([224, 0, 0, 1].into(), A).udp(1, 2).build(), "drop, it is from a group of hosts"),
+        (back, v4([224, 0, 0, 1].into(), A).udp(1, 2).build(), "drop, it is from or to what is no host"),
         (out, v4(A, X).udp(1, 2).fragment(8, false).payload(&[0; 8]).build(), "drop, its first one was not seen"),
         (out, vec![0; 15], "no IP packet: drop"),
     ]

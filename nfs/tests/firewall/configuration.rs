@@ -61,6 +61,7 @@ fn what_makes_no_sense_is_named_by_its_key() {
         ("source_bits_v6 = 129".to_owned(), "source_bits_v6: 129 is not from 16 to 128"),
         ("connections_per_source = 0".to_owned(), "connections_per_source: 0 would let nobody through"),
         ("ether_types = [0x88cc, 5]".to_owned(), "ether_types[1]: Ethernet types begin at 1536"),
+        ("llc = \"pass\"".to_owned(), "unknown variant `pass`"),
         (
             rule("protocol = \"udp\"\nsyn_cookies = \"always\""),
             "rules[0].syn_cookies: only what begins a TCP connection is answered by SYN cookies",
@@ -87,6 +88,42 @@ fn what_makes_no_sense_is_named_by_its_key() {
     }
     let dscp: String = (0..64).map(|dscp| format!("[[rules]]\ndscp = {dscp}\naction = \"accept\"\n")).collect();
     assert!(said(&dscp).starts_with("rules: more than 64 combinations of states, VLANs and DSCP"));
+}
+
+/// Of what nobody has the memory for.
+#[test]
+fn rules_whose_lists_have_too_many_combinations_are_refused_before_they_are_made() {
+    let list = |of: &dyn Fn(u32) -> String| {
+        let all: Vec<_> = (1..=100).map(|number| format!("{:?}", of(number))).collect();
+        all.join(", ")
+    };
+    let [hosts, others] = [10, 11].map(|net| list(&|number| format!("{net}.0.0.{number}")));
+    let ports = list(&|number| number.to_string());
+    let rule = format!(
+        "protocol = \"tcp\"\nsource = [{hosts}]\ndestination = [{others}]\nsource_ports = [{ports}]\ndestination_ports = \
+         [{ports}]\naction = \"accept\"\n"
+    );
+    let found = said(&format!("[[rules]]\n{rule}"));
+    assert!(found.starts_with("rules[0]: with each combination of its lists there are 100000000 rules, and 16384 are"));
+    let some = format!("[[rules]]\nsource = [{hosts}]\ndestination = [{others}]\naction = \"accept\"\n");
+    assert_eq!(said(&some), "nothing");
+    assert!(said(&some.repeat(2)).starts_with("rules[1]: with each combination"));
+}
+
+/// Each is told apart from the others by two lists: of rules about what begins, and of those about errors.
+#[test]
+fn more_groups_of_vlans_than_there_are_numbers_are_refused() {
+    let mut rules = String::new();
+    for (state, group) in ["new", "related"].into_iter().flat_map(|state| (0..20).map(move |group| (state, group))) {
+        let is_in = |vlan: &u16| if state == "new" { (vlan - 1) % 20 == group } else { (vlan - 1) / 20 == group };
+        let vlans: Vec<u16> = (1..=400).filter(is_in).collect();
+        rules += &format!("[[rules]]\nvlans = {vlans:?}\nstate = \"{state}\"\naction = \"accept\"\n");
+    }
+    assert!(
+        said(&rules).starts_with("rules: their lists of VLANs tell more than 256 groups apart"),
+        "{}",
+        said(&rules)
+    );
 }
 
 const RULES: &str = r#"

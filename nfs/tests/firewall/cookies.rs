@@ -153,9 +153,16 @@ fn fate(bench: &mut Bench, direction: Direction, frame: &Frame) -> String {
     reasons(&sent).concat()
 }
 
-/// Connections of the first worker, and of both if there are two.
+/// Connections of the first worker.
 fn states(bench: &mut Bench) -> Vec<ConnectionView> {
-    bench.trial.command(0, |instance: &mut Instance, _| instance.list(&ConnectionFilter::default(), 0).0)
+    let (mut all, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next {
+        let (some, further) =
+            bench.trial.command(0, move |instance: &mut Instance, _| instance.list(&ConnectionFilter::default(), from));
+        all.extend(some);
+        next = further;
+    }
+    all
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Full tables, limits and rates: row F15.
 
-use super::bench::{A, ACK, B, Bench, OUT, SYN, SYN_ACK, X, denied, tcp, v4, with_firewall};
+use super::bench::{A, ACK, B, Bench, OUT, SYN, SYN_ACK, X, X6, denied, tcp, v4, v6, with_firewall};
 use nf_framework::Direction;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 #[test]
 fn f15_a_flood_of_syns_takes_no_established_connection() {
@@ -197,5 +197,97 @@ fn answers_to_what_is_rejected_are_bounded() {
         assert_eq!((bench.counter("rejections-sent"), bench.counter("rejections-not-sent")), (4, 196));
         bench.reload("default = \"reject\"\nrejections_per_second = 4000").unwrap();
         assert_eq!(told(bench), 100);
+    });
+}
+
+#[test]
+fn f15_answered_datagrams_and_pings_do_not_fill_the_table_for_good() {
+    const DNS: &str = "[[rules]]\nfrom = \"outside\"\nprotocol = [\"udp\", \"icmp\"]\naction = \"accept\"\n";
+    type Said = fn(Ipv4Addr, Ipv4Addr, bool) -> nf_framework::testing::Frame;
+    let said: [Said; 2] = [
+        |from, to, asks| if asks { v4(from, to).udp(1000, 53) } else { v4(from, to).udp(53, 1000) },
+        |from, to, asks| {
+            let frame = v4(from, to);
+            if asks { frame.icmp_echo_request(7, 1) } else { frame.icmp_echo_reply(7, 1) }
+        },
+    ];
+    for said in said {
+        with_firewall(&format!("connections = 64\nconnections_v6 = 64\n{OUT}{DNS}"), move |bench| {
+            for number in 0..1000_u16 {
+                let [high, low] = number.to_be_bytes();
+                let stranger = Ipv4Addr::new(198, 51, high, low);
+                if bench.back(&said(stranger, A, true)).is_ok() {
+                    assert_eq!(bench.out(&said(A, stranger, false)), Ok(()), "{number}");
+                }
+            }
+            for port in 4000..4020 {
+                assert_eq!(bench.out(&tcp(B, X, port, 80, SYN)), Ok(()), "{port}");
+            }
+        });
+    }
+}
+
+#[test]
+fn f15_a_ping_takes_the_place_of_no_other_connection() {
+    with_firewall(&format!("connections = 64\nconnections_v6 = 64\n{OUT}"), |bench| {
+        for port in 0..600 {
+            assert_eq!(bench.out(&v4(A, X).udp(5000 + port, 53)), Ok(()));
+        }
+        for number in 0..200 {
+            let ping = bench.out(&v4(B, X).icmp_echo_request(number, 1));
+            assert!([Ok(()), denied("connections-full")].contains(&ping), "{ping:?}");
+        }
+        let known: u32 = (0..600).map(|port| u32::from(bench.back(&v4(X, A).udp(53, 5000 + port)).is_ok())).sum();
+        // A table has 128 places, of which some may still have been free for a ping.
+        assert!(known >= 120 * u32::from(bench.workers), "{known}");
+    });
+}
+
+#[test]
+fn f15_a_source_has_no_more_connections_because_others_come() {
+    let text = "connections_per_source = 20\nsources = 64\nconnections = 16384\nconnections_v6 = 64\n";
+    with_firewall(&format!("{text}{OUT}"), |bench| {
+        let some = |a: u8, b: u16| {
+            let [high, low] = b.to_be_bytes();
+            Ipv4Addr::new(10, a, high, low)
+        };
+        let begun = |bench: &mut Bench, host, ports: std::ops::Range<u16>| -> usize {
+            ports.filter(|port| bench.out(&v4(host, X).udp(*port, 53)).is_ok()).count()
+        };
+        let early: usize = (0..20).map(|number| begun(bench, some(1, number), 5000..5040)).sum();
+        for number in 0..2000 {
+            assert_eq!(begun(bench, some(2, number), 1000..1001), 1, "nobody is shut out: {number}");
+        }
+        assert_eq!(early, 20 * 20);
+        let later: usize = (0..20).map(|number| begun(bench, some(1, number), 6000..6040)).sum();
+        assert_eq!((later, begun(bench, some(3, 0), 7000..7100)), (0, 20));
+    });
+}
+
+#[test]
+fn f15_a_source_of_ipv6_is_none_of_ipv4() {
+    let text = format!("connections_per_source = 4\nsource_bits_v6 = 128\n{OUT}");
+    with_firewall(&text, |bench| {
+        let [a, b, c, d] = B.octets();
+        let low = [a, b, c, d].map(u16::from);
+        let alike = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, low[0] << 8 | low[1], low[2] << 8 | low[3]);
+        for port in 0..40 {
+            let found = bench.out(&v6(alike, X6).udp(5000 + port, 53));
+            assert!([Ok(()), denied("source-limit")].contains(&found), "{found:?}");
+        }
+        assert_eq!(bench.out(&v4(B, X).udp(1, 2)), Ok(()));
+    });
+}
+
+#[test]
+fn what_has_no_answer_takes_none_from_others() {
+    with_firewall("default = \"reject\"\nrejections_per_second = 20", |bench| {
+        for port in 0..50 {
+            let group = v4(X, Ipv4Addr::new(224, 0, 0, 5)).udp(1000 + port, 53).build();
+            assert!(bench.send(Direction::Inbound, &[group]).outside.is_empty());
+        }
+        let told = bench.send(Direction::Inbound, &[v4(X, A).udp(1000, 53).build()]).outside.len();
+        bench.pass(1);
+        assert_eq!((told, bench.counter("rejections-not-sent")), (1, 0));
     });
 }

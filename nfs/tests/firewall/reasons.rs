@@ -4,7 +4,7 @@ use super::bench::{A, A6, ACK, RST, SYN, X, X6, Y, packet, tcp, v4, v6, with_fir
 use nf_framework::Direction;
 use nf_framework::testing::Frame;
 
-const ALL: [&str; 23] = [
+const ALL: [&str; 24] = [
     "firewall-address",
     "firewall-arp",
     "firewall-checksum",
@@ -21,6 +21,7 @@ const ALL: [&str; 23] = [
     "firewall-side",
     "firewall-source-limit",
     "firewall-source-route",
+    "firewall-sources-full",
     "firewall-syn-cookie",
     "firewall-syn-proxy",
     "firewall-tcp-flags",
@@ -103,6 +104,8 @@ fn every_reason_has_something_that_provokes_it() {
         seen.extend(bench.out(&segment(ACK).sequence_number(1000).acknowledgment_number(5000)).err());
         // A table full of established connections has a test of its own, among the limits.
         seen.insert("firewall-connections-full".to_owned());
+        // That sources find no place in a table takes a smaller one than connections have: its own tests.
+        seen.insert("firewall-sources-full".to_owned());
         // As have SYN cookies.
         seen.extend(["firewall-syn-cookie", "firewall-syn-proxy"].map(str::to_owned));
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ALL);

@@ -1,6 +1,6 @@
 //! Other rules while the program runs; what it says of itself, and what it is told to end.
 
-use super::bench::{A, A6, B, OUT, X, X6, denied, v4, v6, with_firewall};
+use super::bench::{A, A6, B, OUT, R, X, X6, denied, packet, v4, v6, with_firewall};
 use nf_framework::headers::IpProtocol;
 use nfs::firewall::{ConnectionFilter, ConnectionView, Instance};
 
@@ -129,5 +129,64 @@ fn connections_are_listed_and_cleared_by_filter_and_rules_have_hits() {
         let cleared = bench.trial.command(0, move |instance: &mut Instance, _| instance.clear(&filter, 0));
         assert_eq!((cleared.0, bench.connections()), (1, 3));
         assert_eq!(bench.back(&v4(X, B).udp(53, 5000)), denied("default"));
+    });
+}
+
+#[test]
+fn an_error_is_about_what_the_new_rules_accept() {
+    with_firewall(OUT, |bench| {
+        let (error, sent) = (|to| v4(R, to).icmp(3, 1, [0; 4]), |from| v4(from, X).udp(5000, 53));
+        for host in [A, B] {
+            assert_eq!(bench.out(&sent(host)), Ok(()));
+        }
+        bench.reload("live = \"rejudge\"\n[[rules]]\nsource = \"192.168.1.10\"\naction = \"accept\"\n").unwrap();
+        assert_eq!(bench.back(&error(A).payload(&packet(&sent(A)))), Ok(()));
+        assert_eq!(bench.back(&error(B).payload(&packet(&sent(B)))), denied("rejudged"));
+        assert_eq!(bench.connections(), 1);
+    });
+}
+
+#[test]
+fn what_was_picked_up_is_rejudged_by_an_acknowledgment() {
+    let text = "mid_stream = true\nlive = \"rejudge\"\n[[rules]]\nprotocol = \"tcp\"\nflags = \"ack\"\naction = \
+                \"accept\"\n";
+    with_firewall(text, move |bench| {
+        let segment = |number| super::bench::tcp(A, X, 4000, 80, super::bench::ACK).sequence_number(number);
+        assert_eq!(bench.out(&segment(1000).acknowledgment_number(5000)), Ok(()));
+        bench.reload(text).unwrap();
+        assert_eq!(bench.out(&segment(1010).acknowledgment_number(5000)), Ok(()));
+    });
+}
+
+#[test]
+fn what_a_reload_keeps_is_kept_whatever_one_before_was_to_do() {
+    with_firewall(OUT, |bench| {
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        bench.reload(&format!("live = \"rejudge\"\n{OUT}")).unwrap();
+        bench.reload(NONE).unwrap();
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        bench.reload(&format!("live = \"rejudge\"\n{NONE}")).unwrap();
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), denied("rejudged"));
+    });
+}
+
+#[test]
+fn a_rule_without_a_name_is_known_again_wherever_it_stands() {
+    let (dns, more) = ("[[rules]]\nprotocol = \"udp\"\naction = \"accept\"\n", "[[rules]]\naction = \"drop\"\n");
+    with_firewall(&format!("rfc4890 = false\n{dns}{more}"), move |bench| {
+        if bench.workers > 1 {
+            return;
+        }
+        for port in 0..50 {
+            assert_eq!(bench.out(&v4(A, X).udp(5000 + port, 53)), Ok(()));
+        }
+        let other = "[[rules]]\nsource = \"192.0.2.0/24\"\naction = \"drop\"\n";
+        // Twice the same is two rules, of which the first is the one that was there.
+        bench.reload(&format!("rfc4890 = false\n{other}{dns}{dns}{more}")).unwrap();
+        let hits = bench.trial.command(0, |instance: &mut Instance, _| instance.rule_hits());
+        let hits: Vec<_> = hits.iter().map(|of| (of.name.as_str(), of.hits)).collect();
+        assert_eq!(hits, [("rules[0]", 0), ("rules[1]", 50), ("rules[2]", 0), ("rules[3]", 0)]);
+        let views = list(bench, &ConnectionFilter { rule: Some("rules[1]".to_owned()), ..ConnectionFilter::default() });
+        assert_eq!(views.len(), 50);
     });
 }

@@ -3,6 +3,7 @@
 use super::bench::{A, A6, B, OUT, SYN, X, X6, Y, denied, tcp, v4, v6, with_firewall};
 use nf_framework::Direction;
 use nf_framework::testing::Frame;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 #[test]
 fn f01_replies_pass_and_nothing_else_from_outside() {
@@ -94,7 +95,7 @@ fn f13_an_active_flow_survives_behind_idle_ones() {
 #[test]
 fn f13_each_protocol_has_its_times() {
     let gre = |source, destination| v4(source, destination).protocol(47).payload(&[0; 8]);
-    // What begins it, what answers, and for how many seconds it is known without and with an answer.
+    // What begins it, what answers, and for how many seconds it is known at first, and once it goes on after the answer.
     let cases = [
         ("UDP", v4(A, X).udp(5000, 53), v4(X, A).udp(53, 5000), 30, 300),
         ("UDP in IPv6", v6(A6, X6).udp(5000, 53), v6(X6, A6).udp(53, 5000), 30, 300),
@@ -109,6 +110,7 @@ fn f13_each_protocol_has_its_times() {
                 assert_eq!(bench.out(&question), Ok(()), "{what}");
                 if seconds == answered {
                     assert_eq!(bench.back(&answer), Ok(()), "{what}");
+                    assert_eq!(bench.out(&question), Ok(()), "{what}: it goes on");
                 }
                 bench.pass(seconds - 1);
                 assert_eq!(bench.connections(), 1, "{what}");
@@ -326,4 +328,113 @@ fn f14_rules_that_decide_tell_vlans_apart_beside_rules_that_write_down() {
         }
     });
     std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn f14_a_tag_for_the_priority_around_another_one_is_not_its_vlan() {
+    with_firewall("[[rules]]\nvlans = 0\nfrom = \"inside\"\naction = \"accept\"\n", |bench| {
+        let (out, back) = (v4(A, X).udp(5000, 53), v4(X, A).udp(53, 5000));
+        assert_eq!(bench.out(&out.clone().service_vlan(3 << 13).vlan(5)), Ok(()));
+        assert_eq!(bench.back(&back.clone().service_vlan(3 << 13).vlan(5)), Ok(()), "its answer");
+        assert_eq!(bench.back(&back.clone().vlan(5)), denied("default"), "VLAN 5 has no rule");
+        assert_eq!(bench.out(&out.clone().vlan(5)), denied("default"));
+        assert_eq!(bench.back(&back.clone()), denied("default"), "nor is it what has no tag");
+        // Alone it is as none.
+        assert_eq!(bench.out(&out.clone().vlan(3 << 13)), Ok(()));
+        assert_eq!(bench.back(&back), Ok(()));
+        let reserved = bench.out(&out.service_vlan(0xfff).vlan(5));
+        assert_eq!(reserved, Err("malformed".to_owned()), "a number that no VLAN has");
+    });
+}
+
+#[test]
+fn f14_many_groups_of_vlans_are_judged_each_by_its_rules() {
+    let list = |of: &dyn Fn(u16) -> bool| {
+        let all: Vec<_> = (1..=400).filter(|vlan| of(*vlan)).map(|vlan: u16| vlan.to_string()).collect();
+        all.join(", ")
+    };
+    let directory = std::env::temp_dir();
+    let mut rules = format!(
+        "rfc4890 = false\nlog = {{ file = \"{}/firewall-vlans-{}\", accepted = false, denied = false }}\n",
+        directory.display(),
+        std::process::id()
+    );
+    for group in 0..20 {
+        rules += &format!("[[rules]]\nvlans = [{}]\naction = \"log\"\n", list(&|vlan| (vlan - 1) % 20 == group));
+    }
+    for group in 0..20 {
+        let action = if group == 12 { "accept" } else { "drop" };
+        rules += &format!("[[rules]]\nvlans = [{}]\naction = \"{action}\"\n", list(&|vlan| (vlan - 1) / 20 == group));
+    }
+    with_firewall(&rules, |bench| {
+        for vlan in 1..=400 {
+            let expected = if (241..=260).contains(&vlan) { Ok(()) } else { denied("denied") };
+            assert_eq!(bench.out(&v4(A, X).vlan(vlan).udp(5000, 53)), expected, "{vlan}");
+        }
+    });
+    let _ = std::fs::remove_file(directory.join(format!("firewall-vlans-{}", std::process::id())));
+}
+
+#[test]
+fn f01_protocols_that_begin_with_ports_are_told_apart_by_them() {
+    for (protocol, least) in [(132_u8, 12), (136, 8), (33, 12)] {
+        with_firewall(OUT, move |bench| {
+            let ends = |from: u16, to: u16| [from.to_be_bytes(), to.to_be_bytes()].concat();
+            let one = |from: u16, to: u16| [ends(from, to), vec![0; 20]].concat();
+            let out = |from, to| v4(A, X).protocol(protocol).payload(&one(from, to));
+            let back = |from, to| v4(X, A).protocol(protocol).payload(&one(from, to));
+            assert_eq!(bench.out(&out(5000, 36412)), Ok(()));
+            assert_eq!(bench.back(&back(36412, 5000)), Ok(()));
+            assert_eq!(bench.back(&back(36412, 22)), denied("default"), "{protocol}: another association");
+            assert_eq!(bench.back(&back(5000, 36412)), denied("default"), "{protocol}: ports the other way round");
+            let error = |about: &Frame| v4(X, A).icmp(3, 2, [0; 4]).payload(&super::bench::packet(about)[..28]);
+            assert_eq!(bench.back(&error(&out(5000, 36412))), Ok(()));
+            assert_eq!(bench.back(&error(&out(5001, 36412))), denied("unrelated"));
+            let short = v4(A, X).protocol(protocol).payload(&one(1, 2)[..least - 1]);
+            assert_eq!(bench.out(&short), Err("malformed".to_owned()));
+            // Nobody says which ports later fragments have.
+            let parts = out(5000, 36412).build_fragments(16);
+            let sent = bench.send(Direction::Outbound, &parts);
+            assert_eq!((sent.outside.len(), sent.dropped["firewall-fragment"]), (1, parts.len() as u64 - 1));
+        });
+    }
+    with_firewall(OUT, |bench| {
+        let payload = [&5000_u16.to_be_bytes()[..], &36412_u16.to_be_bytes(), &[0; 20]].concat();
+        let association = v6(A6, X6).protocol(132).payload(&payload);
+        assert_eq!(bench.out(&association), Ok(()));
+        let about = super::bench::packet(&association);
+        assert_eq!(bench.back(&v6(X6, A6).icmpv6(1, 4, [0; 4]).payload(&about)), Ok(()));
+        let other = super::bench::packet(&v6(A6, X6).protocol(132).payload(&[1; 24]));
+        assert_eq!(bench.back(&v6(X6, A6).icmpv6(1, 4, [0; 4]).payload(&other)), denied("unrelated"));
+    });
+}
+
+#[test]
+fn what_is_from_or_to_no_host_does_not_pass_and_is_not_answered() {
+    for default in ["[[rules]]\naction = \"accept\"", "default = \"reject\""] {
+        with_firewall(default, |bench| {
+            let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
+            let no_hosts = [[255; 4], [127, 0, 0, 1], [240, 0, 0, 1], [0, 1, 2, 3], [224, 0, 0, 1]].map(Ipv4Addr::from);
+            let from = no_hosts.into_iter().map(|source| v4(source, A));
+            let six = [Ipv6Addr::LOCALHOST, mapped].into_iter().flat_map(|odd| [v6(odd, A6), v6(X6, odd)]);
+            let to = [[127, 0, 0, 1], [0; 4], [240, 0, 0, 1]].map(|odd| v4(X, odd.into())).into_iter();
+            for frame in from.chain(six).chain(to).chain([v6(X6, Ipv6Addr::UNSPECIFIED)]) {
+                assert_eq!(bench.back(&frame.udp(1, 2)), denied("address"));
+            }
+        });
+    }
+    with_firewall("[[rules]]\naction = \"accept\"", |bench| {
+        let dhcp = v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST).udp(68, 67);
+        assert_eq!(bench.out(&dhcp), Ok(()), "who has no address yet");
+    });
+}
+
+#[test]
+fn f01_spanning_tree_passes_if_it_may() {
+    let bridges = || Frame::new().ether_type(38).payload(&[0x42; 38]).pad_to(60);
+    with_firewall("ether_types = [0x88cc]", move |bench| assert_eq!(bench.out(&bridges()), denied("ether-type")));
+    with_firewall("llc = \"accept\"", move |bench| {
+        assert_eq!(bench.out(&bridges()), Ok(()));
+        assert_eq!(bench.out(&Frame::new().ether_type(0x88cc).payload(&[0; 46])), denied("ether-type"));
+    });
 }

@@ -264,3 +264,59 @@ fn f09_a_port_may_be_used_again() {
         assert_eq!(goes(bench, segment(false, SYN, 4999, 0, 0)), denied("tcp-state"));
     });
 }
+
+#[test]
+fn f06_a_server_may_send_data_before_the_handshake_is_over() {
+    with_firewall(OUT, |bench| {
+        let cookie = [34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1];
+        let syn = tcp(A, X, 4000, 80, SYN).window(14_000).sequence_number(999).tcp_options(&cookie).payload(&[1; 100]);
+        assert_eq!(bench.out(&syn), Ok(()));
+        assert_eq!(goes(bench, segment(false, SYN_ACK, 4999, 1100, 0)), Ok(()));
+        for number in 0..10 {
+            assert_eq!(goes(bench, segment(false, ACK, 5000 + number * 1400, 1100, 1400)), Ok(()), "{number}");
+        }
+        assert_eq!(goes(bench, segment(false, ACK, 5000 + 14_001, 1100, 1400)), denied("tcp-window"));
+    });
+}
+
+#[test]
+fn f07_a_reset_with_number_0_ends_nothing_that_is_being_opened() {
+    for inside in [false, true] {
+        with_firewall(OUT, move |bench| {
+            assert_eq!(goes(bench, segment(true, SYN, 999, 0, 0)), Ok(()));
+            assert_eq!(goes(bench, segment(false, SYN_ACK, 700_004_999, 1000, 0)), Ok(()));
+            assert!(goes(bench, segment(inside, RST, 0, 0, 0)).is_err(), "{inside}");
+            assert_eq!(goes(bench, segment(true, ACK, 1000, 700_005_000, 0)), Ok(()));
+            bench.pass(30);
+            assert_eq!(goes(bench, segment(true, ACK, 1000, 700_005_000, 10)), Ok(()), "{inside}");
+        });
+    }
+}
+
+#[test]
+fn f09_a_syn_that_is_denied_ends_nothing() {
+    with_firewall(OUT, |bench| {
+        bench.connect(4000);
+        assert_eq!(goes(bench, segment(true, FIN_ACK, 1000, 5000, 0)), Ok(()));
+        assert_eq!(goes(bench, segment(true, FIN_ACK, 1000, 5000, 0)), Ok(()), "again");
+        assert_eq!(goes(bench, segment(false, ACK, 5000, 1001, 0)), Ok(()));
+        // The server goes on sending: half closed.
+        assert_eq!(goes(bench, segment(false, ACK, 5000, 1001, 500)), Ok(()));
+        assert_eq!(goes(bench, segment(true, ACK, 1001, 5500, 0)), Ok(()));
+        assert_eq!(goes(bench, segment(false, SYN, 123_456_789, 0, 0)), denied("default"), "only the ports are right");
+        assert_eq!(goes(bench, segment(true, SYN, 900, 0, 0)), denied("tcp-state"), "an old one");
+        assert_eq!(goes(bench, segment(false, ACK, 5500, 1001, 500)), Ok(()));
+        // Behind its numbers it is a new one.
+        assert_eq!(goes(bench, segment(true, SYN, 1001, 0, 0)), Ok(()));
+        assert_eq!(goes(bench, segment(false, SYN_ACK, 90_000, 1002, 0)), Ok(()));
+        assert_eq!(bench.connections(), 1);
+    });
+    // What takes its place is counted once.
+    with_firewall(&format!("connections_per_source = 1\n{OUT}"), |bench| {
+        bench.connect(4000);
+        assert_eq!(goes(bench, segment(true, RST, 1000, 0, 0)), Ok(()));
+        bench.connect(4000);
+        let limited = bench.out(&tcp(A, X, 4000, 81, SYN));
+        assert!(bench.workers > 1 || limited == denied("source-limit"), "{limited:?}");
+    });
+}

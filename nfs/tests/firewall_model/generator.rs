@@ -444,13 +444,18 @@ impl Generator {
                 let no_hosts = [[224, 0, 0, 1], [127, 0, 0, 1], [255; 4], [240, 0, 0, 1], [0, 1, 2, 3]];
                 ip(Ipv4Addr::from(self.one_of(&no_hosts)).into(), four.1).udp(5, 53)
             }
-            3 => ip(four.0, Ipv4Addr::from(self.one_of(&[[255; 4], [224, 0, 0, 5], [127, 0, 0, 1], [0; 4], [240; 4]])).into()).udp(68, 67),
+            3 => ip(
+                four.0,
+                Ipv4Addr::from(self.one_of(&[[255; 4], [224, 0, 0, 5], [127, 0, 0, 1], [0; 4], [240; 4]])).into(),
+            )
+            .udp(68, 67),
             4 => ip(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()).udp(68, 67),
             5 => ip(six.0, six.1).extension(0, &[1, 4, 0, 0, 0, 0]).tcp(self.port(), 80).flags(SYN),
             6 => ip(six.0, six.1).extension(43, &[0, self.byte(2), 0, 0, 0, 0]).udp(self.port(), 53),
             7 => ip(six.0, six.1).extension(self.one_of(&[60, 51]), &[0; 6]).udp(self.port(), 53),
             8 if self.random.percent(50) => {
-                let no_hosts = [Ipv6Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped(), Ipv6Addr::UNSPECIFIED];
+                let no_hosts =
+                    [Ipv6Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped(), Ipv6Addr::UNSPECIFIED];
                 let odd = self.one_of(&no_hosts).into();
                 let (from, to) = if self.random.percent(50) { (odd, six.1) } else { (six.0, odd) };
                 ip(from, to).udp(5, 53)

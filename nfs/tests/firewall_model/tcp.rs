@@ -345,7 +345,7 @@ impl Tcp {
                 return WINDOW;
             }
             if receiver.window != 0 && after(sender.end.wrapping_sub(low(receiver.window)), end) {
-                return Verdict::Ignored;
+                return if kind == Kind::Rst { RESET } else { Verdict::Ignored };
             }
         }
         let window = u64::from(segment.window) << if is_syn { 0 } else { self.scale(side) };
