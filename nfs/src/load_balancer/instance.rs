@@ -372,7 +372,7 @@ impl Instance {
                 Annotation { ports: None, ..annotation }.write(packet);
             }
             (None, Mode::Dsr) => {
-                let next_hop = policy.courses.get().and_then(|all| all.get(usize::from(slot))?.next_hop);
+                let next_hop = policy.next_hops.get().and_then(|all| all.get(usize::from(slot)).copied().flatten());
                 Annotation { next_hop, ..annotation }.write(packet);
             }
             (None, Mode::Nat | Mode::FullNat) => {

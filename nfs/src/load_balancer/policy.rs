@@ -44,8 +44,8 @@ pub struct Policy {
     pub(super) backends: Vec<Option<Backend>>,
     /// By slot: what a packet needs.
     pub(super) ways: Vec<Way>,
-    /// By slot: what the short way does with a packet. Known once next hops are.
-    pub(super) courses: OnceLock<Box<[Course]>>,
+    /// By slot: of those that are reached by their MAC address.
+    pub(super) next_hops: OnceLock<Box<[Option<NextHop>]>>,
     addresses: Addresses,
 }
 
@@ -135,35 +135,6 @@ pub(super) struct Way {
     pub(super) proxy_protocol: bool,
     /// Whether a packet may name another backend than its flow's.
     pub(super) may_be_named: bool,
-}
-
-/// What the short way does with packets for a slot: so little that all backends' are in the nearest cache together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Course {
-    pub(super) work: Work,
-    /// Of a backend that is reached by its MAC address.
-    pub(super) next_hop: Option<NextHop>,
-}
-
-/// What kind of work it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Work {
-    /// None: each of its packets needs a closer look.
-    Closer,
-    NextHop,
-    Tunnel,
-    Address,
-}
-
-impl Work {
-    fn of(way: &Way) -> Self {
-        match way {
-            Way { is_usual: false, .. } => Self::Closer,
-            Way { mode: Mode::Dsr, .. } => Self::NextHop,
-            Way { tunnel: Some(_), .. } => Self::Tunnel,
-            _ => Self::Address,
-        }
-    }
 }
 
 /// The services of an address.
@@ -260,8 +231,8 @@ impl Policy {
         let of = &config.timeouts;
         let timeouts = [of.syn, of.established, of.closing, of.udp];
         let timeouts = timeouts.map(|seconds| Duration::from_secs(seconds.into()));
-        let courses = OnceLock::new();
-        Ok(Self { config, probes, checks, timeouts, hash, services, backends, ways, courses, addresses })
+        let next_hops = OnceLock::new();
+        Ok(Self { config, probes, checks, timeouts, hash, services, backends, ways, next_hops, addresses })
     }
 
     /// Writes down what runs now: a backend without checks is up, for when its checks begin.
@@ -272,11 +243,11 @@ impl Policy {
 
     /// Makes known where packets go by MAC address.
     pub(super) fn find_next_hops(&self, all: &NextHops) -> Result<(), TooManyNextHops> {
-        if self.courses.get().is_some() {
+        if self.next_hops.get().is_some() {
             return Ok(());
         }
         let mut known = HashMap::new();
-        let mut next_hop = |way: &Way| -> Result<Option<NextHop>, TooManyNextHops> {
+        let mut of = |way: &Way| -> Result<Option<NextHop>, TooManyNextHops> {
             if way.mode != Mode::Dsr {
                 return Ok(None);
             }
@@ -287,10 +258,9 @@ impl Policy {
             known.insert(way.address, next_hop);
             Ok(Some(next_hop))
         };
-        let course = |way: &Way| Ok(Course { work: Work::of(way), next_hop: next_hop(way)? });
-        let courses = self.ways.iter().map(course).collect::<Result<_, _>>()?;
+        let next_hops = self.ways.iter().map(&mut of).collect::<Result<_, _>>()?;
         // Another call may have come first, with the same result.
-        let _ = self.courses.set(courses);
+        let _ = self.next_hops.set(next_hops);
         Ok(())
     }
 

@@ -10,12 +10,12 @@ use super::encapsulate::{mark_usual_v4, mark_usual_v6};
 use super::flow::{Flow, Head, KeyV4, KeyV6, usual_v4, usual_v6};
 use super::flow_hash::FlowHash;
 use super::instance::Instance;
-use super::policy::{Course, Found, Policy, Timer, Way, Work};
+use super::policy::{Found, Policy, Timer, Way};
 use super::scratch::{Looked, MOST, Scratch, Step};
 use super::translate::{Answer, Translation};
 use crate::identification::Identifications;
 use crate::rewrite::{write_usual_flow_v4, write_usual_flow_v6};
-use nf_framework::{Annotation, Batch, Deadline, FlowKey, FlowTable, Handle, Mbuf, Slots};
+use nf_framework::{Annotation, Batch, Deadline, FlowKey, FlowTable, Handle, Mbuf, NextHop, Slots};
 use std::net::IpAddr;
 
 /// One of the two families.
@@ -202,7 +202,7 @@ fn find<K: FlowKey, V: Default>(table: &FlowTable<K, V>, keys: &[K], found: &mut
 struct Burst<'a> {
     policy: &'a Policy,
     ways: &'a [Way],
-    courses: &'a [Course],
+    next_hops: &'a [Option<NextHop>],
     deadlines: &'a [Deadline; Timer::COUNT],
 }
 
@@ -260,8 +260,8 @@ impl Instance {
         others: &mut Slots,
     ) {
         let Self { policy, connections, translation, deadlines, .. } = self;
-        let courses = policy.courses.get().map_or(&[][..], |all| all);
-        let burst = Burst { policy, ways: &policy.ways, courses, deadlines };
+        let next_hops = policy.next_hops.get().map_or(&[][..], |all| all);
+        let burst = Burst { policy, ways: &policy.ways, next_hops, deadlines };
         let (table, backends) = F::connections(connections);
         table.lookup_batch(&keys[..count], &mut found[..count]);
         let mut sorted = burst.sort(batch, slots, (&heads[..count], &found[..count]), steps, (table, backends));
@@ -303,31 +303,28 @@ impl Burst<'_> {
                 continue;
             };
             let Connection { backend, stage, timer, .. } = *entry.value;
-            let course = self.courses.get(usize::from(backend));
-            let course = course.filter(|_| stage == Stage::Established && !head.signals);
-            let (Some(Course { work, next_hop }), Some(deadline)) = (course, self.deadlines.get(timer as usize)) else {
+            let way = self.ways.get(usize::from(backend));
+            let (Some(way), Some(deadline)) = (
+                way.filter(|way| way.is_usual && stage == Stage::Established && !head.signals),
+                self.deadlines.get(timer as usize),
+            ) else {
                 sorted.others.insert(slot);
                 continue;
             };
-            match work {
-                Work::NextHop => {
-                    entry.touch(*deadline);
-                    Annotation { next_hop: *next_hop, may_turn: true, ..Annotation::default() }.write(packet);
-                    backends.sent(backend, head.length.into());
-                    continue;
-                }
-                Work::Tunnel => {
-                    packet.prefetch_headroom();
-                    sorted.tunnelled.insert(slot);
-                }
-                Work::Address => sorted.addressed.insert(slot),
-                Work::Closer => {
-                    sorted.others.insert(slot);
-                    continue;
-                }
-            }
             entry.touch(*deadline);
+            if way.mode == Mode::Dsr {
+                let next_hop = self.next_hops.get(usize::from(backend)).copied().flatten();
+                Annotation { next_hop, may_turn: true, ..Annotation::default() }.write(packet);
+                backends.sent(backend, head.length.into());
+                continue;
+            }
             steps[slot % MOST] = Step { connection: *entry.value, number };
+            if way.tunnel.is_some() {
+                packet.prefetch_headroom();
+                sorted.tunnelled.insert(slot);
+            } else {
+                sorted.addressed.insert(slot);
+            }
         }
         sorted
     }
