@@ -112,6 +112,17 @@ impl Invalid {
     }
 }
 
+/// Where a function sends packets on its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Destination {
+    /// The key in the function's table by which it has the address, such as `servers[1].address`.
+    pub key: String,
+    /// The address that has to be found.
+    pub address: IpAddr,
+    /// Whether it has to be a neighbour, as packets go to its MAC address.
+    pub on_link: bool,
+}
+
 /// What a file held that a function's table names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileContent {
@@ -219,6 +230,19 @@ pub trait Function: Send + Sync + 'static {
     fn address_key(&self, policy: &Self::Policy, address: IpAddr) -> String {
         let _ = (policy, address);
         String::new()
+    }
+
+    /// Functions that this one is meant to stand inside of in a chain, since it is to see the addresses that hosts have
+    /// there. A warning names a chain that has it elsewhere.
+    fn inside_of(&self) -> &[&str] {
+        &[]
+    }
+
+    /// Where this function sends packets whatever their destination is. A warning names those that the router's
+    /// configuration has no way to, unless the kernel may have one.
+    fn destinations(&self, policy: &Self::Policy) -> Vec<Destination> {
+        let _ = policy;
+        Vec::new()
     }
 
     /// Makes the instance for a worker, on that worker's lcore.

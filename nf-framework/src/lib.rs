@@ -98,7 +98,9 @@ pub use flow_table::{
 };
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
-pub use function::{Budget, FileContent, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup};
+pub use function::{
+    Budget, Destination, FileContent, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup,
+};
 pub use icmp::IcmpError;
 pub use idle::Idle;
 pub use kernel::{

@@ -559,6 +559,38 @@ fn a_load_balancer_that_makes_no_sense_is_one_sentence_with_its_line() {
     assert_refused(LOAD_BALANCER, &cases);
 }
 
+#[test]
+fn a_firewall_outside_of_a_nat_is_warned_of() {
+    let text = on_null_ports(include_str!("../examples/firewall-nat.toml"));
+    let order = "chain = [\"firewall\", \"nat\"]";
+    let line = text.lines().position(|line| line == order).unwrap() + 1;
+    let warning = "chain[1]: \"firewall\" is meant to stand inside of \"nat\": name it before that one";
+    for (text, expected) in
+        [(text.clone(), None), (text.replace(order, "chain = [\"nat\", \"firewall\"]"), Some(warning))]
+    {
+        let config = file("order", &text);
+        let output = command(NF_CHAIN, &config).arg("--check").output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        let found = log.lines().find(|line| line.contains("is meant to stand"));
+        let expected = expected.map(|expected| format!("{}:{line}: {expected}", config.display()));
+        assert_eq!(found.is_some(), expected.is_some(), "{log}");
+        assert!(found.zip(expected).is_none_or(|(found, expected)| found.ends_with(&expected)), "{log}");
+        std::fs::remove_file(config).unwrap();
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_be_reached_is_warned_of() {
+    let text = on_null_ports(LOAD_BALANCER_EXAMPLES[0]).replace("connections = 1048576", "connections = 4096");
+    let text = text.replace("\"10.0.0.12\"", "\"192.168.7.7\"");
+    let config = file("no-way", &text);
+    let output = command(LOAD_BALANCER, &config).arg("--check").output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    let warning = "[load-balancer] services[0].backends[1].address: 192.168.7.7 cannot be reached: it is on no link of the router";
+    assert!(log.contains(warning) && log.matches("cannot be reached").count() == 1, "{log}");
+    std::fs::remove_file(config).unwrap();
+}
+
 fn firewall_example() -> String {
     on_null_ports(include_str!("../examples/firewall.toml"))
 }
@@ -678,6 +710,15 @@ fn the_firewall_explains_without_starting() {
         status == Some(0) && text.starts_with("#1 0.000000 udp 203.0.113.9:4321 > 10.0.0.80:443 from inside"),
         "{text}"
     );
+    // Who reads may stop. So much fits no pipe.
+    let bytes = std::fs::read(&capture).unwrap();
+    std::fs::write(&capture, [&bytes[..24], &bytes[24..].repeat(5000)].concat()).unwrap();
+    let mut command = Command::new(FIREWALL);
+    command.arg("--explain").arg(&capture).arg("--config").arg(&config).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     std::fs::write(&capture, "nothing").unwrap();
     let (status, text) = explain(capture.to_str().unwrap());
     assert!(status == Some(1) && text.contains(".pcap: neither a pcap nor a pcapng file"), "{text}");

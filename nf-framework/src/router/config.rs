@@ -36,6 +36,32 @@ impl RouterConfig {
         self.interfaces.iter().filter_map(|(name, interface)| Some((name.as_str(), interface.host.as_deref()?)))
     }
 
+    /// What stands in the way of packets to an address, or to it as a neighbour, as far as the configuration alone can
+    /// tell: the kernel may have more addresses and routes.
+    pub(crate) fn no_way_to(&self, address: IpAddr, on_link: bool) -> Option<&'static str> {
+        if self.hosts().next().is_some() {
+            return None;
+        }
+        let own = self.interfaces.values().flat_map(|interface| &interface.addresses);
+        let is_link_local = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let routes = || self.routes.iter().filter(|route| route.to.contains(address));
+        let is_neighbour = is_link_local
+            || own.map(|own| own.prefix).any(|prefix| prefix.contains(address))
+            || routes().any(|route| route.via.is_none() && route.refuse.is_none());
+        if is_neighbour {
+            None
+        } else if on_link {
+            Some("it is on no link of the router")
+        } else if routes().all(|route| route.refuse.is_some()) {
+            Some("no route leads there")
+        } else {
+            None
+        }
+    }
+
     /// What no function can take packets for, and what it is: to answer for a next router would cut off all
     /// that is behind it, and no host has the first or last address of a link.
     pub(crate) fn not_for_functions(&self) -> BTreeMap<IpAddr, String> {
@@ -226,6 +252,30 @@ mod tests {
         ] {
             let error = parsed(bad).unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_has_no_way_to_is_told() {
+        let interface = "[interfaces.lan]\nside = 'inside'\naddresses = ['10.0.0.1/24', '2001:db8::1/64']\n";
+        let route = |to: &str, way: &str| format!("{interface}[[routes]]\nto = '{to}'\n{way}\n");
+        let no_route = Some("no route leads there");
+        let no_link = Some("it is on no link of the router");
+        for (text, address, way, link) in [
+            (interface.to_owned(), "10.0.0.11", None, None),
+            (interface.to_owned(), "2001:db8::11", None, None),
+            (interface.to_owned(), "fe80::11", None, None),
+            (interface.to_owned(), "192.168.7.7", no_route, no_link),
+            (route("192.168.0.0/16", "via = '10.0.0.254'"), "192.168.7.7", None, no_link),
+            (route("192.168.0.0/16", "interface = 'lan'"), "192.168.7.7", None, None),
+            (route("192.168.0.0/16", "refuse = 'blackhole'"), "192.168.7.7", no_route, no_link),
+            (route("0.0.0.0/0", "via = '10.0.0.254'"), "2001:db8:1::1", no_route, no_link),
+            // The kernel knows.
+            (format!("{interface}host = 'net_tap2'\n"), "192.168.7.7", None, None),
+        ] {
+            let config: RouterConfig = toml::from_str(&text).unwrap();
+            let found = [false, true].map(|on_link| config.no_way_to(address.parse().unwrap(), on_link));
+            assert_eq!(found, [way, link], "{address}\n{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 use super::loaded::{AnyFunction, AnyPolicy};
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
-use crate::function::{FileContent, NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{Destination, FileContent, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
 use dpdk_rs::Memory;
 use serde::de::DeserializeOwned;
@@ -72,6 +72,14 @@ where
 
     fn address_key(&self, _: &AnyPolicy, _: IpAddr) -> String {
         String::new()
+    }
+
+    fn inside_of(&self) -> &[&str] {
+        &[]
+    }
+
+    fn destinations(&self, _: &AnyPolicy) -> Vec<Destination> {
+        Vec::new()
     }
 
     fn memory(&self, _: &AnyPolicy) -> usize {

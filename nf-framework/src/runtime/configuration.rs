@@ -2,7 +2,7 @@
 
 use super::closure::FromClosure;
 use super::loaded::{AnyFunction, Loaded};
-use super::routing::{check_addresses, warn_of_silence};
+use super::routing::{check_addresses, warn_of_no_way, warn_of_silence};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
@@ -168,10 +168,19 @@ impl Configuration {
             let policy = function.prepare(file, None)?;
             check_addresses(file, &runtime, function.as_ref(), &policy)?;
             warn_of_silence(&runtime, function.as_ref(), &policy);
+            warn_of_no_way(file, &runtime, function.as_ref(), &policy);
             Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
         };
         let functions = named.map(load).collect::<Result<_, ConfigError>>()?;
         let chain = runtime.chain.as_deref().unwrap_or_default();
+        for (index, name) in chain.iter().enumerate() {
+            let function = known.find(name).map(AsRef::as_ref);
+            let inside_of = function.map_or(&[][..], AnyFunction::inside_of);
+            if let Some(before) = chain.iter().take(index).find(|before| inside_of.contains(&before.as_str())) {
+                let message = format!("{name:?} is meant to stand inside of {before:?}: name it before that one");
+                log::warn!("{}", file.error_at("", &format!("chain[{index}]"), message));
+            }
+        }
         known.unused(file, chain).try_for_each(|function| warn_of_unused(file, function))?;
         Ok(Self { runtime, functions, known: known.clone() })
     }

@@ -5,7 +5,7 @@ use crate::changes::Table;
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::fragments::FragmentsConfig;
-use crate::function::{FileContent, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{Destination, FileContent, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::Memory;
 use std::any::Any;
@@ -49,6 +49,12 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// The key by which it has one of them.
     fn address_key(&self, policy: &AnyPolicy, address: IpAddr) -> String;
+
+    /// What it is meant to stand inside of.
+    fn inside_of(&self) -> &[&str];
+
+    /// Where it sends packets.
+    fn destinations(&self, policy: &AnyPolicy) -> Vec<Destination>;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -106,6 +112,14 @@ impl<F: Function> AnyFunction for F {
 
     fn addresses(&self, policy: &AnyPolicy) -> Vec<Prefix> {
         policy.downcast_ref().map_or_else(Vec::new, |policy| Function::addresses(self, policy))
+    }
+
+    fn inside_of(&self) -> &[&str] {
+        Function::inside_of(self)
+    }
+
+    fn destinations(&self, policy: &AnyPolicy) -> Vec<Destination> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::destinations(self, policy))
     }
 
     fn address_key(&self, policy: &AnyPolicy, address: IpAddr) -> String {

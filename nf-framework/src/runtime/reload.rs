@@ -17,7 +17,7 @@ use super::configuration::warn_of_unused;
 use super::control::Control;
 use super::error::CommandError;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
-use super::routing::{NextRouter, check_addresses};
+use super::routing::{NextRouter, check_addresses, warn_of_no_way};
 use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
@@ -261,6 +261,7 @@ impl Control {
             let next = next.iter().find(|next| next.index == index).map(|next| &next.policy);
             if let Some(policy) = next.or(policies.last()) {
                 check_addresses(file, &config, function.as_ref(), policy)?;
+                warn_of_no_way(file, &config, function.as_ref(), policy);
             }
         }
         let router = self.prepare_router(file, config.router.as_ref(), &next)?;

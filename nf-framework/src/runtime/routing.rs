@@ -5,6 +5,7 @@ use super::loaded::{AnyFunction, AnyPolicy, Loaded};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
+use crate::function::Destination;
 use crate::headers::MacAddress;
 use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelState};
 use crate::neighbours::{NeighbourTable, Neighbours};
@@ -105,6 +106,21 @@ pub(super) fn check_addresses(
         }
     }
     Ok(())
+}
+
+/// Names where a function sends packets that the router cannot bring there.
+pub(super) fn warn_of_no_way(
+    file: &ConfigFile,
+    config: &RuntimeConfig,
+    function: &dyn AnyFunction,
+    policy: &AnyPolicy,
+) {
+    let Some(router) = config.routed() else { return };
+    for Destination { key, address, on_link } in function.destinations(policy) {
+        if let Some(why) = router.no_way_to(address, on_link) {
+            log::warn!("{}", file.error_at(function.name(), &key, format!("{address} cannot be reached: {why}")));
+        }
+    }
 }
 
 /// Says whom nobody answers for. On a wire between two routers that know each other nobody has to.

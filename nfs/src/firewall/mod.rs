@@ -88,6 +88,10 @@ impl Function for Firewall {
         Tracking::bytes(&policy.config) + Limits::bytes(policy) + SynProxy::bytes(policy)
     }
 
+    fn inside_of(&self) -> &[&str] {
+        &["nat"]
+    }
+
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
         let (memory, workers) = (worker.memory(), worker.workers());
         let tracking = Tracking::new(&policy.config, &memory, workers)?;

@@ -42,7 +42,7 @@ pub use status::Order;
 use connections::Connections;
 use counters::Shared;
 use health::{Gauges, Health, Traffic};
-use nf_framework::{Affinity, Function, Invalid, Memory, NextHops, Prefix, SetupError, WorkerSetup};
+use nf_framework::{Affinity, Destination, Function, Invalid, Memory, NextHops, Prefix, SetupError, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -148,6 +148,20 @@ impl Function for LoadBalancer {
 
     fn address_key(&self, policy: &Policy, address: IpAddr) -> String {
         policy.key_of(address).unwrap_or_default()
+    }
+
+    fn destinations(&self, policy: &Policy) -> Vec<Destination> {
+        let services = policy.config.services.iter().enumerate();
+        let of = |(place, service): (usize, &ServiceConfig)| {
+            let on_link = service.mode == Mode::Dsr;
+            let backends = service.backends.iter().enumerate();
+            let destination = |(at, backend): (usize, &BackendConfig)| {
+                let key = format!("services[{place}].backends[{at}].address");
+                Destination { key, address: backend.address, on_link }
+            };
+            backends.map(destination).collect::<Vec<_>>()
+        };
+        services.flat_map(of).collect()
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {

@@ -136,7 +136,7 @@ fn what_is_refused_says_what_stands_in_its_way() {
         (two, "the service \"web\" has port 80 of 203.0.113.80 by this protocol"),
         (
             service("dsr", "", &[11]) + check,
-            "checks are sent from an address of the router's of 203.0.113.80's family: [load-balancer] probe_addresses = [\"...\"]",
+            "checks need an IPv4 address to be sent from: [load-balancer] probe_addresses = [\"...\"]",
         ),
     ] {
         match LoadBalancer::new().policy(config(&text)) {

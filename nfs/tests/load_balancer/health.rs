@@ -630,8 +630,8 @@ fn what_is_wrong_with_checks_is_said_by_its_key() {
     };
     let probes = |text: &str| checked("dsr", "", QUICK, &[11]).replace(PROBES, text);
     let cases = [
-        (probes(""), "services[0].health", "family in probe_addresses"),
-        (probes("probe_addresses = [\"2001:db8:2::9\"]\n"), "services[0].health", "family"),
+        (probes(""), "services[0].health", "need an IPv4 address to be sent from"),
+        (probes("probe_addresses = [\"2001:db8:2::9\"]\n"), "services[0].health", "need an IPv4 address"),
         (probes("probe_addresses = [\"10.0.0.9\", \"10.0.0.8\"]\n"), "probe_addresses[1]", "second of its family"),
         (
             probes("probe_addresses = [\"10.0.0.9\"]\nsource_addresses = [\"10.0.0.9\"]\n"),

@@ -22,10 +22,9 @@ pub(crate) fn checks(config: &Config, before: &[Wanted]) -> Result<(ProbeAddress
         let Some(health) = &service.health else { return Ok(None) };
         let at = format!("services[{place}].health");
         if probes.towards(service.address).is_none() {
-            let message = format!(
-                "checks are sent from an address of the router's of {}'s family: [load-balancer] probe_addresses = [\"...\"]",
-                service.address
-            );
+            let family = if service.address.is_ipv4() { "IPv4" } else { "IPv6" };
+            let message =
+                format!("checks need an {family} address to be sent from: [load-balancer] probe_addresses = [\"...\"]");
             return Err(Invalid::new(at, message));
         }
         if service.port.is_none() && health.port.is_none() && health.kind != HealthKind::Icmp {
