@@ -195,7 +195,7 @@ fn contains(outer: Prefix, inner: Prefix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::Firewall;
-    use super::super::config::Action;
+    use super::super::config::{Action, SynCookies};
     use super::*;
     use nf_framework::Function;
 
@@ -324,7 +324,16 @@ mod tests {
 
     fn rule(number: usize, conditions: Conditions, action: Action) -> Rule {
         let name = format!("r{number}");
-        Rule { quoted: name.as_str().into(), name, comment: String::new(), slot: 0, conditions, action, limit: None }
+        Rule {
+            quoted: name.as_str().into(),
+            name,
+            comment: String::new(),
+            slot: 0,
+            conditions,
+            action,
+            limit: None,
+            syn_cookies: SynCookies::Never,
+        }
     }
 
     /// The first of all that come before it and take all of it, for each rule that has one.
@@ -362,7 +371,9 @@ mod tests {
                 .map(|finding| match finding {
                     Finding::Shadowed { rule, by } | Finding::Redundant { rule, by } => (rule, by),
                     Finding::Contradictory { rule, with } => (rule, with),
-                    Finding::NotCompared { .. } => panic!("{finding}"),
+                    Finding::NotCompared { .. } | Finding::UnusedSet { .. } | Finding::EmptySet { .. } => {
+                        panic!("{finding}")
+                    }
                 })
                 .collect();
             let expected = plain(&rules, &sets);
