@@ -307,7 +307,16 @@ mod tests {
 
     fn rule(number: usize, conditions: Conditions, action: Action) -> Rule {
         let name = format!("r{number}");
-        Rule { quoted: name.as_str().into(), name, comment: String::new(), slot: 0, conditions, action, limit: None }
+        Rule {
+            quoted: name.as_str().into(),
+            name,
+            comment: String::new(),
+            slot: 0,
+            conditions,
+            action,
+            limit: None,
+            syn_cookies: super::super::config::SynCookies::Never,
+        }
     }
 
     /// The first of all that come before it and take all of it, for each rule that has one.
