@@ -74,8 +74,8 @@ pub(super) enum Fate {
     Drop(DropReason),
     /// The rules are asked.
     Ask(Seen, State),
-    /// It belongs to nothing; but a packet before it in the batch, which the rules are still to be asked about, may
-    /// begin what it belongs to.
+    /// It belongs to nothing, or to what is over; but a packet before it in the batch, which the rules are still to be
+    /// asked about, may begin what it belongs to.
     Wait(Seen, DropReason),
 }
 
@@ -272,7 +272,7 @@ impl Instance {
             let fate = match seen.kind {
                 // Another packet of this batch may have begun it.
                 Kind::Flow(flow, says) => self.of_flow(packet, seen, (&flow, says), false, cx),
-                Kind::Error(quoted) if *waits => self.error(seen, &quoted, cx),
+                Kind::Error(quoted) if *waits => self.error(seen, &quoted, false, cx),
                 _ => Fate::Ask(*seen, question.state),
             };
             let reason = match fate {
@@ -302,7 +302,7 @@ impl Instance {
         match seen.kind {
             Kind::Neighbours => Fate::Pass,
             Kind::Message => Fate::Ask(seen, State::New),
-            Kind::Error(quoted) => self.error(&seen, &quoted, cx),
+            Kind::Error(quoted) => self.error(&seen, &quoted, others_wait, cx),
             _ if seen.fragment && self.refuses_fragments() => Fate::Drop(self.reasons.fragment),
             Kind::Flow(flow, says) => self.of_flow(packet, &seen, (&flow, says), others_wait, cx),
         }
@@ -338,9 +338,17 @@ impl Instance {
             (found, _) => found,
         };
         match found {
+            Some((place, _)) if others_wait && self.may_be_replaced(place) => {
+                Fate::Wait(*seen, self.reasons.no_connection)
+            }
             Some((place, flow)) => self.follow(packet, place, seen, (&flow, says), cx),
             None => self.beginning(seen, says),
         }
+    }
+
+    /// Whether a SYN that the rules are still to be asked about may take a connection's place.
+    fn may_be_replaced(&self, place: Place) -> bool {
+        self.tracking.get(place).is_some_and(|connection| connection.tcp.is_over())
     }
 
     /// A packet without a connection.
@@ -452,9 +460,9 @@ impl Instance {
     }
 
     /// An ICMP error: about a packet of a connection, going the way back to its sender.
-    fn error(&mut self, seen: &Seen, quoted: &Quoted, cx: &Context<'_>) -> Fate {
+    fn error(&mut self, seen: &Seen, quoted: &Quoted, others_wait: bool, cx: &Context<'_>) -> Fate {
         let unrelated = Fate::Drop(self.reasons.unrelated);
-        let found = self.tracking.find(&quoted.flow.key);
+        let found = self.tracking.find(&quoted.flow.key).filter(|place| !others_wait || !self.may_be_replaced(*place));
         let found = found.and_then(|place| Some((place, self.tracking.get(place).copied()?)));
         let Some((place, connection)) = found else { return Fate::Wait(*seen, self.reasons.unrelated) };
         let Some(side) = connection.side(Course::new(quoted.flow.from_low, cx.direction().reversed())) else {
