@@ -310,10 +310,8 @@ impl Replay<'_> {
                     match connection.tcp.follow(side, event, &segment) {
                         Judgement::Follows => {}
                         Judgement::Ignored => return because(true, "its receiver knows better what it means"),
-                        Judgement::BeginsAnew => {
-                            self.connections.remove(&key);
-                            return self.begin(flow, says, described, (number, time));
-                        }
+                        // In its place, if the rules accept it.
+                        Judgement::BeginsAnew => return self.begin(flow, says, described, (number, time)),
                         Judgement::WrongState => {
                             return because(false, "its connection cannot have such a segment now");
                         }
