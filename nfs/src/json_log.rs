@@ -41,10 +41,6 @@ pub(crate) fn check(config: &LogConfig) -> Result<(), Invalid> {
     if file.is_dir() {
         return invalid(format!("{} is a directory: name a file in it", file.display()));
     }
-    // To open one waits for who reads it.
-    if file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-        return invalid(format!("{} is a named pipe: name a file", file.display()));
-    }
     // Of a name alone it is empty.
     match file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         Some(directory) if !directory.is_dir() => {
@@ -221,7 +217,9 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        // A pipe that is opened for both ways waits for no reader: fifo(7).
+        let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+        let file = OpenOptions::new().create(true).append(true).read(is_pipe).open(&path)?;
         Ok(Self { path, file })
     }
 }
@@ -449,12 +447,13 @@ mod tests {
     }
 
     #[test]
-    fn a_named_pipe_is_no_file_for_lines() {
+    fn a_named_pipe_is_opened_though_nobody_reads_it() {
         let pipe = std::env::temp_dir().join(format!("nfs-log-pipe-{}", std::process::id()));
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
-        let found = check(&config(pipe.clone()));
+        assert!(made.success() && check(&config(pipe.clone())).is_ok());
+        let mut opened = LogFile::open(pipe.clone()).unwrap();
         let _ = std::fs::remove_file(&pipe);
-        assert!(made.success() && found.unwrap_err().message.ends_with("is a named pipe: name a file"));
+        assert!(opened.write_all(b"a line").is_ok());
     }
 
     #[test]

@@ -691,7 +691,10 @@ fn the_firewall_explains_without_starting() {
     };
     let explain = |packet: &str| explain_by(&["--explain", packet]);
     let (status, text) = explain("tcp 203.0.113.9:4321 > 10.0.0.80:443 from outside");
-    assert!(status == Some(0) && text.contains("  not office: it comes from outside\naccept, by web\n"), "{text}");
+    assert!(
+        status == Some(0) && text.contains("  not office: it comes from outside\naccept, by web; under attack"),
+        "{text}"
+    );
     let (status, text) = explain("tcp 203.0.113.9 > 10.0.0.80");
     assert!(status == Some(1) && text.starts_with("error: \"203.0.113.9\" is not an address with a port"), "{text}");
     // A capture of one packet, and what is none.
