@@ -195,7 +195,8 @@ impl Context<'_> {
     }
 
     /// Says of a packet of this batch that it may belong to another worker from here on: it is handed over to
-    /// that one and goes on there behind this function, if there is a function to come. For what goes on by other
+    /// that one and goes on there behind this function, if there is a function to come. (In a chain of more than 31
+    /// functions it stays.) For what goes on by other
     /// means than ports of this worker's, see
     /// [`Affinity::TranslatedPort`](crate::Affinity::TranslatedPort).
     #[inline]
