@@ -286,7 +286,7 @@ impl fmt::Display for Link {
 }
 
 /// A device's counters since its start (`struct rte_eth_stats`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct PortStats {
     /// Packets received.
     pub rx_packets: u64,

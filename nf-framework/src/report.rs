@@ -3,12 +3,13 @@
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::function::Registry;
 use dpdk_rs::{Port, PortStats};
+use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters of a program at one moment.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Report {
     /// By port, in the order of [`PortIx`](crate::PortIx).
     pub ports: Vec<PortReport>,
@@ -31,7 +32,7 @@ pub struct Report {
 }
 
 /// One port.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct PortReport {
     /// Its name.
     pub name: String,
@@ -55,7 +56,7 @@ pub struct PortReport {
 }
 
 /// One function.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct FunctionReport {
     /// Its name.
     pub name: String,
@@ -82,7 +83,7 @@ impl FunctionReport {
 }
 
 /// One worker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct WorkerReport {
     /// Packets that it received from ports.
     pub received: u64,
@@ -106,7 +107,7 @@ impl WorkerReport {
 }
 
 /// One drop reason.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct DropReport {
     /// Its name.
     pub reason: String,
@@ -117,7 +118,7 @@ pub struct DropReport {
 }
 
 /// One counter of a function's own.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct CounterReport {
     /// The function.
     pub function: String,
@@ -128,7 +129,7 @@ pub struct CounterReport {
 }
 
 /// Where all packets went. It closes while nothing moves: what came in went out, or is held.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Balance {
     /// From ports.
     pub received: u64,
