@@ -36,6 +36,7 @@
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
 //!   of a [`Configuration`] that was validated as a whole.
 //! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
+//! - [`capture`] reads and writes capture files.
 //! - [`doctor`] says what is wrong with a machine before DPDK is to blame.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
@@ -48,6 +49,7 @@ mod annotation;
 mod app;
 mod batch;
 mod berth;
+pub mod capture;
 mod chain;
 mod changes;
 mod classifier;

@@ -3,8 +3,6 @@
 
 #[path = "../examples/replay-corpus-load-balancer/balanced.rs"]
 mod balanced;
-#[path = "../../nf-framework/examples/replay-corpus/capture.rs"]
-mod capture;
 #[path = "../examples/replay-corpus-firewall/guarded.rs"]
 mod guarded;
 #[path = "../examples/replay-corpus-nat/natted.rs"]

@@ -1,7 +1,6 @@
 //! Replays the captures under a directory through a router with functions in it, and looks that
 //! nothing panics, leaks or goes missing. `scripts/replay-corpus` is the way to run it.
 
-mod capture;
 mod command;
 mod functions;
 mod replay;

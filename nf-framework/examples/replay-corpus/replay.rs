@@ -2,7 +2,7 @@
 //! one worker and on two with every packet arriving at the wrong one. What the functions are, a
 //! [`Subject`] says.
 
-use crate::capture::{self, Capture, ETHERNET, Packet};
+use nf_framework::capture::{CaptureReader, CapturedPacket, LinkType};
 use nf_framework::headers::{Headers, MacAddress};
 use nf_framework::testing::{Frame, Lab, Outcome, Trial, lab};
 use nf_framework::{Affinity, Balance, Chain, Direction, FragmentsConfig, Report, WorkerSetup};
@@ -101,7 +101,7 @@ pub(crate) struct Summary {
     pub(crate) frames: usize,
     pub(crate) too_long: usize,
     /// Packets of other link types, by type.
-    pub(crate) other_links: BTreeMap<u16, usize>,
+    pub(crate) other_links: BTreeMap<LinkType, usize>,
     pub(crate) changed: usize,
     /// With one worker, and with two.
     pub(crate) runs: [Run; 2],
@@ -154,15 +154,7 @@ pub(crate) fn replay(directory: &Path, options: &Options) -> std::io::Result<Sum
     for path in files {
         summary.files += 1;
         let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-        let read = std::fs::read(&path).map(|bytes| capture::read(&bytes));
-        let Capture { packets, fault } = read.unwrap_or_else(|error| {
-            summary.faults.push(format!("{name}: {error}"));
-            Capture::default()
-        });
-        if let Some(fault) = fault {
-            summary.faults.push(format!("{name}: {fault}"));
-        }
-        let frames = Arc::new(summary.choose(packets, options.flip, &name));
+        let frames = Arc::new(summary.choose(&path, options.flip, &name));
         summary.frames += frames.len();
         for (workers, run) in [1, 2].into_iter().zip(&mut summary.runs) {
             match replay_file(&frames, workers, options.subject) {
@@ -195,23 +187,29 @@ struct Numbered {
 
 impl Summary {
     /// The frames of a file that can be replayed, changed if asked for.
-    fn choose(&mut self, packets: Vec<Packet>, flip: Option<u64>, name: &str) -> Vec<Numbered> {
+    fn choose(&mut self, path: &Path, flip: Option<u64>, name: &str) -> Vec<Numbered> {
         let mut random = flip.map(|seed| Random::new(seed, name));
         let mut chosen = Vec::new();
-        for (number, Packet { time, link_type, mut data }) in (1..).zip(packets) {
-            if link_type != ETHERNET {
-                *self.other_links.entry(link_type).or_default() += 1;
-            } else if data.len() > LONGEST_FRAME {
-                self.too_long += 1;
-            } else {
-                if let Some(random) = &mut random {
-                    let before = data.clone();
-                    random.spoil(&mut data);
-                    self.changed += usize::from(data != before);
+        let read = CaptureReader::open(path).and_then(|mut file| {
+            let mut number = 0;
+            while let Some(CapturedPacket { time, link_type, data, .. }) = file.next_packet()? {
+                number += 1;
+                if link_type != LinkType::ETHERNET {
+                    *self.other_links.entry(link_type).or_default() += 1;
+                } else if data.len() > LONGEST_FRAME {
+                    self.too_long += 1;
+                } else {
+                    let mut frame = data.to_vec();
+                    if let Some(random) = &mut random {
+                        random.spoil(&mut frame);
+                        self.changed += usize::from(data != frame);
+                    }
+                    chosen.push(Numbered { number, time, data: frame });
                 }
-                chosen.push(Numbered { number, time, data });
             }
-        }
+            Ok(())
+        });
+        self.faults.extend(read.err().map(|fault| format!("{name}: {fault}")));
         chosen
     }
 }

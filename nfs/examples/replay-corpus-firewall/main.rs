@@ -1,8 +1,6 @@
 //! Replays the captures under a directory through a router with a firewall in it, and looks that nothing
 //! panics, leaks or goes missing. `scripts/replay-corpus --firewall` is the way to run it.
 
-#[path = "../../../nf-framework/examples/replay-corpus/capture.rs"]
-mod capture;
 #[path = "../../../nf-framework/examples/replay-corpus/command.rs"]
 mod command;
 mod guarded;

@@ -2,8 +2,6 @@
 //! panics, leaks or goes missing. `scripts/replay-corpus --load-balancer` is the way to run it.
 
 mod balanced;
-#[path = "../../../nf-framework/examples/replay-corpus/capture.rs"]
-mod capture;
 #[path = "../../../nf-framework/examples/replay-corpus/command.rs"]
 mod command;
 #[path = "../replay-corpus-nat/readdress.rs"]
