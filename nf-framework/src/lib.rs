@@ -54,6 +54,7 @@ mod classifier;
 pub mod config;
 mod context;
 mod counters;
+mod crash;
 mod direction;
 pub mod doctor;
 mod eal_arguments;
@@ -65,6 +66,7 @@ pub mod headers;
 mod icmp;
 mod idle;
 mod kernel;
+mod logging;
 mod mailbox;
 mod neighbours;
 mod next_hop;
@@ -73,6 +75,7 @@ mod position;
 mod report;
 mod router;
 mod runtime;
+mod service;
 mod steering;
 pub mod testing;
 mod time;
@@ -91,6 +94,7 @@ pub use classifier::{
 };
 pub use context::Context;
 pub use counters::Counter;
+pub use crash::CrashReports;
 pub use direction::Direction;
 pub use flow_table::{
     Class, Deadline, Entry, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal,
