@@ -57,6 +57,17 @@ impl Clock {
     }
 }
 
+/// Microseconds on the kernel's `CLOCK_MONOTONIC`, by which other processes of the machine can compare
+/// moments: a service manager does. Takes a system call, or nearly one.
+#[must_use]
+pub fn monotonic_microseconds() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is ours and a timespec; every Linux has this clock, and zeros would stay if one had not.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let (seconds, nanoseconds) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+    seconds * 1_000_000 + nanoseconds / 1000
+}
+
 #[inline]
 fn read() -> u64 {
     // SAFETY: every x86-64 processor has the instruction.

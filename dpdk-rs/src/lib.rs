@@ -80,7 +80,7 @@ mod virtual_function;
 
 pub use acl::{Acl, AclAlgorithm, AclError, AclField, AclRule, AclValue};
 pub use burst::Burst;
-pub use clock::{Clock, Ticks};
+pub use clock::{Clock, Ticks, monotonic_microseconds};
 pub use eal::{Eal, EalError};
 pub use errno::Errno;
 pub use events::PortEvents;

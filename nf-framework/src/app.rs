@@ -1,10 +1,13 @@
 //! A whole program around functions: arguments, configuration, signals, counters.
 
 use crate::config::{ConfigError, ConfigFile};
+use crate::crash::{self, CrashReports};
 use crate::eal_arguments::{self, EalArgumentsError};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::idle::Idle;
+use crate::logging::{self, LogFormat};
 use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
+use crate::service::Service;
 use crate::steering::Affinity;
 use clap::{ArgMatches, Command, Parser};
 use dpdk_rs::{Eal, EalError};
@@ -38,6 +41,15 @@ struct Options {
     /// What a worker does while no packets come
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     idle: Idle,
+
+    /// What the log on stderr looks like
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    log_format: LogFormat,
+
+    /// Where a report is written when a function panics: what it had in hand, what had been counted [default: a
+    /// service's STATE_DIRECTORY or LOGS_DIRECTORY, else the working directory]
+    #[arg(long, value_name = "DIR")]
+    crash_dir: Option<PathBuf>,
 }
 
 const EAL_HELP: &str = "\
@@ -203,14 +215,15 @@ impl App {
 
     /// Runs the functions that the configuration's `chain` names; returns as [`App::run`] does.
     pub fn run_functions(self) -> ExitCode {
+        let name = self.name;
         match self.start_and_supervise() {
             Ok(()) => ExitCode::SUCCESS,
             Err(AppError::DoesNotFit(problems)) => {
-                problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+                problems.iter().for_each(|problem| logging::say_error(name, problem));
                 ExitCode::from(DOES_NOT_FIT)
             }
             Err(error) => {
-                eprintln!("error: {error}");
+                logging::say_error(name, &error);
                 ExitCode::FAILURE
             }
         }
@@ -218,15 +231,14 @@ impl App {
 
     fn start_and_supervise(self) -> Result<(), AppError> {
         let (eal_args, options, matches) = self.arguments();
+        logging::begin(options.log_format, "info,dpdk=error");
+        crash::listen(logging::is_structured());
         if let Some(Question { answer, .. }) = self.question
             && let Some(text) = answer(&matches, &ConfigFile::read(&options.config)?).map_err(AppError::Answer)?
         {
             print(format_args!("{text}"));
             return Ok(());
         }
-        let filter = env_logger::Env::default().default_filter_or("info,dpdk=error");
-        // A program may have set its own logger up; that one stays.
-        let _ = env_logger::Builder::from_env(filter).format_target(true).try_init();
 
         let configuration = Configuration::load(&ConfigFile::read(&options.config)?, &self.functions)?;
         if options.check {
@@ -244,7 +256,12 @@ impl App {
             );
         }
         let name = self.name;
-        let ((), report) = runtime.idle(options.idle).run(|control| supervise(name, control, &options, &signals))?;
+        let crash_directory = options.crash_dir.clone();
+        let crash_directory =
+            crash_directory.unwrap_or_else(|| CrashReports::usual_directory(|variable| std::env::var(variable).ok()));
+        let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
+        let runtime = runtime.idle(options.idle).crash_reports(CrashReports::new(crash_directory, name, version));
+        let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())
     }
@@ -273,7 +290,9 @@ impl App {
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
         let misplaced = |arg: &&String| {
-            ["--config", "--check", "--stats-interval", "--drain", "--idle"].iter().any(|own| arg.starts_with(own))
+            ["--config", "--check", "--stats-interval", "--drain", "--idle", "--log-format", "--crash-dir"]
+                .iter()
+                .any(|own| arg.starts_with(own))
         };
         if let Some(option) = eal_args.iter().find(misplaced) {
             eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
@@ -352,6 +371,7 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
         workers => format!("{workers} workers"),
     };
     log::info!("{name} runs on {} with {workers}; Ctrl-C stops it", ports.join(" and "));
+    let mut service = Service::from_environment();
     let start = Instant::now();
     let interval = options.stats_interval.map(Duration::from_secs);
     let mut next = interval.map(|interval| start + interval);
@@ -364,8 +384,9 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
         std::thread::sleep(Duration::from_millis(20));
         if signals.reload.swap(false, Ordering::Relaxed) {
             // The result is in the log.
-            let _ = control.reload_from(&options.config);
+            let _ = service.reloading(|| control.reload_from(&options.config));
         }
+        service.tend(Instant::now(), || control.rounds(), || status(control, draining.is_some()));
         control.tend_ports();
         let failed = control.tend_functions().err().map(|error| error.to_string());
         // It is tried again all the time, and said once.
@@ -387,6 +408,7 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
                 // From here on one more signal stops the program, and another one ends it.
                 signals.stop.store(false, Ordering::Relaxed);
                 draining = Some(Instant::now());
+                service.stopping(&status(control, true));
                 log::info!("no new sessions: draining for up to {} s", limit.as_secs());
                 if let Err(error) = control.begin_drain() {
                     log::error!("{error}");
@@ -404,6 +426,16 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
             print(format_args!("--- {name} after {seconds} s, generation {}\n{report}\n", report.generation));
             next = Some(at + interval);
         }
+    }
+    service.stopping("stopping");
+}
+
+/// A line on what the program does, for a service manager to show.
+fn status(control: &Control, is_draining: bool) -> String {
+    match (is_draining, control.workers(), control.generation()) {
+        (true, ..) => format!("draining: {} left", control.in_use()),
+        (false, 1, generation) => format!("forwarding with 1 worker by generation {generation}"),
+        (false, workers, generation) => format!("forwarding with {workers} workers by generation {generation}"),
     }
 }
 

@@ -13,13 +13,28 @@ pub struct Batch {
     undecided: u64,
     /// What was decided about all of its packets at once, if it was: then it is settled whole.
     unanimous: Option<Verdict>,
+    /// The slot that a panic has found somebody looking at.
+    looked_at: Option<usize>,
+}
+
+/// Notes which slot is looked at, if that ends in a panic: otherwise it is forgotten.
+struct LookingAt<'b> {
+    slot: usize,
+    note: &'b mut Option<usize>,
+}
+
+impl Drop for LookingAt<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        *self.note = Some(self.slot);
+    }
 }
 
 impl Batch {
     /// An empty batch that receives up to `limit` packets at once, between 1 and 64.
     pub(crate) fn with_limit(limit: usize) -> Self {
         let verdicts = [Verdict::Next; Burst::CAPACITY];
-        Self { burst: Burst::with_limit(limit), verdicts, undecided: 0, unanimous: None }
+        Self { burst: Burst::with_limit(limit), verdicts, undecided: 0, unanimous: None, looked_at: None }
     }
 
     /// The slots whose packets are undecided now; deciding while iterating is fine.
@@ -84,7 +99,9 @@ impl Batch {
     pub fn each(&mut self, mut judge: impl FnMut(&mut Mbuf) -> Verdict) {
         self.prefetch();
         for (slot, packet) in self.burst.packets_mut(self.undecided) {
+            let looking = LookingAt { slot, note: &mut self.looked_at };
             let verdict = judge(packet);
+            std::mem::forget(looking);
             if verdict != Verdict::Next {
                 self.verdicts[slot] = verdict;
                 self.undecided &= !(1 << slot);
@@ -114,6 +131,16 @@ impl Batch {
     #[must_use]
     pub fn verdict(&self, slot: usize) -> Verdict {
         if slot < Burst::CAPACITY && self.undecided & (1 << slot) == 0 { self.verdicts[slot] } else { Verdict::Next }
+    }
+
+    /// The packets that are in it, each with its slot.
+    pub(crate) fn packets(&self) -> impl Iterator<Item = (usize, &Mbuf)> {
+        (0..self.burst.len()).filter_map(|slot| Some((slot, self.packet(slot)?)))
+    }
+
+    /// After a panic: the slot whose packet [`Batch::each`] had shown to somebody.
+    pub(crate) fn looked_at(&self) -> Option<usize> {
+        self.looked_at
     }
 
     pub(crate) fn undecided_mask(&self) -> u64 {

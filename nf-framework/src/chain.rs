@@ -99,6 +99,7 @@ impl Chain {
     /// Hands a function its policy: the instance that was parked for it takes its place, and
     /// what the old one held is dropped; if there is none, `adopt` does it.
     pub(crate) fn renew(&mut self, index: usize, cx: &mut Context<'_>, adopt: impl FnOnce(&mut dyn NetworkFunction)) {
+        cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
         let Some((_, function)) = self.functions.get_mut(index) else { return };
         if let Some(at) = self.parked.iter().position(|(parked, _)| *parked == index) {
             let (_, new) = self.parked.swap_remove(at);

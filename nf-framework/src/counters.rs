@@ -1,8 +1,9 @@
 //! Counters: written by one worker without locks, read by anyone.
 
+use crate::crash::Scene;
 use crate::verdict::DropReasons;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// One counter of one worker. Whoever has the `Counter` is its only writer; the framework
 /// keeps the reading end and shows the sum over all workers.
@@ -81,6 +82,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) generation: AtomicU64,
     pub(crate) rounds: AtomicU64,
     pub(crate) idle_rounds: AtomicU64,
+    /// What it knew when it panicked.
+    pub(crate) scene: OnceLock<Box<Scene>>,
 }
 
 impl WorkerCounters {
@@ -99,6 +102,7 @@ impl WorkerCounters {
             generation: AtomicU64::new(1),
             rounds: AtomicU64::new(0),
             idle_rounds: AtomicU64::new(0),
+            scene: OnceLock::new(),
         }
     }
 }

@@ -56,6 +56,7 @@ mod classifier;
 pub mod config;
 mod context;
 mod counters;
+mod crash;
 mod direction;
 pub mod doctor;
 mod eal_arguments;
@@ -67,6 +68,7 @@ pub mod headers;
 mod icmp;
 mod idle;
 mod kernel;
+mod logging;
 mod mailbox;
 mod neighbours;
 mod next_hop;
@@ -75,6 +77,7 @@ mod position;
 mod report;
 mod router;
 mod runtime;
+mod service;
 mod steering;
 pub mod testing;
 mod time;
@@ -93,6 +96,7 @@ pub use classifier::{
 };
 pub use context::Context;
 pub use counters::Counter;
+pub use crash::CrashReports;
 pub use direction::Direction;
 pub use flow_table::{
     Class, Deadline, Entry, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal,

@@ -7,6 +7,7 @@ use crate::batch::{Batch, Slots};
 use crate::chain::Chain;
 use crate::context::{Context, Pending};
 use crate::counters::{WorkerCounters, bump};
+use crate::crash::{Doing, InHand};
 use crate::direction::Direction;
 use crate::fragments::Fragments;
 use crate::function::Budget;
@@ -170,7 +171,7 @@ impl Pipeline {
             batch.decide_all(Verdict::Send(port));
             return self.settle_and_send(batch, position, out);
         }
-        let mut cx = Context {
+        let cx = Context {
             now,
             position,
             inside: self.inside,
@@ -183,13 +184,15 @@ impl Pipeline {
             sorter: &mut self.sorter,
             crossing: Slots::default(),
         };
+        let mut hand = InHand::new(&mut *batch, cx, Doing::Batch);
         if arrived && let Some(forwarding) = &mut self.chain.forwarding {
-            forwarding.ingress(batch, &mut cx);
+            forwarding.ingress(hand.batch, &mut hand.cx);
         }
-        self.chain.run(batch, &mut cx);
+        self.chain.run(hand.batch, &mut hand.cx);
         if let Some(forwarding) = &mut self.chain.forwarding {
-            forwarding.egress(batch, &mut cx);
+            forwarding.egress(hand.batch, &mut hand.cx);
         }
+        hand.done();
         self.settle_and_send(batch, position, out);
     }
 
@@ -286,8 +289,10 @@ impl Pipeline {
         if let Some(fragments) = &mut self.fragments {
             fragments.tick(now, &self.counters);
         }
-        let (chain, mut cx) = self.outside_of_batches(now);
-        chain.tick(&mut cx, TICK_BUDGET);
+        let (chain, cx) = self.outside_of_batches(now);
+        let mut hand = InHand::new((), cx, Doing::Tick);
+        chain.tick(&mut hand.cx, TICK_BUDGET);
+        hand.done();
         self.release_pending(batch, now, out);
     }
 
@@ -582,8 +587,10 @@ impl Worker {
             self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));
             self.mailbox.open_next(|letter| match letter {
                 Letter::Chain(work) => {
-                    let (chain, mut cx) = self.pipeline.outside_of_batches(now);
-                    work(chain, &mut cx);
+                    let (chain, cx) = self.pipeline.outside_of_batches(now);
+                    let mut hand = InHand::new((), cx, Doing::Letter);
+                    work(chain, &mut hand.cx);
+                    hand.done();
                 }
                 Letter::Queues(letter) => run_errand(letter, &mut self.ports, &mut self.pipeline),
             });

@@ -125,6 +125,11 @@ impl Control {
         Ok(())
     }
 
+    /// How often each worker has looked at its ports.
+    pub(crate) fn rounds(&self) -> Vec<u64> {
+        self.shared.counters.iter().map(|worker| worker.rounds.load(Ordering::Relaxed)).collect()
+    }
+
     pub(super) fn find(&self, name: &str) -> Result<usize, CommandError> {
         let index = self.shared.functions.iter().position(|known| known == name);
         index.ok_or_else(|| CommandError::NoSuchFunction(name.to_owned()))

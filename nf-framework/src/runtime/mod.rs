@@ -28,6 +28,7 @@ pub use reload::{Reload, ReloadError};
 
 use crate::chain::Chain;
 use crate::counters::{WorkerCounters, bump};
+use crate::crash::{CrashReports, Outermost};
 use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::{Fragments, FragmentsConfig};
@@ -89,6 +90,7 @@ pub struct Runtime<'eal> {
     shared: Arc<Shared>,
     around: Around,
     idle: Idle,
+    crash_reports: Option<CrashReports>,
     lives: Vec<Life>,
     telling: Telling,
 }
@@ -208,6 +210,7 @@ impl<'eal> Runtime<'eal> {
             shared,
             around: Around::default(),
             idle: Idle::default(),
+            crash_reports: None,
             lives,
             telling,
         })
@@ -225,6 +228,13 @@ impl<'eal> Runtime<'eal> {
     #[must_use]
     pub fn idle(self, idle: Idle) -> Self {
         Self { idle, ..self }
+    }
+
+    /// Where it is written down what is known when a worker panics; unless this is called, nowhere. The place that a
+    /// panic comes from is known only in a program that [`App`](crate::App) runs.
+    #[must_use]
+    pub fn crash_reports(self, reports: CrashReports) -> Self {
+        Self { crash_reports: Some(reports), ..self }
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -255,6 +265,7 @@ impl<'eal> Runtime<'eal> {
             shared,
             around,
             idle,
+            crash_reports,
             lives,
             telling,
         } = self;
@@ -355,6 +366,14 @@ impl<'eal> Runtime<'eal> {
         // The policies go here, after every worker has let them go.
         let (value, ports, _in_force, lives) = control_end?.unwrap_or_else(|payload| panic::resume_unwind(payload));
         let report = shared.report(&ports, &lives);
+        for (worker, payload) in
+            worker_ends.iter().enumerate().filter_map(|(worker, end)| Some((worker, end.as_ref().err()?)))
+        {
+            if let (Some(reports), Some(counters)) = (&crash_reports, shared.counters.get(worker)) {
+                let (message, scene) = (panic_message(payload.as_ref()), counters.scene.get());
+                reports.write(worker, &message, scene.map(Box::as_ref), &shared.functions, &report);
+            }
+        }
         let of_workers = worker_ends.into_iter().flatten().flatten();
         let mut queues: Vec<QueuePair> = of_workers.chain(lives.iter().flat_map(Life::queues)).collect();
         let failure = shared.failures.lock().unwrap_or_else(PoisonError::into_inner).drain(..).next();
@@ -398,6 +417,7 @@ struct Plan {
 /// A worker's life, on its lcore. Returns its queues.
 fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let _stop = StopAtEnd(&shared.stop);
+    let _outermost = shared.counters.get(plan.setup.index).map(|counters| Outermost(&counters.scene));
     let Plan {
         mut setup,
         functions,
