@@ -9,6 +9,7 @@ mod capture_file;
 mod config;
 mod connection;
 mod cookies;
+mod described;
 mod explain;
 mod instance;
 mod limits;
@@ -19,6 +20,7 @@ mod packet;
 mod policy;
 mod query;
 mod reasons;
+mod replay;
 mod rule;
 mod sets;
 mod sources;
@@ -29,12 +31,14 @@ mod timer;
 mod tracking;
 mod views;
 
-pub use capture::{Explained, InvalidCapture, Why};
+pub use capture::Explained;
+pub use capture_file::InvalidCapture;
 pub use config::{
     Action, Checksums, Config, Denial, LimitConfig, Live, LogConfig, Passage, RuleConfig, SetConfig, Side, State,
     SynCookies, TimeoutsConfig,
 };
-pub use explain::{Described, Explanation, InvalidDescription};
+pub use described::{Described, InvalidDescription};
+pub use explain::{Explanation, Why};
 pub use instance::Instance;
 pub use lint::Finding;
 pub use policy::Policy;

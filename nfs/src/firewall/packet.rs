@@ -283,14 +283,9 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
                 _ => Err(NotSeen::Fragment),
             };
         }
-        Transport::Icmp(icmp) => {
-            matches!(
-                icmp.message_type,
-                IcmpType::DESTINATION_UNREACHABLE | IcmpType::TIME_EXCEEDED | IcmpType::PARAMETER_PROBLEM
-            )
-        }
+        Transport::Icmp(icmp) => is_error_v4(icmp.message_type),
         Transport::Icmpv6(icmp) => match icmp.message_type.0 {
-            1..=4 => true,
+            _ if is_error_v6(icmp.message_type) => true,
             // RFC 4861 section 6.1, RFC 6980: it has not been on another link, and is in one piece.
             133..=137 if hops == 255 && fragment.is_none() => return seen(Kind::Neighbours),
             133..=137 => return Err(NotSeen::Neighbours),
@@ -319,6 +314,17 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
     let quoted =
         headers.quoted().and_then(|quoted| about(&quoted, quoted_ports, destination, vlan)).ok_or(NotSeen::Error)?;
     seen(Kind::Error(quoted))
+}
+
+/// Errors about packets of connections; what else quotes packets is of none (RFC 1122 section 3.2.2: redirects are for
+/// the link, RFC 6633: nobody sends quenches).
+pub(super) fn is_error_v4(message_type: IcmpType) -> bool {
+    matches!(message_type, IcmpType::DESTINATION_UNREACHABLE | IcmpType::TIME_EXCEEDED | IcmpType::PARAMETER_PROBLEM)
+}
+
+/// Those of RFC 4443 section 3.
+pub(super) fn is_error_v6(message_type: Icmpv6Type) -> bool {
+    matches!(message_type.0, 1..=4)
 }
 
 /// The ports that stand for the identifier of an ICMP query: who asks has it, and who answers has the kind of

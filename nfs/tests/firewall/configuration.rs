@@ -173,7 +173,10 @@ fn a_rule_that_writes_down_leaves_the_decision_to_later_ones() {
     let explained = |packet: &str| policy.explain(&packet.parse::<Described>().unwrap()).to_string();
     assert_eq!(explained("udp 10.0.0.5:1 > 10.0.0.6:1"), "  logged, by all\naccept, by out");
     let from_outside = explained("udp 10.0.0.5:1 > 10.0.0.6:1 from outside");
-    assert_eq!(from_outside, "  not out: it comes from outside\n  logged, by all\ndrop, as no rule matches");
+    assert_eq!(
+        from_outside,
+        "  not out: it comes from outside\n  logged, by all\ndrop (firewall-default), as no rule matches"
+    );
 }
 
 #[test]
@@ -181,11 +184,14 @@ fn a_described_packet_is_explained() {
     let policy = Firewall.policy(config(RULES)).unwrap();
     for (packet, expected) in [
         ("tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside", "accept, by office"),
-        ("tcp 10.0.0.5:4321 > 198.51.100.7:23 from inside", "reject, by no-telnet"),
+        ("tcp 10.0.0.5:4321 > 198.51.100.7:23 from inside", "reject (firewall-denied), by no-telnet"),
         ("tcp 10.0.1.5:4321 > 198.51.100.7:443", "  not office: source 10.0.1.5 is not in @office\n"),
         ("tcp 10.0.0.5:4321 > 198.51.100.7:443 from outside", "  not office: it comes from outside\n"),
         ("udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef", "accept, by ef"),
-        ("udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef fragment", "drop, as no rule matches"),
+        (
+            "udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef fragment",
+            "drop (firewall-default), as no rule matches",
+        ),
         ("icmp 192.0.2.1 > 10.0.0.5 from outside", "accept, by ping"),
         ("icmp 192.0.2.1 > 10.0.0.5 from outside timestamp", "  not ping: the ICMP type is another\n"),
         ("icmpv6 2001:db8::1 > 2001:db8::2 from outside 144/0", "accept, by rfc4890"),
@@ -204,10 +210,11 @@ fn a_described_packet_is_explained() {
         ["tcp 10.0.0.5:1 > 10.0.0.6:80", "udp 10.0.0.5:1 > 10.0.0.6:80", "tcp 10.0.0.5:1 > 10.0.0.6:80 flags ack"]
             .map(|packet| policy.explain(&packet.parse::<Described>().unwrap()).to_string())
     };
-    assert_eq!(said("never"), ["accept, by web"; 3]);
+    const NONE: &str = "drop (firewall-no-connection), belongs to no connection and begins none";
+    assert_eq!(said("never"), ["accept, by web", "accept, by web", NONE]);
     assert_eq!(said("always")[0], "accept, by web; its SYN is answered by a cookie first");
     assert_eq!(said("under-attack")[0], "accept, by web; under attack its SYN is answered by a cookie first");
-    assert_eq!(said("always")[1..], ["accept, by web"; 2]);
+    assert_eq!(said("always")[1..], ["accept, by web", NONE]);
     assert_eq!((policy.comment("office"), policy.comment("ef")), (Some("who works here"), None));
     for (packet, expected) in [
         ("", "the protocol is missing"),
