@@ -327,6 +327,17 @@ pub(super) fn is_error_v6(message_type: Icmpv6Type) -> bool {
     matches!(message_type.0, 1..=4)
 }
 
+/// Whether rules are asked about such a message as one that begins something: about what is of no connection, and about
+/// what asks.
+pub(super) fn may_begin_v4(message_type: IcmpType) -> bool {
+    !is_error_v4(message_type) && (!message_type.has_identifier() || query_of(message_type).0)
+}
+
+/// Nor about Neighbor Discovery.
+pub(super) fn may_begin_v6(message_type: Icmpv6Type) -> bool {
+    !is_error_v6(message_type) && !matches!(message_type.0, 129 | 133..=137)
+}
+
 /// The ports that stand for the identifier of an ICMP query: who asks has it, and who answers has the kind of
 /// query. So two hosts may ask each other with one identifier.
 fn query_ports(asks: bool, identifier: u16, kind: u16) -> (u16, u16) {
@@ -407,11 +418,11 @@ fn is_martian(address: IpAddr) -> bool {
 }
 
 /// Who has no address yet is one that is sent from, RFC 1122 section 3.2.1.3.
-fn is_no_source(address: IpAddr) -> bool {
+pub(super) fn is_no_source(address: IpAddr) -> bool {
     address.is_multicast() || is_martian(address) && !address.is_unspecified()
 }
 
-fn is_no_destination(address: IpAddr) -> bool {
+pub(super) fn is_no_destination(address: IpAddr) -> bool {
     address.is_unspecified() || is_martian(address) && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 

@@ -111,7 +111,7 @@ impl Counters {
     pub(super) fn new(worker: &mut WorkerSetup) -> Self {
         Self {
             accepted: worker.counter("connections-accepted"),
-            denied: worker.counter("connections-denied"),
+            denied: worker.counter("packets-denied"),
             rejected: worker.counter("rejections-sent"),
             untold: worker.counter("rejections-not-sent"),
             cookies: worker.counter("syn-cookies-sent"),
