@@ -1,8 +1,21 @@
 //! Frames from capture files. What is no Ethernet and has IP in it gets an Ethernet header.
 
-use super::capture::InvalidCapture;
 use nf_framework::capture::{CaptureError, CaptureReader, CapturedPacket, LinkType};
 use std::time::Duration;
+
+/// Why a capture cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidCapture {
+    /// Another format.
+    #[error("neither a pcap nor a pcapng file")]
+    Format,
+    /// Frames of another kind.
+    #[error(
+        "link type {0} is not Ethernet (1), raw IP (101) or Linux cooked (113, 276): capture on an interface of such"
+    )]
+    LinkType(u32),
+}
 
 /// The packets of a file.
 #[derive(Default)]

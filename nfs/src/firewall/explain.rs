@@ -1,100 +1,49 @@
-//! Which rule would decide about a packet, and why: by the rules as they are written, one after the other, and not
-//! by what the packet path asks.
+//! Which rule decides about a packet, and why: by the rules as they are written, one after the other, and not by what
+//! the packet path asks. And in words, what becomes of a packet for whatever reason.
 
 use super::config::{Action, State, SynCookies};
 use super::packet::{Kind, Says, Seen};
 use super::policy::Policy;
+use super::reasons::{NAMED, Named};
 use super::rule::{Conditions, Rule};
-use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, ProtocolTerm, VlanTerm, protocol_name};
-use nf_framework::headers::{IpProtocol, TcpFlags};
-use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch, Prefix};
+use super::tcp::{self, Event};
+use super::terms::{AddressTerm, protocol_name};
+use nf_framework::headers::TcpFlags;
+use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch};
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-/// A packet that begins something, in words (its side as its source says, unless they name it):
-/// `tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside`,
-/// `icmp 10.0.0.5 > 198.51.100.7 echo-request`, `udp [2001:db8::1]:53 > [2001:db8::2]:53 from outside dscp ef`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Described {
-    protocol: IpProtocol,
-    source: IpAddr,
-    destination: IpAddr,
-    /// Of TCP and UDP.
-    ports: Option<(u16, u16)>,
-    flags: TcpFlags,
+/// What rules are asked about a packet.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) seen: &'a Seen,
     /// Of ICMP, type and code.
     pub(super) icmp: Option<(u8, u8)>,
     pub(super) direction: Direction,
-    /// Why it is taken to come from that side, if nobody has said so.
-    taken: Option<String>,
-    dscp: u8,
-    vlan: u16,
-    fragment: bool,
     pub(super) state: State,
 }
 
-impl Described {
-    /// A packet of which all is seen but its ICMP type.
-    pub(super) fn of(seen: &Seen, direction: Direction) -> Self {
-        let &Seen { protocol, source, destination, ports, dscp, vlan, fragment, .. } = seen;
-        let flags = match seen.kind {
-            Kind::Flow(_, Says::Tcp(segment)) => segment.flags,
-            _ => TcpFlags(0),
-        };
-        let state = State::New;
-        let taken = None;
-        Self { protocol, source, destination, ports, flags, icmp: None, direction, taken, dscp, vlan, fragment, state }
-    }
-
-    /// The same packet, with the side that its source says, unless it was written: addresses in these prefixes are
-    /// inside; private ones, if there are none.
-    #[must_use]
-    pub fn seen_from(mut self, inside: &[Prefix]) -> Self {
-        if self.taken.is_some() {
-            self.take_side(inside);
-        }
-        self
-    }
-
-    /// From which side the packet is taken to come, and why, if that was not written.
-    #[must_use]
-    pub fn taken_from(&self) -> Option<String> {
-        self.taken.clone()
-    }
-
-    fn take_side(&mut self, inside: &[Prefix]) {
-        let (source, is) = (self.source, is_inside(self.source, inside));
-        self.direction = if is { Direction::Outbound } else { Direction::Inbound };
-        let not = if is { "" } else { "not " };
-        let why =
-            if inside.is_empty() { format!("{not}a private address") } else { format!("{not}among those inside") };
-        let side = if is { "inside" } else { "outside" };
-        let message =
-            format!("taken to come from {side}, as {source} is {why} (write \"from inside\" or \"from outside\")");
-        self.taken = Some(message);
-    }
+/// What becomes of a packet, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// The rules were asked.
+    Rules(Explanation),
+    /// It belongs to the connection that this packet of the file began, in this state after it.
+    Connection(usize, &'static str),
+    /// It passes without a rule, in words.
+    Passes(&'static str),
+    /// It is dropped without a rule.
+    Dropped {
+        /// Under which reason the packet path counts it.
+        reason: &'static str,
+        /// What that means.
+        why: &'static str,
+    },
+    /// The capture has too little of it to tell.
+    Unknown(&'static str),
 }
 
-/// Whether an address is in these prefixes; whether it is a private one, if there are none.
-pub(super) fn is_inside(address: IpAddr, inside: &[Prefix]) -> bool {
-    if !inside.is_empty() {
-        return inside.iter().any(|prefix| prefix.contains(address));
-    }
-    match address {
-        IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_unspecified(),
-        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local() || address.is_unspecified(),
-    }
-}
-
-/// What is not a description of a packet, and what is missing.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{problem} (write, for example, \"tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside\")")]
-pub struct InvalidDescription {
-    problem: String,
-}
-
-/// What a policy says of a described packet.
+/// What the rules say of a packet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explanation {
     /// The rule that decides; none if it is the default.
@@ -109,111 +58,59 @@ pub struct Explanation {
     pub syn_cookies: SynCookies,
 }
 
-impl FromStr for Described {
-    type Err = InvalidDescription;
+impl Why {
+    /// Whether the packet passes. One that is answered by a cookie does, in so far as its connection begins.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Rules(explanation) => explanation.action == Action::Accept,
+            Self::Connection(..) | Self::Passes(_) => true,
+            Self::Dropped { .. } | Self::Unknown(_) => false,
+        }
+    }
 
-    fn from_str(text: &str) -> Result<Self, InvalidDescription> {
-        let wrong = |problem: String| InvalidDescription { problem };
-        let mut words = text.split_whitespace();
-        let mut next = |what: &str| words.next().ok_or_else(|| wrong(format!("{what} is missing")));
-        let term: ProtocolTerm =
-            next("the protocol")?.parse().map_err(|error: super::terms::InvalidTerm| wrong(error.to_string()))?;
-        let protocol = term.0;
-        let has_ports = [IpProtocol::TCP, IpProtocol::UDP].contains(&protocol);
-        let source = end(next("the source")?, has_ports)?;
-        if next("the \">\" between source and destination")? != ">" {
-            return Err(wrong("the \">\" between source and destination is missing".to_owned()));
+    /// Under which reason the packet path counts the packet, if it is dropped.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Rules(explanation) => explanation.reason(),
+            Self::Dropped { reason, .. } => Some(reason),
+            Self::Connection(..) | Self::Passes(_) | Self::Unknown(_) => None,
         }
-        let destination = end(next("the destination")?, has_ports)?;
-        if source.0.is_ipv4() != destination.0.is_ipv4() {
-            return Err(wrong(format!("{} and {} are of two families", source.0, destination.0)));
-        }
-        let is_icmp = super::rule::is_icmp(protocol);
-        let mut described = Self {
-            protocol,
-            source: source.0,
-            destination: destination.0,
-            ports: has_ports.then_some((source.1, destination.1)),
-            flags: TcpFlags::SYN,
-            icmp: is_icmp.then_some(if protocol == IpProtocol::ICMP { (8, 0) } else { (128, 0) }),
-            direction: Direction::Outbound,
-            taken: None,
-            dscp: 0,
-            vlan: 0,
-            fragment: false,
-            state: State::New,
-        };
-        described.take_side(&[]);
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| wrong(format!("what follows {word:?} is missing")));
-            match word {
-                "from" => {
-                    described.taken = None;
-                    described.direction = match value()? {
-                        "inside" => Direction::Outbound,
-                        "outside" => Direction::Inbound,
-                        side => return Err(wrong(format!("{side:?} is no side: inside or outside"))),
-                    }
-                }
-                "dscp" => {
-                    let parsed: Result<DscpTerm, _> = value()?.parse();
-                    described.dscp = parsed.map_err(|error| wrong(error.to_string()))?.0;
-                }
-                "vlan" => {
-                    let parsed: Result<VlanTerm, _> = value()?.parse();
-                    described.vlan = parsed.map_err(|error| wrong(error.to_string()))?.0;
-                }
-                "flags" => {
-                    let parsed: Result<FlagsTerm, _> = value()?.replace(',', " ").parse();
-                    described.flags = parsed.map_err(|error| wrong(error.to_string()))?.0.set;
-                }
-                "fragment" => described.fragment = true,
-                "related" => described.state = State::Related,
-                _ if is_icmp => {
-                    let parsed: Result<IcmpTerm, _> = word.parse();
-                    let of = parsed.map_err(|error| wrong(error.to_string()))?.of(protocol);
-                    let Some(IcmpMatch { types, codes }) = of else {
-                        return Err(wrong(format!("{} has no type {word}", protocol_name(protocol))));
-                    };
-                    described.icmp = Some((*types.start(), *codes.start()));
-                }
-                _ => return Err(wrong(format!("{word:?} says nothing: from, vlan, dscp, flags, fragment or related"))),
-            }
-        }
-        Ok(described)
+    }
+
+    pub(super) fn dropped(Named { name, help }: Named) -> Self {
+        Self::Dropped { reason: name, why: help }
     }
 }
 
-/// An address with a port, if there is to be one; that of IPv6 stands in brackets then.
-fn end(text: &str, has_port: bool) -> Result<(IpAddr, u16), InvalidDescription> {
-    let wrong = |what: &str| InvalidDescription { problem: format!("{text:?} is not {what}") };
-    if !has_port {
-        return text.parse().map(|address| (address, 0)).map_err(|_| wrong("an address"));
+impl Explanation {
+    fn reason(&self) -> Option<&'static str> {
+        let named = if self.rule.is_some() { NAMED.denied } else { NAMED.unmatched };
+        (self.action != Action::Accept).then_some(named.name)
     }
-    let socket: Result<std::net::SocketAddr, _> = text.parse();
-    let socket = socket.map_err(|_| wrong("an address with a port, as in 10.0.0.5:4321 or [2001:db8::1]:4321"))?;
-    Ok((socket.ip(), socket.port()))
 }
 
 impl Policy {
-    /// Which rule decides about a packet, and why none before it does.
-    #[must_use]
-    pub fn explain(&self, packet: &Described) -> Explanation {
+    /// Which rule decides about a packet that rules are asked about, and why none before it does.
+    pub(super) fn ask(&self, packet: &Question<'_>) -> Why {
         let (mut passed_over, mut logged_by) = (Vec::new(), None);
-        let is_syn = packet.protocol == IpProtocol::TCP && packet.flags == TcpFlags::SYN;
         for Rule { name, conditions, action, syn_cookies, .. } in &self.rules {
             match conditions.lacks(packet, &self.sets) {
                 None if *action == Action::Log => logged_by = logged_by.or_else(|| Some(name.clone())),
                 None => {
-                    let syn_cookies = if is_syn { *syn_cookies } else { SynCookies::Never };
+                    let syn_cookies = match cookies(packet.seen, *syn_cookies) {
+                        Ok(syn_cookies) => syn_cookies,
+                        Err(named) => return Why::dropped(named),
+                    };
                     let rule = Some(name.clone());
-                    return Explanation { rule, action: *action, passed_over, logged_by, syn_cookies };
+                    return Why::Rules(Explanation { rule, action: *action, passed_over, logged_by, syn_cookies });
                 }
                 Some(lack) => passed_over.push((name.clone(), lack)),
             }
         }
         let action = self.unless_matched(packet.state);
-        Explanation { rule: None, action, passed_over, logged_by, syn_cookies: SynCookies::Never }
+        Why::Rules(Explanation { rule: None, action, passed_over, logged_by, syn_cookies: SynCookies::Never })
     }
 
     /// What is said beside a rule for people.
@@ -224,9 +121,21 @@ impl Policy {
     }
 }
 
+/// When a packet that a rule with these cookies accepts is answered by one. Where all begin by one, no whole SYN is
+/// dropped.
+fn cookies(seen: &Seen, of_rule: SynCookies) -> Result<SynCookies, Named> {
+    let Kind::Flow(_, Says::Tcp(segment)) = seen.kind else { return Ok(SynCookies::Never) };
+    match (tcp::event(segment.flags), seen.fragment) {
+        (Some(Event::Syn), false) => Ok(of_rule),
+        _ if of_rule != SynCookies::Always => Ok(SynCookies::Never),
+        (Some(Event::Syn), true) => Err(NAMED.fragment),
+        _ => Err(NAMED.no_connection),
+    }
+}
+
 impl Conditions {
     /// The first thing that a packet has not of what is asked for; nothing if it fits.
-    fn lacks(&self, packet: &Described, sets: &[AddressSet]) -> Option<String> {
+    fn lacks(&self, packet: &Question<'_>, sets: &[AddressSet]) -> Option<String> {
         if self.state != packet.state {
             let is = if packet.state == State::New { "new" } else { "related" };
             return Some(format!("the packet is {is}"));
@@ -235,22 +144,23 @@ impl Conditions {
             let side = if packet.direction == Direction::Outbound { "inside" } else { "outside" };
             return Some(format!("it comes from {side}"));
         }
-        if !self.has_vlan(packet.vlan) {
-            return Some(if packet.vlan == 0 {
+        if !self.has_vlan(packet.seen.vlan) {
+            return Some(if packet.seen.vlan == 0 {
                 "it has no VLAN".to_owned()
             } else {
-                format!("its VLAN is {}", packet.vlan)
+                format!("its VLAN is {}", packet.seen.vlan)
             });
         }
-        for (what, list, address) in
-            [("source", &self.sources, packet.source), ("destination", &self.destinations, packet.destination)]
-        {
+        for (what, list, address) in [
+            ("source", &self.sources, packet.seen.source),
+            ("destination", &self.destinations, packet.seen.destination),
+        ] {
             if !list.is_empty() && !list.iter().any(|addresses| has(addresses, address, sets)) {
                 let asked: Vec<String> = list.iter().map(name_of).collect();
                 return Some(format!("{what} {address} is not in {}", asked.join(", ")));
             }
         }
-        let with_number = || self.protocols.iter().filter(|protocol| protocol.number == packet.protocol);
+        let with_number = || self.protocols.iter().filter(|protocol| protocol.number == packet.seen.protocol);
         if !self.protocols.is_empty() && with_number().next().is_none() {
             let asked: Vec<String> = self.protocols.iter().map(|protocol| protocol_name(protocol.number)).collect();
             return Some(format!("the protocol is not {}", asked.join(", ")));
@@ -265,23 +175,23 @@ impl Conditions {
             return Some("the ICMP type is another".to_owned());
         }
         for (what, list, port) in [
-            ("source", &self.source_ports, packet.ports.map(|ports| ports.0)),
-            ("destination", &self.destination_ports, packet.ports.map(|ports| ports.1)),
+            ("source", &self.source_ports, packet.seen.ports.map(|ports| ports.0)),
+            ("destination", &self.destination_ports, packet.seen.ports.map(|ports| ports.1)),
         ] {
             if !list.is_empty() && !port.is_some_and(|port| list.iter().any(|ports| ports.contains(&port))) {
                 let is = port.map_or_else(|| "there is none".to_owned(), |port| port.to_string());
                 return Some(format!("the {what} port is another ({is})"));
             }
         }
-        if self.flags.is_some_and(|flags| packet.flags.0 & flags.of.0 != flags.set.0) {
+        if self.flags.is_some_and(|flags| flags_of(packet.seen).0 & flags.of.0 != flags.set.0) {
             return Some("the TCP flags are others".to_owned());
         }
-        if self.dscp >> packet.dscp & 1 == 0 {
-            return Some(format!("the DSCP is {}", packet.dscp));
+        if self.dscp >> packet.seen.dscp & 1 == 0 {
+            return Some(format!("the DSCP is {}", packet.seen.dscp));
         }
         match self.fragment {
-            Some(true) if !packet.fragment => Some("it is no fragment".to_owned()),
-            Some(false) if packet.fragment => Some("it is a fragment".to_owned()),
+            Some(true) if !packet.seen.fragment => Some("it is no fragment".to_owned()),
+            Some(false) if packet.seen.fragment => Some("it is a fragment".to_owned()),
             _ => None,
         }
     }
@@ -306,6 +216,25 @@ fn name_of(addresses: &Addresses) -> String {
     }
 }
 
+fn flags_of(seen: &Seen) -> TcpFlags {
+    match seen.kind {
+        Kind::Flow(_, Says::Tcp(segment)) => segment.flags,
+        _ => TcpFlags(0),
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rules(explanation) => explanation.fmt(f),
+            Self::Connection(number, state) => write!(f, "accept, of the connection of #{number} ({state})"),
+            Self::Passes(why) => write!(f, "accept, {why}"),
+            Self::Dropped { reason, why } => write!(f, "drop ({reason}), {why}"),
+            Self::Unknown(why) => f.write_str(why),
+        }
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (rule, why) in &self.passed_over {
@@ -320,9 +249,13 @@ impl fmt::Display for Explanation {
         if let Some(rule) = &self.logged_by {
             writeln!(f, "  logged, by {rule}")?;
         }
+        f.write_str(action)?;
+        if let Some(reason) = self.reason() {
+            write!(f, " ({reason})")?;
+        }
         match &self.rule {
-            Some(rule) => write!(f, "{action}, by {rule}"),
-            None => write!(f, "{action}, as no rule matches"),
+            Some(rule) => write!(f, ", by {rule}"),
+            None => f.write_str(", as no rule matches"),
         }?;
         match self.syn_cookies {
             SynCookies::Never => Ok(()),

@@ -45,6 +45,13 @@ pub enum Finding {
         /// The earlier one.
         with: String,
     },
+    /// The rule asks among others for something that it is never asked about.
+    NeverAsked {
+        /// The rule.
+        rule: String,
+        /// What, in words.
+        what: String,
+    },
     /// So many rules overlap that those from this one on were not compared with the ones before them.
     NotCompared {
         /// The first of them.
@@ -68,6 +75,9 @@ impl fmt::Display for Finding {
                     f,
                     "rule {rule:?} is never reached: {with:?} before it asks for the same and does something else"
                 )
+            }
+            Self::NeverAsked { rule, what } => {
+                write!(f, "rule {rule:?} names {what} for nothing: no rule is asked about that")
             }
             Self::NotCompared { rule } => {
                 write!(f, "from rule {rule:?} on none was compared with those before it: too many overlap")
@@ -238,7 +248,7 @@ mod tests {
             ("destination_ports = \"1-100\"", "destination_ports = [80, 90]", true),
             ("destination_ports = \"1-100\"", "destination_ports = [80, 190]", false),
             ("protocol = \"icmp\"\nicmp = \"3-5\"", "protocol = \"icmp\"\nicmp = \"4/1\"", true),
-            ("protocol = \"icmp\"\nicmp = \"3/0\"", "protocol = \"icmp\"\nicmp = 3", false),
+            ("protocol = \"icmp\"\nicmp = \"5/0\"", "protocol = \"icmp\"\nicmp = 5", false),
             ("protocol = \"tcp\"\nflags = \"syn\"", "protocol = \"tcp\"\nflags = \"syn !ack\"", true),
             ("protocol = \"tcp\"\nflags = \"syn !ack\"", "protocol = \"tcp\"\nflags = \"syn\"", false),
             ("from = \"inside\"", "from = \"inside\"\ndscp = 8", true),
@@ -371,9 +381,7 @@ mod tests {
                 .map(|finding| match finding {
                     Finding::Shadowed { rule, by } | Finding::Redundant { rule, by } => (rule, by),
                     Finding::Contradictory { rule, with } => (rule, with),
-                    Finding::NotCompared { .. } | Finding::UnusedSet { .. } | Finding::EmptySet { .. } => {
-                        panic!("{finding}")
-                    }
+                    finding => panic!("{finding}"),
                 })
                 .collect();
             let expected = plain(&rules, &sets);

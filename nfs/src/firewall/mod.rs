@@ -9,18 +9,23 @@ mod capture_file;
 mod config;
 mod connection;
 mod cookies;
+mod described;
 mod explain;
 mod instance;
 mod limits;
 mod lint;
 mod lint_sets;
 mod log;
+mod never;
 mod packet;
 mod policy;
 mod query;
 mod reasons;
+mod replay;
 mod rule;
+mod sense;
 mod sets;
+mod slots;
 mod sources;
 mod syn_proxy;
 mod tcp;
@@ -29,12 +34,14 @@ mod timer;
 mod tracking;
 mod views;
 
-pub use capture::{Explained, InvalidCapture, Why};
+pub use capture::Explained;
+pub use capture_file::InvalidCapture;
 pub use config::{
     Action, Checksums, Config, Denial, LimitConfig, Live, LogConfig, Passage, RuleConfig, SetConfig, Side, State,
     SynCookies, TimeoutsConfig,
 };
-pub use explain::{Described, Explanation, InvalidDescription};
+pub use described::{Described, InvalidDescription};
+pub use explain::{Explanation, Why};
 pub use instance::Instance;
 pub use lint::Finding;
 pub use policy::Policy;

@@ -1,20 +1,20 @@
 //! A validated configuration, prepared for the packet path: what instances work by.
 
-use super::config::{
-    Action, Config, Denial, LEAST_ENTRIES, LEAST_ETHER_TYPE, LimitConfig, RuleConfig, State, SynCookies,
-};
+use super::config::{Action, Config, Denial, LimitConfig, RuleConfig, State, SynCookies};
 use super::lint::{self, Finding};
 use super::lint_sets;
 use super::log::Log;
+use super::never;
 use super::rule::{ALL_DSCP, Conditions, Protocol, Rule};
+use super::sense;
 use super::sets;
+use super::slots::Slots;
 use super::timer::Timer;
 use super::views::{Asked, Views};
 use crate::json_log::{self, quoted};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{AddressSet, IcmpMatch, Invalid, Memory, SetupError};
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,6 @@ use std::time::Duration;
 const LONGEST_TIMEOUT: u32 = 1_000_000;
 /// Rules as they are written; a classifier may have more, as a rule with lists is several there.
 const MOST_RULES: usize = 1 << 14;
-/// Slots are numbered in 16 bits, and one stands for none.
-const MOST_SLOTS: usize = u16::MAX as usize;
 
 /// What instances work by.
 #[derive(Debug)]
@@ -33,8 +31,7 @@ pub struct Policy {
     pub(super) rules: Vec<Rule>,
     pub(super) sets: Vec<AddressSet>,
     pub(super) timeouts: [Duration; Timer::COUNT],
-    /// What slots stand for, also of rules that are gone.
-    slots: Vec<SlotName>,
+    slots: Slots,
     /// The rules that decide.
     views: Views,
     /// Those that only write down, if there are any.
@@ -57,7 +54,7 @@ pub(super) struct Decision {
 impl Policy {
     /// The first policy of a program.
     pub(super) fn new(config: Config) -> Result<Self, Invalid> {
-        Self::after(config, &[], Log::default())
+        Self::after(config, &Slots::default(), Log::default())
     }
 
     /// The policy that follows another one.
@@ -91,20 +88,17 @@ impl Policy {
         Self::after(config, &running.slots, running.log.clone())
     }
 
-    fn after(config: Config, slots: &[SlotName], log: Log) -> Result<Self, Invalid> {
-        check_numbers(&config)?;
+    fn after(config: Config, slots: &Slots, log: Log) -> Result<Self, Invalid> {
+        sense::check(&config)?;
         config.log.as_ref().map_or(Ok(()), |log| json_log::check(&log.file()))?;
         let timeouts = timeouts(&config)?;
-        if let Some(index) = config.ether_types.iter().position(|ether_type| *ether_type < LEAST_ETHER_TYPE) {
-            let message = "Ethernet types begin at 1536: what is less is a length, and passes by llc = \"accept\"";
-            return Err(Invalid::new(format!("ether_types[{index}]"), message));
-        }
         let sets = sets::read(&config.sets)?;
         let mut rules = rules(&config)?;
+        never::check(&rules, &config, &sets)?;
         if config.rfc4890 {
             rules.push(rfc4890());
         }
-        let slots = number(&mut rules, &config, slots)?;
+        let slots = slots.followed_by(&mut rules, &config)?;
         let logs = |rule: &Rule| rule.action == Action::Log;
         let views = Views::new(&rules, |rule| !logs(rule), &sets)?;
         let log_views = rules.iter().any(logs).then(|| Views::new(&rules, logs, &sets)).transpose()?;
@@ -120,6 +114,7 @@ impl Policy {
         let written = self.rules.get(..self.config.rules.len()).unwrap_or_default();
         let mut findings = lint::lint(written, &self.sets);
         findings.extend(lint_sets::lint(written, &self.sets));
+        findings.extend(never::lint(written, &self.sets));
         findings
     }
 
@@ -136,7 +131,7 @@ impl Policy {
 
     /// The name of the rule that a slot stands for.
     pub(super) fn slot_name(&self, slot: u16) -> Option<&str> {
-        self.slots.get(usize::from(slot)).map(|slot| slot.name.as_str())
+        self.slots.name(slot)
     }
 
     /// The slot of the rule in a place.
@@ -203,27 +198,6 @@ impl Policy {
     }
 }
 
-fn check_numbers(config: &Config) -> Result<(), Invalid> {
-    for (key, value) in
-        [("connections", config.connections), ("connections_v6", config.connections_v6()), ("sources", config.sources)]
-    {
-        if !(LEAST_ENTRIES..=1 << 28).contains(&value) {
-            return Err(Invalid::new(key, format!("{value} is not from {LEAST_ENTRIES} to {}", 1 << 28)));
-        }
-    }
-    if config.connections_per_source == Some(0) {
-        let message = "0 would let nobody through: leave it out for no limit";
-        return Err(Invalid::new("connections_per_source", message));
-    }
-    if !(536..=9216).contains(&config.syn_cookies_mss) {
-        return Err(Invalid::new("syn_cookies_mss", format!("{} is not from 536 to 9216", config.syn_cookies_mss)));
-    }
-    if !(16..=128).contains(&config.source_bits_v6) {
-        return Err(Invalid::new("source_bits_v6", format!("{} is not from 16 to 128", config.source_bits_v6)));
-    }
-    Ok(())
-}
-
 fn timeouts(config: &Config) -> Result<[Duration; Timer::COUNT], Invalid> {
     let mut timeouts = [Duration::ZERO; Timer::COUNT];
     for ((key, seconds), timeout) in Timer::keys(&config.timeouts).into_iter().zip(&mut timeouts) {
@@ -256,10 +230,8 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
         if let Some(message) = fault {
             return Err(Invalid::new(format!("{key}.name"), message));
         }
-        check_sets(config, rule, &key)?;
+        sense::check_rule(config, rule, &key)?;
         let conditions = Conditions::new(rule, &key)?;
-        check_limit(rule, &key)?;
-        check_cookies(rule, &conditions, &key)?;
         if rule.action == Action::Log && config.log.is_none() {
             let message = "there is no log: give it a file in [firewall.log]";
             return Err(Invalid::new(format!("{key}.action"), message));
@@ -276,70 +248,6 @@ fn rules(config: &Config) -> Result<Vec<Rule>, Invalid> {
         });
     }
     Ok(rules)
-}
-
-fn check_sets(config: &Config, rule: &RuleConfig, key: &str) -> Result<(), Invalid> {
-    for (field, list) in [("source", &rule.source), ("destination", &rule.destination)] {
-        for term in &list.0 {
-            if let super::terms::AddressTerm::Set(name) = term
-                && !config.sets.contains_key(name)
-            {
-                let known: Vec<_> = config.sets.keys().map(String::as_str).collect();
-                let message = format!("there is no set {name:?} (known: {})", known.join(", "));
-                return Err(Invalid::new(format!("{key}.{field}"), message));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_limit(rule: &RuleConfig, key: &str) -> Result<(), Invalid> {
-    let Some(limit) = rule.limit else { return Ok(()) };
-    let invalid = |field: &str, message: &str| Err(Invalid::new(format!("{key}.limit{field}"), message));
-    if rule.action != Action::Accept {
-        return invalid("", "only what is accepted can be limited");
-    }
-    for (field, value) in [
-        (".connections_per_second", limit.connections_per_second),
-        (".packets_per_second", limit.packets_per_second),
-        (".burst", limit.burst),
-        (".embryonic", limit.embryonic),
-    ] {
-        if value == Some(0) {
-            return invalid(field, "0 would let nothing through: write action = \"drop\" instead");
-        }
-    }
-    if limit.embryonic.is_some() && rule.state == State::Related {
-        return invalid(".embryonic", "what is related begins no connection");
-    }
-    match (limit.connections_per_second, limit.packets_per_second) {
-        (None, None) if limit.per_source => {
-            invalid(".per_source", "what each source may have is connections_per_second, packets_per_second or both")
-        }
-        (None, None) if limit.embryonic.is_none() => {
-            invalid("", "a limit is of connections_per_second, packets_per_second or embryonic")
-        }
-        (_, Some(_)) if rule.state == State::Related => {
-            invalid(".packets_per_second", "what is related is limited by connections_per_second")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_cookies(rule: &RuleConfig, conditions: &Conditions, key: &str) -> Result<(), Invalid> {
-    let is_tcp = |protocol: &Protocol| protocol.number == IpProtocol::TCP;
-    let begins = rule.action == Action::Accept && rule.state == State::New;
-    let may_be_tcp = conditions.protocols.is_empty() || conditions.protocols.iter().any(is_tcp);
-    let has_limit = rule.limit.is_some_and(|limit| limit.embryonic.is_some());
-    let message = match rule.syn_cookies {
-        SynCookies::Never => return Ok(()),
-        _ if !begins || !may_be_tcp => "only what begins a TCP connection is answered by SYN cookies",
-        SynCookies::UnderAttack if !has_limit => {
-            "an attack is known by limit = { embryonic = N }: give it, or write \"always\""
-        }
-        SynCookies::UnderAttack | SynCookies::Always => return Ok(()),
-    };
-    Err(Invalid::new(format!("{key}.syn_cookies"), message))
 }
 
 fn makes_cookies(rule: &RuleConfig) -> bool {
@@ -380,62 +288,5 @@ fn rfc4890() -> Rule {
         action: Action::Accept,
         limit: None,
         syn_cookies: SynCookies::Never,
-    }
-}
-
-/// Gives each rule the slot that it had before, or one more; returns what stands for which by slot.
-fn number(rules: &mut [Rule], config: &Config, before: &[SlotName]) -> Result<Vec<SlotName>, Invalid> {
-    let mut slots = before.to_vec();
-    // After so many reloads with other names, those that are gone make room: connections of theirs are then listed
-    // under a wrong name.
-    if slots.len() + rules.len() > MOST_SLOTS {
-        slots.clear();
-    }
-    // Of one identity the slots of those before come first.
-    let mut known: HashMap<Identity, VecDeque<usize>> = HashMap::new();
-    for (slot, of) in slots.iter().enumerate() {
-        known.entry(of.identity.clone()).or_default().push_back(slot);
-    }
-    for (index, rule) in rules.iter_mut().enumerate() {
-        let identity = Identity::new(rule, config.rules.get(index));
-        let slot = known.get_mut(&identity).and_then(VecDeque::pop_front).unwrap_or(slots.len());
-        let of = SlotName { name: rule.name.clone(), identity };
-        match slots.get_mut(slot) {
-            // One without a name may have another place.
-            Some(before) => *before = of,
-            None => slots.push(of),
-        }
-        let many = || Invalid::new("rules", format!("more than {MOST_SLOTS} rules"));
-        rule.slot = u16::try_from(slot).map_err(|_| many())?;
-    }
-    Ok(slots)
-}
-
-/// What a slot stands for.
-#[derive(Clone, Debug)]
-struct SlotName {
-    /// For people.
-    name: String,
-    identity: Identity,
-}
-
-/// By what a rule is known again after a reload: by its name, or without one by all that it says, as others may come before
-/// it. Of several that say the same the order counts.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Identity {
-    Name(String),
-    Text(u64),
-}
-
-impl Identity {
-    fn new(rule: &Rule, config: Option<&RuleConfig>) -> Self {
-        match config.filter(|config| config.name.is_none()) {
-            Some(config) => {
-                let mut hasher = DefaultHasher::new();
-                format!("{config:?}").hash(&mut hasher);
-                Self::Text(hasher.finish())
-            }
-            None => Self::Name(rule.name.clone()),
-        }
     }
 }

@@ -6,10 +6,10 @@ use nf_framework::{Counter, DropReason, TooManyDropReasons, WorkerSetup};
 
 macro_rules! reasons {
     ($($field:ident = $name:literal: $help:literal;)*) => {
-        /// The firewall's own reasons.
+        /// The firewall's own reasons: as the framework counts them, or as they are called.
         #[derive(Clone, Copy, Debug)]
-        pub(super) struct Reasons {
-            $(pub(super) $field: DropReason,)*
+        pub(super) struct Reasons<R = DropReason> {
+            $(pub(super) $field: R,)*
         }
 
         impl Reasons {
@@ -17,6 +17,9 @@ macro_rules! reasons {
                 Ok(Self { $($field: worker.drop_reason($name, $help)?,)* })
             }
         }
+
+        /// They by name, where there is no worker to count them.
+        pub(super) const NAMED: Reasons<Named> = Reasons { $($field: Named { name: $name, help: $help },)* };
     };
 }
 
@@ -47,19 +50,40 @@ reasons! {
     ended = "firewall-rejudged": "of a connection that new rules do not accept";
 }
 
+/// A reason in words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+}
+
 impl Reasons {
     pub(super) fn of(&self, not_seen: NotSeen) -> DropReason {
-        match not_seen {
+        self.own(not_seen).unwrap_or(DropReason::MALFORMED)
+    }
+}
+
+impl<R: Copy> Reasons<R> {
+    /// None for what is malformed: that is the framework's.
+    fn own(&self, not_seen: NotSeen) -> Option<R> {
+        Some(match not_seen {
+            NotSeen::Malformed => return None,
             NotSeen::Arp => self.arp,
             NotSeen::Other(_) => self.ether_type,
-            NotSeen::Malformed => DropReason::MALFORMED,
             NotSeen::Checksum => self.checksum,
             NotSeen::SourceRoute => self.source_route,
             NotSeen::Address => self.address,
             NotSeen::Neighbours => self.neighbours,
             NotSeen::Error => self.unrelated,
             NotSeen::Fragment => self.fragment,
-        }
+        })
+    }
+}
+
+impl Reasons<Named> {
+    pub(super) fn of_named(&self, not_seen: NotSeen) -> Named {
+        let malformed = Named { name: "malformed", help: "a header is cut short, or contradicts itself or the frame" };
+        self.own(not_seen).unwrap_or(malformed)
     }
 }
 
@@ -87,7 +111,7 @@ impl Counters {
     pub(super) fn new(worker: &mut WorkerSetup) -> Self {
         Self {
             accepted: worker.counter("connections-accepted"),
-            denied: worker.counter("connections-denied"),
+            denied: worker.counter("packets-denied"),
             rejected: worker.counter("rejections-sent"),
             untold: worker.counter("rejections-not-sent"),
             cookies: worker.counter("syn-cookies-sent"),

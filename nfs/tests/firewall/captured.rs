@@ -8,7 +8,7 @@ use nf_framework::{Direction, Function};
 use nfs::firewall::{Firewall, InvalidCapture};
 
 /// As tcpdump writes it on a machine of this byte order, with a packet in each second.
-fn pcap<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>, big_endian: bool, nanoseconds: bool) -> Vec<u8> {
+pub(crate) fn pcap<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>, big_endian: bool, nanoseconds: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut put = |word: u32| bytes.extend(if big_endian { word.to_be_bytes() } else { word.to_le_bytes() });
     // Magic number, version 2.4, zone and accuracy, longest, Ethernet.
@@ -45,35 +45,63 @@ fn scene() -> Vec<(Direction, Vec<u8>, &'static str)> {
         (back, other(SYN_ACK, 4999, 1000), "accept, of the connection of #1 (SYN_RECV)"),
         (out, one(ACK, 1000, 5000), "accept, of the connection of #1 (ESTABLISHED)"),
         (back, other(ACK, 5000, 1000), "accept, of the connection of #1 (ESTABLISHED)"),
-        (out, one(ACK, 900_000, 5000), "drop, its sender cannot have these sequence numbers now"),
-        (out, one(RST, 1042, 0), "drop, it is a reset without the exact number"),
-        (out, one(0, 1000, 0), "drop, its set of TCP flags means nothing"),
-        (back, other(SYN, 1, 0), "drop, its connection cannot have such a segment now"),
+        (out, one(ACK, 900_000, 5000), "drop (firewall-tcp-window), sequence numbers that its sender cannot have now"),
+        (out, one(RST, 1042, 0), "drop (firewall-tcp-reset), a reset without the exact number"),
+        (out, one(0, 1000, 0), "drop (firewall-tcp-flags), a set of TCP flags that means nothing"),
+        (back, other(SYN, 1, 0), "drop (firewall-tcp-state), a segment that its connection cannot have now"),
         (out, one(FIN_ACK, 1000, 5000), "accept, of the connection of #1 (FIN_WAIT)"),
-        (out, tcp(A, X, 4001, 80, ACK).build(), "drop, it belongs to no connection and begins none"),
-        (back, tcp(Y, A, 80, 4000, SYN).build(), "drop, as no rule matches\n    not out: it comes from outside"),
+        (
+            out,
+            tcp(A, X, 4001, 80, ACK).build(),
+            "drop (firewall-no-connection), belongs to no connection and begins none",
+        ),
+        (
+            back,
+            tcp(Y, A, 80, 4000, SYN).build(),
+            "drop (firewall-default), as no rule matches\n    not out: it comes from outside",
+        ),
         (out, v4(A, X).udp(5001, 53).build(), "udp 192.168.1.10:5001 > 203.0.113.1:53 from inside: accept, by out"),
         (back, v4(X, A).udp(53, 5001).build(), "accept, of the connection of #12 (ANSWERED)"),
         (back, about(&v4(A, X).udp(5001, 53)), "icmp 203.0.113.200 > 192.168.1.10 from outside: accept, as no rule"),
-        (back, about(&v4(A, X).udp(5002, 53)), "drop, an ICMP error about nothing that is known here"),
+        (
+            back,
+            about(&v4(A, X).udp(5002, 53)),
+            "drop (firewall-unrelated), an ICMP error about nothing that is known here",
+        ),
         (out, parts[0].clone(), "accept, by out"),
         (out, parts[1].clone(), "accept, of the connection of #16 (UNANSWERED)"),
         (back, v6(X6, A6).icmpv6_echo_request(1, 1).build(), "accept, by rfc4890\n    not out: it comes from outside"),
         (out, v6(A6, X6).icmpv6_echo_reply(1, 1).build(), "accept, of the connection of #18 (ANSWERED)"),
-        (out, v6(A6, X6).icmpv6_echo_reply(2, 1).build(), "drop, it belongs to no connection and begins none"),
+        (
+            out,
+            v6(A6, X6).icmpv6_echo_reply(2, 1).build(),
+            "drop (firewall-no-connection), belongs to no connection and begins none",
+        ),
         (out, v6(A6, X6).hop_limit(255).icmpv6(135, 0, [0; 4]).payload(&[0; 16]).build(), "accept, as Neighbor Discov"),
-        (out, v6(A6, X6).icmpv6(135, 0, [0; 4]).payload(&[0; 16]).build(), "drop, it has been on another link"),
-        (out, Frame::new().arp_request(A, X).build(), "arp: accept, as the configuration has it for ARP"),
+        (
+            out,
+            v6(A6, X6).icmpv6(135, 0, [0; 4]).payload(&[0; 16]).build(),
+            "drop (firewall-neighbor-discovery), Neighbor Discovery that has been on another link",
+        ),
+        (out, Frame::new().arp_request(A, X).build(), "arp: accept, as the configuration has it"),
         (
             out,
             Frame::new().ether_type(0x88cc).payload(&[0; 46]).build(),
-            "no IP packet: drop, as the configuration has",
+            "no IP packet: drop (firewall-ether-type), an Ethernet type that the configuration",
         ),
-        (out, broken, "drop, a checksum is wrong"),
-        (out, v4(A, X).ipv4_options(&[131, 3, 4]).udp(1, 2).build(), "drop, it has a source route"),
-        (back, v4([224, 0, 0, 1].into(), A).udp(1, 2).build(), "drop, it is from or to what is no host"),
-        (out, v4(A, X).udp(1, 2).fragment(8, false).payload(&[0; 8]).build(), "drop, its first one was not seen"),
-        (out, vec![0; 15], "no IP packet: drop"),
+        (out, broken, "drop (firewall-checksum), a wrong checksum (where"),
+        (
+            out,
+            v4(A, X).ipv4_options(&[131, 3, 4]).udp(1, 2).build(),
+            "drop (firewall-source-route), an IPv4 source route",
+        ),
+        (back, v4([224, 0, 0, 1].into(), A).udp(1, 2).build(), "drop (firewall-address), from or to what is no host"),
+        (
+            out,
+            v4(A, X).udp(1, 2).fragment(8, false).payload(&[0; 8]).build(),
+            "drop (firewall-fragment), a fragment of a packet",
+        ),
+        (out, vec![0; 15], "no IP packet: drop (firewall-ether-type)"),
     ]
 }
 
@@ -207,7 +235,7 @@ fn each_format_and_link_type_holds_the_same_packets() {
         // A packet that its link type's header does not fit in.
         let mut short = pcap(&[vec![0x45]], false, false);
         short[20..22].copy_from_slice(&link_type.to_le_bytes());
-        assert!(said(&short)[0].contains(": drop, its lengths and headers contradict each other"), "{link_type}");
+        assert!(said(&short)[0].contains(" malformed: drop (malformed), a header is cut short"), "{link_type}");
     }
     let whole = pcapng(1, &frames.each_ref().map(Vec::as_slice), false);
     let cut = said(&whole[..whole.len() - 5]);

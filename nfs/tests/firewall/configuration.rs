@@ -21,8 +21,11 @@ fn what_makes_no_sense_is_named_by_its_key() {
         (rule("vlans = 4095"), "\"4095\" is not a VLAN: 1 to 4094, or 0 for none"),
         (rule("source = \"@t\""), "rules[0].source: there is no set \"t\" (known: s)"),
         (rule("source = \"10.0.0.1/8\""), "is not an address, a prefix or the @name of a set"),
-        (rule("source = \"10.0.0.1\"\ndestination = \"::1\""), "rules[0]: no packet is of two families"),
-        (rule("source = \"::1\"\nprotocol = \"icmp\""), "rules[0]: no packet is of two families"),
+        (
+            rule("source = \"10.0.0.1\"\ndestination = \"2001:db8::1\""),
+            "rules[0].destination: no packet is of two families",
+        ),
+        (rule("source = \"2001:db8::1\"\nprotocol = \"icmp\""), "rules[0].protocol: no packet is of two families"),
         (rule("protocol = \"icmp\"\ndestination_ports = 1"), "rules[0].destination_ports: icmp has no ports"),
         (rule("protocol = [\"tcp\", \"gre\"]\nsource_ports = 1"), "rules[0].source_ports: gre has no ports"),
         (rule("icmp = 3"), "rules[0].icmp: an ICMP type has its meaning by the protocol"),
@@ -31,7 +34,66 @@ fn what_makes_no_sense_is_named_by_its_key() {
         (rule("protocol = [\"tcp\", \"udp\"]\nflags = \"syn\""), "rules[0].flags: only TCP has TCP flags"),
         (rule("state = \"related\"\nprotocol = \"tcp\""), "rules[0].protocol: what is related"),
         (rule("limit = {}"), "rules[0].limit: a limit is of"),
-        (rule("limit = { burst = 1 }"), "rules[0].limit: a limit is of"),
+        (rule("limit = { burst = 1 }"), "rules[0].limit.burst: a burst is of a rate"),
+        (rule("limit = { burst = 1, embryonic = 5 }"), "rules[0].limit.burst: a burst is of a rate"),
+        (rule("protocol = \"udp\"\nlimit = { embryonic = 5 }"), "rules[0].limit.embryonic: only connections of TCP"),
+        (
+            rule("protocol = [\"udp\", \"icmp\"]\nlimit = { embryonic = 5 }"),
+            "rules[0].limit.embryonic: only connections",
+        ),
+        (
+            rule("state = \"related\"\ndestination_ports = 80"),
+            "rules[0].destination_ports: what is related is an ICMP error",
+        ),
+        (rule("state = \"related\"\nsource_ports = 80"), "rules[0].source_ports: what is related is an ICMP error"),
+        (rule("state = \"related\"").replace("accept", "reject"), "rules[0].action: what is related is an ICMP error"),
+        (rule("state = \"related\"\nfragment = true"), "rules[0].fragment: what is related is an ICMP error"),
+        (
+            rule("state = \"related\"\nprotocol = \"icmp\"\nicmp = \"echo-request\""),
+            "rules[0].icmp: what is related is an ICMP error, and this is none",
+        ),
+        (
+            rule("protocol = \"icmp\"\nicmp = \"echo-reply\""),
+            "rules[0].icmp: icmp 0 begins nothing, and no rule is asked",
+        ),
+        (rule("protocol = \"icmp\"\nicmp = [\"3/1\", \"11-12\"]"), "rules[0].icmp: icmp 3 begins nothing"),
+        (rule("protocol = \"icmpv6\"\nicmp = \"133-137\""), "rules[0].icmp: icmpv6 133-137 begins nothing"),
+        (
+            rule("protocol = \"tcp\"\nflags = \"ack\""),
+            "rules[0].flags: rules are asked about what begins a connection, a SYN, and",
+        ),
+        (rule("protocol = \"tcp\"\nflags = \"syn ack\""), "rules[0].flags: rules are asked about what begins"),
+        (rule("protocol = \"tcp\"\nflags = \"!syn\""), "rules[0].flags: rules are asked about what begins"),
+        (
+            format!("mid_stream = true\n{}", rule("protocol = \"tcp\"\nflags = \"fin\"")),
+            "rules[0].flags: rules are asked about what begins a connection, a SYN or an acknowledgment, and",
+        ),
+        (format!("mid_stream = true\n{}", rule("protocol = \"tcp\"\nflags = \"!syn\"")), "nothing"),
+        (
+            format!("fragments = \"drop\"\n{}", rule("fragment = true")),
+            "rules[0].fragment: fragments = \"drop\" leaves none for a rule",
+        ),
+        (
+            rule("source = \"@s\"\nprotocol = \"icmpv6\""),
+            "rules[0].protocol: no packet is of two families: icmpv6 is IPv6, the",
+        ),
+        (rule("destination = \"10.0.0.1\"\nprotocol = \"icmpv6\""), "rules[0].protocol: no packet is of two families"),
+        (rule("source = \"@s\"\ndestination = \"2001:db8::1\""), "rules[0].destination: no packet is of two families"),
+        (rule("source = \"224.0.0.0/4\""), "rules[0].source: what is from 224.0.0.0/4 is dropped before any rule"),
+        (rule("source = [\"ff02::/16\", \"127.0.0.1\"]"), "rules[0].source: what is from ff02::/16 is dropped"),
+        (rule("destination = \"127.0.0.0/8\""), "rules[0].destination: what is to 127.0.0.0/8 is dropped before"),
+        ("ether_types = [0x800]".to_owned(), "ether_types[0]: this is IP, about which rules decide: leave it out"),
+        ("ether_types = [0x88cc, 0x86dd]".to_owned(), "ether_types[1]: this is IP"),
+        ("ether_types = [0x806]".to_owned(), "ether_types[0]: this is ARP, which passes by arp = \"accept\""),
+        (
+            format!("rejections_per_second = 0\n{}", rule("").replace("accept", "reject")),
+            "rejections_per_second: 0 would answer nobody, and rules[0] has action = \"reject\"",
+        ),
+        (
+            "rejections_per_second = 0\ndefault = \"reject\"".to_owned(),
+            "rejections_per_second: 0 would answer nobody, and there is default = \"reject\"",
+        ),
+        (format!("rejections_per_second = 0\n{}", rule("")), "nothing"),
         (rule("limit = { per_source = true }"), "rules[0].limit.per_source: what each source may have is"),
         (rule("limit = { embryonic = 0 }"), "rules[0].limit.embryonic: 0 would let nothing through"),
         (
@@ -173,7 +235,10 @@ fn a_rule_that_writes_down_leaves_the_decision_to_later_ones() {
     let explained = |packet: &str| policy.explain(&packet.parse::<Described>().unwrap()).to_string();
     assert_eq!(explained("udp 10.0.0.5:1 > 10.0.0.6:1"), "  logged, by all\naccept, by out");
     let from_outside = explained("udp 10.0.0.5:1 > 10.0.0.6:1 from outside");
-    assert_eq!(from_outside, "  not out: it comes from outside\n  logged, by all\ndrop, as no rule matches");
+    assert_eq!(
+        from_outside,
+        "  not out: it comes from outside\n  logged, by all\ndrop (firewall-default), as no rule matches"
+    );
 }
 
 #[test]
@@ -181,11 +246,14 @@ fn a_described_packet_is_explained() {
     let policy = Firewall.policy(config(RULES)).unwrap();
     for (packet, expected) in [
         ("tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside", "accept, by office"),
-        ("tcp 10.0.0.5:4321 > 198.51.100.7:23 from inside", "reject, by no-telnet"),
+        ("tcp 10.0.0.5:4321 > 198.51.100.7:23 from inside", "reject (firewall-denied), by no-telnet"),
         ("tcp 10.0.1.5:4321 > 198.51.100.7:443", "  not office: source 10.0.1.5 is not in @office\n"),
         ("tcp 10.0.0.5:4321 > 198.51.100.7:443 from outside", "  not office: it comes from outside\n"),
         ("udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef", "accept, by ef"),
-        ("udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef fragment", "drop, as no rule matches"),
+        (
+            "udp [2001:db8::1]:1 > [2001:db8::2]:2 from outside dscp ef fragment",
+            "drop (firewall-default), as no rule matches",
+        ),
         ("icmp 192.0.2.1 > 10.0.0.5 from outside", "accept, by ping"),
         ("icmp 192.0.2.1 > 10.0.0.5 from outside timestamp", "  not ping: the ICMP type is another\n"),
         ("icmpv6 2001:db8::1 > 2001:db8::2 from outside 144/0", "accept, by rfc4890"),
@@ -204,10 +272,11 @@ fn a_described_packet_is_explained() {
         ["tcp 10.0.0.5:1 > 10.0.0.6:80", "udp 10.0.0.5:1 > 10.0.0.6:80", "tcp 10.0.0.5:1 > 10.0.0.6:80 flags ack"]
             .map(|packet| policy.explain(&packet.parse::<Described>().unwrap()).to_string())
     };
-    assert_eq!(said("never"), ["accept, by web"; 3]);
+    const NONE: &str = "drop (firewall-no-connection), belongs to no connection and begins none";
+    assert_eq!(said("never"), ["accept, by web", "accept, by web", NONE]);
     assert_eq!(said("always")[0], "accept, by web; its SYN is answered by a cookie first");
     assert_eq!(said("under-attack")[0], "accept, by web; under attack its SYN is answered by a cookie first");
-    assert_eq!(said("always")[1..], ["accept, by web"; 2]);
+    assert_eq!(said("always")[1..], ["accept, by web", NONE]);
     assert_eq!((policy.comment("office"), policy.comment("ef")), (Some("who works here"), None));
     for (packet, expected) in [
         ("", "the protocol is missing"),
@@ -224,4 +293,29 @@ fn a_described_packet_is_explained() {
         let error = packet.parse::<Described>().unwrap_err().to_string();
         assert!(error.contains(expected), "{packet}\n{error}");
     }
+}
+
+/// What is only written, as the log is, holds nothing that a reload could find changed.
+#[test]
+fn each_file_that_is_read_is_told_to_reloads() {
+    let path = std::env::temp_dir().join(format!("firewall-files-{}", std::process::id()));
+    std::fs::write(&path, "10.0.0.0/8\n").unwrap();
+    let file = path.display();
+    let text = format!(
+        "log = {{ file = '/tmp/firewall-files.jsonl' }}\n[sets.a]\nfile = '{file}'\n[sets.b]\nprefixes = ['192.0.2.1']\n\
+         [sets.unused]\nprefixes = ['192.0.2.1']\nfile = '{file}'\n[[rules]]\nsource = ['@a', '@b']\naction = 'accept'\n"
+    );
+    let held = || {
+        let policy = Firewall.policy(config(&text)).unwrap();
+        let files = Firewall.files(&policy);
+        files.into_iter().map(|file| (file.key, file.digest)).collect::<Vec<_>>()
+    };
+    let before = held();
+    assert_eq!(before.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["sets.a.file", "sets.unused.file"]);
+    std::fs::write(&path, "10.0.0.0/9\n").unwrap();
+    assert!(before.iter().zip(held()).all(|(before, now)| before.0 == now.0 && before.1 != now.1));
+    std::fs::remove_file(path).unwrap();
+    // Who adds a key that names a file adds it here, and to `Function::files` if it is read.
+    let source = include_str!("../../src/firewall/config.rs");
+    assert_eq!(source.matches("PathBuf,").count() + source.matches("PathBuf>").count(), 2);
 }

@@ -4,7 +4,7 @@
 use super::bench::{SYN, with_firewall};
 use nf_framework::testing::Frame;
 use nf_framework::{Direction, Function};
-use nfs::firewall::{Action, Described, Firewall};
+use nfs::firewall::{Described, Firewall};
 use std::fmt::Write as _;
 
 /// SplitMix64.
@@ -107,11 +107,7 @@ fn the_packet_path_decides_as_the_rules_are_written() {
             for number in 0..800 {
                 let (words, direction, frame) = packet(&mut random, number);
                 let explained = policy.explain(&words.parse::<Described>().unwrap());
-                let expected = match (explained.action, &explained.rule) {
-                    (Action::Accept, _) => Ok(()),
-                    (_, Some(_)) => super::bench::denied("denied"),
-                    (_, None) => super::bench::denied("default"),
-                };
+                let expected = explained.reason().map_or(Ok(()), |reason| Err(reason.to_owned()));
                 accepted += u32::from(expected.is_ok());
                 assert_eq!(
                     bench.goes(direction, frame.build()),

@@ -6,6 +6,7 @@ mod bench;
 mod captured;
 mod configuration;
 mod cookies;
+mod described;
 mod explained;
 mod fragments;
 mod icmp;

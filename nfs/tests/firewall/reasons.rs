@@ -111,3 +111,15 @@ fn every_reason_has_something_that_provokes_it() {
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ALL);
     });
 }
+
+#[test]
+fn what_rules_deny_is_counted_by_packets_and_not_by_connections() {
+    with_firewall("[[rules]]\nfrom = 'outside'\nprotocol = 'udp'\naction = 'reject'\n", |bench| {
+        for _ in 0..3 {
+            // One connection that never begins, by a rule and by the default.
+            assert_eq!(bench.out(&tcp(A, X, 4000, 80, SYN)), super::bench::denied("default"));
+            assert_eq!(bench.send(Direction::Inbound, &[v4(X, A).udp(1, 2).build()]).dropped["firewall-denied"], 1);
+        }
+        assert_eq!((bench.counter("packets-denied"), bench.counter("connections-accepted")), (6, 0));
+    });
+}
