@@ -9,7 +9,10 @@ mod capture_file;
 mod config;
 mod connection;
 mod cookies;
+mod decided;
 mod explain;
+mod fate;
+mod follow;
 mod instance;
 mod limits;
 mod lint;
@@ -19,6 +22,7 @@ mod packet;
 mod policy;
 mod query;
 mod reasons;
+mod rejudge;
 mod rule;
 mod sets;
 mod sources;
@@ -27,7 +31,9 @@ mod tcp;
 mod terms;
 mod timer;
 mod tracking;
+mod usual;
 mod views;
+mod worker_state;
 
 pub use capture::{Explained, InvalidCapture, Why};
 pub use config::{
@@ -50,6 +56,7 @@ use reasons::{Counters, Reasons};
 use std::sync::Arc;
 use syn_proxy::SynProxy;
 use tracking::Tracking;
+use worker_state::WorkerState;
 
 /// The control object.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +110,8 @@ impl Function for Firewall {
             });
         let events = Events::new(channel.transpose()?, worker.counter("log-lines-lost"));
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
-        Ok(Instance::new(policy, (tracking, limits, proxy), workers, events, reasons, counters))
+        let state = WorkerState::new(policy, (tracking, limits, proxy), workers, events, reasons, counters);
+        Ok(Instance::new(state))
     }
 
     fn adopt(instance: &mut Instance, policy: Arc<Policy>) {
