@@ -9,8 +9,11 @@ mod capture_file;
 mod config;
 mod connection;
 mod cookies;
+mod decided;
 mod described;
 mod explain;
+mod fate;
+mod follow;
 mod instance;
 mod limits;
 mod lint;
@@ -21,6 +24,7 @@ mod packet;
 mod policy;
 mod query;
 mod reasons;
+mod rejudge;
 mod replay;
 mod rule;
 mod sense;
@@ -32,7 +36,9 @@ mod tcp;
 mod terms;
 mod timer;
 mod tracking;
+mod usual;
 mod views;
+mod worker_state;
 
 pub use capture::Explained;
 pub use capture_file::InvalidCapture;
@@ -57,6 +63,7 @@ use reasons::{Counters, Reasons};
 use std::sync::Arc;
 use syn_proxy::SynProxy;
 use tracking::Tracking;
+use worker_state::WorkerState;
 
 /// The control object.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +117,8 @@ impl Function for Firewall {
             });
         let events = Events::new(channel.transpose()?, worker.counter("log-lines-lost"));
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
-        Ok(Instance::new(policy, (tracking, limits, proxy), workers, events, reasons, counters))
+        let state = WorkerState::new(policy, (tracking, limits, proxy), workers, events, reasons, counters);
+        Ok(Instance::new(state))
     }
 
     fn adopt(instance: &mut Instance, policy: Arc<Policy>) {

@@ -82,7 +82,7 @@ impl Instance {
         let (found, next) = self.part(from);
         let mut cleared = 0;
         for (place, _) in found.iter().filter(|(_, view)| filter.fits(view)) {
-            self.tracking.end(*place);
+            self.state.tracking.end(*place);
             cleared += 1;
         }
         (cleared, next)
@@ -91,8 +91,8 @@ impl Instance {
     /// What each rule has decided about on this worker, in the order of the rules.
     #[must_use]
     pub fn rule_hits(&self) -> Vec<RuleHits> {
-        let of = |slot: u16| self.hits.get(usize::from(slot)).copied().unwrap_or(0);
-        let rules = self.policy.rules.iter();
+        let of = |slot: u16| self.state.hits.get(usize::from(slot)).copied().unwrap_or(0);
+        let rules = self.state.policy.rules.iter();
         rules
             .map(|rule| RuleHits { name: rule.name.clone(), comment: rule.comment.clone(), hits: of(rule.slot) })
             .collect()
@@ -100,11 +100,11 @@ impl Instance {
 
     /// The tables of both families one behind the other.
     fn part(&self, from: usize) -> (Vec<(Place, ConnectionView)>, Option<usize>) {
-        let (v4, v6) = (self.tracking.v4.slots(), self.tracking.v6.slots());
+        let (v4, v6) = (self.state.tracking.v4.slots(), self.state.tracking.v6.slots());
         let to = from.saturating_add(SLOTS);
         let mut found = Vec::new();
-        self.views(&self.tracking.v4, from..to.min(v4), Place::V4, &mut found);
-        self.views(&self.tracking.v6, from.saturating_sub(v4)..to.saturating_sub(v4), Place::V6, &mut found);
+        self.views(&self.state.tracking.v4, from..to.min(v4), Place::V4, &mut found);
+        self.views(&self.state.tracking.v6, from.saturating_sub(v4)..to.saturating_sub(v4), Place::V6, &mut found);
         (found, (to < v4 + v6).then_some(to))
     }
 
@@ -134,7 +134,7 @@ impl Instance {
                 _ if connection.is_answered() => "ANSWERED",
                 _ => "UNANSWERED",
             },
-            rule: rule.and_then(|slot| self.policy.slot_name(slot)).map(str::to_owned),
+            rule: rule.and_then(|slot| self.state.policy.slot_name(slot)).map(str::to_owned),
             proxied: connection.is_proxied(),
         }
     }

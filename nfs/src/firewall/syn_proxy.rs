@@ -10,9 +10,12 @@ use super::answer::{self, Made, To};
 use super::config::{State as Asks, SynCookies};
 use super::connection::{Connection, Course, FlowKey};
 use super::cookies::{Beginning, Cookies, Offer};
-use super::instance::{Fate, Instance};
+use super::fate::Fate;
+use super::limits::Limits;
 use super::packet::{Flow, Kind, Quoted, Says, Seen, is_sound, options, usual_segment, usual_v4, usual_v6};
 use super::policy::Policy;
+use super::reasons::{Counters, Reasons};
+use super::rule::Rule;
 use super::tcp::{self, Event, Judgement, ORIGINATOR, RESPONDER, Segment, State, Tcp};
 use super::tracking::{Place, Tracking};
 use crate::rewrite::{self, Renumbering};
@@ -100,53 +103,47 @@ impl SynProxy {
             *known = numbers;
         }
     }
-}
 
-impl Instance {
     /// What the client has offered whose cookie comes back with this acknowledgment.
     pub(super) fn returned(&self, seen: &Seen) -> Option<(Segment, Offer)> {
-        let cookies = &self.proxy.as_ref()?.cookies;
         let Kind::Flow(flow, Says::Tcp(segment)) = seen.kind else { return None };
         if seen.fragment || tcp::event(segment.flags) != Some(Event::Ack) {
             return None;
         }
         let of = beginning(&flow, segment.sequence.wrapping_sub(1));
-        Some((segment, cookies.check(&of, segment.acknowledgment.wrapping_sub(1))?))
+        Some((segment, self.cookies.check(&of, segment.acknowledgment.wrapping_sub(1))?))
     }
 
     /// Whether a rule wants cookies now.
-    pub(super) fn wants_cookies(&mut self, rule: Option<usize>) -> bool {
-        let (Some(proxy), Some(rule)) = (&mut self.proxy, rule.and_then(|rule| self.policy.rules.get(rule))) else {
-            return false;
-        };
+    pub(super) fn wants_cookies(&mut self, rule: &Rule, limits: &Limits, tracking: &Tracking) -> bool {
         match rule.syn_cookies {
             SynCookies::Never => false,
             SynCookies::Always => true,
             SynCookies::UnderAttack => {
-                let most = self.limits.embryonic(rule.slot).unwrap_or(u32::MAX);
-                proxy.is_attacked(rule.slot, self.tracking.embryonic(rule.slot), most)
+                let most = limits.embryonic(rule.slot).unwrap_or(u32::MAX);
+                self.is_attacked(rule.slot, tracking.embryonic(rule.slot), most)
             }
         }
     }
 
     /// Answers a SYN by a cookie; why it is dropped.
     pub(super) fn offer_cookie(
-        &mut self,
+        &self,
         packet: &mut Mbuf,
         seen: &Seen,
         (flow, segment): (&Flow, &Segment),
+        (policy, reasons, counters): (&Policy, &Reasons, &mut Counters),
         cx: &mut Context<'_>,
     ) -> DropReason {
         if tcp::event(segment.flags) != Some(Event::Syn) {
-            return self.reasons.no_connection;
+            return reasons.no_connection;
         }
         if seen.fragment {
-            return self.reasons.fragment;
+            return reasons.fragment;
         }
         if cx.draining() {
             return DropReason::DRAINING;
         }
-        let Some(proxy) = &mut self.proxy else { return self.reasons.syn_cookie };
         let mut offer = Offer { mss: 0, scale: segment.scale, sack: false };
         if let Ok(headers) = Headers::parse(packet.data_mut())
             && let Transport::Tcp { options: all, .. } = &headers.transport
@@ -159,35 +156,39 @@ impl Instance {
                 }
             }
         }
-        let mss = self.policy.config.syn_cookies_mss - if seen.source.is_ipv4() { 0 } else { LONGER_V6 };
+        let mss = policy.config.syn_cookies_mss - if seen.source.is_ipv4() { 0 } else { LONGER_V6 };
         let (words, length) = words(&Offer { mss, scale: offer.scale.map(|_| TOLD_SCALE), ..offer });
         let made = Made {
-            sequence: proxy.cookies.make(&beginning(flow, segment.sequence), offer),
+            sequence: self.cookies.make(&beginning(flow, segment.sequence), offer),
             acknowledgment: segment.sequence.wrapping_add(1),
             flags: SYN_ACK,
             window: 0,
             options: &words[..length],
         };
         if answer::say(packet, To::Sender, &made, cx) {
-            self.counters.cookies.add(1);
+            counters.cookies.add(1);
         }
-        self.reasons.syn_cookie
+        reasons.syn_cookie
     }
 
     /// A connection has begun by this acknowledgment of a cookie: asks the server.
-    pub(super) fn ask_server(&mut self, packet: &mut Mbuf, place: Place, cookie: u32, cx: &mut Context<'_>) {
-        self.counters.returned.add(1);
-        if let Some(proxy) = &mut self.proxy {
-            proxy.set_numbers(place, Numbers { cookie, ahead: 0 });
-        }
-        if let Some(connection) = self.tracking.get_mut(place) {
+    pub(super) fn ask_server(
+        &mut self,
+        packet: &mut Mbuf,
+        place: Place,
+        cookie: u32,
+        tracking: &mut Tracking,
+        cx: &mut Context<'_>,
+    ) {
+        self.set_numbers(place, Numbers { cookie, ahead: 0 });
+        if let Some(connection) = tracking.get_mut(place) {
             connection.set_proxied();
         }
-        self.say_syn(packet, place, cx);
+        self.say_syn(packet, place, tracking, cx);
     }
 
-    fn say_syn(&mut self, packet: &mut Mbuf, place: Place, cx: &mut Context<'_>) {
-        let Some((tcp, _, offer)) = self.known(place) else { return };
+    fn say_syn(&self, packet: &mut Mbuf, place: Place, tracking: &Tracking, cx: &mut Context<'_>) {
+        let Some((tcp, _, offer)) = self.known(place, tracking) else { return };
         let client = tcp.sides[ORIGINATOR];
         let (words, length) = words(&offer);
         let made = Made {
@@ -200,10 +201,10 @@ impl Instance {
         answer::say(packet, To::Receiver, &made, cx);
     }
 
-    fn known(&self, place: Place) -> Option<(Tcp, Numbers, Offer)> {
-        let numbers = self.proxy.as_ref()?.numbers(place)?;
+    fn known(&self, place: Place, tracking: &Tracking) -> Option<(Tcp, Numbers, Offer)> {
+        let numbers = self.numbers(place)?;
         let four = matches!(place, Place::V4(_));
-        Some((self.tracking.get(place)?.tcp, numbers, Offer::kept_in(numbers.cookie, four)))
+        Some((tracking.get(place)?.tcp, numbers, Offer::kept_in(numbers.cookie, four)))
     }
 
     /// A packet of a connection whose ends count differently. As it comes back it counts as the server does; or the
@@ -213,20 +214,35 @@ impl Instance {
         packet: &mut Mbuf,
         (place, seen, side): (Place, &Seen, usize),
         says: Says,
+        (tracking, reasons): (&mut Tracking, &Reasons),
         cx: &mut Context<'_>,
     ) -> ControlFlow<Fate, Says> {
-        let done = ControlFlow::Break(Fate::Drop(self.reasons.syn_proxy));
-        let Some((tcp, numbers, offer)) = self.known(place) else { return done };
+        let done = ControlFlow::Break(Fate::Drop(reasons.syn_proxy));
+        let Some((tcp, numbers, offer)) = self.known(place, tracking) else { return done };
         let opens = tcp.state == State::SynSent;
         let Says::Tcp(mut segment) = says else { return if opens { done } else { ControlFlow::Continue(says) } };
         let Some(event) = tcp::event(segment.flags) else {
-            return ControlFlow::Break(Fate::Drop(self.reasons.tcp_flags));
+            return ControlFlow::Break(Fate::Drop(reasons.tcp_flags));
         };
         match (opens, side, event) {
             (true, ORIGINATOR, _) => {
-                return ControlFlow::Break(self.of_waiting_client(packet, (place, seen), event, &segment, cx));
+                return ControlFlow::Break(self.of_waiting_client(
+                    packet,
+                    (place, seen),
+                    (event, &segment),
+                    (tracking, reasons),
+                    cx,
+                ));
             }
-            (true, ..) => return ControlFlow::Break(self.of_asked_server(packet, place, event, &segment, cx)),
+            (true, ..) => {
+                return ControlFlow::Break(self.of_asked_server(
+                    packet,
+                    place,
+                    (event, &segment),
+                    (tracking, reasons),
+                    cx,
+                ));
+            }
             // The acknowledgment of it is lost.
             (false, RESPONDER, Event::SynAck) if segment.sequence == numbers.cookie.wrapping_add(numbers.ahead) => {
                 acknowledge(packet, &tcp, segment.acknowledgment, &segment, cx);
@@ -247,18 +263,23 @@ impl Instance {
 
     /// Lets a usual segment through of an established connection whose ends count differently. False, and no change, if
     /// it needs a closer look, or is of no such connection.
-    pub(super) fn carry_renumbered(&mut self, packet: &mut Mbuf, verify: bool, cx: &Context<'_>) -> bool {
+    pub(super) fn carry_renumbered(
+        &self,
+        packet: &mut Mbuf,
+        verify: bool,
+        tracking: &mut Tracking,
+        cx: &Context<'_>,
+    ) -> bool {
         let frame = packet.data();
         let found = usual_v4(frame).map(|usual| (FlowKey::V4(usual.key), usual.from_low));
         let found = found.or_else(|| usual_v6(frame).map(|usual| (FlowKey::V6(usual.key), usual.from_low)));
         let Some((key, from_low)) = found else { return false };
-        let Some(place) = self.tracking.find(&key) else { return false };
-        let Some(connection) = self.tracking.get(place) else { return false };
-        let is_known = connection.is_proxied()
-            && !connection.is_limited()
-            && connection.generation() == self.tracking.generation();
+        let Some(place) = tracking.find(&key) else { return false };
+        let Some(connection) = tracking.get(place) else { return false };
+        let is_known =
+            connection.is_proxied() && !connection.is_limited() && connection.generation() == tracking.generation();
         let side = connection.side(Course::new(from_low, cx.direction()));
-        let (Some(side), Some((tcp, numbers, offer))) = (side.filter(|_| is_known), self.known(place)) else {
+        let (Some(side), Some((tcp, numbers, offer))) = (side.filter(|_| is_known), self.known(place, tracking)) else {
             return false;
         };
         let Some((sequence, acknowledgment, window, payload)) = usual_segment(frame, matches!(place, Place::V6(_)))
@@ -269,7 +290,7 @@ impl Instance {
         if verify && !is_sound(packet) {
             return false;
         }
-        let Some(connection) = self.tracking.get_mut(place) else { return false };
+        let Some(connection) = tracking.get_mut(place) else { return false };
         let (acknowledgment, window) = match side {
             ORIGINATOR => (acknowledgment.wrapping_add(numbers.ahead), by.window),
             _ => (acknowledgment, window),
@@ -277,40 +298,40 @@ impl Instance {
         let carried = connection.tcp.carry(side, sequence, acknowledgment, window, payload);
         if carried {
             rewrite::renumber(packet, by);
-            self.tracking.settle(place, IpProtocol::TCP);
+            tracking.settle(place, IpProtocol::TCP);
         }
         carried
     }
 
     /// A segment of a client whose server has not answered.
     fn of_waiting_client(
-        &mut self,
+        &self,
         packet: &mut Mbuf,
         (place, seen): (Place, &Seen),
-        event: Event,
-        segment: &Segment,
+        (event, segment): (Event, &Segment),
+        (tracking, reasons): (&mut Tracking, &Reasons),
         cx: &mut Context<'_>,
     ) -> Fate {
-        let Some((tcp, numbers, _)) = self.known(place) else { return Fate::Drop(self.reasons.syn_proxy) };
+        let Some((tcp, numbers, _)) = self.known(place, tracking) else { return Fate::Drop(reasons.syn_proxy) };
         match event {
             // It begins anew, by another cookie.
             Event::Syn => {
-                self.tracking.end(place);
+                tracking.end(place);
                 return Fate::Ask(*seen, Asks::New);
             }
             Event::Rst if segment.sequence == tcp.sides[ORIGINATOR].acknowledged => {
-                self.tracking.end(place);
+                tracking.end(place);
                 return Fate::Pass;
             }
-            Event::Rst => return Fate::Drop(self.reasons.tcp_reset),
-            Event::SynAck => return Fate::Drop(self.reasons.tcp_state),
+            Event::Rst => return Fate::Drop(reasons.tcp_reset),
+            Event::SynAck => return Fate::Drop(reasons.tcp_state),
             Event::Ack | Event::Fin if segment.acknowledgment != numbers.cookie.wrapping_add(1) => {
-                return Fate::Drop(self.reasons.tcp_window);
+                return Fate::Drop(reasons.tcp_window);
             }
             Event::Ack | Event::Fin => {}
         }
-        self.say_syn(packet, place, cx);
-        Fate::Drop(self.reasons.syn_proxy)
+        self.say_syn(packet, place, tracking, cx);
+        Fate::Drop(reasons.syn_proxy)
     }
 
     /// A segment of a server that was asked.
@@ -318,15 +339,15 @@ impl Instance {
         &mut self,
         packet: &mut Mbuf,
         place: Place,
-        event: Event,
-        segment: &Segment,
+        (event, segment): (Event, &Segment),
+        (tracking, reasons): (&mut Tracking, &Reasons),
         cx: &mut Context<'_>,
     ) -> Fate {
-        let done = Fate::Drop(self.reasons.syn_proxy);
+        let done = Fate::Drop(reasons.syn_proxy);
         if !matches!(event, Event::SynAck | Event::Ack | Event::Rst) {
-            return Fate::Drop(self.reasons.tcp_state);
+            return Fate::Drop(reasons.tcp_state);
         }
-        let Some((mut tcp, Numbers { cookie, .. }, offer)) = self.known(place) else { return done };
+        let Some((mut tcp, Numbers { cookie, .. }, offer)) = self.known(place, tracking) else { return done };
         let first = tcp.sides[ORIGINATOR].acknowledged;
         let to_client = |flags, window| Made {
             sequence: cookie.wrapping_add(1),
@@ -337,19 +358,17 @@ impl Instance {
         };
         match tcp.follow(RESPONDER, event, segment) {
             Judgement::Follows if event == Event::Rst => {
-                self.tracking.end(place);
+                tracking.end(place);
                 answer::say(packet, To::Receiver, &to_client(RST_ACK, 0), cx);
             }
             Judgement::Follows => {
                 let acknowledgment = acknowledge(packet, &tcp, first, segment, cx);
                 tcp.follow(ORIGINATOR, Event::Ack, &acknowledgment);
-                if let Some(connection) = self.tracking.get_mut(place) {
+                if let Some(connection) = tracking.get_mut(place) {
                     connection.tcp = tcp;
                 }
-                if let Some(proxy) = &mut self.proxy {
-                    proxy.set_numbers(place, Numbers { cookie, ahead: segment.sequence.wrapping_sub(cookie) });
-                }
-                self.tracking.settle(place, IpProtocol::TCP);
+                self.set_numbers(place, Numbers { cookie, ahead: segment.sequence.wrapping_sub(cookie) });
+                tracking.settle(place, IpProtocol::TCP);
                 let window = scaled(segment.window, 0, told_scale(&offer));
                 answer::say(packet, To::Receiver, &to_client(TcpFlags::ACK, window), cx);
             }
@@ -359,29 +378,26 @@ impl Instance {
                 let made = Made { sequence, acknowledgment: 0, flags, window: 0, options: &[] };
                 answer::say(packet, To::Sender, &made, cx);
             }
-            Judgement::InexactReset => return Fate::Drop(self.reasons.tcp_reset),
-            Judgement::OutOfWindow => return Fate::Drop(self.reasons.tcp_window),
-            Judgement::WrongState | Judgement::BeginsAnew => return Fate::Drop(self.reasons.tcp_state),
+            Judgement::InexactReset => return Fate::Drop(reasons.tcp_reset),
+            Judgement::OutOfWindow => return Fate::Drop(reasons.tcp_window),
+            Judgement::WrongState | Judgement::BeginsAnew => return Fate::Drop(reasons.tcp_state),
         }
         done
     }
 
     /// How far a side of a connection is ahead of what the other one sees of it.
-    pub(super) fn ahead(&self, place: Place, side: usize) -> u32 {
-        let is_proxied = self.tracking.get(place).is_some_and(Connection::is_proxied);
-        let proxy = self.proxy.as_ref().filter(|_| is_proxied && side == RESPONDER);
-        proxy.and_then(|proxy| proxy.numbers(place)).map_or(0, |numbers| numbers.ahead)
+    pub(super) fn ahead(&self, place: Place, side: usize, tracking: &Tracking) -> u32 {
+        let is_proxied = tracking.get(place).is_some_and(Connection::is_proxied);
+        let numbers = if is_proxied && side == RESPONDER { self.numbers(place) } else { None };
+        numbers.map_or(0, |numbers| numbers.ahead)
     }
 
     /// An ICMP error that goes to a server quotes what the client has seen.
-    pub(super) fn renumber_quoted(&self, packet: &mut Mbuf, quoted: &Quoted, cx: &Context<'_>) {
-        if self.proxy.is_none() {
-            return;
-        }
-        let Some(place) = self.tracking.find(&quoted.flow.key) else { return };
+    pub(super) fn renumber_quoted(&self, packet: &mut Mbuf, quoted: &Quoted, tracking: &Tracking, cx: &Context<'_>) {
+        let Some(place) = tracking.find(&quoted.flow.key) else { return };
         let course = Course::new(quoted.flow.from_low, cx.direction().reversed());
-        let side = self.tracking.get(place).and_then(|connection| connection.side(course));
-        match side.map(|side| self.ahead(place, side)) {
+        let side = tracking.get(place).and_then(|connection| connection.side(course));
+        match side.map(|side| self.ahead(place, side, tracking)) {
             None | Some(0) => {}
             Some(ahead) => rewrite::renumber_quoted(packet, ahead),
         }

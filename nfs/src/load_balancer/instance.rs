@@ -22,6 +22,15 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Instance {
     pub(super) policy: Arc<Policy>,
+    pub(super) state: WorkerState,
+    /// At hand between batches.
+    pub(super) scratch: Option<Box<Scratch>>,
+}
+
+/// What a worker knows and changes. The policy is beside it, so that both can be borrowed: a clone for each packet would
+/// be two writes to a count that all workers share.
+#[derive(Debug)]
+pub(super) struct WorkerState {
     pub(super) connections: Connections,
     pub(super) shared: Shared,
     pub(super) translation: Translation,
@@ -31,8 +40,6 @@ pub struct Instance {
     pub(super) counters: Counters,
     /// By timer, when a connection ends that is used now.
     pub(super) deadlines: [Deadline; Timer::COUNT],
-    /// At hand between batches.
-    pub(super) scratch: Option<Box<Scratch>>,
 }
 
 /// What becomes of a packet that was looked at closely.
@@ -50,11 +57,12 @@ impl NetworkFunction for Instance {
         if cx.turned() {
             return;
         }
-        self.deadlines = self.connections.deadlines(&self.policy, cx.now());
+        self.state.deadlines = self.state.connections.deadlines(&self.policy, cx.now());
         let others = self.usual(batch);
+        let Self { policy, state, .. } = self;
         for slot in others {
             let Some(packet) = batch.packet_mut(slot) else { continue };
-            match self.closer(packet, cx) {
+            match state.closer(packet, policy, cx) {
                 Fate::Verdict(verdict) => batch.decide(slot, verdict),
                 Fate::Check => batch.take(slot).into_iter().for_each(|packet| cx.consume(packet)),
                 Fate::Answer => {
@@ -69,15 +77,16 @@ impl NetworkFunction for Instance {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
-        self.connections.tick(cx.now(), budget.0);
-        self.release();
-        self.translation.tick(cx, budget.0);
-        self.send_probes(cx);
-        self.counters.follow(&self.connections);
+        let Self { policy, state, .. } = self;
+        state.connections.tick(cx.now(), budget.0);
+        state.release(policy);
+        state.translation.tick(cx, budget.0);
+        state.send_probes(policy, cx);
+        state.counters.follow(&state.connections);
     }
 
     fn sessions(&self) -> u64 {
-        self.connections.len() as u64
+        self.state.connections.len() as u64
     }
 }
 
@@ -90,59 +99,66 @@ impl Instance {
         counters: Counters,
     ) -> Self {
         let deadlines = [Deadline::default(); Timer::COUNT];
-        let scratch = Some(Box::default());
-        Self { policy, connections, shared, translation, door, reasons, counters, deadlines, scratch }
+        let state = WorkerState { connections, shared, translation, door, reasons, counters, deadlines };
+        Self { policy, state, scratch: Some(Box::default()) }
     }
 
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {
-        self.translation.adopt(&policy);
         self.policy = policy;
     }
+}
 
+impl WorkerState {
     /// Any packet.
     #[cold]
-    fn closer(&mut self, packet: &mut Mbuf, cx: &mut Context<'_>) -> Fate {
+    fn closer(&mut self, packet: &mut Mbuf, policy: &Policy, cx: &mut Context<'_>) -> Fate {
         let seen = match look(packet) {
             Ok(seen) => seen,
             // ARP, and what has no addresses that could be balanced.
             Err(NotSeen::Other) => return Fate::Verdict(Verdict::Next),
             Err(NotSeen::Malformed) => {
-                let is_ours = destination(packet.data()).is_some_and(|of| self.policy.knows(of));
+                let is_ours = destination(packet.data()).is_some_and(|of| policy.knows(of));
                 return Fate::Verdict(if is_ours { Verdict::Drop(DropReason::MALFORMED) } else { Verdict::Next });
             }
         };
-        if self.policy.probes.has(seen.destination) && self.is_for_check(packet, seen.kind) {
+        if policy.probes.has(seen.destination) && self.is_for_check(packet, seen.kind) {
             return Fate::Check;
         }
         let verdict = match seen.kind {
             Kind::Discovery => Verdict::Next,
-            Kind::Flow(flags) => self.flow(packet, &seen, flags, cx),
-            Kind::Error => self.error(packet, &seen, cx),
-            Kind::EchoRequest if self.policy.has_address(seen.destination) && !seen.is_fragment => {
+            Kind::Flow(flags) => self.flow(packet, &seen, flags, policy, cx),
+            Kind::Error => self.error(packet, &seen, policy, cx),
+            Kind::EchoRequest if policy.has_address(seen.destination) && !seen.is_fragment => {
                 if reply_to_echo(packet) {
                     return Fate::Answer;
                 }
                 Verdict::Drop(self.reasons.icmp_checksum)
             }
-            Kind::EchoRequest | Kind::ObscureError | Kind::Icmp => self.no_flow(packet, &seen, cx),
+            Kind::EchoRequest | Kind::ObscureError | Kind::Icmp => self.no_flow(packet, &seen, policy, cx),
         };
         Fate::Verdict(verdict)
     }
 
     /// What is of no flow that could be known.
-    fn no_flow(&mut self, packet: &mut Mbuf, seen: &Seen, cx: &mut Context<'_>) -> Verdict {
+    fn no_flow(&mut self, packet: &mut Mbuf, seen: &Seen, policy: &Policy, cx: &mut Context<'_>) -> Verdict {
         if let Some(verdict) = self.reply(packet, seen, cx) {
             return verdict;
         }
-        if self.policy.has_address(seen.destination) { Verdict::Drop(self.reasons.icmp) } else { Verdict::Next }
+        if policy.has_address(seen.destination) { Verdict::Drop(self.reasons.icmp) } else { Verdict::Next }
     }
 
     /// A packet of TCP, UDP or another protocol.
-    fn flow(&mut self, packet: &mut Mbuf, seen: &Seen, flags: TcpFlags, cx: &mut Context<'_>) -> Verdict {
+    fn flow(
+        &mut self,
+        packet: &mut Mbuf,
+        seen: &Seen,
+        flags: TcpFlags,
+        policy: &Policy,
+        cx: &mut Context<'_>,
+    ) -> Verdict {
         let (flow, key) = (&seen.flow, seen.flow.key());
-        let policy = Arc::clone(&self.policy);
         if let Some((handle, connection)) = self.connections.find(&key) {
-            return self.follow(packet, seen, (&key, handle, connection), flags, cx);
+            return self.follow(packet, seen, (&key, handle, connection), flags, policy, cx);
         }
         if let Some(verdict) = self.reply(packet, seen, cx) {
             return verdict;
@@ -162,20 +178,20 @@ impl Instance {
         if cx.draining() && (is_syn || !is_tcp) {
             return Verdict::Drop(DropReason::DRAINING);
         }
-        let Some(backend) = choose(&policy, service, flow, &key, packet) else {
+        let Some(backend) = choose(policy, service, flow, &key, packet) else {
             return self.no_backend(packet, service, flow, cx);
         };
         let Some(way) = policy.ways.get(usize::from(backend)) else { return Verdict::Next };
         let mut connection = Connection::first(backend, flow.protocol, flags);
         let needs_entry = service.mode.translates();
         if needs_entry || !flags.contains(TcpFlags::RST) {
-            match self.begin(flow, &key, way, &mut connection, (needs_entry, is_syn || !is_tcp), cx) {
+            match self.begin(flow, &key, (policy, way), &mut connection, (needs_entry, is_syn || !is_tcp), cx) {
                 Ok(known) => connection = known,
                 Err(reason) if needs_entry => return Verdict::Drop(reason),
                 Err(_) => self.counters.without_entry.add(1),
             }
         }
-        self.send(packet, seen, (&key, &connection), cx)
+        self.send(packet, seen, (&key, &connection), policy, cx)
     }
 
     /// Remembers a flow; what is known of it then comes back.
@@ -183,7 +199,7 @@ impl Instance {
         &mut self,
         flow: &Flow,
         key: &Key,
-        way: &Way,
+        (policy, way): (&Policy, &Way),
         connection: &mut Connection,
         (is_translated, is_first): (bool, bool),
         cx: &mut Context<'_>,
@@ -192,17 +208,17 @@ impl Instance {
             return Err(self.reasons.too_many_new);
         }
         if is_translated {
-            self.translation.prepare(flow, way, (connection, is_first), &self.reasons)?;
+            self.translation.prepare(flow, (policy, way), (connection, is_first), &self.reasons)?;
         }
-        let lifetime = self.policy.timeouts.get(connection.timer as usize).copied().unwrap_or_default();
+        let lifetime = policy.timeouts.get(connection.timer as usize).copied().unwrap_or_default();
         let begun = self.connections.begin(key, *connection, cx.now(), lifetime);
         // What made room for it gives back what it held, so that there is room for this one's answers too.
-        self.release();
+        self.release(policy);
         let known = begun.map_err(|Full| self.reasons.connections_full)?;
-        if is_translated && !self.translation.begin(flow, way, connection, cx.now()) {
+        if is_translated && !self.translation.begin(flow, (policy, way), connection, cx.now()) {
             if let Some((handle, _)) = self.connections.find(key) {
                 self.connections.end(key, handle);
-                self.release();
+                self.release(policy);
             }
             return Err(self.reasons.connections_full);
         }
@@ -217,10 +233,10 @@ impl Instance {
         seen: &Seen,
         (key, handle, mut connection): (&Key, Handle, Connection),
         flags: TcpFlags,
+        policy: &Policy,
         cx: &mut Context<'_>,
     ) -> Verdict {
         let flow = &seen.flow;
-        let policy = Arc::clone(&self.policy);
         let Some(way) = policy.ways.get(usize::from(connection.backend)) else { return Verdict::Next };
         let is_tcp = flow.protocol == IpProtocol::TCP;
         let begins = is_tcp && flags.contains(TcpFlags::SYN) && (connection.stage.is_over() || !way.is_up);
@@ -237,7 +253,7 @@ impl Instance {
             self.counters.renamed.add(1);
             let translates = policy.ways.get(usize::from(named)).is_some_and(|way| way.mode.translates());
             if connection.is_translated() || translates {
-                return self.begin_anew(packet, seen, (key, handle), flags, cx);
+                return self.begin_anew(packet, seen, (key, handle), flags, policy, cx);
             }
             connection.backend = named;
         } else if begins && cx.draining() {
@@ -246,8 +262,10 @@ impl Instance {
             if !begins && way.on_down == OnBackendDown::Drop {
                 return Verdict::Drop(self.reasons.backend_down);
             }
-            let Some(service) = service() else { return self.begin_anew(packet, seen, (key, handle), flags, cx) };
-            let Some(chosen) = choose(&policy, service, flow, key, packet) else {
+            let Some(service) = service() else {
+                return self.begin_anew(packet, seen, (key, handle), flags, policy, cx);
+            };
+            let Some(chosen) = choose(policy, service, flow, key, packet) else {
                 return self.no_backend(packet, service, flow, cx);
             };
             if connection.is_translated() || service.mode.translates() {
@@ -257,7 +275,7 @@ impl Instance {
                 } else if !begins {
                     self.counters.moved.add(1);
                 }
-                return self.begin_anew(packet, seen, (key, handle), flags, cx);
+                return self.begin_anew(packet, seen, (key, handle), flags, policy, cx);
             }
             if !begins {
                 self.counters.moved.add(1);
@@ -272,7 +290,7 @@ impl Instance {
         }
         let deadline = self.deadlines.get(connection.timer as usize).copied().unwrap_or_default();
         self.connections.write(key, handle, connection, deadline);
-        self.send(packet, seen, (key, &connection), cx)
+        self.send(packet, seen, (key, &connection), policy, cx)
     }
 
     /// A connection that goes to another backend, and what it holds is of the old one, or what it needs it has not.
@@ -282,19 +300,20 @@ impl Instance {
         seen: &Seen,
         (key, handle): (&Key, Handle),
         flags: TcpFlags,
+        policy: &Policy,
         cx: &mut Context<'_>,
     ) -> Verdict {
         self.connections.end(key, handle);
-        self.release();
-        self.flow(packet, seen, flags, cx)
+        self.release(policy);
+        self.flow(packet, seen, flags, policy, cx)
     }
 
     /// An ICMP error, perhaps about a packet of a service: it goes where that came from.
-    fn error(&mut self, packet: &mut Mbuf, seen: &Seen, cx: &mut Context<'_>) -> Verdict {
+    fn error(&mut self, packet: &mut Mbuf, seen: &Seen, policy: &Policy, cx: &mut Context<'_>) -> Verdict {
         if let Some(verdict) = self.reply(packet, seen, cx) {
             return verdict;
         }
-        let (flow, policy) = (&seen.flow, Arc::clone(&self.policy));
+        let flow = &seen.flow;
         if !policy.has_address(seen.destination) {
             return Verdict::Next;
         }
@@ -304,7 +323,7 @@ impl Instance {
         }
         let key = flow.key();
         if let Some((_, connection)) = self.connections.find(&key) {
-            return self.send(packet, seen, (&key, &connection), cx);
+            return self.send(packet, seen, (&key, &connection), policy, cx);
         }
         let Found::Service(place) = policy.find(flow.destination, flow.protocol, flow.destination_port) else {
             return Verdict::Drop(self.reasons.icmp);
@@ -312,7 +331,7 @@ impl Instance {
         let service = policy.services.get(usize::from(place));
         let backend = service.and_then(|service| service.by_table(&policy.hash, flow, &key));
         let Some(backend) = backend else { return Verdict::Drop(self.reasons.no_backend) };
-        self.send(packet, seen, (&key, &Connection { backend, ..Connection::default() }), cx)
+        self.send(packet, seen, (&key, &Connection { backend, ..Connection::default() }), policy, cx)
     }
 
     /// A packet of a backend's that answers a client, of the modes that translate; nothing if it is none.
@@ -335,10 +354,11 @@ impl Instance {
         packet: &mut Mbuf,
         seen: &Seen,
         (key, connection): (&Key, &Connection),
+        policy: &Policy,
         cx: &mut Context<'_>,
     ) -> Verdict {
         let length = ip_length(packet.data());
-        let verdict = self.forward(packet, seen, (key, connection), cx);
+        let verdict = self.forward(packet, seen, (key, connection), policy, cx);
         if verdict == Verdict::Next {
             self.connections.backends.sent(connection.backend, length);
         }
@@ -351,9 +371,9 @@ impl Instance {
         packet: &mut Mbuf,
         seen: &Seen,
         (key, connection): (&Key, &Connection),
+        policy: &Policy,
         cx: &mut Context<'_>,
     ) -> Verdict {
-        let policy = Arc::clone(&self.policy);
         let slot = connection.backend;
         let Some(way) = policy.ways.get(usize::from(slot)) else { return Verdict::Next };
         let length = ip_length(packet.data());
@@ -376,7 +396,9 @@ impl Instance {
                 Annotation { next_hop, ..annotation }.write(packet);
             }
             (None, Mode::Nat | Mode::FullNat) => {
-                if let Err(reason) = self.translation.forward(packet, seen, way, connection, &self.reasons, cx) {
+                if let Err(reason) =
+                    self.translation.forward(packet, seen, (policy, way), connection, &self.reasons, cx)
+                {
                     return Verdict::Drop(reason);
                 }
                 Annotation { may_turn: true, ..Annotation::of(packet) }.write(packet);
@@ -392,9 +414,9 @@ impl Instance {
     }
 
     /// Connections that have ended give back what they held.
-    fn release(&mut self) {
+    fn release(&mut self, policy: &Policy) {
         while let Some((key, connection)) = self.connections.gone.pop() {
-            self.translation.release(&key, &connection);
+            self.translation.release(&key, &connection, policy);
         }
     }
 }

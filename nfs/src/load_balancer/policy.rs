@@ -301,6 +301,12 @@ impl Policy {
         !self.config.source_addresses.is_empty() || self.services.iter().any(translates)
     }
 
+    /// Of our addresses the one with this number.
+    #[inline]
+    pub(super) fn source_address(&self, number: u8) -> Option<IpAddr> {
+        self.config.source_addresses.get(usize::from(number)).copied()
+    }
+
     /// The addresses that packets are taken for now.
     pub(super) fn taken(&self) -> Vec<Prefix> {
         let services = || self.config.services.iter().zip(0_u16..);

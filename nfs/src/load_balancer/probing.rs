@@ -4,15 +4,16 @@
 use super::config::Mode;
 use super::connections::Connection;
 use super::flow::{ETHERNET, Kind, look};
-use super::instance::{Instance, ip_length};
+use super::instance::{WorkerState, ip_length};
+use super::policy::Policy;
 use nf_framework::{Annotation, Context, Direction, Mbuf, Verdict};
 
 /// Packets that checks send in one tick.
 const MOST: usize = 32;
 
-impl Instance {
+impl WorkerState {
     /// Sends what checks have to send.
-    pub(super) fn send_probes(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn send_probes(&mut self, policy: &Policy, cx: &mut Context<'_>) {
         for _ in 0..MOST {
             let write = |slot, bytes: &[u8]| {
                 let mut packet = cx.allocate();
@@ -23,16 +24,16 @@ impl Instance {
             };
             match self.door.give(write) {
                 None => break,
-                Some((slot, Some(packet))) => self.send_probe(slot, packet, cx),
+                Some((slot, Some(packet))) => self.send_probe(slot, packet, policy, cx),
                 Some((_, None)) => self.door.lose(),
             }
         }
         self.door.follow();
     }
 
-    fn send_probe(&mut self, slot: u16, mut packet: Mbuf, cx: &mut Context<'_>) {
+    fn send_probe(&mut self, slot: u16, mut packet: Mbuf, policy: &Policy, cx: &mut Context<'_>) {
         let seen = look(&mut packet).ok();
-        let mode = self.policy.ways.get(usize::from(slot)).map(|way| way.mode);
+        let mode = policy.ways.get(usize::from(slot)).map(|way| way.mode);
         let is_sent = match (seen, mode) {
             (None, _) | (_, None) => false,
             // It is for the backend itself, and has our address already.
@@ -42,7 +43,7 @@ impl Instance {
             }
             (Some(seen), Some(_)) => {
                 let connection = Connection { backend: slot, ..Connection::default() };
-                self.forward(&mut packet, &seen, (&seen.flow.key(), &connection), cx) == Verdict::Next
+                self.forward(&mut packet, &seen, (&seen.flow.key(), &connection), policy, cx) == Verdict::Next
             }
         };
         if is_sent {

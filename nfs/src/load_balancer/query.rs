@@ -63,7 +63,7 @@ impl Instance {
     /// All services.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceView> {
-        let shared = &self.shared;
+        let shared = &self.state.shared;
         let of = |service: &super::policy::Service, address| ServiceView {
             name: service.name.clone(),
             address,
@@ -104,7 +104,7 @@ impl Instance {
             source_port: client.port(),
             destination_port: service.port(),
         };
-        let (_, connection) = self.connections.find(&flow.key())?;
+        let (_, connection) = self.state.connections.find(&flow.key())?;
         let backend = self.policy.backends.get(usize::from(connection.backend))?.as_ref()?;
         Some(ConnectionView {
             service: backend.identity.service.clone(),

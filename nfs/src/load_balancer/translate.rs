@@ -18,12 +18,10 @@ use nf_framework::{
     Instant, Mbuf, Memory, Ports, SetupError, Tuple, Verdict, WorkerSetup,
 };
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 /// One worker's translations.
 #[derive(Debug)]
 pub(super) struct Translation {
-    policy: Arc<Policy>,
     pub(super) v4: FlowTable<KeyV4, Answer<KeyV4>>,
     pub(super) v6: FlowTable<KeyV6, Answer<KeyV6>>,
     ports: SourcePorts,
@@ -54,7 +52,7 @@ impl Default for Answer<KeyV6> {
 const FEWEST: usize = 64;
 
 impl Translation {
-    pub(super) fn new(policy: &Arc<Policy>, worker: &mut WorkerSetup) -> Result<Self, SetupError> {
+    pub(super) fn new(policy: &Policy, worker: &mut WorkerSetup) -> Result<Self, SetupError> {
         // Answers come to the worker that has their destination port, whoever they are from.
         let answer = |port| Tuple {
             source: Ipv4Addr::UNSPECIFIED.into(),
@@ -64,7 +62,6 @@ impl Translation {
         let ports = SourcePorts::new(|port| worker.owns(Direction::Outbound, &answer(port)));
         let (memory, (v4, v6)) = (worker.memory(), capacities(policy));
         Ok(Self {
-            policy: Arc::clone(policy),
             v4: table(&memory, v4)?,
             v6: table(&memory, v6)?,
             ports,
@@ -80,15 +77,11 @@ impl Translation {
             + Identifications::bytes()
     }
 
-    pub(super) fn adopt(&mut self, policy: &Arc<Policy>) {
-        self.policy = Arc::clone(policy);
-    }
-
     /// Before a connection of a mode that translates is remembered: what it needs for that is written into it.
     pub(super) fn prepare(
         &mut self,
         flow: &Flow,
-        way: &Way,
+        (policy, way): (&Policy, &Way),
         (connection, is_first): (&mut Connection, bool),
         reasons: &Reasons,
     ) -> Result<(), DropReason> {
@@ -100,10 +93,10 @@ impl Translation {
             if !is_first {
                 return Err(reasons.no_connection);
             }
-            let (source, port) = self.source_of(flow, way).ok_or(reasons.ports_exhausted)?;
+            let (source, port) = self.source_of(flow, (policy, way)).ok_or(reasons.ports_exhausted)?;
             (connection.source, connection.port) = (source, port);
         }
-        let answer = self.answer(flow, way, connection).ok_or(reasons.not_translated)?;
+        let answer = answer(flow, (policy, way), connection).ok_or(reasons.not_translated)?;
         let is_free = match answer.key() {
             Key::V4(answer) => self.v4.lookup(&answer).is_none(),
             Key::V6(answer) => self.v6.lookup(&answer).is_none(),
@@ -121,8 +114,14 @@ impl Translation {
     }
 
     /// Remembers whose the answers of a connection will be; whether there was room for that.
-    pub(super) fn begin(&mut self, flow: &Flow, way: &Way, connection: &Connection, now: Instant) -> bool {
-        match (flow.key(), self.answer(flow, way, connection).map(|answer| answer.key())) {
+    pub(super) fn begin(
+        &mut self,
+        flow: &Flow,
+        (policy, way): (&Policy, &Way),
+        connection: &Connection,
+        now: Instant,
+    ) -> bool {
+        match (flow.key(), answer(flow, (policy, way), connection).map(|answer| answer.key())) {
             (Key::V4(of), Some(Key::V4(answer))) => {
                 insert(&mut self.v4, answer, Answer { of, ..Answer::default() }, now)
             }
@@ -134,10 +133,9 @@ impl Translation {
     }
 
     /// A connection that has ended gives back what it held.
-    pub(super) fn release(&mut self, key: &Key, connection: &Connection) {
-        let policy = Arc::clone(&self.policy);
+    pub(super) fn release(&mut self, key: &Key, connection: &Connection, policy: &Policy) {
         let Some(way) = policy.ways.get(usize::from(connection.backend)) else { return };
-        let Some(answer) = self.answer(&key.flow(), way, connection) else { return };
+        let Some(answer) = answer(&key.flow(), (policy, way), connection) else { return };
         match (key, answer.key()) {
             (Key::V4(of), Key::V4(answer)) => remove(&mut self.v4, &answer, |known| known.of == *of),
             (Key::V6(of), Key::V6(answer)) => remove(&mut self.v6, &answer, |known| known.of == *of),
@@ -150,7 +148,7 @@ impl Translation {
         &mut self,
         packet: &mut Mbuf,
         seen: &Seen,
-        way: &Way,
+        (policy, way): (&Policy, &Way),
         connection: &Connection,
         reasons: &Reasons,
         cx: &mut Context<'_>,
@@ -160,8 +158,9 @@ impl Translation {
         }
         let flow = &seen.flow;
         let backend = (way.address, way.port);
-        let source =
-            (way.mode == Mode::FullNat).then(|| Some((self.source_address(connection)?, connection.port))).flatten();
+        let source = (way.mode == Mode::FullNat)
+            .then(|| Some((policy.source_address(connection.source)?, connection.port)))
+            .flatten();
         if seen.kind == Kind::Error {
             if !is_sound_error(packet) {
                 return Err(reasons.icmp_checksum);
@@ -178,7 +177,7 @@ impl Translation {
         }
         let mut behind = None;
         if let (false, Kind::Flow(flags)) = (connection.is_introduced(), seen.kind) {
-            behind = self.introduce(packet, flow, way, connection, flags, cx);
+            behind = self.introduce(packet, flow, (policy, way), connection, flags, cx);
         }
         for packet in [Some(packet), behind.as_mut()].into_iter().flatten() {
             if let Some((address, port)) = source {
@@ -201,12 +200,12 @@ impl Translation {
         &mut self,
         packet: &mut Mbuf,
         flow: &Flow,
-        way: &Way,
+        (policy, way): (&Policy, &Way),
         connection: &Connection,
         flags: TcpFlags,
         cx: &mut Context<'_>,
     ) -> Option<Mbuf> {
-        let answer = self.answer(flow, way, connection)?.key();
+        let answer = answer(flow, (policy, way), connection)?.key();
         let mut introduction = self.introduction(&answer)?;
         let before = introduction;
         if flags.contains(TcpFlags::SYN) && connection.stage == Stage::Begun {
@@ -302,8 +301,7 @@ impl Translation {
     }
 
     /// Which of our addresses, by its number, and which port a connection gets towards its backend.
-    fn source_of(&mut self, flow: &Flow, way: &Way) -> Option<(u8, u16)> {
-        let policy = Arc::clone(&self.policy);
+    fn source_of(&mut self, flow: &Flow, (policy, way): (&Policy, &Way)) -> Option<(u8, u16)> {
         let all = &policy.config.source_addresses;
         let first = all.iter().position(|address| address.is_ipv4() == way.address.is_ipv4())?;
         let of_family = || all.iter().enumerate().skip(first).filter(|(_, of)| of.is_ipv4() == way.address.is_ipv4());
@@ -318,20 +316,6 @@ impl Translation {
         })?;
         let (place, _) = of_family().nth(number)?;
         Some((u8::try_from(place).ok()?, port))
-    }
-
-    #[inline]
-    pub(super) fn source_address(&self, connection: &Connection) -> Option<IpAddr> {
-        self.policy.config.source_addresses.get(usize::from(connection.source)).copied()
-    }
-
-    /// What the backend of a connection answers with.
-    fn answer(&self, flow: &Flow, way: &Way, connection: &Connection) -> Option<Flow> {
-        let client = match way.mode {
-            Mode::FullNat => (self.source_address(connection)?, connection.port),
-            _ => (flow.source, flow.source_port),
-        };
-        Some(answer_of(flow, way, client))
     }
 
     fn introduction(&self, answer: &Key) -> Option<Introduction> {
@@ -362,6 +346,15 @@ impl Translation {
         let old = Identification { value: header.identification.get(), protocol: header.protocol.0, is_fragment };
         Some(self.identifications.of((header.source.into(), header.destination.into()), old, now))
     }
+}
+
+/// What the backend of a connection answers with.
+fn answer(flow: &Flow, (policy, way): (&Policy, &Way), connection: &Connection) -> Option<Flow> {
+    let client = match way.mode {
+        Mode::FullNat => (policy.source_address(connection.source)?, connection.port),
+        _ => (flow.source, flow.source_port),
+    };
+    Some(answer_of(flow, way, client))
 }
 
 /// What a backend answers with to whom it sees.

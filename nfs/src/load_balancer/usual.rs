@@ -1,7 +1,7 @@
 //! The short way: packets in which nothing new happens, of connections that are known.
 //!
 //! They are looked up a burst at a time, and each entry is looked at once. Whatever else there is, the long way
-//! ([`Instance::closer`]) knows, and does the same with these.
+//! ([`WorkerState::closer`]) knows, and does the same with these.
 
 use super::config::Mode;
 use super::connections::{Connection, Connections, Stage};
@@ -9,7 +9,7 @@ use super::counters::OfWorker;
 use super::encapsulate::{mark_usual_v4, mark_usual_v6};
 use super::flow::{Flow, Head, KeyV4, KeyV6, usual_v4, usual_v6};
 use super::flow_hash::FlowHash;
-use super::instance::Instance;
+use super::instance::{Instance, WorkerState};
 use super::policy::{Found, Policy, Timer, Way};
 use super::scratch::{Looked, MOST, Scratch, Step};
 use super::translate::{Answer, Translation};
@@ -259,7 +259,8 @@ impl Instance {
         (found, steps): (&mut [Option<Handle>; MOST], &mut [Step; MOST]),
         others: &mut Slots,
     ) {
-        let Self { policy, connections, translation, deadlines, .. } = self;
+        let WorkerState { connections, translation, deadlines, .. } = &mut self.state;
+        let policy = &*self.policy;
         let next_hops = policy.next_hops.get().map_or(&[][..], |all| all);
         let burst = Burst { policy, ways: &policy.ways, next_hops, deadlines };
         let (table, backends) = F::connections(connections);
@@ -401,7 +402,7 @@ impl Burst<'_> {
                 let mut flow = F::to(key, (way.address, way.port))?;
                 let mut identifications = None;
                 if way.mode == Mode::FullNat {
-                    flow = F::from(&flow, (translation.source_address(connection)?, connection.port))?;
+                    flow = F::from(&flow, (self.policy.source_address(connection.source)?, connection.port))?;
                     identifications = Some(&mut translation.identifications);
                 }
                 F::write(packet.data_mut(), &flow, identifications);

@@ -226,7 +226,8 @@ impl Instance {
         flags: TcpFlags,
         cx: &mut Context<'_>,
     ) -> Result<Session, Option<Refusal>> {
-        let policy = Arc::clone(&self.policy);
+        // No clone: all workers share the count of references.
+        let Self { policy, sessions, unsolicited, reasons, counters, .. } = self;
         let is_first_part = !matches!(seen.kind, Kind::Query { asks: None | Some(false), .. });
         if !is_first_part {
             return Err(Some(Refusal::NoSession));
@@ -235,21 +236,19 @@ impl Instance {
         let is_tcp = flow.protocol == Protocol::Tcp;
         if is_tcp && flags.contains(TcpFlags::RST) {
             // It belongs to something that is over: it goes as what it was, and nothing begins.
-            let (address, port) = self
-                .sessions
-                .mapped((&policy, pool), flow.protocol, (flow.source, flow.source_port))
+            let (address, port) = sessions
+                .mapped((policy, pool), flow.protocol, (flow.source, flow.source_port))
                 .ok_or(Some(Refusal::NoSession))?;
-            return Ok(self.sessions.passing(address, port, flow.destination));
+            return Ok(sessions.passing(address, port, flow.destination));
         }
         let others = TcpFlags(TcpFlags::ACK.0 | TcpFlags::FIN.0);
         let begins = !is_tcp || flags.contains(TcpFlags::SYN) && !flags.intersects(others);
         let tcp = is_tcp.then(|| TcpState::default().after(flags, Way::Out));
-        let session =
-            self.sessions.open(flow, tcp, (&policy, pool), (cx.draining(), begins), cx.now()).map_err(Some)?;
-        self.counters.sessions_created.add(1);
-        if is_tcp && self.unsolicited.len() > 0 {
+        let session = sessions.open(flow, tcp, (policy, pool), (cx.draining(), begins), cx.now()).map_err(Some)?;
+        counters.sessions_created.add(1);
+        if is_tcp && unsolicited.len() > 0 {
             let out = FlowTuple { source: session.address.into(), source_port: session.port, ..*flow };
-            self.unsolicited.begun(&out, &self.reasons, cx);
+            unsolicited.begun(&out, reasons, cx);
         }
         Ok(session)
     }

@@ -145,9 +145,8 @@ impl Instance {
 
     /// Ends sessions that a filter means, in a part of the table as [`Instance::list`] goes through it.
     pub fn clear(&mut self, filter: &SessionFilter, from: usize, now: Instant) -> Cleared {
-        let policy = std::sync::Arc::clone(&self.policy);
         let fits = |flow: &FlowTuple, session: &Session| filter.fits(flow, session);
-        let (sessions, next) = self.sessions.clear(from, SLOTS, (&policy, now), fits);
+        let (sessions, next) = self.sessions.clear(from, SLOTS, (&self.policy, now), fits);
         Cleared { sessions, next }
     }
 }
