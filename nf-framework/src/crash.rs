@@ -278,12 +278,12 @@ impl Packets for () {
 }
 
 impl<'w, B: Packets> InHand<'w, B> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(batch: B, cx: Context<'w>, doing: Doing) -> Self {
         Self { batch, cx, doing }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn done(self) {
         std::mem::forget(self);
     }

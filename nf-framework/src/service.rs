@@ -57,7 +57,7 @@ impl Service {
     /// To be called all the time by the thread that has to live: says when the program is ready, shows what it
     /// does, and keeps the watchdog quiet as long as every worker turns. `rounds` are the workers' since their start.
     pub(crate) fn tend(&mut self, now: Instant, rounds: impl FnOnce() -> Vec<u64>, status: impl FnOnce() -> String) {
-        if self.to.is_none() || self.next_look.is_some_and(|next| now < next) {
+        if self.next_look.is_some_and(|next| now < next) {
             return;
         }
         let mut lines = Vec::new();
@@ -73,7 +73,7 @@ impl Service {
                 }
             }
             // Looked at again at once; only if that goes on will the watchdog bite.
-            Err(worker) if self.ready && self.turning.is_news() => log::warn!("worker {worker} does not turn"),
+            Err(worker) if self.turning.is_news() => log::warn!("worker {worker} does not turn"),
             Err(_) => {}
         }
         let status = status();

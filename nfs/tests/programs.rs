@@ -318,6 +318,38 @@ fn a_router_that_makes_no_sense_is_one_sentence_with_its_line() {
     assert_refused(NF_CHAIN, &cases);
 }
 
+#[test]
+fn the_examples_of_services_are_valid_with_their_options() {
+    for (program, configuration, environment) in [
+        (NAT, include_str!("../../deploy/examples/nat.toml"), include_str!("../../deploy/examples/nat.env")),
+        (
+            FIREWALL,
+            include_str!("../../deploy/examples/firewall.toml"),
+            include_str!("../../deploy/examples/firewall.env"),
+        ),
+        (
+            LOAD_BALANCER,
+            include_str!("../../deploy/examples/load-balancer.toml"),
+            include_str!("../../deploy/examples/load-balancer.env"),
+        ),
+    ] {
+        let config = file("service", configuration);
+        let options = environment.lines().find_map(|line| line.strip_prefix("OPTIONS=")).unwrap();
+        let devices = environment.lines().find_map(|line| line.strip_prefix("EAL_ARGUMENTS=")).unwrap();
+        for device in devices.split(" -a ").skip(1) {
+            assert!(configuration.contains(&format!(" = \"{device}\"")), "{device} is no port of {program}'s");
+        }
+        let mut check = Command::new(program);
+        check.args(["--", "--check", "--config"]).arg(&config).args(options.split(' '));
+        let output = check.output().unwrap();
+        // Not every machine has the hugepages for them.
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{program}: {output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("the configuration is valid"), "{program}:\n{said}");
+        std::fs::remove_file(config).unwrap();
+    }
+}
+
 /// The example with all that is commented out in it, but for comments in words.
 fn whole_nat_example() -> String {
     let is_configuration = |line: &str| line.starts_with('[') || line.split(' ').nth(1) == Some("=");
