@@ -7,6 +7,22 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Ticks(pub u64);
 
+impl Ticks {
+    /// The counter now.
+    #[must_use]
+    #[inline]
+    pub fn now() -> Self {
+        Self(read())
+    }
+
+    /// Ticks since an earlier reading.
+    #[must_use]
+    #[inline]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.wrapping_sub(earlier.0)
+    }
+}
+
 /// Reads the counter and knows its rate. Copy it to wherever time is read; one reading
 /// costs about 10 ns, so read once per burst.
 #[derive(Clone, Copy, Debug)]
@@ -27,13 +43,6 @@ impl Clock {
         Self { start: read(), scale, hertz }
     }
 
-    /// The counter now.
-    #[must_use]
-    #[inline]
-    pub fn ticks(&self) -> Ticks {
-        Ticks(read())
-    }
-
     /// Time since this clock was made.
     #[must_use]
     #[inline]
@@ -44,9 +53,16 @@ impl Clock {
     /// Nanoseconds since this clock was made; wraps after 584 years.
     #[must_use]
     #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "the product fits for as long as the count of nanoseconds does")]
     pub fn elapsed_nanoseconds(&self) -> u64 {
-        let ticks = read().wrapping_sub(self.start);
+        self.nanoseconds_at(Ticks::now())
+    }
+
+    /// Nanoseconds between the making of this clock and a reading.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the product fits for as long as the count of nanoseconds does")]
+    pub fn nanoseconds_at(&self, reading: Ticks) -> u64 {
+        let ticks = reading.0.wrapping_sub(self.start);
         ((u128::from(ticks) * u128::from(self.scale)) >> 32) as u64
     }
 

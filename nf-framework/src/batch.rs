@@ -199,6 +199,12 @@ impl Batch {
         self.empty();
     }
 
+    /// How many slots are in use, those included whose packets were taken.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.burst.len()
+    }
+
     /// Whether no packet is left in it, before anybody has decided about one.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {

@@ -142,6 +142,7 @@ impl Chain {
         if let Some(counters) = cx.counters.functions.get(index) {
             count(counters, before, batch);
             counters.held.store(function.held() as u64, Ordering::Relaxed);
+            cx.laps.end(&counters.calls, &counters.cycles);
         }
         if !cx.crossing.is_empty() {
             cx.hand_over_crossing(batch, functions);

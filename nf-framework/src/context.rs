@@ -2,7 +2,7 @@
 
 use crate::annotation::Annotation;
 use crate::batch::{Batch, Slots};
-use crate::counters::{WorkerCounters, bump};
+use crate::counters::{Laps, WorkerCounters, bump};
 use crate::direction::Direction;
 use crate::icmp::{self, IcmpError};
 use crate::position::Position;
@@ -98,6 +98,8 @@ pub struct Context<'w> {
     pub(crate) sorter: &'w mut Option<Sorter>,
     /// Of the batch, what may belong to another worker behind this function.
     pub(crate) crossing: Slots,
+    /// How long each function takes.
+    pub(crate) laps: Laps,
 }
 
 impl Context<'_> {

@@ -2,6 +2,7 @@
 
 use crate::crash::Scene;
 use crate::verdict::DropReasons;
+use dpdk_rs::Ticks;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -35,6 +36,32 @@ pub(crate) fn bump(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
+/// Cuts a batch's time into parts: each ends where the next one begins, so a part costs one reading of the
+/// time-stamp counter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Laps(Ticks);
+
+impl Laps {
+    #[inline]
+    pub(crate) fn begin() -> Self {
+        Self(Ticks::now())
+    }
+
+    /// Of work that nobody takes the time of.
+    pub(crate) fn untimed() -> Self {
+        Self(Ticks(0))
+    }
+
+    /// Ends a part, which was one call.
+    #[inline]
+    pub(crate) fn end(&mut self, calls: &AtomicU64, cycles: &AtomicU64) {
+        let now = Ticks::now();
+        bump(calls, 1);
+        bump(cycles, now.since(self.0));
+        self.0 = now;
+    }
+}
+
 /// What one worker counts on one port.
 #[derive(Debug, Default)]
 pub(crate) struct PortCounters {
@@ -44,9 +71,21 @@ pub(crate) struct PortCounters {
     pub(crate) misled: AtomicU64,
 }
 
+/// How often one worker did one part of its work, and how long that took.
+#[derive(Debug, Default)]
+pub(crate) struct WorkCounters {
+    pub(crate) calls: AtomicU64,
+    pub(crate) packets: AtomicU64,
+    /// Of the time-stamp counter.
+    pub(crate) cycles: AtomicU64,
+}
+
 /// What one worker counts on one function of the chain.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionCounters {
+    pub(crate) calls: AtomicU64,
+    /// Of the time-stamp counter, in its calls with packets.
+    pub(crate) cycles: AtomicU64,
     pub(crate) seen: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) dropped: AtomicU64,
@@ -84,6 +123,12 @@ pub(crate) struct WorkerCounters {
     pub(crate) idle_rounds: AtomicU64,
     /// What it knew when it panicked.
     pub(crate) scene: OnceLock<Box<Scene>>,
+    /// Of the time-stamp counter, in rounds with packets.
+    pub(crate) busy_cycles: AtomicU64,
+    pub(crate) idle_cycles: AtomicU64,
+    /// What stands around the functions: before the first and behind the last.
+    pub(crate) ingress: WorkCounters,
+    pub(crate) egress: WorkCounters,
 }
 
 impl WorkerCounters {
@@ -103,6 +148,10 @@ impl WorkerCounters {
             rounds: AtomicU64::new(0),
             idle_rounds: AtomicU64::new(0),
             scene: OnceLock::new(),
+            busy_cycles: AtomicU64::new(0),
+            idle_cycles: AtomicU64::new(0),
+            ingress: WorkCounters::default(),
+            egress: WorkCounters::default(),
         }
     }
 }

@@ -116,7 +116,7 @@ pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use position::Position;
-pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkerReport};
+pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,

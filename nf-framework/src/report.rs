@@ -1,6 +1,6 @@
 //! Counters added up over all workers, and as tables for people.
 
-use crate::counters::{PortCounters, WorkerCounters};
+use crate::counters::{PortCounters, WorkCounters, WorkerCounters};
 use crate::function::Registry;
 use dpdk_rs::{Port, PortStats};
 use serde::Serialize;
@@ -24,6 +24,14 @@ pub struct Report {
     pub handed_over: u64,
     /// By worker.
     pub workers: Vec<WorkerReport>,
+    /// What stands before the first function: the router finds each packet's way.
+    pub ingress: WorkReport,
+    /// What stands behind the last function.
+    pub egress: WorkReport,
+    /// All else of rounds with packets: receiving, sending, sorting by owners, housekeeping.
+    pub rest: WorkReport,
+    /// Cycles of the time-stamp counter in a second; 0 if nobody said.
+    pub cycles_per_second: u64,
     /// Where all packets went.
     pub balance: Balance,
     /// The policies that every worker works by: 1 at the start, and one more with each that
@@ -60,6 +68,10 @@ pub struct PortReport {
 pub struct FunctionReport {
     /// Its name.
     pub name: String,
+    /// How often it was given a batch.
+    pub calls: u64,
+    /// How long it took over those, in cycles of the time-stamp counter.
+    pub cycles: u64,
     /// Packets that it was shown.
     pub seen: u64,
     /// Packets that it sent or turned itself.
@@ -80,6 +92,42 @@ impl FunctionReport {
     pub fn passed(&self) -> u64 {
         self.seen.saturating_sub(self.sent + self.dropped + self.taken)
     }
+
+    /// How often it was called, for how many packets, and how long that took.
+    #[must_use]
+    pub fn work(&self) -> WorkReport {
+        WorkReport { calls: self.calls, packets: self.seen, cycles: self.cycles }
+    }
+}
+
+/// How often a part of the work was done, for how many packets, and how long that took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct WorkReport {
+    /// Times, each for a burst.
+    pub calls: u64,
+    /// Packets in all of them.
+    pub packets: u64,
+    /// Cycles of the time-stamp counter. Where others use the CPU too, what they took is in it.
+    pub cycles: u64,
+}
+
+impl WorkReport {
+    /// How many packets came together; the more, the less each costs. `None` before the first call.
+    #[must_use]
+    pub fn packets_per_call(&self) -> Option<f64> {
+        ratio(self.packets, self.calls)
+    }
+
+    /// What a packet costs. `None` before the first one.
+    #[must_use]
+    pub fn cycles_per_packet(&self) -> Option<f64> {
+        ratio(self.cycles, self.packets)
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people, who read a few digits")]
+fn ratio(of: u64, to: u64) -> Option<f64> {
+    (to > 0).then(|| of as f64 / to as f64)
 }
 
 /// One worker.
@@ -91,6 +139,14 @@ pub struct WorkerReport {
     pub sent: u64,
     /// How often it handed a packet over to another worker.
     pub handed_over: u64,
+    /// How often it looked at all its ports.
+    pub rounds: u64,
+    /// How often it found nothing there.
+    pub idle_rounds: u64,
+    /// Cycles of the time-stamp counter in rounds with packets.
+    pub busy_cycles: u64,
+    /// Those in the others: looking for packets, and napping.
+    pub idle_cycles: u64,
 }
 
 impl WorkerReport {
@@ -102,6 +158,10 @@ impl WorkerReport {
             received: sum(|port| &port.received),
             sent: sum(|port| &port.sent),
             handed_over: counters.handed_over.load(Ordering::Relaxed),
+            rounds: counters.rounds.load(Ordering::Relaxed),
+            idle_rounds: counters.idle_rounds.load(Ordering::Relaxed),
+            busy_cycles: counters.busy_cycles.load(Ordering::Relaxed),
+            idle_cycles: counters.idle_cycles.load(Ordering::Relaxed),
         }
     }
 }
@@ -187,6 +247,8 @@ impl Report {
             .enumerate()
             .map(|(index, name)| FunctionReport {
                 name: name.clone(),
+                calls: sum(&|worker| Some(&worker.functions.get(index)?.calls)),
+                cycles: sum(&|worker| Some(&worker.functions.get(index)?.cycles)),
                 seen: sum(&|worker| Some(&worker.functions.get(index)?.seen)),
                 sent: sum(&|worker| Some(&worker.functions.get(index)?.sent)),
                 dropped: sum(&|worker| Some(&worker.functions.get(index)?.dropped)),
@@ -222,9 +284,43 @@ impl Report {
                 .wrapping_add(sum(&|worker| Some(&worker.fragments)))
                 .wrapping_add(handed_over.wrapping_sub(taken_over)),
         };
-        let by_worker = workers.iter().map(|worker| WorkerReport::new(worker)).collect();
+        let by_worker: Vec<_> = workers.iter().map(|worker| WorkerReport::new(worker)).collect();
+        let work = |of: fn(&WorkerCounters) -> &WorkCounters| WorkReport {
+            calls: sum(&|worker| Some(&of(worker).calls)),
+            packets: sum(&|worker| Some(&of(worker).packets)),
+            cycles: sum(&|worker| Some(&of(worker).cycles)),
+        };
+        let (ingress, egress) = (work(|worker| &worker.ingress), work(|worker| &worker.egress));
+        let measured = functions.iter().map(|function| function.cycles).sum::<u64>() + ingress.cycles + egress.cycles;
+        let rest = WorkReport {
+            calls: by_worker.iter().map(|worker| worker.rounds - worker.idle_rounds).sum(),
+            packets: balance.received,
+            cycles: by_worker.iter().map(|worker| worker.busy_cycles).sum::<u64>().saturating_sub(measured),
+        };
         let generation = workers.iter().map(|worker| worker.generation.load(Ordering::Relaxed)).min().unwrap_or(0);
-        Self { ports, functions, drops, counters, handed_over, workers: by_worker, balance, generation }
+        Self {
+            ports,
+            functions,
+            drops,
+            counters,
+            handed_over,
+            workers: by_worker,
+            ingress,
+            egress,
+            rest,
+            cycles_per_second: 0,
+            balance,
+            generation,
+        }
+    }
+
+    /// The parts of the work with their names, in the order in which a packet from inside meets them; those
+    /// that are not functions stand in parentheses.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&str, WorkReport)> {
+        let functions = self.functions.iter().map(|function| (function.name.as_str(), function.work()));
+        let around = [("(ingress)", self.ingress)].into_iter();
+        around.chain(functions).chain([("(egress)", self.egress), ("(receive, send, other)", self.rest)]).collect()
     }
 
     /// How many packets were dropped under a reason.
@@ -258,7 +354,7 @@ impl fmt::Display for Report {
         if self.workers.len() > 1 {
             let mut workers = Table::new(&["worker", "received", "sent", "handed over"]);
             for (number, worker) in self.workers.iter().enumerate() {
-                let WorkerReport { received, sent, handed_over } = *worker;
+                let WorkerReport { received, sent, handed_over, .. } = *worker;
                 workers.row([number as u64, received, sent, handed_over].map(|number| number.to_string()));
             }
             write!(f, "{workers}")?;
@@ -272,6 +368,17 @@ impl fmt::Display for Report {
                 functions.row([function.name.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
             }
             write!(f, "{functions}")?;
+        }
+        let parts = self.parts();
+        if parts.iter().any(|(_, work)| work.calls > 0) {
+            let mut chain = Table::new(&["part", "calls", "packets", "packets per call", "cycles per packet"]);
+            let places = |number: Option<f64>, places| number.map_or("-".to_owned(), |n| format!("{n:.places$}"));
+            for (name, work) in parts {
+                let (calls, packets) = (work.calls.to_string(), work.packets.to_string());
+                let (together, cost) = (places(work.packets_per_call(), 1), places(work.cycles_per_packet(), 0));
+                chain.row([name.to_owned(), calls, packets, together, cost]);
+            }
+            write!(f, "{chain}")?;
         }
         if !self.counters.is_empty() {
             let mut counters = Table::new(&["counter", "value"]);
@@ -356,7 +463,7 @@ impl fmt::Display for Table {
         let width =
             |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        let number = |cell: &String| cell.chars().all(|c| c.is_ascii_digit() || c == '-');
+        let number = |cell: &String| cell == "-" || cell.parse::<f64>().is_ok();
         let all_numbers = |column: usize| self.rows.iter().skip(1).filter_map(|row| row.get(column)).all(number);
         let numbers: Vec<bool> = (0..columns).map(|column| column > 0 && all_numbers(column)).collect();
         for row in &self.rows {
@@ -400,16 +507,27 @@ mod tests {
             device: Some(device),
             ..PortReport::default()
         };
-        let function = FunctionReport { name: "8".into(), seen: 12, held: 1_234_567, ..FunctionReport::default() };
+        let function = FunctionReport {
+            name: "8".into(),
+            seen: 12,
+            held: 1_234_567,
+            calls: 8,
+            cycles: 12_345,
+            ..FunctionReport::default()
+        };
         let report = Report {
             ports: vec![port, PortReport { name: "a".into(), ..PortReport::default() }],
             functions: vec![function, FunctionReport { name: "firewall".into(), ..FunctionReport::default() }],
             drops: vec![DropReport { reason: "policy".into(), help: "a rule".into(), count: 3 }],
             counters: vec![CounterReport { function: "firewall".into(), name: "hits".into(), value: 3 }],
             handed_over: 5,
-            workers: vec![WorkerReport { received: 7, sent: 1_000_000, handed_over: 5 }, WorkerReport::default()],
-            balance: Balance::default(),
+            workers: vec![
+                WorkerReport { received: 7, sent: 1_000_000, handed_over: 5, ..WorkerReport::default() },
+                WorkerReport::default(),
+            ],
+            rest: WorkReport { calls: 4, packets: 128, cycles: 6400 },
             generation: 1,
+            ..Report::default()
         };
         let expected = "\
 port       received     sent   missed  no mbuf
@@ -423,6 +541,13 @@ worker  received     sent  handed over
 function  seen  passed  sent  dropped  taken     held  sessions
 8           12      12     0        0      0  1234567         0
 firewall     0       0     0        0      0        0         0
+
+part                    calls  packets  packets per call  cycles per packet
+(ingress)                   0        0                 -                  -
+8                           8       12               1.5               1029
+firewall                    0        0                 -                  -
+(egress)                    0        0                 -                  -
+(receive, send, other)      4      128              32.0                 50
 
 counter        value
 firewall.hits      3
@@ -453,6 +578,13 @@ balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
             worker.ports[1].received.store(10 * count, Ordering::Relaxed);
             worker.ports[1].sent.store(2 * count, Ordering::Relaxed);
             worker.handed_over.store(3 * count, Ordering::Relaxed);
+            worker.functions[1].calls.store(count, Ordering::Relaxed);
+            worker.functions[1].cycles.store(100 * count, Ordering::Relaxed);
+            worker.egress.calls.store(count, Ordering::Relaxed);
+            worker.egress.cycles.store(10 * count, Ordering::Relaxed);
+            worker.rounds.store(5 * count, Ordering::Relaxed);
+            worker.idle_rounds.store(3 * count, Ordering::Relaxed);
+            worker.busy_cycles.store(200 * count, Ordering::Relaxed);
         }
         let report = Report::new(&[], &["a".to_owned(), "b".to_owned()], &workers, &Registry::default());
         assert_eq!((report.functions[0].seen, report.functions[1].seen), (0, 6));
@@ -460,7 +592,18 @@ balance: 0 received + 0 originated = 0 sent + 0 dropped + 0 consumed + 0 held";
         assert_eq!(report.generation, 2, "of the worker that is behind");
         assert_eq!((report.drops.len(), report.dropped("policy")), (1, 6));
         assert_eq!((report.balance.dropped, report.balance.held), (6, 3360 + 18));
-        let worker = |count: u64| WorkerReport { received: 11 * count, sent: 2 * count, handed_over: 3 * count };
+        assert_eq!(report.functions[1].work(), WorkReport { calls: 6, packets: 6, cycles: 600 });
+        assert_eq!(report.egress, WorkReport { calls: 6, packets: 0, cycles: 60 });
+        assert_eq!(report.rest, WorkReport { calls: 12, packets: 0, cycles: 1200 - 660 });
+        let worker = |count: u64| WorkerReport {
+            received: 11 * count,
+            sent: 2 * count,
+            handed_over: 3 * count,
+            rounds: 5 * count,
+            idle_rounds: 3 * count,
+            busy_cycles: 200 * count,
+            idle_cycles: 0,
+        };
         assert_eq!(report.workers, [1, 2, 3].map(worker));
     }
 }

@@ -6,7 +6,7 @@
 use crate::batch::{Batch, Slots};
 use crate::chain::Chain;
 use crate::context::{Context, Pending};
-use crate::counters::{WorkerCounters, bump};
+use crate::counters::{Laps, WorkCounters, WorkerCounters, bump};
 use crate::crash::{Doing, InHand};
 use crate::direction::Direction;
 use crate::fragments::Fragments;
@@ -19,7 +19,7 @@ use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx, Verdict};
-use dpdk_rs::{Burst, Clock, Consumer, Mbuf, Mempool, Producer, QueuePair};
+use dpdk_rs::{Burst, Clock, Consumer, Mbuf, Mempool, Producer, QueuePair, Ticks};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -183,14 +183,21 @@ impl Pipeline {
             errors: &mut self.errors,
             sorter: &mut self.sorter,
             crossing: Slots::default(),
+            laps: Laps::begin(),
         };
         let mut hand = InHand::new(&mut *batch, cx, Doing::Batch);
         if arrived && let Some(forwarding) = &mut self.chain.forwarding {
+            let WorkCounters { calls, packets, cycles } = &self.counters.ingress;
+            bump(packets, hand.batch.len() as u64);
             forwarding.ingress(hand.batch, &mut hand.cx);
+            hand.cx.laps.end(calls, cycles);
         }
         self.chain.run(hand.batch, &mut hand.cx);
         if let Some(forwarding) = &mut self.chain.forwarding {
+            let WorkCounters { calls, packets, cycles } = &self.counters.egress;
+            bump(packets, u64::from(hand.batch.undecided_mask().count_ones()));
             forwarding.egress(hand.batch, &mut hand.cx);
+            hand.cx.laps.end(calls, cycles);
         }
         hand.done();
         self.settle_and_send(batch, position, out);
@@ -310,6 +317,7 @@ impl Pipeline {
             errors: &mut self.errors,
             sorter: &mut self.sorter,
             crossing: Slots::default(),
+            laps: Laps::untimed(),
         };
         (&mut self.chain, cx)
     }
@@ -473,6 +481,9 @@ pub(crate) struct Worker {
     mailbox: Arc<Mailbox>,
     rounds_to_tick: u32,
     next_tick: Instant,
+    /// When the round before began, and whether it had no packets.
+    round_began: Ticks,
+    was_idle: bool,
 }
 
 impl Worker {
@@ -498,12 +509,15 @@ impl Worker {
             mailbox,
             rounds_to_tick,
             next_tick,
+            round_began: Ticks(0),
+            was_idle: true,
         }
     }
 
     /// Polls until told to stop, and gives the queues back.
     pub(crate) fn run(mut self, idle: Idle, stop: &AtomicBool) -> Vec<QueuePair> {
         let mut naps = Naps::new(idle);
+        self.round_began = Ticks::now();
         while !stop.load(Ordering::Relaxed) {
             let empty = self.round();
             naps.after(empty);
@@ -522,10 +536,21 @@ impl Worker {
         Instant::from_nanoseconds(self.clock.elapsed_nanoseconds())
     }
 
+    /// The time, and how long the round before took: one reading tells both.
+    #[inline]
+    fn begin_round(&mut self) -> Instant {
+        let reading = Ticks::now();
+        let counters = &self.pipeline.counters;
+        let cycles = if self.was_idle { &counters.idle_cycles } else { &counters.busy_cycles };
+        bump(cycles, reading.since(self.round_began));
+        self.round_began = reading;
+        Instant::from_nanoseconds(self.clock.nanoseconds_at(reading))
+    }
+
     /// One look at every port; whether there was nothing. This is the packet path.
     #[inline]
     fn round(&mut self) -> bool {
-        let now = self.now();
+        let now = self.begin_round();
         let mut idle = true;
         for index in 0..self.ports.len() {
             let port = &mut self.ports[index];
@@ -560,6 +585,7 @@ impl Worker {
                 transmit(*port, &mut self.handed, &self.pipeline.counters, &mut Queues(&mut self.ports));
             }
         }
+        self.was_idle = idle;
         bump(&self.pipeline.counters.rounds, 1);
         bump(&self.pipeline.counters.idle_rounds, u64::from(idle));
         self.rounds_to_tick -= u32::from(!idle);

@@ -66,6 +66,7 @@ struct Shared {
     counters: Vec<Arc<WorkerCounters>>,
     mailboxes: Vec<Arc<Mailbox>>,
     functions: Vec<String>,
+    cycles_per_second: u64,
 }
 
 /// A program that is ready to run: its ports are started.
@@ -187,6 +188,7 @@ impl<'eal> Runtime<'eal> {
             counters: lcores.iter().map(|_| Arc::new(WorkerCounters::new(ports.len(), names.len()))).collect(),
             mailboxes: lcores.iter().map(|_| Arc::new(Mailbox::new())).collect(),
             functions: names.clone(),
+            cycles_per_second: Clock::new(eal).hertz(),
         };
         let config = RuntimeConfig { chain: Some(names), ..config.clone() };
         let known = Functions::of(&functions);
@@ -515,6 +517,7 @@ impl Shared {
 
     fn report(&self, ports: &[Port], lives: &[Life]) -> Report {
         let mut report = Report::new(ports, &self.functions, &self.counters, &self.registry);
+        report.cycles_per_second = self.cycles_per_second;
         report.ports.iter_mut().zip(lives).for_each(|(port, life)| life.write(port));
         report
     }
