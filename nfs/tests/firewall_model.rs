@@ -112,6 +112,7 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
     let limited = |mut rules: Vec<Rule>, random: &mut Generator| {
         for rule in rules.iter_mut().filter(|rule| rule.action == Action::Accept) {
             rule.limit = random.limit();
+            rule.limit.embryonic = rule.limit.embryonic.filter(|_| rule.may_be_tcp());
             if rule.related {
                 let connections = rule.limit.connections.or(Some(3));
                 rule.limit = Limit { connections, packets: None, embryonic: None, ..rule.limit };
@@ -120,7 +121,7 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
         rules
     };
     let with_embryonic = |mut rules: Vec<Rule>| {
-        rules.iter_mut().for_each(|rule| rule.limit.embryonic = (!rule.related).then_some(20));
+        rules.iter_mut().for_each(|rule| rule.limit.embryonic = (!rule.related && rule.may_be_tcp()).then_some(20));
         rules
     };
     let usual = usual();

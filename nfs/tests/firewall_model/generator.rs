@@ -507,7 +507,7 @@ impl Generator {
         match self.random.below(8) {
             0 => {
                 rule.protocols = vec![TCP];
-                rule.flags = Some(self.one_of(&[(SYN, ACK), (SYN, 0), (ACK, 0), (0, 8)]));
+                rule.flags = Some(self.one_of(&[(SYN, ACK), (SYN, 0), (0, ACK), (0, 8)]));
             }
             1 => {
                 rule.protocols = vec![TCP, UDP];
@@ -537,8 +537,13 @@ impl Generator {
         if self.random.percent(15) && rule.flags.is_none() && rule.source_ports.is_empty() {
             let icmp = [ICMP, ICMPV6][usize::from(six)];
             let types = if six { (1, self.one_of(&[1, 4])) } else { (3, self.one_of(&[3, 12])) };
+            // Errors are not answered, and come whole.
+            let action = if rule.action == Action::Reject { Action::Drop } else { rule.action };
+            let fragment = rule.fragment.filter(|fragment| !fragment);
             rule = Rule {
                 related: true,
+                action,
+                fragment,
                 protocols: vec![icmp],
                 icmp: vec![[types, (0, self.one_of(&[1, 255]))]],
                 destination_ports: Vec::new(),

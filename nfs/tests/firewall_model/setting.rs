@@ -197,6 +197,11 @@ impl Setting {
 }
 
 impl Rule {
+    /// Whether connections of it may be half open.
+    pub(crate) fn may_be_tcp(&self) -> bool {
+        self.protocols.is_empty() || self.protocols.contains(&6)
+    }
+
     fn toml(&self) -> String {
         let side = |side| if side == Side::Inside { "inside" } else { "outside" };
         let action = match self.action {
