@@ -23,8 +23,10 @@ impl PacketFunction for Misbehave {
         let Ok(headers) = Headers::parse(packet.data_mut()) else { return Verdict::Next };
         let Some((source, destination)) = headers.transport.ports() else { return Verdict::Next };
         assert!(destination != self.panic_port, "told to, from port {source}");
-        while destination == self.hang_port {
-            std::thread::sleep(Duration::from_secs(1));
+        if destination == self.hang_port {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
         }
         Verdict::Next
     }
