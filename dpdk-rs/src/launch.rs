@@ -28,6 +28,20 @@ impl Lcore {
         // SAFETY: an `Lcore` comes from `lcores`, so its id is below RTE_MAX_LCORE.
         unsafe { dpdk_sys::rte_lcore_to_socket_id(self.0) }
     }
+
+    /// The CPU that it is pinned to; `None` if it may use several.
+    #[must_use]
+    pub fn cpu(self) -> Option<u32> {
+        let mut cpus = self.cpus();
+        let cpu = cpus.next()?;
+        cpus.next().is_none().then_some(cpu)
+    }
+
+    /// The CPUs that it may use.
+    fn cpus(self) -> impl Iterator<Item = u32> {
+        // SAFETY: an `Lcore` comes from `lcores`, so its id is below RTE_MAX_LCORE; the EAL has set it up.
+        (0..CPUS).filter(move |cpu| unsafe { dpdk_sys::shim_lcore_has_cpu(self.0, *cpu) })
+    }
 }
 
 impl fmt::Display for Lcore {
@@ -68,6 +82,11 @@ pub enum LaunchError {
     },
 }
 
+/// CPUs that a set of CPUs has room for.
+const CPUS: u32 = libc::CPU_SETSIZE.cast_unsigned();
+/// The nice value of what leaves a CPU to all others (setpriority(2)).
+const NICEST: i32 = 19;
+
 /// CPUs that a thread may run on.
 #[derive(Clone, Copy)]
 pub(crate) struct Affinity(libc::cpu_set_t);
@@ -83,6 +102,17 @@ impl Affinity {
             log::warn!("CPU affinity unknown: {}", std::io::Error::last_os_error());
         }
         Self(set)
+    }
+
+    /// Those of these that no lcore uses; `None` if there are none.
+    fn beside(mut self, lcores: &[Lcore]) -> Option<Self> {
+        for cpu in lcores.iter().flat_map(|lcore| lcore.cpus()) {
+            // SAFETY: the set is ours, and `cpu` below CPU_SETSIZE.
+            unsafe { libc::CPU_CLR(cpu as usize, &mut self.0) };
+        }
+        // SAFETY: the set is only read.
+        let left = unsafe { libc::CPU_COUNT(&self.0) };
+        (left > 0).then_some(self)
     }
 
     fn apply(&self) {
@@ -136,7 +166,10 @@ type PanicOf<'scope> = Box<dyn FnOnce() -> Option<Box<dyn Any + Send>> + 'scope>
 /// ```
 pub struct Scope<'scope, 'env: 'scope> {
     threads: &'scope thread::Scope<'scope, 'env>,
+    /// Of control threads.
     affinity: Affinity,
+    /// Whether the lcores leave them no CPU.
+    crowded: bool,
     main: Lcore,
     main_job: MainJob<'scope>,
     launches: Launches,
@@ -167,10 +200,13 @@ impl Eal {
         F: for<'scope> FnOnce(&Scope<'scope, 'env>) -> R,
     {
         thread::scope(|threads| {
+            let lcores = lcores(self);
+            let beside = self.affinity().beside(&lcores);
             let scope = Scope {
                 threads,
-                affinity: *self.affinity(),
-                main: lcores(self)[0],
+                affinity: beside.unwrap_or(*self.affinity()),
+                crowded: beside.is_none(),
+                main: lcores[0],
                 main_job: MainJob::default(),
                 launches: Launches::default(),
                 panics: RefCell::default(),
@@ -230,7 +266,8 @@ impl<'scope> Scope<'scope, '_> {
     }
 
     /// Runs `f` on an ordinary thread with the CPU affinity from before the EAL pinned the
-    /// main lcore, and unknown to the EAL: for signals, configuration, counters.
+    /// main lcore, without the CPUs of the lcores if that leaves any, and unknown to the EAL: for
+    /// signals, configuration, counters.
     ///
     /// # Errors
     ///
@@ -248,6 +285,30 @@ impl<'scope> Scope<'scope, '_> {
                 f()
             })
             .map(ControlJoin)
+    }
+
+    /// As [`control`](Self::control), for what strangers can make work: where the lcores leave no CPU to
+    /// it, it gets what they do not need (nice 19), some 1.5 % of one that polls.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says when it has no thread left.
+    pub fn background<F, T>(&self, name: &str, f: F) -> io::Result<ControlJoin<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let crowded = self.crowded;
+        self.control(name, move || {
+            if crowded {
+                // SAFETY: it takes numbers; thread 0 is the caller, which alone it changes on Linux (setpriority(2)).
+                let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICEST) };
+                if result != 0 {
+                    log::debug!("a thread's priority stays as it is: {}", std::io::Error::last_os_error());
+                }
+            }
+            f()
+        })
     }
 }
 

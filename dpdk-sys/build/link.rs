@@ -5,11 +5,15 @@
 use crate::probe::Dpdk;
 
 /// The libraries whose functions are called, beside those they bring themselves.
-const CORE: [&str; 10] = ["eal", "log", "ethdev", "acl", "hash", "mbuf", "mempool", "ring", "net", "net_ring"];
+const CORE: [&str; 12] =
+    ["eal", "log", "ethdev", "acl", "hash", "mbuf", "mempool", "ring", "net", "net_ring", "telemetry", "pdump"];
 
 /// What static programs need of DPDK, in link order: users before what they use.
-const STATIC_CORE: [&str; 25] = [
+const STATIC_CORE: [&str; 28] = [
     "mempool_ring",
+    "pdump",
+    "pcapng",
+    "bpf",
     "gso",
     "vhost",
     "dmadev",

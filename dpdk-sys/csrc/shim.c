@@ -78,6 +78,13 @@ uint32_t shim_lcore_id(void)
 	return rte_lcore_id();
 }
 
+bool shim_lcore_has_cpu(uint32_t lcore, uint32_t cpu)
+{
+	rte_cpuset_t cpus = rte_lcore_cpuset(lcore);
+
+	return cpu < CPU_SETSIZE && CPU_ISSET(cpu, &cpus);
+}
+
 static ssize_t log_write(void *cookie, const char *text, size_t length)
 {
 	shim_log_sink sink = *(shim_log_sink *)cookie;

@@ -35,6 +35,9 @@ int shim_errno(void);
 /* EAL lcore id of the calling thread, LCORE_ID_ANY on an ordinary thread. */
 uint32_t shim_lcore_id(void);
 
+/* Whether an lcore, by its id below RTE_MAX_LCORE, may run on a CPU. */
+bool shim_lcore_has_cpu(uint32_t lcore, uint32_t cpu);
+
 /*
  * Sends each line that DPDK logs to `sink` (text without its newline, length,
  * RTE_LOG_* level) in place of stderr. Returns 0, or -1 with errno set.

@@ -6,7 +6,8 @@ use crate::eal_arguments::{self, EalArgumentsError};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::idle::Idle;
 use crate::logging::{self, LogFormat};
-use crate::runtime::{Configuration, Control, Functions, InUse, Runtime, RuntimeError};
+use crate::operate::{AdminDoor, AdminError};
+use crate::runtime::{AdminOrder, Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use crate::service::Service;
 use crate::steering::Affinity;
 use clap::{ArgMatches, Command, Parser};
@@ -247,6 +248,7 @@ impl App {
             return check(&configuration, eal.as_ref());
         }
         let signals = Signals::new().map_err(AppError::Signals)?;
+        let door = open_door(self.name, self.version, &configuration, &options)?;
         let eal = start(eal_args)?;
         let forwards = configuration.runtime().forwarding.is_some();
         let runtime = Runtime::configured(&eal, configuration)?;
@@ -260,7 +262,8 @@ impl App {
         let crash_directory =
             crash_directory.unwrap_or_else(|| CrashReports::usual_directory(|variable| std::env::var(variable).ok()));
         let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
-        let runtime = runtime.idle(options.idle).crash_reports(CrashReports::new(crash_directory, name, version));
+        let runtime =
+            runtime.admin(door).idle(options.idle).crash_reports(CrashReports::new(crash_directory, name, version));
         let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())
@@ -333,6 +336,17 @@ fn start(mut eal_args: Vec<String>) -> Result<Eal, AppError> {
     Ok(Eal::init(eal_args)?.0)
 }
 
+/// Opens the admin door, before anything else is started: what is asked for and cannot be had ends the program.
+fn open_door(
+    name: &str,
+    version: Option<&str>,
+    configuration: &Configuration,
+    options: &Options,
+) -> Result<AdminDoor, AdminError> {
+    let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
+    AdminDoor::open(&configuration.runtime().admin, name, version, Some(&options.config))
+}
+
 /// Shows what a configuration needs.
 fn check(configuration: &Configuration, eal: Option<&Eal>) -> Result<(), AppError> {
     let check = configuration.check(eal);
@@ -356,6 +370,8 @@ enum AppError {
     #[error(transparent)]
     Eal(#[from] EalError),
     #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("{0}")]
     Answer(Box<dyn std::error::Error>),
@@ -375,13 +391,21 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
     let start = Instant::now();
     let interval = options.stats_interval.map(Duration::from_secs);
     let mut next = interval.map(|interval| start + interval);
-    let limit = Duration::from_secs(options.drain);
+    let mut limit = Duration::from_secs(options.drain);
     let mut draining: Option<Instant> = None;
     let neighbours = control.neighbours();
     let mut untended = None;
     let mut duplicates = 0;
     while !control.stopping() {
-        std::thread::sleep(Duration::from_millis(20));
+        match control.serve(Duration::from_millis(20)) {
+            Some(AdminOrder::Reload(order)) => service.reloading(|| order.carry_out(control)),
+            Some(AdminOrder::Drain { limit: asked }) if draining.is_none() => {
+                limit = asked.or(Some(limit).filter(|limit| !limit.is_zero())).unwrap_or(Duration::MAX);
+                draining = Some(Instant::now());
+                service.stopping(&status(control, true));
+            }
+            Some(AdminOrder::Drain { .. }) | None => {}
+        }
         if signals.reload.swap(false, Ordering::Relaxed) {
             // The result is in the log.
             let _ = service.reloading(|| control.reload_from(&options.config));

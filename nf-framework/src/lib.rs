@@ -72,6 +72,7 @@ mod logging;
 mod mailbox;
 mod neighbours;
 mod next_hop;
+mod operate;
 mod partial_checksums;
 mod position;
 mod report;
@@ -115,12 +116,13 @@ pub use kernel::{
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
+pub use operate::{AdminConfig, AdminDoor, AdminError, SocketError};
 pub use position::Position;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
-    Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded, PortsConfig,
-    RebuildError, Reload, ReloadError, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
+    AdminOrder, Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded,
+    PortsConfig, RebuildError, Reload, ReloadError, ReloadOrder, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use time::Instant;

@@ -19,6 +19,8 @@ pub struct Report {
     pub drops: Vec<DropReport>,
     /// The functions' own counters.
     pub counters: Vec<CounterReport>,
+    /// The functions' own gauges: what there is now, and not what has happened.
+    pub gauges: Vec<CounterReport>,
     /// How often a packet was handed over from one worker to another: to its owner, or to one that
     /// has a queue to send it by.
     pub handed_over: u64,
@@ -177,7 +179,7 @@ pub struct DropReport {
     pub count: u64,
 }
 
-/// One counter of a function's own.
+/// One counter, or gauge, of a function's own.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct CounterReport {
     /// The function.
@@ -257,14 +259,7 @@ impl Report {
                 sessions: sum(&|worker| Some(&worker.functions.get(index)?.sessions)),
             })
             .collect();
-        let drops: Vec<DropReport> = registry
-            .drop_reasons
-            .list()
-            .into_iter()
-            .enumerate()
-            .map(|(index, (reason, help))| DropReport { reason, help, count: sum(&|worker| worker.drops.get(index)) })
-            .filter(|drop| drop.count > 0)
-            .collect();
+        let drops: Vec<DropReport> = all_drops(workers, registry).into_iter().filter(|drop| drop.count > 0).collect();
         let counters = registry.counters().into_iter();
         let counters = counters.map(|(function, name, value)| CounterReport { function, name, value }).collect();
         // In this order, so that what moves meanwhile counts as on its way.
@@ -293,7 +288,7 @@ impl Report {
         let (ingress, egress) = (work(|worker| &worker.ingress), work(|worker| &worker.egress));
         let measured = functions.iter().map(|function| function.cycles).sum::<u64>() + ingress.cycles + egress.cycles;
         let rest = WorkReport {
-            calls: by_worker.iter().map(|worker| worker.rounds - worker.idle_rounds).sum(),
+            calls: by_worker.iter().map(|worker| worker.rounds.saturating_sub(worker.idle_rounds)).sum(),
             packets: balance.received,
             cycles: by_worker.iter().map(|worker| worker.busy_cycles).sum::<u64>().saturating_sub(measured),
         };
@@ -303,6 +298,7 @@ impl Report {
             functions,
             drops,
             counters,
+            gauges: Vec::new(),
             handed_over,
             workers: by_worker,
             ingress,
@@ -335,6 +331,16 @@ impl Report {
         let mut counters = self.counters.iter();
         counters.find(|counter| counter.function == function && counter.name == name).map(|counter| counter.value)
     }
+}
+
+/// How often packets were dropped for each reason that there is, also if none were.
+pub(crate) fn all_drops(workers: &[Arc<WorkerCounters>], registry: &Registry) -> Vec<DropReport> {
+    let count = |index: usize| {
+        let drops = workers.iter().filter_map(|worker| worker.drops.get(index));
+        drops.map(|drops| drops.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    };
+    let reasons = registry.drop_reasons.list().into_iter().enumerate();
+    reasons.map(|(index, (reason, help))| DropReport { reason, help, count: count(index) }).collect()
 }
 
 impl fmt::Display for Report {
@@ -520,6 +526,7 @@ mod tests {
             functions: vec![function, FunctionReport { name: "firewall".into(), ..FunctionReport::default() }],
             drops: vec![DropReport { reason: "policy".into(), help: "a rule".into(), count: 3 }],
             counters: vec![CounterReport { function: "firewall".into(), name: "hits".into(), value: 3 }],
+            gauges: Vec::new(),
             handed_over: 5,
             workers: vec![
                 WorkerReport { received: 7, sent: 1_000_000, handed_over: 5, ..WorkerReport::default() },

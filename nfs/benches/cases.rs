@@ -19,9 +19,9 @@ use dpdk_rs::{Burst, Eal, HashKey, Mempool, MempoolConfig, PortBuilder, QueuePai
 use nf_framework::headers::Headers;
 use nf_framework::testing::Frame;
 use nf_framework::{
-    Affinity, Batch, Class, Context, Counter, Direction, FlowTable, ForwardingKind, FragmentsConfig, Function, Handle,
-    Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError, Steering, Tuple,
-    WorkerSetup,
+    AdminConfig, Affinity, Batch, Class, Context, Counter, Direction, FlowTable, ForwardingKind, FragmentsConfig,
+    Function, Handle, Instant, Invalid, Loaded, NetworkFunction, PortsConfig, Runtime, RuntimeConfig, SetupError,
+    Steering, Tuple, WorkerSetup,
 };
 use nfs::{firewall, load_balancer, monitor, nat, rate_limit};
 use port_block::PortBlock;
@@ -577,6 +577,7 @@ fn config(ports: [&str; 2], forwarding: ForwardingKind) -> RuntimeConfig {
         burst: BURST,
         packets: Some(2047),
         fragments: FragmentsConfig::default(),
+        admin: AdminConfig::default(),
         router: None,
     }
 }

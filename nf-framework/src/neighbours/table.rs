@@ -61,8 +61,20 @@ pub enum NeighbourState {
 }
 
 impl NeighbourState {
-    const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Incomplete, Self::Reachable, Self::Stale, Self::Delay, Self::Probe, Self::Unreachable];
+
+    /// As `ip neighbour` writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Incomplete => "INCOMPLETE",
+            Self::Reachable => "REACHABLE",
+            Self::Stale => "STALE",
+            Self::Delay => "DELAY",
+            Self::Probe => "PROBE",
+            Self::Unreachable => "UNREACHABLE",
+        }
+    }
 
     fn read(number: u8) -> Self {
         Self::ALL.get(usize::from(number)).copied().unwrap_or_default()
@@ -235,12 +247,26 @@ impl NeighbourTable {
     /// All neighbours, in no order, for people to look at: one that changes meanwhile may be
     /// missing.
     pub fn list(&self) -> impl Iterator<Item = Neighbour> {
-        self.slots.iter().filter_map(|slot| {
+        self.list_from(0).map(|(_, neighbour)| neighbour)
+    }
+
+    /// Those in the slots from this one on, each with its slot.
+    pub(crate) fn list_from(&self, from: usize) -> impl Iterator<Item = (usize, Neighbour)> {
+        self.slots.iter().enumerate().skip(from).filter_map(|(at, slot)| {
             let state = NeighbourState::read(slot.state.load(Ordering::Relaxed));
             let (key, mac) = slot.read().filter(|(key, _)| *key != Key::NONE)?;
             let mac = Some(mac).filter(|mac| *mac != MacAddress::ZERO);
-            Some(Neighbour { interface: key.interface(), address: key.address(), mac, state })
+            Some((at, Neighbour { interface: key.interface(), address: key.address(), mac, state }))
         })
+    }
+
+    /// How many are in each state, under its name.
+    pub(crate) fn count_by_state(&self) -> Vec<(&'static str, u64)> {
+        let mut counts = NeighbourState::ALL.map(|state| (state, 0));
+        for neighbour in self.list() {
+            counts.iter_mut().filter(|(state, _)| *state == neighbour.state).for_each(|(_, count)| *count += 1);
+        }
+        counts.map(|(state, count)| (state.name(), count)).to_vec()
     }
 
     /// What has happened.

@@ -16,7 +16,7 @@ mod vlans;
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
 pub(crate) use offloads::PortOffloads;
 pub use tables::RouterError;
-pub(crate) use tables::{PortFacts, Tables};
+pub(crate) use tables::{Interface, PortFacts, Tables, with_host};
 
 use crate::context::Context;
 use crate::forwarding::Forwarding;
@@ -34,7 +34,7 @@ use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use tables::{Interface, MOST_INTERFACES, Target};
+use tables::{MOST_INTERFACES, Target};
 use zerocopy::FromBytes as _;
 
 /// One worker's router.

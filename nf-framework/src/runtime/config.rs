@@ -1,6 +1,7 @@
 //! The framework's part of a configuration file.
 
 use crate::fragments::FragmentsConfig;
+use crate::operate::AdminConfig;
 use crate::router::RouterConfig;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub struct RuntimeConfig {
     /// What is remembered of packets that come in fragments.
     #[serde(default)]
     pub fragments: FragmentsConfig,
+    /// By what the running program is looked at and told what to do.
+    #[serde(default)]
+    pub admin: AdminConfig,
 }
 
 fn usual_burst() -> usize {

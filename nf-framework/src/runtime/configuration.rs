@@ -107,6 +107,9 @@ impl Functions {
         if let Some((key, why)) = config.fragments.fault() {
             return Err(file.error_at("fragments", key, why));
         }
+        if let Some((key, why)) = config.admin.fault() {
+            return Err(file.error_at("admin", key, why));
+        }
         let known = names.join(", ");
         let chain = match config.chain {
             Some(chain) => chain,

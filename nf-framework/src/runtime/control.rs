@@ -12,6 +12,7 @@ use crate::headers::MacAddress;
 use crate::kernel::KernelError;
 use crate::mailbox::ask_all;
 use crate::neighbours::NeighbourTable;
+use crate::operate::Inbox;
 use crate::report::Report;
 use dpdk_rs::Port;
 use std::cell::{Cell, RefCell};
@@ -47,6 +48,8 @@ pub struct Control {
     /// By port.
     pub(super) lives: RefCell<Vec<Life>>,
     pub(super) telling: Telling,
+    /// What is asked by the admin door.
+    pub(super) inbox: Option<Inbox>,
 }
 
 impl Control {

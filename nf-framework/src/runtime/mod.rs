@@ -15,6 +15,7 @@ mod needs;
 mod ports;
 mod reload;
 mod routing;
+mod serve;
 
 pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
@@ -25,6 +26,7 @@ pub use error::{CommandError, RuntimeError};
 pub use life::RebuildError;
 pub use loaded::Loaded;
 pub use reload::{Reload, ReloadError};
+pub use serve::{AdminOrder, ReloadOrder};
 
 use crate::chain::Chain;
 use crate::counters::{WorkerCounters, bump};
@@ -35,8 +37,9 @@ use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::idle::Idle;
 use crate::mailbox::Mailbox;
+use crate::operate::{AdminDoor, Health, Inbox, Pulse};
 use crate::partial_checksums;
-use crate::report::Report;
+use crate::report::{DropReport, Report, all_drops};
 use crate::steering::{Links, Sorter, Steering, connect};
 use crate::token_bucket::TokenBucket;
 use crate::verdict::{DropReason, PortIx};
@@ -94,6 +97,7 @@ pub struct Runtime<'eal> {
     crash_reports: Option<CrashReports>,
     lives: Vec<Life>,
     telling: Telling,
+    door: Option<AdminDoor>,
 }
 
 /// What stands around the forwarding on every worker, made there.
@@ -215,6 +219,7 @@ impl<'eal> Runtime<'eal> {
             crash_reports: None,
             lives,
             telling,
+            door: None,
         })
     }
 
@@ -237,6 +242,13 @@ impl<'eal> Runtime<'eal> {
     #[must_use]
     pub fn crash_reports(self, reports: CrashReports) -> Self {
         Self { crash_reports: Some(reports), ..self }
+    }
+
+    /// Has the program be looked at and told what to do by this door, as long as it runs: `control` has to call
+    /// [`Control::serve`] again and again.
+    #[must_use]
+    pub fn admin(self, door: AdminDoor) -> Self {
+        Self { door: Some(door), ..self }
     }
 
     /// Runs the workers, and `control` beside them on an ordinary thread; when it returns,
@@ -270,7 +282,9 @@ impl<'eal> Runtime<'eal> {
             crash_reports,
             lives,
             telling,
+            door,
         } = self;
+        let (server, inbox) = door.map_or((None, None), |AdminDoor { server, inbox }| (server, Some(inbox)));
         let (forwarding, burst) = (config.forwarding, config.burst);
         let sides = 1 + usize::from(config.ports.outside.is_some());
         let come_by = |port: &Port| port.info().is_ok_and(|info| partial_checksums::come_by(&info.driver));
@@ -287,7 +301,12 @@ impl<'eal> Runtime<'eal> {
             steering: steering.clone(),
         };
         let setups: Arc<[WorkerSetup]> = lcores.iter().enumerate().map(setup).collect();
+        let health = shared.health(inbox.as_ref());
         let (control_end, worker_ends) = eal.scope(|scope| {
+            let door = server.map(|server| scope.background("admin", move || server.run(&health)));
+            if let Some(Err(error)) = &door {
+                log::error!("the admin door is not served: {error}");
+            }
             let controller = {
                 let (shared, setups) = (Arc::clone(&shared), Arc::clone(&setups));
                 let routing = routing.as_ref().map(InForceRouter::new);
@@ -310,6 +329,7 @@ impl<'eal> Runtime<'eal> {
                         draining,
                         lives: RefCell::new(lives),
                         telling,
+                        inbox,
                     };
                     let value = match handle.begin_to_follow() {
                         Ok(()) => handle.wait_until_ready().then(|| control(&handle)),
@@ -357,7 +377,12 @@ impl<'eal> Runtime<'eal> {
             drop(functions);
             // The main lcore is the first: it works while it is waited for, and the others meanwhile.
             let ends: Vec<_> = joins.into_iter().map(dpdk_rs::LcoreJoin::join).collect();
-            (controller.map(dpdk_rs::ControlJoin::join), ends)
+            let control_end = controller.map(dpdk_rs::ControlJoin::join);
+            // Control has closed it. Whatever became of it, the program has forwarded.
+            if let Some(Ok(Err(_))) = door.map(|door| door.map(dpdk_rs::ControlJoin::join)) {
+                log::error!("the admin door was not served to the end: it panicked");
+            }
+            (control_end, ends)
         });
         for (worker, end) in worker_ends.iter().enumerate() {
             if let Err(payload) = end {
@@ -513,6 +538,21 @@ impl Shared {
             bump(&first.drops[DropReason::STOPPED.index()], left);
             bump(&first.taken_over, left);
         }
+    }
+
+    /// What tells from outside whether all goes on.
+    fn health(self: &Arc<Self>, inbox: Option<&Inbox>) -> Health {
+        let (shared, turns) = (Arc::clone(self), inbox.map(Inbox::turns).unwrap_or_default());
+        Health::new(move || Pulse {
+            runs: shared.go.load(Ordering::Relaxed),
+            stopping: shared.stop.load(Ordering::Relaxed),
+            control: turns.load(Ordering::Relaxed),
+            workers: shared.counters.iter().map(|worker| worker.rounds.load(Ordering::Relaxed)).collect(),
+        })
+    }
+
+    fn drops(&self) -> Vec<DropReport> {
+        all_drops(&self.counters, &self.registry)
     }
 
     fn report(&self, ports: &[Port], lives: &[Life]) -> Report {

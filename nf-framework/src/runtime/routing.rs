@@ -5,13 +5,17 @@ use super::loaded::{AnyFunction, AnyPolicy, Loaded};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
+use crate::direction::Direction;
 use crate::function::Destination;
 use crate::headers::MacAddress;
-use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelState};
+use crate::kernel::{KernelError, KernelFollower, KernelInterface, KernelNextHop, KernelState};
 use crate::neighbours::{NeighbourTable, Neighbours};
 use crate::next_hop::NextHops;
-use crate::router::{PortFacts, PortOffloads, Router, RouterConfig, RouterError, Tables};
+use crate::operate::views::{InterfaceView, PageView, RouteView};
+use crate::router::{Interface, PortFacts, PortOffloads, Refuse, Router, RouterConfig, RouterError, Tables, with_host};
+use crate::verdict::PortIx;
 use dpdk_rs::{HashKey, Memory, Port, Producer};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the workers' routers have in common.
@@ -206,6 +210,89 @@ impl InForceRouter {
     /// The name of an interface.
     pub(super) fn interface(&self, index: u16) -> Option<String> {
         Some(self.tables.last()?.interface(index)?.name.clone())
+    }
+
+    /// The interfaces, whose ports have these names.
+    pub(super) fn interface_views(&self, ports: &[String]) -> Vec<InterfaceView> {
+        let name = |port: PortIx| ports.get(usize::from(port.0)).cloned();
+        let view = |interface: &Interface| InterfaceView {
+            name: interface.name.clone(),
+            side: if interface.enters == Direction::Outbound { "inside" } else { "outside" },
+            port: name(interface.port).unwrap_or_default(),
+            vlan: interface.vlan,
+            mac: interface.mac.to_string(),
+            mtu: interface.mtu,
+            addresses: interface.addresses.iter().map(ToString::to_string).collect(),
+            host: interface.host.and_then(name),
+        };
+        self.tables.last().map_or_else(Vec::new, |tables| tables.interfaces.iter().map(view).collect())
+    }
+
+    /// Some of the routes that are in force: the file's, the interfaces', the functions' and the kernel's. They are
+    /// numbered in this order, with those that others stand in the way of.
+    pub(super) fn route_page(&self, from: usize, limit: usize) -> PageView<RouteView> {
+        let interfaces = self.tables.last().map_or(&[][..], |tables| &tables.interfaces);
+        let name = |interface: u16| interfaces.get(usize::from(interface)).map(|interface| interface.name.clone());
+        let own = interfaces.iter().flat_map(|interface| interface.addresses.iter().map(move |own| (interface, *own)));
+        let of_file: BTreeSet<Prefix> = self.config.routes.iter().map(|route| route.to).collect();
+        let connected: BTreeSet<Prefix> = own.clone().map(|(_, own)| own.prefix).collect();
+        let plain = |prefix: Prefix, kind, origin| RouteView {
+            prefix: prefix.to_string(),
+            kind,
+            via: None,
+            interface: None,
+            origin,
+        };
+        let file = self.config.routes.iter().map(|route| {
+            let kind = match (route.refuse, route.via) {
+                (Some(Refuse::Blackhole), _) => "blackhole",
+                (Some(Refuse::Unreachable), _) => "unreachable",
+                (Some(Refuse::Prohibited), _) => "prohibited",
+                (None, Some(_)) => "via",
+                (None, None) => "connected",
+            };
+            Some(RouteView { via: route.via, interface: route.interface.clone(), ..plain(route.to, kind, "file") })
+        });
+        let links = own.clone().map(|(interface, own)| {
+            let view =
+                RouteView { interface: Some(interface.name.clone()), ..plain(own.prefix, "connected", "interface") };
+            (!of_file.contains(&own.prefix)).then_some(view)
+        });
+        let ours = own.clone().map(|(interface, own)| {
+            let view = plain(Prefix::from(own.address), "own", "interface");
+            Some(RouteView { interface: Some(interface.name.clone()), ..view })
+        });
+        let functions = self.addresses.iter().map(|prefix| Some(plain(*prefix, "function", "function")));
+        let of_kernel = with_host(interfaces);
+        let kernel = self.kernel.routes.iter().enumerate().map(|(index, route)| {
+            // The first of a prefix is the one that is in force.
+            let is_later = index.checked_sub(1).and_then(|before| self.kernel.routes.get(before));
+            if is_later.is_some_and(|before| before.prefix == route.prefix)
+                || of_file.contains(&route.prefix)
+                || connected.contains(&route.prefix)
+            {
+                return None;
+            }
+            let at = |interface: u16| of_kernel.get(usize::from(interface)).copied().and_then(name);
+            let (kind, via, interface) = match route.next_hop {
+                KernelNextHop::Gateway { interface, address } => ("via", Some(address), at(interface)),
+                KernelNextHop::Link { interface } => ("connected", None, at(interface)),
+                KernelNextHop::Blackhole => ("blackhole", None, None),
+                KernelNextHop::Unreachable => ("unreachable", None, None),
+                KernelNextHop::Prohibited => ("prohibited", None, None),
+            };
+            Some(RouteView { via, interface, ..plain(route.prefix, kind, "kernel") })
+        });
+        let all = file.chain(links).chain(ours).chain(functions).chain(kernel);
+        let mut items = Vec::new();
+        for (number, route) in all.enumerate().skip(from) {
+            let Some(route) = route else { continue };
+            if items.len() == limit {
+                return PageView { items, next: Some(number.to_string()) };
+            }
+            items.push(route);
+        }
+        PageView { items, next: None }
     }
 
     pub(super) fn new(routing: &Arc<Routing>) -> Self {

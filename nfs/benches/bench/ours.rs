@@ -8,8 +8,8 @@ use crate::testpmd::{CACHE, DESCRIPTORS, MBUFS};
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, Mempool, MempoolConfig, Port, PortBuilder, QueuePair};
 use nf_framework::{
-    Affinity, ForwardingKind, FragmentsConfig, Function, Invalid, Loaded, NetworkFunction, PortsConfig, Report,
-    Runtime, RuntimeConfig, SetupError, SteeringKind, WorkerSetup,
+    AdminConfig, Affinity, ForwardingKind, FragmentsConfig, Function, Invalid, Loaded, NetworkFunction, PortsConfig,
+    Report, Runtime, RuntimeConfig, SetupError, SteeringKind, WorkerSetup,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -168,6 +168,7 @@ pub(crate) fn config(setting: Setting) -> RuntimeConfig {
         burst: setting.burst,
         packets: Some(MBUFS),
         fragments: FragmentsConfig::default(),
+        admin: AdminConfig::default(),
         router: None,
     }
 }

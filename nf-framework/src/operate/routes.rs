@@ -1,0 +1,236 @@
+//! Which address of the door asks for what.
+
+use super::reply::Reply;
+use super::request::{Page, Request};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A request as it came.
+#[derive(Debug)]
+pub(crate) struct Raw<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    /// Empty where none is taken.
+    pub(crate) body: &'a [u8],
+    /// Whether the body is a form and not JSON.
+    pub(crate) form: bool,
+}
+
+/// What is known at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Method {
+    /// Something to look at.
+    Get,
+    /// Something to do.
+    Post,
+}
+
+/// Whether a request wants something done: then it needs the right to, and has a body.
+pub(crate) fn is_order(method: &str) -> bool {
+    !matches!(method, "GET" | "HEAD")
+}
+
+/// What a request asks for.
+pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
+    let path = decode(raw.path)?;
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let get = |request: Request| expect(raw, Method::Get).and_then(|()| no_parameters(raw)).map(|()| request);
+    match segments.as_slice() {
+        ["metrics"] => get(Request::Metrics),
+        ["readyz"] => get(Request::Ready),
+        ["v1", "program"] => get(Request::Program),
+        ["v1", "stats"] => get(Request::Stats),
+        ["v1", "ports"] => get(Request::Ports),
+        ["v1", "workers"] => get(Request::Workers),
+        ["v1", "interfaces"] => get(Request::Interfaces),
+        ["v1", "functions"] => get(Request::Functions),
+        ["v1", "chain"] => {
+            expect(raw, Method::Get)?;
+            let ChainParameters { by } = parameters(raw)?;
+            Ok(Request::Chain { by_worker: by == Some(By::Worker) })
+        }
+        ["v1", "neighbours"] => expect(raw, Method::Get).and_then(|()| page(raw)).map(Request::Neighbours),
+        ["v1", "routes"] => expect(raw, Method::Get).and_then(|()| page(raw)).map(Request::Routes),
+        ["v1", "reload"] => {
+            expect(raw, Method::Post)?;
+            let Nothing {} = arguments(raw)?;
+            Ok(Request::Reload)
+        }
+        ["v1", "drain"] => {
+            expect(raw, Method::Post)?;
+            let DrainArguments { seconds } = arguments(raw)?;
+            Ok(Request::Drain { seconds })
+        }
+        _ => Err(Reply::not_found("there is nothing at this address (docs/admin.md has all addresses)")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChainParameters {
+    by: Option<By>,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum By {
+    Worker,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainArguments {
+    seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageParameters {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// Refuses other methods than the one that an address has.
+fn expect(raw: &Raw<'_>, method: Method) -> Result<(), Reply> {
+    let (fits, allow) = match method {
+        Method::Get => (!is_order(raw.method), "GET, HEAD"),
+        Method::Post => (raw.method == "POST", "POST"),
+    };
+    if fits {
+        return Ok(());
+    }
+    let sentence = format!("this address takes {allow}");
+    Err(Reply { allow: Some(allow), ..Reply::failure(405, sentence) })
+}
+
+fn no_parameters(raw: &Raw<'_>) -> Result<(), Reply> {
+    parameters(raw).map(|Nothing {}| ())
+}
+
+fn page(raw: &Raw<'_>) -> Result<Page, Reply> {
+    let PageParameters { limit, cursor } = parameters(raw)?;
+    new_page(limit, cursor)
+}
+
+fn new_page(limit: Option<usize>, cursor: Option<String>) -> Result<Page, Reply> {
+    let limit = limit.unwrap_or(Page::USUAL);
+    if !(1..=Page::MOST).contains(&limit) {
+        return Err(Reply::bad(format!("limit: {limit} is not from 1 to {}", Page::MOST)));
+    }
+    Ok(Page { limit, cursor: cursor.filter(|cursor| !cursor.is_empty()) })
+}
+
+/// What stands behind the question mark.
+fn parameters<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
+    from_form(raw.query.as_bytes())
+}
+
+/// What stands in the body: a form, or a JSON object. Nothing at all is an empty one.
+fn arguments<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
+    if raw.form {
+        return from_form(raw.body);
+    }
+    let body = match raw.body.trim_ascii() {
+        [] => b"{}",
+        // serde would take the values of a structure from an array too.
+        [b'{', ..] => raw.body,
+        _ => return Err(Reply::bad("the body is not one JSON object")),
+    };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| wrong(&error))?;
+    json.end().map_err(|error| Reply::bad(format!("the body is not one JSON object: {error}")))?;
+    Ok(value)
+}
+
+fn from_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(bytes));
+    serde_path_to_error::deserialize(pairs).map_err(|error| wrong(&error))
+}
+
+/// Names the parameter that is wrong, if it is one.
+fn wrong(error: &serde_path_to_error::Error<impl std::fmt::Display>) -> Reply {
+    let (path, why) = (error.path().to_string(), error.inner().to_string());
+    if path == "." { Reply::bad(why) } else { Reply::bad(format!("{path}: {why}")) }
+}
+
+/// A path without its percent signs.
+fn decode(path: &str) -> Result<String, Reply> {
+    let no_path = || Reply::bad("the path is not UTF-8 text in percent-encoding");
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+        let (high, low) = (digit().ok_or_else(no_path)?, digit().ok_or_else(no_path)?);
+        bytes.push(u8::try_from(high << 4 | low).map_err(|_| no_path())?);
+    }
+    String::from_utf8(bytes).ok().filter(|path| !path.contains('\0')).ok_or_else(no_path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(method: &str, target: &str, body: &str) -> Result<String, (u16, String)> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let raw = Raw { method, path, query, body: body.as_bytes(), form: body.contains('=') };
+        let failed = |reply: Reply| (reply.status, String::from_utf8(reply.body).unwrap());
+        route(&raw).map(|request| format!("{request:?}")).map_err(failed)
+    }
+
+    #[test]
+    fn an_address_says_what_is_asked() {
+        for (method, target, body, expected) in [
+            ("GET", "/metrics", "", "Metrics"),
+            ("HEAD", "/readyz", "", "Ready"),
+            ("GET", "/v1/chain", "", "Chain { by_worker: false }"),
+            ("GET", "/v1/chain?by=worker", "", "Chain { by_worker: true }"),
+            ("GET", "/v1/%73tats", "", "Stats"),
+            ("GET", "/v1/routes", "", "Routes(Page { limit: 100, cursor: None })"),
+            ("GET", "/v1/routes?limit=7&cursor=a%2Fb+c", "", "Routes(Page { limit: 7, cursor: Some(\"a/b c\") })"),
+            ("POST", "/v1/reload", "", "Reload"),
+            ("POST", "/v1/reload", " {} ", "Reload"),
+            ("POST", "/v1/drain", "", "Drain { seconds: None }"),
+            ("POST", "/v1/drain", "{\"seconds\": 30}", "Drain { seconds: Some(30) }"),
+            ("POST", "/v1/drain", "seconds=30", "Drain { seconds: Some(30) }"),
+        ] {
+            assert_eq!(ask(method, target, body).as_deref(), Ok(expected), "{method} {target} {body}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_so() {
+        for (method, target, body, status, part) in [
+            ("GET", "/", "", 404, "there is nothing at this address"),
+            ("GET", "/v1/stats/", "", 404, "nothing"),
+            ("GET", "/v1%2Fstats%00", "", 400, "percent-encoding"),
+            ("GET", "/v1/%ff", "", 400, "percent-encoding"),
+            ("GET", "/v1/%4", "", 400, "percent-encoding"),
+            ("GET", "/v1/stats?x=1", "", 400, "unknown field `x`"),
+            ("GET", "/v1/routes?limit=0", "", 400, "limit: 0 is not from 1 to 1000"),
+            ("GET", "/v1/routes?limit=1001", "", 400, "limit: 1001 is not from 1 to 1000"),
+            ("GET", "/v1/routes?limit=many", "", 400, "limit: invalid digit"),
+            ("GET", "/v1/chain?by=lot", "", 400, "by: unknown variant `lot`"),
+            ("POST", "/v1/stats", "", 405, "takes GET, HEAD"),
+            ("GET", "/v1/reload", "", 405, "takes POST"),
+            ("BREW", "/v1/reload", "", 405, "takes POST"),
+            ("DELETE", "/metrics", "", 405, "takes GET, HEAD"),
+            ("POST", "/v1/reload", "{\"force\": true}", 400, "unknown field `force`"),
+            ("POST", "/v1/drain", "{\"seconds\": -1}", 400, "seconds: invalid value"),
+            ("POST", "/v1/drain", "{", 400, "EOF"),
+            ("POST", "/v1/drain", "{} {}", 400, "not one JSON object"),
+            ("POST", "/v1/drain", "[1]", 400, "not one JSON object"),
+        ] {
+            let (was, sentence) = ask(method, target, body).unwrap_err();
+            assert!(was == status && sentence.contains(part), "{method} {target} {body}: {was} {sentence}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What the door shows of a program, as it is written in JSON.
+
+use crate::counters::{FunctionCounters, PortCounters, WorkerCounters};
+use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+use dpdk_rs::{Lcore, Port, PortStats};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// `/v1/program`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ProgramView {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) dpdk: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) generation: u64,
+    pub(crate) workers: usize,
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
+    pub(crate) config: Option<String>,
+}
+
+/// `/v1/stats`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StatsView {
+    pub(crate) ports: Vec<PortView>,
+    pub(crate) functions: Vec<FunctionView>,
+    /// Those that occurred.
+    pub(crate) drops: Vec<DropReport>,
+    pub(crate) counters: Vec<CounterReport>,
+    pub(crate) gauges: Vec<CounterReport>,
+    pub(crate) workers: Vec<WorkerView>,
+    pub(crate) handed_over: u64,
+    pub(crate) balance: BalanceView,
+    pub(crate) generation: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct BalanceView {
+    #[serde(flatten)]
+    pub(crate) balance: Balance,
+    /// Fewer packets went than came, if positive; while packets move it is seldom 0.
+    pub(crate) unaccounted: i64,
+}
+
+/// `/v1/ports`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PortView {
+    pub(crate) name: String,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) misled: u64,
+    pub(crate) link_downs: u64,
+    pub(crate) resets: u64,
+    pub(crate) removals: u64,
+    pub(crate) down: bool,
+    /// `None` if the device does not say.
+    pub(crate) link: Option<LinkView>,
+    pub(crate) mac: Option<String>,
+    pub(crate) driver: String,
+    pub(crate) device: Option<DeviceView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LinkView {
+    pub(crate) up: bool,
+    pub(crate) speed_mbps: Option<u32>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DeviceView {
+    pub(crate) rx_packets: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_missed: u64,
+    pub(crate) rx_errors: u64,
+    pub(crate) tx_errors: u64,
+    pub(crate) rx_no_mbuf: u64,
+}
+
+impl PortView {
+    /// Asks the device too, as far as it is there.
+    pub(crate) fn new(port: &Port, report: PortReport) -> Self {
+        let PortReport { name, received, sent, misled, device, link_downs, resets, removals, down } = report;
+        let link = port.link().ok().filter(|_| !down);
+        let mac = port.info().ok().map(|info| crate::headers::MacAddress(info.mac_address).to_string());
+        Self {
+            name,
+            received,
+            sent,
+            misled,
+            link_downs,
+            resets,
+            removals,
+            down,
+            link: link.map(|link| LinkView { up: link.up, speed_mbps: link.speed }),
+            mac,
+            driver: port.driver().to_owned(),
+            device: device.as_ref().map(DeviceView::new),
+        }
+    }
+}
+
+impl DeviceView {
+    fn new(stats: &PortStats) -> Self {
+        Self {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            rx_missed: stats.rx_missed,
+            rx_errors: stats.rx_errors,
+            tx_errors: stats.tx_errors,
+            rx_no_mbuf: stats.rx_no_mbuf,
+        }
+    }
+}
+
+/// One function of `/v1/stats`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FunctionView {
+    pub(crate) name: String,
+    pub(crate) seen: u64,
+    pub(crate) passed: u64,
+    pub(crate) sent: u64,
+    pub(crate) dropped: u64,
+    pub(crate) taken: u64,
+    pub(crate) held: u64,
+    pub(crate) sessions: u64,
+}
+
+impl FunctionView {
+    pub(crate) fn new(report: &FunctionReport) -> Self {
+        let FunctionReport { name, seen, sent, dropped, taken, held, sessions } = report.clone();
+        Self { name, seen, passed: report.passed(), sent, dropped, taken, held, sessions }
+    }
+}
+
+/// `/v1/workers`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WorkerView {
+    pub(crate) worker: usize,
+    pub(crate) lcore: Option<u32>,
+    /// `None` where the lcore may use several.
+    pub(crate) cpu: Option<u32>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) handed_over: u64,
+    /// Looks at all queues.
+    pub(crate) rounds: u64,
+    /// Of these, those that found nothing.
+    pub(crate) idle_rounds: u64,
+    /// The share of those since the start, 0 to 1.
+    pub(crate) idle_share: f64,
+}
+
+impl WorkerView {
+    #[allow(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
+    pub(crate) fn new(worker: usize, lcore: Option<Lcore>, counters: &WorkerCounters) -> Self {
+        let load = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let sum = |of: fn(&PortCounters) -> &AtomicU64| counters.ports.iter().map(|port| load(of(port))).sum();
+        // In this order: the first moves first.
+        let (idle_rounds, rounds) = (load(&counters.idle_rounds), load(&counters.rounds));
+        Self {
+            worker,
+            lcore: lcore.map(Lcore::id),
+            cpu: lcore.and_then(Lcore::cpu),
+            received: sum(|port| &port.received),
+            sent: sum(|port| &port.sent),
+            handed_over: load(&counters.handed_over),
+            rounds,
+            idle_rounds,
+            idle_share: if rounds == 0 { 0.0 } else { (idle_rounds as f64 / rounds as f64).min(1.0) },
+        }
+    }
+}
+
+/// `/v1/chain`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ChainRow {
+    pub(crate) function: String,
+    /// Unless it is of all workers together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worker: Option<usize>,
+    pub(crate) seen: u64,
+    pub(crate) passed: u64,
+    pub(crate) sent: u64,
+    pub(crate) dropped: u64,
+    pub(crate) taken: u64,
+    pub(crate) held: u64,
+    pub(crate) sessions: u64,
+}
+
+impl ChainRow {
+    /// A function on some workers.
+    pub(crate) fn new<'a>(
+        function: &str,
+        worker: Option<usize>,
+        counters: impl Iterator<Item = &'a FunctionCounters> + Clone,
+    ) -> Self {
+        let sum = |of: fn(&FunctionCounters) -> &AtomicU64| -> u64 {
+            counters.clone().map(|counters| of(counters).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        };
+        // In this order, so that what moves meanwhile was seen.
+        let (sent, dropped, taken) = (sum(|of| &of.sent), sum(|of| &of.dropped), sum(|of| &of.taken));
+        let seen = sum(|of| &of.seen);
+        Self {
+            function: function.to_owned(),
+            worker,
+            seen,
+            passed: seen.saturating_sub(sent + dropped + taken),
+            sent,
+            dropped,
+            taken,
+            held: sum(|of| &of.held),
+            sessions: sum(|of| &of.sessions),
+        }
+    }
+}
+
+/// Some of a long list.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PageView<T> {
+    pub(crate) items: Vec<T>,
+    /// Where the next page begins; `None` after the last one.
+    pub(crate) next: Option<String>,
+}
+
+/// `/v1/neighbours`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct NeighbourView {
+    pub(crate) interface: String,
+    pub(crate) address: IpAddr,
+    pub(crate) mac: Option<String>,
+    /// As RFC 4861 calls it, in capitals, as `ip neighbour` does.
+    pub(crate) state: &'static str,
+}
+
+/// `/v1/routes`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RouteView {
+    pub(crate) prefix: String,
+    /// `via`, `connected`, `own`, `function`, `blackhole`, `unreachable` or `prohibited`.
+    pub(crate) kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) interface: Option<String>,
+    /// `file`, `interface`, `function` or `kernel`.
+    pub(crate) origin: &'static str,
+}
+
+/// `/v1/interfaces`
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct InterfaceView {
+    pub(crate) name: String,
+    pub(crate) side: &'static str,
+    pub(crate) port: String,
+    pub(crate) vlan: Option<u16>,
+    pub(crate) mac: String,
+    pub(crate) mtu: u16,
+    pub(crate) addresses: Vec<String>,
+    /// The port with the kernel at its other end.
+    pub(crate) host: Option<String>,
+}
+
+/// What a reload has done.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ReloadView {
+    pub(crate) generation: u64,
+    /// As the log has them.
+    pub(crate) changes: Vec<String>,
+}
+
+/// What a drain waits for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DrainView {
+    pub(crate) draining: bool,
+    /// How long it is waited for; `None` as long as it takes.
+    pub(crate) seconds: Option<u64>,
+    pub(crate) sessions: u64,
+    pub(crate) packets: u64,
+}
+
+impl BalanceView {
+    pub(crate) fn new(report: &Report) -> Self {
+        let unaccounted = report.balance.unaccounted();
+        let most = if unaccounted < 0 { i64::MIN } else { i64::MAX };
+        Self { balance: report.balance, unaccounted: i64::try_from(unaccounted).unwrap_or(most) }
+    }
+}

@@ -1,0 +1,286 @@
+//! What the control thread answers those who come by the admin door.
+
+use super::control::Control;
+use super::drain::InUse;
+use super::reload::{Reload, ReloadError};
+use crate::operate::views::{
+    BalanceView, ChainRow, DrainView, FunctionView, InterfaceView, NeighbourView, PageView, PortView, ProgramView,
+    ReloadView, StatsView, WorkerView,
+};
+use crate::operate::{Answer, Asked, Facts, Page, PoolFacts, ProcessFacts, Reply, Request, shown, text};
+use crate::report::Report;
+use dpdk_rs::Version;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// What somebody at the door wants done with the whole program.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AdminOrder {
+    /// Its configuration file is to be read again.
+    Reload(ReloadOrder),
+    /// It is to end when its sessions have, or the time is over. The drain has [begun](Control::begin_drain).
+    Drain {
+        /// How long it may take; `None` as long as the program's own settings say.
+        limit: Option<Duration>,
+    },
+}
+
+/// Somebody waits for a reload.
+#[derive(Debug)]
+pub struct ReloadOrder(Asked);
+
+impl ReloadOrder {
+    /// Reloads, and tells whoever waits what has become of it.
+    pub fn carry_out(self, control: &Control) {
+        let answer = control.reload_for();
+        self.0.answer(answer);
+    }
+}
+
+impl Control {
+    /// Answers those who come by the program's [door](crate::Runtime::admin), until so much time has gone. Without a
+    /// door it sleeps. To be called again and again: who comes meanwhile waits.
+    ///
+    /// Returns at once what is for the caller to do.
+    pub fn serve(&self, time: Duration) -> Option<AdminOrder> {
+        let until = Instant::now() + time;
+        let Some(inbox) = &self.inbox else {
+            std::thread::sleep(time);
+            return None;
+        };
+        loop {
+            let asked = inbox.next(until)?;
+            match asked.request {
+                Request::Drain { seconds } => {
+                    let limit = seconds.map(Duration::from_secs);
+                    self.begin_drain_for(asked, limit);
+                    return Some(AdminOrder::Drain { limit });
+                }
+                // Done also if nobody waits for the answer any more: it was asked for.
+                Request::Reload => return Some(AdminOrder::Reload(ReloadOrder(asked))),
+                _ if !asked.is_wanted() => {}
+                _ => {
+                    let answer = self.look(&asked.request);
+                    asked.answer(answer);
+                }
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+        }
+    }
+
+    fn begin_drain_for(&self, asked: Asked, limit: Option<Duration>) {
+        if !self.draining.get() {
+            log::info!("told to drain by the admin door");
+        }
+        if let Err(error) = self.begin_drain() {
+            log::error!("{error}");
+        }
+        let InUse { sessions, packets } = self.in_use();
+        let seconds = limit.map(|limit| limit.as_secs());
+        asked.answer(json(DrainView { draining: true, seconds, sessions, packets }));
+    }
+
+    fn reload_for(&self) -> Answer {
+        let Some(file) = self.inbox.as_ref().and_then(|inbox| inbox.program.config.as_ref()) else {
+            return failure(409, "the program has no configuration file to read again");
+        };
+        log::info!("told to reload by the admin door");
+        match self.reload_from(file) {
+            Ok(Reload::Unchanged { generation }) => json(ReloadView { generation, changes: Vec::new() }),
+            Ok(Reload::Changed { generation, changes }) => {
+                json(ReloadView { generation, changes: changes.to_string().lines().map(str::to_owned).collect() })
+            }
+            Err(error @ ReloadError::Unanswered { .. }) => failure(500, error.to_string()),
+            Err(error) => failure(422, error.to_string()),
+        }
+    }
+
+    /// Looks at what is asked for.
+    fn look(&self, request: &Request) -> Answer {
+        match request {
+            Request::Metrics => self.metrics(),
+            Request::Ready => self.readiness(),
+            Request::Program => json(self.program_view()),
+            Request::Stats => json(self.stats_view()),
+            Request::Ports => json(self.port_views(self.report())),
+            Request::Workers => json(self.worker_views()),
+            Request::Chain { by_worker } => json(self.chain_rows(*by_worker)),
+            Request::Neighbours(page) => self.neighbour_page(page).map_or_else(refusal, json),
+            Request::Routes(page) => self.route_page(page),
+            Request::Interfaces => match self.interface_views() {
+                Some(views) => json(views),
+                None => no_router(),
+            },
+            Request::Functions => json(Vec::<()>::new()),
+            Request::Reload | Request::Drain { .. } => failure(500, "this is an order"),
+        }
+    }
+
+    fn readiness(&self) -> Answer {
+        let down: Vec<String> =
+            self.report().ports.into_iter().filter(|port| port.down).map(|port| port.name).collect();
+        let why = if self.stopping() {
+            "the program is stopping".to_owned()
+        } else if self.draining.get() {
+            "the program is being drained".to_owned()
+        } else if !down.is_empty() {
+            format!("not up: {}", down.join(", "))
+        } else if self.ready() {
+            return Box::new(|| Reply::text(200, "ready"));
+        } else {
+            "the program is starting".to_owned()
+        };
+        Box::new(move || Reply::text(503, &why))
+    }
+
+    fn uptime(&self) -> Duration {
+        self.inbox.as_ref().map_or(Duration::ZERO, |inbox| inbox.started.elapsed())
+    }
+
+    fn program_view(&self) -> ProgramView {
+        let program = self.inbox.as_ref().map(|inbox| &inbox.program);
+        ProgramView {
+            name: program.map_or_else(String::new, |program| program.name.clone()),
+            version: program.map_or_else(String::new, |program| program.version.clone()),
+            dpdk: Version::loaded().to_string(),
+            pid: std::process::id(),
+            uptime_seconds: self.uptime().as_secs_f64(),
+            generation: self.generation(),
+            workers: self.workers(),
+            ready: self.ready(),
+            draining: self.draining.get(),
+            config: program.and_then(|program| shown(program.config.as_ref())),
+        }
+    }
+
+    fn stats_view(&self) -> StatsView {
+        let report = self.report();
+        StatsView {
+            functions: report.functions.iter().map(FunctionView::new).collect(),
+            drops: report.drops.clone(),
+            counters: report.counters.clone(),
+            gauges: report.gauges.clone(),
+            workers: self.worker_views(),
+            handed_over: report.handed_over,
+            balance: BalanceView::new(&report),
+            generation: report.generation,
+            ports: self.port_views(report),
+        }
+    }
+
+    fn port_views(&self, report: Report) -> Vec<PortView> {
+        self.ports.iter().zip(report.ports).map(|(port, report)| PortView::new(port, report)).collect()
+    }
+
+    fn worker_views(&self) -> Vec<WorkerView> {
+        let workers = self.shared.counters.iter().enumerate();
+        let lcore = |worker: usize| self.setups.get(worker).and_then(|setup| setup.lcore);
+        workers.map(|(worker, counters)| WorkerView::new(worker, lcore(worker), counters)).collect()
+    }
+
+    fn chain_rows(&self, by_worker: bool) -> Vec<ChainRow> {
+        let counters = &self.shared.counters;
+        let of = |index: usize, name: &str| -> Vec<ChainRow> {
+            let of_workers = counters.iter().map(move |worker| worker.functions.get(index));
+            if by_worker {
+                let rows = of_workers.enumerate();
+                rows.map(|(worker, counters)| ChainRow::new(name, Some(worker), counters.into_iter())).collect()
+            } else {
+                vec![ChainRow::new(name, None, of_workers.flatten())]
+            }
+        };
+        self.shared.functions.iter().enumerate().flat_map(|(index, name)| of(index, name)).collect()
+    }
+
+    fn metrics(&self) -> Answer {
+        let report = self.report();
+        let program = self.program_view();
+        let pool = self.setups.first().map(|setup| PoolFacts {
+            name: setup.pool.name().to_owned(),
+            packets: setup.pool.config().size.into(),
+            available: setup.pool.available().into(),
+        });
+        let neighbours = self.neighbours().map(|table| (table.counters(), table.count_by_state()));
+        let mut facts = Facts {
+            program: program.name,
+            version: program.version,
+            dpdk: program.dpdk,
+            uptime: self.uptime(),
+            generation: program.generation,
+            ready: program.ready,
+            draining: program.draining,
+            workers: self.worker_views(),
+            functions: report.functions.iter().map(FunctionView::new).collect(),
+            drops: self.shared.drops(),
+            counters: report.counters.clone(),
+            gauges: report.gauges.clone(),
+            balance: report.balance,
+            pool,
+            neighbours,
+            ports: self.port_views(report),
+            process: ProcessFacts::default(),
+        };
+        Box::new(move || {
+            facts.process = ProcessFacts::now();
+            Reply::metrics(text(&facts))
+        })
+    }
+
+    fn neighbour_page(&self, page: &Page) -> Result<PageView<NeighbourView>, Reply> {
+        let from = page.number()?;
+        let (Some(routing), Some(table)) = (&self.routing, self.neighbours()) else {
+            return Err(Reply::not_found(NO_ROUTER));
+        };
+        let routing = routing.borrow();
+        let (mut items, mut next) = (Vec::new(), None);
+        for (slot, neighbour) in table.list_from(from) {
+            if items.len() == page.limit {
+                next = Some(slot.to_string());
+                break;
+            }
+            items.push(NeighbourView {
+                interface: routing.interface(neighbour.interface).unwrap_or_default(),
+                address: neighbour.address,
+                mac: neighbour.mac.map(|mac| mac.to_string()),
+                state: neighbour.state.name(),
+            });
+        }
+        Ok(PageView { items, next })
+    }
+
+    fn route_page(&self, page: &Page) -> Answer {
+        let Some(routing) = &self.routing else { return no_router() };
+        match page.number() {
+            Ok(from) => json(routing.borrow().route_page(from, page.limit)),
+            Err(reply) => refusal(reply),
+        }
+    }
+
+    fn interface_views(&self) -> Option<Vec<InterfaceView>> {
+        let names = self.ports.iter().map(|port| port.name().to_owned()).collect::<Vec<_>>();
+        Some(self.routing.as_ref()?.borrow().interface_views(&names))
+    }
+}
+
+const NO_ROUTER: &str = "this program has no router (forwarding = \"router\" makes one)";
+
+fn no_router() -> Answer {
+    failure(404, NO_ROUTER)
+}
+
+/// What is to be written as JSON, by whoever asked.
+fn json(value: impl Serialize + Send + 'static) -> Answer {
+    Box::new(move || Reply::json(&value))
+}
+
+fn failure(status: u16, sentence: impl Into<String>) -> Answer {
+    let sentence = sentence.into();
+    Box::new(move || Reply::failure(status, &sentence))
+}
+
+fn refusal(reply: Reply) -> Answer {
+    Box::new(move || reply)
+}
