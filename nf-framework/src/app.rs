@@ -1,11 +1,13 @@
 //! A whole program around functions: arguments, configuration, signals, counters.
 
+use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::crash::{self, CrashReports};
 use crate::eal_arguments::{self, EalArgumentsError};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::idle::Idle;
 use crate::logging::{self, LogFormat};
+use crate::offline::{self, OfflineError, OfflineOptions};
 use crate::operate::{AdminDoor, AdminError};
 use crate::runtime::{AdminOrder, Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use crate::service::Service;
@@ -51,6 +53,17 @@ struct Options {
     /// service's STATE_DIRECTORY or LOGS_DIRECTORY, else the working directory]
     #[arg(long, value_name = "DIR")]
     crash_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    offline: OfflineOptions,
+}
+
+/// An option that a program may have for a question of its own too.
+fn inside_option() -> clap::Arg {
+    let help = "With --replay of one capture: what these prefixes send comes from inside; what private addresses send, \
+                unless given";
+    let option = clap::Arg::new("inside").long("inside").value_name("PREFIX,PREFIX").help(help);
+    option.value_delimiter(',').value_parser(str::parse::<Prefix>).action(clap::ArgAction::Append).requires("replay")
 }
 
 const EAL_HELP: &str = "\
@@ -73,6 +86,12 @@ in the environment (PCIDEVICE_...) are taken. nf-doctor says what is wrong with 
 the machine's hugepages for one worker. With EAL arguments it starts DPDK and looks at lcores,
 ports and memory too. It exits with 0 if all fits, with 1 if the configuration is wrong, and
 with 3 if it is valid and does not fit.
+
+--replay needs no EAL arguments and takes none, needs no port, hugepages or root, and may be used beside the
+running program: yesterday's captures, tomorrow's rules. The configuration is the same, with its ports,
+which are not looked for. What is not there: neighbours (a router sends to 02:00:00:00:00:01 whoever it
+is for, and takes each frame that is for one station for its own), the kernel, health checks (backends are
+taken for up), log files. Time is that of the captures: timers end in their gaps.
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
@@ -248,16 +267,19 @@ impl App {
             return check(&configuration, eal.as_ref());
         }
         let signals = Signals::new().map_err(AppError::Signals)?;
+        let name = self.name;
+        let forwards = configuration.runtime().forwarding.is_some();
+        if !options.offline.replay.is_empty() {
+            warn_unless(forwards);
+            let inside: Vec<Prefix> = matches.get_many("inside").into_iter().flatten().copied().collect();
+            let (counters, result) = offline::run(name, configuration, &options.offline, &inside, &signals.stop)?;
+            print(format_args!("{counters}"));
+            return Ok(result?);
+        }
         let door = open_door(self.name, self.version, &configuration, &options)?;
         let eal = start(eal_args)?;
-        let forwards = configuration.runtime().forwarding.is_some();
         let runtime = Runtime::configured(&eal, configuration)?;
-        if !forwards {
-            log::warn!(
-                "nothing forwards what the functions let pass: it is dropped (forwarding = \"wire\" or \"router\" would)"
-            );
-        }
-        let name = self.name;
+        warn_unless(forwards);
         let crash_directory = options.crash_dir.clone();
         let crash_directory =
             crash_directory.unwrap_or_else(|| CrashReports::usual_directory(|variable| std::env::var(variable).ok()));
@@ -285,13 +307,21 @@ impl App {
             let name = arg.strip_prefix("--").and_then(|arg| arg.split('=').next());
             name.is_some_and(|name| questions.get_arguments().any(|question| question.get_long() == Some(name)))
         };
-        // Nothing is started then, so all of them are ours.
-        if args.iter().take_while(|arg| *arg != "--").any(is_question) {
+        let replays = |arg: &String| arg == "--replay" || arg.starts_with("--replay=");
+        // No ports are started then, so all of them are ours.
+        if args.iter().take_while(|arg| *arg != "--").any(|arg| is_question(arg) || replays(arg)) {
             args.retain(|arg| arg != "--");
             args.insert(1, "--".to_owned());
         }
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
+        if let (Some(argument), true) = (eal_args.get(1), own.iter().any(replays)) {
+            eprintln!(
+                "error: --replay takes no EAL arguments, as it needs no ports: leave out {argument} and what else stands \
+                 before \"--\""
+            );
+            std::process::exit(2);
+        }
         let misplaced = |arg: &&String| {
             ["--config", "--check", "--stats-interval", "--drain", "--idle", "--log-format", "--crash-dir"]
                 .iter()
@@ -303,14 +333,23 @@ impl App {
         }
         let asked = |arg: &&String| ["-h", "--help", "-V", "--version"].contains(&arg.as_str());
         let own = eal_args.iter().skip(1).filter(asked).chain(own.iter().skip(1));
-        let command = augment(<Options as clap::CommandFactory>::command())
+        let command = augment(<Options as clap::CommandFactory>::command());
+        let has_inside = command.get_arguments().any(|option| option.get_id() == "inside");
+        let command = if has_inside { command } else { command.arg(inside_option()) };
+        let command = command
             .name(self.name)
             .bin_name(format!("{} [EAL ARGUMENTS] --", self.name))
             .version(self.version.unwrap_or(env!("CARGO_PKG_VERSION")))
             .about(self.about.unwrap_or("A network function on DPDK"))
             .after_help(EAL_HELP);
         let program = [self.name.to_owned()];
-        let matches = command.get_matches_from(program.iter().chain(own));
+        let has_replay = own.clone().any(replays);
+        let matches = command.try_get_matches_from(program.iter().chain(own)).unwrap_or_else(|error| {
+            if has_replay && error.kind() == clap::error::ErrorKind::UnknownArgument {
+                eprintln!("--replay takes no EAL arguments, as it needs no ports");
+            }
+            error.exit()
+        });
         let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches);
         (eal_args.to_vec(), options.unwrap_or_else(|error| error.exit()), matches)
     }
@@ -347,6 +386,14 @@ fn open_door(
     AdminDoor::open(&configuration.runtime().admin, name, version, Some(&options.config))
 }
 
+fn warn_unless(forwards: bool) {
+    if !forwards {
+        log::warn!(
+            "nothing forwards what the functions let pass: it is dropped (forwarding = \"wire\" or \"router\" would)"
+        );
+    }
+}
+
 /// Shows what a configuration needs.
 fn check(configuration: &Configuration, eal: Option<&Eal>) -> Result<(), AppError> {
     let check = configuration.check(eal);
@@ -373,6 +420,8 @@ enum AppError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Offline(#[from] OfflineError),
     #[error("{0}")]
     Answer(Box<dyn std::error::Error>),
     #[error("{}", .0.join("; "))]

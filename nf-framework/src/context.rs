@@ -31,8 +31,7 @@ impl Pending {
 
     pub(crate) fn push(&mut self, packet: Mbuf, position: Position, counters: &WorkerCounters) {
         if self.queue.len() == Self::CAPACITY {
-            drop(packet);
-            bump(&counters.drops[DropReason::PENDING_FULL.index()], 1);
+            counters.count_drop(&packet, DropReason::PENDING_FULL);
         } else {
             self.queue.push_back((packet, position));
         }
@@ -59,10 +58,10 @@ impl Pending {
         self.queue.len()
     }
 
-    pub(crate) fn clear(&mut self) -> usize {
-        let count = self.queue.len();
-        self.queue.clear();
-        count
+    /// Drops all of them.
+    pub(crate) fn clear(&mut self, reason: DropReason, counters: &WorkerCounters) {
+        self.queue.drain(..).for_each(|(packet, _)| counters.count_drop(&packet, reason));
+        counters.pending.store(0, Ordering::Relaxed);
     }
 }
 
@@ -259,15 +258,12 @@ impl Context<'_> {
 
     /// Drops what waits to go on.
     pub(crate) fn drop_pending(&mut self, reason: DropReason) {
-        let waiting = self.pending.clear();
-        bump(&self.counters.drops[reason.index()], waiting as u64);
-        self.counters.pending.store(0, Ordering::Relaxed);
+        self.pending.clear(reason, self.counters);
     }
 
     /// Frees a packet that was taken, and counts it under a reason.
     pub fn drop_held(&mut self, packet: Mbuf, reason: DropReason) {
-        drop(packet);
-        bump(&self.counters.drops[reason.index()], 1);
+        self.counters.count_drop(&packet, reason);
     }
 }
 
@@ -316,7 +312,9 @@ mod tests {
             assert_eq!((pending.len(), dropped()), (256, 0));
             pending.push(lab.pool.alloc().unwrap(), position, &counters);
             assert_eq!((pending.len(), dropped()), (256, 1));
-            assert_eq!((pending.clear(), pending.len()), (256, 0));
+            pending.clear(DropReason::STOPPED, &counters);
+            let stopped = counters.drops[DropReason::STOPPED.index()].load(Ordering::Relaxed);
+            assert_eq!((stopped, pending.len()), (256, 0));
         });
     }
 }

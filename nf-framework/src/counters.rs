@@ -1,8 +1,8 @@
 //! Counters: written by one worker without locks, read by anyone.
 
 use crate::crash::Scene;
-use crate::verdict::DropReasons;
-use dpdk_rs::Ticks;
+use crate::verdict::{DropReason, DropReasons};
+use dpdk_rs::{Mbuf, Ticks};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -129,6 +129,17 @@ pub(crate) struct WorkerCounters {
     /// What stands around the functions: before the first and behind the last.
     pub(crate) ingress: WorkCounters,
     pub(crate) egress: WorkCounters,
+    /// Who sees packets that are dropped; mostly nobody.
+    pub(crate) witness: OnceLock<Witness>,
+}
+
+/// Sees each packet that is dropped, and why, before it is gone.
+pub(crate) struct Witness(pub(crate) Box<dyn Fn(&Mbuf, DropReason) + Send + Sync>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 impl WorkerCounters {
@@ -152,6 +163,16 @@ impl WorkerCounters {
             idle_cycles: AtomicU64::new(0),
             ingress: WorkCounters::default(),
             egress: WorkCounters::default(),
+            witness: OnceLock::new(),
+        }
+    }
+
+    /// Counts a packet that is about to be dropped.
+    #[inline]
+    pub(crate) fn count_drop(&self, packet: &Mbuf, reason: DropReason) {
+        bump(&self.drops[reason.index()], 1);
+        if let Some(Witness(see)) = self.witness.get() {
+            see(packet, reason);
         }
     }
 }

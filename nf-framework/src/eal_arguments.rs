@@ -28,6 +28,13 @@ const WITH_VALUE: [(&str, &str); 20] = [
     ("", "--vdev"),
 ];
 
+/// One lcore on whatever CPUs this process may run on.
+pub(crate) fn floating_lcore() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    format!("--lcores=0@({})", list.map_or("0", str::trim))
+}
+
 /// One option, and where its value stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Argument<'a> {

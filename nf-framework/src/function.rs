@@ -268,6 +268,8 @@ pub struct WorkerSetup {
     pub(crate) pool: Mempool,
     pub(crate) registry: Arc<Registry>,
     pub(crate) steering: Option<Arc<Steering>>,
+    /// Whether packets come from capture files.
+    pub(crate) offline: bool,
 }
 
 impl WorkerSetup {
@@ -306,6 +308,13 @@ impl WorkerSetup {
     #[must_use]
     pub fn memory(&self) -> Memory {
         self.pool.memory()
+    }
+
+    /// Whether the packets come from capture files, on their time, and nobody is out there (`--replay`): an instance
+    /// then asks nobody anything and leaves files that belong to a running program alone, such as its log.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.offline
     }
 
     /// Who owns which packets; `None` if this worker gets all packets, or any.

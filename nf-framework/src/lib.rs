@@ -72,6 +72,7 @@ mod logging;
 mod mailbox;
 mod neighbours;
 mod next_hop;
+mod offline;
 mod operate;
 mod partial_checksums;
 mod position;
@@ -116,6 +117,7 @@ pub use kernel::{
 pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
+pub use offline::is_inside;
 pub use operate::{AdminConfig, AdminDoor, AdminError, SocketError};
 pub use position::Position;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 /// Housekeeping comes after so many rounds with packets, or so much time.
 const TICK_ROUNDS: u32 = 64;
-const TICK_TIME: Duration = Duration::from_micros(100);
+pub(crate) const TICK_TIME: Duration = Duration::from_micros(100);
 /// What one tick may do.
-const TICK_BUDGET: Budget = Budget(128);
+pub(crate) const TICK_BUDGET: Budget = Budget(128);
 /// A queue that takes nothing after so many packets went is full.
 const MOST_IN_DOUBT: usize = 4;
 /// How often packets that were set free by packets that were set free go on in one round.
@@ -293,12 +293,17 @@ impl Pipeline {
 
     /// Housekeeping of every function.
     pub(crate) fn tick(&mut self, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
+        self.tick_with(TICK_BUDGET, batch, now, out);
+    }
+
+    /// As [`Pipeline::tick`], where one stands for several.
+    pub(crate) fn tick_with(&mut self, budget: Budget, batch: &mut Batch, now: Instant, out: &mut impl Transmit) {
         if let Some(fragments) = &mut self.fragments {
             fragments.tick(now, &self.counters);
         }
         let (chain, cx) = self.outside_of_batches(now);
         let mut hand = InHand::new((), cx, Doing::Tick);
-        chain.tick(&mut hand.cx, TICK_BUDGET);
+        chain.tick(&mut hand.cx, budget);
         hand.done();
         self.release_pending(batch, now, out);
     }
@@ -332,9 +337,7 @@ impl Pipeline {
         if let Some(fragments) = &mut self.fragments {
             fragments.stop(&self.counters);
         }
-        let waiting = self.pending.clear();
-        bump(&self.counters.drops[DropReason::STOPPED.index()], waiting as u64);
-        self.counters.pending.store(0, Ordering::Relaxed);
+        self.pending.clear(DropReason::STOPPED, &self.counters);
     }
 }
 
@@ -386,7 +389,7 @@ fn drop_refused(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out:
 
 #[inline]
 fn discard(dropped: &mut Burst, packet: Mbuf, reason: DropReason, counters: &WorkerCounters) {
-    bump(&counters.drops[reason.index()], 1);
+    counters.count_drop(&packet, reason);
     // A batch has no more packets than a burst has slots; one too many would be freed here.
     drop(dropped.push(packet));
 }
@@ -395,8 +398,7 @@ fn discard(dropped: &mut Burst, packet: Mbuf, reason: DropReason, counters: &Wor
 #[inline]
 fn refuse(result: Result<(), Mbuf>, reason: DropReason, counters: &WorkerCounters) {
     if let Err(packet) = result {
-        drop(packet);
-        bump(&counters.drops[reason.index()], 1);
+        counters.count_drop(&packet, reason);
     }
 }
 

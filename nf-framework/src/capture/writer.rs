@@ -75,13 +75,22 @@ impl<W: Write> CaptureWriter<W> {
         })
     }
 
+    /// Has all that was written so far arrive where it is to go.
+    ///
+    /// # Errors
+    ///
+    /// When what was buffered cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+
     /// Ends the file, and gives back what it was written to.
     ///
     /// # Errors
     ///
     /// When what was buffered cannot be written.
     pub fn finish(mut self) -> io::Result<W> {
-        self.output.flush()?;
+        self.flush()?;
         Ok(self.output)
     }
 

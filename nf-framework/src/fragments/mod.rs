@@ -26,7 +26,7 @@ pub use split::{SplitError, split_ipv4};
 
 use crate::annotation::Annotation;
 use crate::batch::Batch;
-use crate::counters::{WorkerCounters, bump};
+use crate::counters::WorkerCounters;
 use crate::direction::Direction;
 use crate::headers::{EtherType, EthernetHeader, MAX_VLAN_TAGS, VlanTag};
 use crate::time::Instant;
@@ -140,8 +140,7 @@ impl Fragments {
 
     /// Drops what is held; the program stops.
     pub(crate) fn stop(&mut self, counters: &WorkerCounters) {
-        bump(&counters.drops[DropReason::STOPPED.index()], self.table.held() as u64);
-        self.table.clear(drop);
+        self.table.clear(|packet| discard(packet, DropReason::STOPPED, counters));
         counters.fragments.store(0, Ordering::Relaxed);
     }
 
@@ -152,6 +151,6 @@ impl Fragments {
 }
 
 fn discard(packet: Mbuf, reason: DropReason, counters: &WorkerCounters) {
+    counters.count_drop(&packet, reason);
     drop(packet);
-    bump(&counters.drops[reason.index()], 1);
 }

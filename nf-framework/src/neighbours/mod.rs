@@ -120,6 +120,8 @@ pub(crate) struct Neighbours {
     cursor: usize,
     random: HashKey,
     draws: u64,
+    /// Where nobody can be asked: the address of whoever is not known.
+    stand_in: Option<MacAddress>,
 }
 
 impl Neighbours {
@@ -138,6 +140,7 @@ impl Neighbours {
             cursor: 0,
             random: key,
             draws: 0,
+            stand_in: None,
             table,
             config,
         }
@@ -151,6 +154,11 @@ impl Neighbours {
     /// Packets that wait here.
     pub(crate) fn held(&self) -> usize {
         self.waiting.held()
+    }
+
+    /// Has every neighbour that is not known at this address, and asks for none.
+    pub(crate) fn stand_in(&mut self, mac: MacAddress) {
+        self.stand_in = Some(mac);
     }
 
     /// Says what an interface is, or with `None` that it is gone. Addresses that it did not have
@@ -254,6 +262,9 @@ impl Neighbours {
             .is_some_and(|link| link.can_be_neighbour(address) && link.source_towards(address).is_some());
         if !can_be_asked {
             return out.unreachable(interface, packet);
+        }
+        if let Some(mac) = self.stand_in {
+            return out.forward(interface, mac, packet);
         }
         let slot = if self.new_entries.take(now) { self.create(interface, address, now) } else { None };
         let Some(slot) = slot else { return out.drop(packet, DropReason::NEIGHBOUR_LIMIT) };

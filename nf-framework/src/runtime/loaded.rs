@@ -1,13 +1,15 @@
 //! Functions without their types, so that a chain can be named in a file.
 
 use super::RuntimeConfig;
+use super::error::RuntimeError;
+use crate::chain::Chain;
 use crate::changes::Table;
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::fragments::FragmentsConfig;
 use crate::function::{Destination, FileContent, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::{Affinity, AffinityConflict};
-use dpdk_rs::Memory;
+use dpdk_rs::{Eal, Memory};
 use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -141,6 +143,27 @@ impl Loaded {
     pub fn new<F: Function>(function: F, policy: F::Policy) -> Self {
         Self { function: Arc::new(function), policy: Arc::new(policy), section: Table::new() }
     }
+}
+
+/// Builds what the policies of a chain need of DPDK.
+pub(super) fn build(functions: &[Loaded], eal: &Eal) -> Result<(), RuntimeError> {
+    for Loaded { function, policy, .. } in functions {
+        let failed = |error| RuntimeError::Build { function: function.name().to_owned(), error };
+        function.build(policy, &eal.memory()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes a worker's instances, on its lcore.
+pub(super) fn chain(functions: &[Loaded], setup: &mut WorkerSetup) -> Result<Chain, RuntimeError> {
+    let mut chain = Chain::new();
+    for Loaded { function, policy, .. } in functions {
+        function.name().clone_into(&mut setup.function);
+        let worker = setup.index;
+        let failed = |error| RuntimeError::Setup { function: function.name().to_owned(), worker, error };
+        chain.push(function.name(), function.instance(policy, setup).map_err(failed)?);
+    }
+    Ok(chain)
 }
 
 /// What the functions of a chain need together.

@@ -12,6 +12,7 @@ mod error;
 mod life;
 mod loaded;
 mod needs;
+mod offline;
 mod ports;
 mod reload;
 mod routing;
@@ -25,10 +26,10 @@ pub use drain::{Drained, InUse};
 pub use error::{CommandError, RuntimeError};
 pub use life::RebuildError;
 pub use loaded::Loaded;
+pub(crate) use offline::Portless;
 pub use reload::{Reload, ReloadError};
 pub use serve::{AdminOrder, ReloadOrder};
 
-use crate::chain::Chain;
 use crate::counters::{WorkerCounters, bump};
 use crate::crash::{CrashReports, Outermost};
 use crate::direction::Direction;
@@ -158,10 +159,7 @@ impl<'eal> Runtime<'eal> {
         let plan = PortPlan::new(eal, config, workers, affinity)?;
         let needs = Needs::new(config, &functions, workers, Some(&plan), eal.has_hugepages());
         needs.check_packets()?;
-        for Loaded { function, policy, .. } in &functions {
-            let failed = |error| RuntimeError::Build { function: function.name().to_owned(), error };
-            function.build(policy, &eal.memory()).map_err(failed)?;
-        }
+        loaded::build(&functions, eal)?;
         // A program's second runtime gets a pool of its own: a device may still hold packets
         // of the first one's.
         static RUNTIMES: AtomicU32 = AtomicU32::new(0);
@@ -299,6 +297,7 @@ impl<'eal> Runtime<'eal> {
             pool: pool.clone(),
             registry: Arc::clone(&shared.registry),
             steering: steering.clone(),
+            offline: false,
         };
         let setups: Arc<[WorkerSetup]> = lcores.iter().enumerate().map(setup).collect();
         let health = shared.health(inbox.as_ref());
@@ -461,17 +460,13 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
         idle,
     } = plan;
     let Seat { queues, links } = seat;
-    let mut chain = Chain::new();
-    for Loaded { function, policy, .. } in &functions {
-        function.name().clone_into(&mut setup.function);
-        match function.instance(policy, &mut setup) {
-            Ok(instance) => chain.push(function.name(), instance),
-            Err(error) => {
-                shared.fail(RuntimeError::Setup { function: setup.function, worker: setup.index, error });
-                return queues.into_iter().flatten().collect();
-            }
+    let mut chain = match loaded::chain(&functions, &mut setup) {
+        Ok(chain) => chain,
+        Err(error) => {
+            shared.fail(error);
+            return queues.into_iter().flatten().collect();
         }
-    }
+    };
     // The control thread is the one that keeps policies, so that it is the one that frees them.
     drop(functions);
     let (Some(counters), Some(mailbox)) = (shared.counters.get(setup.index), shared.mailboxes.get(setup.index)) else {

@@ -48,9 +48,8 @@ impl Routing {
         };
         let (sides, hosts) = ports.split_at_checked(sides).unwrap_or((ports, &[]));
         let ports = sides.iter().map(facts).collect::<Result<Vec<_>, RuntimeError>>()?;
-        let addresses = addresses(functions);
-        let tables = Arc::new(Tables::new(router, &ports, &addresses, &KernelState::default(), memory)?);
-        let on_link = tables.interfaces.iter().filter(|interface| interface.host.is_some());
+        let mut routing = Self::of_ports(router, functions, ports, memory)?;
+        let on_link = routing.tables.interfaces.iter().filter(|interface| interface.host.is_some());
         for (host, interface) in hosts.iter().zip(on_link) {
             host.set_mac_address(interface.mac.octets())?;
         }
@@ -61,18 +60,42 @@ impl Routing {
             })?;
             Ok(KernelInterface::Index(index.get()))
         };
-        let kernel = hosts.iter().zip(router.hosts()).map(followed).collect::<Result<_, RuntimeError>>()?;
+        routing.kernel = hosts.iter().zip(router.hosts()).map(followed).collect::<Result<_, RuntimeError>>()?;
+        Ok(Some(routing))
+    }
+
+    /// On ports of which this is known, with no kernel beside them.
+    fn of_ports(
+        router: &RouterConfig,
+        functions: &[Loaded],
+        ports: Vec<PortFacts>,
+        memory: &Memory,
+    ) -> Result<Self, RuntimeError> {
+        let addresses = addresses(functions);
+        let tables = Arc::new(Tables::new(router, &ports, &addresses, &KernelState::default(), memory)?);
         let owner = Neighbours::new(router.neighbours.clone(), HashKey::random());
         let neighbours = Arc::clone(owner.table());
-        Ok(Some(Self {
-            config: router.clone(),
-            ports,
-            addresses,
-            kernel,
-            tables,
-            neighbours,
-            owner: Mutex::new(Some(owner)),
-        }))
+        let (config, owner) = (router.clone(), Mutex::new(Some(owner)));
+        Ok(Self { config, ports, addresses, kernel: Vec::new(), tables, neighbours, owner })
+    }
+
+    /// On ports that are not there, with these MAC addresses: every neighbour is at `neighbour`.
+    pub(super) fn offline(
+        config: &RuntimeConfig,
+        functions: &[Loaded],
+        macs: &[MacAddress],
+        neighbour: MacAddress,
+        memory: &Memory,
+    ) -> Result<Option<Self>, RuntimeError> {
+        const ETHERNET_MTU: u16 = 1500;
+        let Some(router) = config.routed() else { return Ok(None) };
+        let mtu = config.ports.mtu.unwrap_or(ETHERNET_MTU);
+        let facts = |mac: &MacAddress| PortFacts { mac: *mac, mtu, offloads: PortOffloads::default() };
+        let routing = Self::of_ports(router, functions, macs.iter().map(facts).collect(), memory)?;
+        let mut owner = routing.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        owner.iter_mut().for_each(|owner| owner.stand_in(neighbour));
+        drop(owner);
+        Ok(Some(routing))
     }
 
     /// That each worker sends.

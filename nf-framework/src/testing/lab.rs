@@ -1,6 +1,7 @@
 //! One DPDK for all tests of a process.
 
 use crate::chain::Chain;
+use crate::eal_arguments::floating_lcore;
 use crate::function::{Registry, WorkerSetup};
 use crate::steering::{Affinity, Steering, connect};
 use crate::testing::trial::Trial;
@@ -82,6 +83,7 @@ impl Lab<'_> {
             pool: self.pool.clone(),
             registry: Arc::clone(registry),
             steering: steering.cloned(),
+            offline: false,
         }
     }
 }
@@ -181,14 +183,7 @@ fn eal_arguments() -> Vec<String> {
     let given = std::env::var("NF_TEST_EAL");
     let given = given.as_deref().unwrap_or("--no-huge --no-shconf --no-telemetry --no-pci -m 128");
     // Not pinned: many test processes share the CPUs.
-    let floating = format!("--lcores=0@({})", allowed_cpus());
+    let floating = floating_lcore();
     let level = "--log-level=error".to_owned();
     ["test".to_owned(), floating, level].into_iter().chain(given.split_whitespace().map(str::to_owned)).collect()
-}
-
-/// The CPUs that this process may run on, as a list.
-fn allowed_cpus() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    list.map_or("0", str::trim).to_owned()
 }

@@ -17,8 +17,9 @@ struct Explain {
     #[arg(long, value_name = "PACKET|FILE")]
     explain: Option<String>,
 
-    /// With --explain: what these prefixes send comes from inside; what private addresses send, unless given
-    #[arg(long, value_name = "PREFIX,PREFIX", value_delimiter = ',', requires = "explain")]
+    /// With --explain, and with --replay of one capture: what these prefixes send comes from inside; what private
+    /// addresses send, unless given
+    #[arg(long, value_name = "PREFIX,PREFIX", value_delimiter = ',')]
     inside: Vec<Prefix>,
 }
 

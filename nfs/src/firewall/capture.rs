@@ -3,14 +3,13 @@
 
 use super::capture_file::{self, CaptureFile, Captured, InvalidCapture};
 use super::config::State;
-use super::described::is_inside;
 use super::explain::{Question, Why};
 use super::packet::{NotSeen, Seen, look_at};
 use super::policy::Policy;
 use super::replay::Replay;
 use super::terms::protocol_name;
 use nf_framework::headers::{Headers, IpProtocol, Network, Transport};
-use nf_framework::{Direction, Ports, Prefix};
+use nf_framework::{Direction, Ports, Prefix, is_inside};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

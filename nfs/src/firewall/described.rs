@@ -12,7 +12,7 @@ use super::replay::Replay;
 use super::rule::is_icmp;
 use super::terms::{DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, ProtocolTerm, VlanTerm, protocol_name};
 use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, IpProtocol, TcpFlags};
-use nf_framework::{Direction, IcmpMatch, Prefix};
+use nf_framework::{Direction, IcmpMatch, Prefix, is_inside};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -83,17 +83,6 @@ impl Described {
         let message =
             format!("taken to come from {side}, as {source} is {why} (write \"from inside\" or \"from outside\")");
         self.taken = Some(message);
-    }
-}
-
-/// Whether an address is in these prefixes; whether it is a private one, if there are none.
-pub(super) fn is_inside(address: IpAddr, inside: &[Prefix]) -> bool {
-    if !inside.is_empty() {
-        return inside.iter().any(|prefix| prefix.contains(address));
-    }
-    match address {
-        IpAddr::V4(address) => address.is_private() || address.is_link_local() || address.is_unspecified(),
-        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local() || address.is_unspecified(),
     }
 }
 

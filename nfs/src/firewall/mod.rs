@@ -112,7 +112,7 @@ impl Function for Firewall {
         let limits = Limits::new(&policy, &memory, workers)?;
         let proxy = SynProxy::new(&policy, &tracking, &memory)?;
         let channel =
-            policy.config.log.as_ref().map(|config| {
+            policy.config.log.as_ref().filter(|_| !worker.is_offline()).map(|config| {
                 policy.log.channel(config).map_err(|error| format!("{}: {error}", config.file.display()))
             });
         let events = Events::new(channel.transpose()?, worker.counter("log-lines-lost"));

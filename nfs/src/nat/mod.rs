@@ -51,7 +51,9 @@ impl Nat {
     /// A worker's way to what writes mappings down.
     fn events(&self, policy: &Policy, worker: &mut WorkerSetup) -> Result<Events, SetupError> {
         let lost = worker.counter("log-lines-lost");
-        let Some(config) = &policy.config.log else { return Ok(Events::new(None, lost)) };
+        let Some(config) = policy.config.log.as_ref().filter(|_| !worker.is_offline()) else {
+            return Ok(Events::new(None, lost));
+        };
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.is_none() {
             *log = Some(Log::start(config).map_err(|error| format!("{}: {error}", config.file.display()))?);
