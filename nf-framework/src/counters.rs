@@ -134,7 +134,9 @@ pub(crate) struct WorkerCounters {
 }
 
 /// Sees each packet that is dropped, and why, before it is gone.
-pub(crate) struct Witness(pub(crate) Box<dyn Fn(&Mbuf, DropReason) + Send + Sync>);
+pub(crate) struct Witness(pub(crate) Box<Tell>);
+
+type Tell = dyn Fn(&Mbuf, DropReason) + Send + Sync;
 
 impl std::fmt::Debug for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

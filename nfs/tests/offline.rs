@@ -113,8 +113,7 @@ fn nat_translates_a_capture_and_its_sessions_end_in_the_gaps_of_it() {
     let back = |to: [u8; 4]| v4(SERVER, to).udp(53, 5000).payload(b"answer").build();
     let packets = [(0, out(HOST)), (1, back(EXTERNAL)), (250, back(EXTERNAL)), (700, back(EXTERNAL)), (800, out(HOST))];
     let replayed = replay(NAT, NAT_ON_A_WIRE, &packets);
-    let expected: Vec<_> =
-        [0, 800].map(|second| (START.as_nanos() as u64 + second * 1_000_000_000, out(EXTERNAL))).into();
+    let expected: Vec<_> = [0, 800].map(|second| ((START.as_secs() + second) * 1_000_000_000, out(EXTERNAL))).into();
     assert_eq!(enhanced_packets(&replayed.path("outside")), expected, "{}", replayed.said);
     assert_eq!(replayed.written("outside").len(), 2);
     // Sessions of UDP last for 300 seconds.

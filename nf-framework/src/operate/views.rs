@@ -134,7 +134,7 @@ pub(crate) struct FunctionView {
 
 impl FunctionView {
     pub(crate) fn new(report: &FunctionReport) -> Self {
-        let FunctionReport { name, seen, sent, dropped, taken, held, sessions } = report.clone();
+        let FunctionReport { name, seen, sent, dropped, taken, held, sessions, .. } = report.clone();
         Self { name, seen, passed: report.passed(), sent, dropped, taken, held, sessions }
     }
 }
