@@ -59,6 +59,11 @@ impl Pending {
         self.queue.len()
     }
 
+    /// Those that have come since there were so many.
+    pub(crate) fn since(&mut self, count: usize) -> impl Iterator<Item = &mut (Mbuf, Position)> {
+        self.queue.iter_mut().skip(count)
+    }
+
     pub(crate) fn clear(&mut self) -> usize {
         let count = self.queue.len();
         self.queue.clear();

@@ -15,6 +15,7 @@ mod needs;
 mod ports;
 mod reload;
 mod routing;
+mod tracing;
 
 pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
