@@ -1,5 +1,6 @@
 //! A packet that is looked at closely, for itself or as one of its connection.
 
+use super::begins::begins;
 use super::config::{Checksums, Passage, State};
 use super::connection::{Course, NO_SLOT};
 use super::fate::Fate;
@@ -80,20 +81,13 @@ impl WorkerState {
 
     /// A packet without a connection.
     fn beginning(&self, seen: &Seen, says: Says) -> Fate {
-        match says {
-            Says::Tcp(segment) => match tcp::event(segment.flags) {
-                None => Fate::Wait(*seen, self.reasons.tcp_flags),
-                Some(tcp::Event::Syn) => Fate::Ask(*seen, State::New),
-                // As its SYN would have been.
-                Some(tcp::Event::Ack) if self.returned(seen).is_some() => {
-                    Fate::Ask(Seen { key: seen.key.tcp_flags(TcpFlags::SYN), ..*seen }, State::New)
-                }
-                Some(tcp::Event::Ack) if self.policy.config.mid_stream => Fate::Ask(*seen, State::New),
-                Some(_) => Fate::Wait(*seen, self.reasons.no_connection),
-            },
-            Says::Query { asks: true } | Says::Datagram => Fate::Ask(*seen, State::New),
-            Says::Query { asks: false } => Fate::Wait(*seen, self.reasons.no_connection),
-            Says::Later | Says::LaterOfQuery(_) => Fate::Wait(*seen, self.reasons.fragment),
+        // As its SYN would have been.
+        if self.returned(seen).is_some() {
+            return Fate::Ask(Seen { key: seen.key.tcp_flags(TcpFlags::SYN), ..*seen }, State::New);
+        }
+        match begins(says, self.policy.config.mid_stream, &self.reasons) {
+            Ok(()) => Fate::Ask(*seen, State::New),
+            Err(reason) => Fate::Wait(*seen, reason),
         }
     }
 

@@ -3,6 +3,7 @@
 #![doc = include_str!("README.md")]
 
 mod answer;
+mod begins;
 mod candidates;
 mod capture;
 mod capture_file;

@@ -1,7 +1,8 @@
 //! Packets one after the other as the packet path judges them, on plain maps: without DPDK, limits and full tables.
-//! Both look at a packet by [`look_at`](super::packet::look_at) and follow a connection by [`Tcp`]; that they say the same
-//! of what lies between is tested packet by packet.
+//! Both look at a packet by [`look_at`](super::packet::look_at), ask [`begins`] whether it begins a connection, and follow one
+//! by [`Tcp`]; that they say the same of what lies between is tested packet by packet.
 
+use super::begins::begins;
 use super::config::{Passage, State};
 use super::connection::{Connection, Course, FlowKey};
 use super::explain::{Question, Why};
@@ -129,19 +130,10 @@ impl<'a> Replay<'a> {
 
     /// A packet without a connection.
     fn beginning(&mut self, flow: &Flow, says: Says, question: &Question<'_>, at: (usize, Duration)) -> Why {
-        let may_be_acknowledgment = self.policy.config.mid_stream;
-        let reason = match says {
-            Says::Tcp(segment) => match tcp::event(segment.flags) {
-                None => NAMED.tcp_flags,
-                Some(tcp::Event::Syn) => return self.begin(flow, says, question, at),
-                Some(tcp::Event::Ack) if may_be_acknowledgment => return self.begin(flow, says, question, at),
-                Some(_) => NAMED.no_connection,
-            },
-            Says::Query { asks: true } | Says::Datagram => return self.begin(flow, says, question, at),
-            Says::Query { asks: false } => NAMED.no_connection,
-            Says::Later | Says::LaterOfQuery(_) => NAMED.fragment,
-        };
-        Why::dropped(reason)
+        match begins(says, self.policy.config.mid_stream, &NAMED) {
+            Ok(()) => self.begin(flow, says, question, at),
+            Err(named) => Why::dropped(named),
+        }
     }
 
     fn begin(&mut self, flow: &Flow, says: Says, question: &Question<'_>, (number, time): (usize, Duration)) -> Why {
