@@ -522,7 +522,7 @@ impl Worker {
         self.round_began = Ticks::now();
         while !stop.load(Ordering::Relaxed) {
             let empty = self.round();
-            naps.after(empty);
+            naps.after(empty, || self.now());
         }
         let now = self.now();
         self.housekeeping(now);
