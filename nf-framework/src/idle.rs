@@ -9,7 +9,7 @@ pub enum Idle {
     /// Looks again at once: no packet waits for the worker, and its CPU is always busy
     #[default]
     Spin,
-    /// Sleeps between two looks for half as long as nothing has come, at most 0.34 ms: nearly all of an idle CPU is left to
+    /// Sleeps between two looks for half as long as nothing has come, at most 0.3 ms: nearly all of an idle CPU is left to
     /// others, and what comes meanwhile waits in the queue, or is missed if that is full
     Sleep,
 }
@@ -18,7 +18,7 @@ pub enum Idle {
 const PATIENCE: Duration = Duration::from_micros(100);
 /// The longest sleep between two looks. The time until a packet is seen is half of it at the median, and what the kernel
 /// takes to wake a thread; what it takes of a CPU is the cost of one sleep by this.
-const LONGEST: Duration = Duration::from_micros(340);
+const LONGEST: Duration = Duration::from_micros(300);
 
 /// A worker's naps.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ mod tests {
             (99, true, None),
             (100, true, Some(50)),
             (150, true, Some(75)),
-            (1000, true, Some(340)),
-            (9000, true, Some(340)),
+            (1000, true, Some(300)),
+            (9000, true, Some(300)),
             (9010, false, None),
             (9100, true, None),
             (9110, true, Some(50)),
