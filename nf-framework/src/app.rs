@@ -95,7 +95,8 @@ taken for up), log files. Time is that of the captures: timers end in their gaps
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
-drains it, and the second one stops it. SIGHUP reads the configuration file again: what has
+drains it, and the second one stops it. What comes within 0.2 s of another one is the same one; a later one
+that comes while the program is stopping ends it at once, without the counters. SIGHUP reads the configuration file again: what has
 changed in the functions' tables and in [router] is put in force for all packets at once, or, if anything
 is wrong with it, nothing is, and the log says why.";
 
@@ -546,22 +547,35 @@ fn print(text: std::fmt::Arguments<'_>) {
 
 /// What signals have asked for.
 struct Signals {
-    /// By SIGINT or SIGTERM; one more while it is set ends the program at once.
+    /// By SIGINT or SIGTERM; one more while it is set ends the program at once, unless it comes within [`Self::ECHO`].
     stop: Arc<AtomicBool>,
     /// By SIGHUP.
     reload: Arc<AtomicBool>,
 }
 
 impl Signals {
+    /// A shell, a terminal and a service manager may all pass one on: what comes so soon after another is the same.
+    const ECHO: Duration = Duration::from_millis(200);
+
     fn new() -> std::io::Result<Self> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
-        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
-        Ok(Self { stop, reload })
+        let signals = Self { stop: Arc::default(), reload: Arc::default() };
+        let (stop, reload) = (Arc::clone(&signals.stop), Arc::clone(&signals.reload));
+        let mut heard = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        // Whatever hangs, this thread does not.
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut last: Option<Instant> = None;
+            for signal in heard.forever() {
+                if signal == SIGHUP {
+                    reload.store(true, Ordering::Relaxed);
+                } else if last.replace(Instant::now()).is_none_or(|last| last.elapsed() >= Self::ECHO)
+                    && stop.swap(true, Ordering::Relaxed)
+                {
+                    signal_hook::low_level::exit(128 + signal);
+                }
+            }
+        })?;
+        Ok(signals)
     }
 }
 

@@ -173,10 +173,16 @@ pub(crate) fn complete(
         completed.notes.push(format!("-a {interface} is -a {address}"));
     }
     let speak_of_devices = ["--allow", "--block", "--vdev", "--no-pci"];
-    if given.iter().any(|argument| speak_of_devices.contains(&argument.name)) {
+    let variables = variables(environment);
+    if let Some(argument) = given.iter().find(|argument| speak_of_devices.contains(&argument.name)) {
+        let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+        if !names.is_empty() {
+            let (names, option) = (names.join(", "), argument.name);
+            completed.notes.push(format!("{names} of the environment adds no devices, as {option} was given"));
+        }
         return Ok(completed);
     }
-    for (variable, value) in variables(environment) {
+    for (variable, value) in variables {
         for device in devices_of(variable, value)? {
             let words = ["-a".to_owned(), device];
             if !completed.words.ends_with(&words) && !completed.words.contains(&words[1]) {
@@ -244,6 +250,27 @@ pub(crate) fn device_behind(root: &Path, environment: &[(String, String)], name:
     let devices = devices_of(variable, value).ok()?;
     let only = || (devices.len() == 1).then_some(0);
     devices.get(number.or_else(only)?).cloned()
+}
+
+/// Why a name that looks like a variable of the SR-IOV device plugin's stands for no port; `None` if it does not look so.
+pub(crate) fn why_nothing_is_behind(environment: &[(String, String)], name: &str) -> Option<String> {
+    let variable = name.split('[').next().filter(|name| name.starts_with("PCIDEVICE_"))?;
+    let variables = variables(environment);
+    let Some((_, value)) = variables.iter().find(|(of, _)| *of == variable) else {
+        let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+        let have = if names.is_empty() { "no PCIDEVICE_... at all".to_owned() } else { names.join(", ") };
+        return Some(format!("the environment has no {variable}, but {have}"));
+    };
+    let devices = match devices_of(variable, value) {
+        Ok(devices) => devices,
+        Err(error) => return Some(error.to_string()),
+    };
+    let device = device_behind(Path::new("/"), environment, name);
+    Some(match (device, devices.len()) {
+        (Some(device), _) => format!("it is {device}, which the EAL has not found"),
+        (None, 1) => format!("{variable} has one device: write {variable} or {variable}[0]"),
+        (None, count) => format!("{variable} has {count} devices: write {variable}[0] to {variable}[{}]", count - 1),
+    })
 }
 
 fn is_interface(root: &Path, name: &str) -> bool {
@@ -416,9 +443,16 @@ mod tests {
             let completed = complete(&tree.0, &environment_of(environment), &given);
             let said = completed.as_ref().map(|completed| completed.words.join(" ")).map_err(ToString::to_string);
             assert_eq!(said, expected.map(str::to_owned).map_err(str::to_owned), "{words} {environment}");
-            let changed = completed.is_ok_and(|completed| !completed.notes.is_empty());
-            assert_eq!(changed, expected.is_ok_and(|expected| expected != words), "{words}: what changes is said");
+            let Ok(completed) = completed else { continue };
+            let (ignored, changes): (Vec<String>, Vec<String>) =
+                completed.notes.into_iter().partition(|note| note.contains("adds no devices"));
+            assert_eq!(changes.is_empty(), expected == Ok(words), "{words} {environment}: what changes is said");
+            let is_ignored = environment.contains("PCIDEVICE_") && expected == Ok(words);
+            assert_eq!(ignored.len(), usize::from(is_ignored), "{words} {environment}: so is what does not");
         }
+        let words = ["--no-huge", "--vdev", "net_ring0"].map(str::to_owned);
+        let note = complete(&tree.0, &environment_of("PCIDEVICE_B=0000:18:0a.2 PCIDEVICE_A=x"), &words).unwrap().notes;
+        assert_eq!(note, ["PCIDEVICE_A, PCIDEVICE_B of the environment adds no devices, as --vdev was given"]);
         let note = complete(&tree.0, &environment_of("PCIDEVICE_A=0000:18:0a.2"), &[]).unwrap().notes;
         assert_eq!(note, ["-a 0000:18:0a.2 is from the environment (PCIDEVICE_A)"]);
     }
@@ -463,6 +497,20 @@ mod tests {
             ("PCIDEVICE_X", None),
         ] {
             assert_eq!(device_behind(&tree.0, &environment, name).as_deref(), device, "{name}");
+        }
+        for (name, why) in [
+            ("net_tap0", None),
+            ("PCIDEVICE_ONE[7]", Some("PCIDEVICE_ONE has one device: write PCIDEVICE_ONE or PCIDEVICE_ONE[0]")),
+            ("PCIDEVICE_TWO", Some("PCIDEVICE_TWO has 2 devices: write PCIDEVICE_TWO[0] to PCIDEVICE_TWO[1]")),
+            ("PCIDEVICE_TWO[2]", Some("PCIDEVICE_TWO has 2 devices: write PCIDEVICE_TWO[0] to PCIDEVICE_TWO[1]")),
+            ("PCIDEVICE_TWO[1]", Some("it is 0000:18:0a.4, which the EAL has not found")),
+            (
+                "PCIDEVICE_THREE[0]",
+                Some("the environment has no PCIDEVICE_THREE, but PCIDEVICE_ONE, PCIDEVICE_TWO, PCIDEVICE_X"),
+            ),
+            ("PCIDEVICE_X", Some("the environment's PCIDEVICE_X names \"x\", which is no device (0000:18:0a.2)")),
+        ] {
+            assert_eq!(why_nothing_is_behind(&environment, name).as_deref(), why, "{name}");
         }
     }
 }

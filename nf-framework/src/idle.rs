@@ -1,5 +1,6 @@
 //! What a worker does while nothing comes.
 
+use crate::time::Instant;
 use std::time::Duration;
 
 /// What a worker does while nothing comes.
@@ -8,22 +9,23 @@ pub enum Idle {
     /// Looks again at once: no packet waits for the worker, and its CPU is always busy
     #[default]
     Spin,
-    /// Sleeps 0.1 ms between two looks once nothing has come for a while: most of the CPU is left to others, and what
-    /// comes meanwhile waits in the queue, or is missed if that is full
+    /// Sleeps between two looks for half as long as nothing has come, at most 0.3 ms: nearly all of an idle CPU is left to
+    /// others, and what comes meanwhile waits in the queue, or is missed if that is full
     Sleep,
 }
 
-/// Rounds without a packet after which a worker sleeps: while packets come more often it never does.
-const ROUNDS: u32 = 1000;
-/// How long, between two looks. In a virtual machine the timer alone makes an idle worker take 18 % of a CPU.
-const NAP: Duration = Duration::from_micros(100);
+/// A worker to which packets come more often than this never sleeps.
+const PATIENCE: Duration = Duration::from_micros(100);
+/// The longest sleep between two looks. The time until a packet is seen is half of it at the median, and what the kernel
+/// takes to wake a thread; what it takes of a CPU is the cost of one sleep by this.
+const LONGEST: Duration = Duration::from_micros(300);
 
 /// A worker's naps.
 #[derive(Debug)]
 pub(crate) struct Naps {
     idle: Idle,
-    /// Rounds without a packet since the last one.
-    empty: u32,
+    /// When the last packet came.
+    since: Instant,
 }
 
 impl Naps {
@@ -32,21 +34,25 @@ impl Naps {
         if idle == Idle::Sleep {
             dpdk_rs::precise_sleeps();
         }
-        Self { idle, empty: 0 }
+        Self { idle, since: Instant::START }
     }
 
     /// Takes one if it is time after a round that had packets, or had none.
     #[inline]
-    pub(crate) fn after(&mut self, empty: bool) {
-        if self.idle == Idle::Sleep && self.is_due(empty) {
-            std::thread::sleep(NAP);
+    pub(crate) fn after(&mut self, empty: bool, now: impl FnOnce() -> Instant) {
+        if self.idle == Idle::Sleep
+            && let Some(nap) = self.due(empty, now())
+        {
+            std::thread::sleep(nap);
         }
     }
 
-    #[inline]
-    fn is_due(&mut self, empty: bool) -> bool {
-        self.empty = if empty { (self.empty + 1).min(ROUNDS) } else { 0 };
-        self.empty == ROUNDS
+    fn due(&mut self, empty: bool, now: Instant) -> Option<Duration> {
+        if !empty {
+            self.since = now;
+        }
+        let quiet = now.since(self.since);
+        (quiet >= PATIENCE).then(|| (quiet / 2).min(LONGEST))
     }
 }
 
@@ -55,12 +61,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn naps_begin_when_nothing_has_come_for_a_while_and_end_with_a_packet() {
+    fn naps_grow_with_the_time_that_nothing_has_come_and_end_with_a_packet() {
         let mut naps = Naps::new(Idle::Sleep);
-        let mut dues = |rounds: u32, empty: bool| (0..rounds).filter(|_| naps.is_due(empty)).count();
-        assert_eq!(dues(ROUNDS - 1, true), 0, "not yet");
-        assert_eq!(dues(10, true), 10, "one after each look");
-        assert_eq!(dues(1, false), 0);
-        assert_eq!(dues(ROUNDS - 1, true), 0, "the while begins anew");
+        let at = |microseconds| Instant::START + Duration::from_micros(microseconds);
+        for (microseconds, empty, expected) in [
+            (0, true, None),
+            (99, true, None),
+            (100, true, Some(50)),
+            (150, true, Some(75)),
+            (1000, true, Some(300)),
+            (9000, true, Some(300)),
+            (9010, false, None),
+            (9100, true, None),
+            (9110, true, Some(50)),
+            (9120, false, None),
+            (9121, false, None),
+            (9219, true, None),
+        ] {
+            let expected = expected.map(Duration::from_micros);
+            assert_eq!(naps.due(empty, at(microseconds)), expected, "after {microseconds} us");
+        }
     }
 }

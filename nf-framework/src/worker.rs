@@ -598,7 +598,7 @@ impl Worker {
             if is_due {
                 self.housekeeping::<TRACED>(now);
             }
-            naps.after(idle);
+            naps.after(idle, || self.now());
             if is_due {
                 break;
             }

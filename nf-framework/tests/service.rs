@@ -277,3 +277,16 @@ fn after_sigkill_the_same_command_starts_again() {
         assert_eq!(status.code(), None, "{log}");
     }
 }
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_and_the_program_ends_in_order() {
+    let scratch = Scratch::new("service-twice");
+    for _ in 0..5 {
+        let mut program = Running::start(&mut on_packets(&scratch, &[1]));
+        program.wait_for("runs on net_pcap0 and net_pcap1");
+        let (id, kill) = (program.child.id(), "kill -INT $0; kill -TERM $0; kill -INT $0");
+        assert!(Command::new("sh").args(["-c", kill, &id.to_string()]).status().unwrap().success());
+        let (status, log) = program.end();
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+}

@@ -503,10 +503,13 @@ fn a_mount_of_others_stays_and_other_sizes_and_nodes_are_their_own() {
 fn what_the_kernel_gives_of_hugepages_is_said() {
     let pages = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
     for (most, after, had, status, sentence) in [
-        ("100", "100", "100", 1, "the kernel gave 100 of 512 pages (200 MiB of 1024 MiB)"),
+        ("100", "100", "7", 1, "the kernel gave 100 of 512 pages (200 MiB of 1024 MiB)"),
+        ("100", "100", "7", 1, "There are 7 again, as before"),
+        ("7", "7", "7", 1, "the kernel gave 7 of 512 pages (14 MiB of 1024 MiB)"),
         ("100", "600", "512", 0, "512 pages of 2 MiB: 1024 MiB"),
     ] {
         let machine = Machine::new();
+        machine.write(pages, "7");
         machine.write("most", most);
         machine.write("most-after-compaction", after);
         let (exit, said) = machine.run("hugepages 1024M");

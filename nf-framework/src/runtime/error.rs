@@ -21,6 +21,16 @@ pub enum RuntimeError {
         /// Names of those that are there.
         have: String,
     },
+    /// A port is named by a variable of the environment that does not name it.
+    #[error("{key}: there is no port {name:?}: {why}")]
+    NothingBehind {
+        /// The key that names it.
+        key: String,
+        /// As configured.
+        name: String,
+        /// What the environment has in place of it.
+        why: String,
+    },
     /// A way to the kernel is an end of the chain too.
     #[error("{key}: the port {name:?} has another part already (give the kernel one of its own by --vdev=net_tap2)")]
     HostPort {

@@ -3,7 +3,7 @@
 use super::config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};
 use super::error::RuntimeError;
 use crate::direction::Direction;
-use crate::eal_arguments::{device_behind, environment};
+use crate::eal_arguments::{device_behind, environment, why_nothing_is_behind};
 use crate::headers::MacAddress;
 use crate::router::{PortOffloads, RouterConfig, Side};
 use crate::steering::{Affinity, Steering};
@@ -312,6 +312,9 @@ fn find_one(eal: &Eal, key: &str, name: &str) -> Result<PortId, RuntimeError> {
         let names: Vec<String> =
             eal.ports().filter_map(|port| PortInfo::new(eal, port).ok()).map(|info| info.name).collect();
         let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        if let Some(why) = why_nothing_is_behind(&environment(), name) {
+            return RuntimeError::NothingBehind { key: key.to_owned(), name: name.to_owned(), why };
+        }
         RuntimeError::NoSuchPort { key: key.to_owned(), name: name.to_owned(), have }
     })
 }

@@ -43,7 +43,8 @@ The environment's PCIDEVICE_... (Kubernetes' SR-IOV device plugin) stand for -a.
 Each finding has a level. FAULT: no program starts like this, or no packet goes through it. WARNING: it works,
 but slower or otherwise than one may think. note: good to know.
 
-The exit status is 0 without a fault, 1 with one, and 2 if the arguments make no sense.";
+The exit status is 0 without a fault, 1 with one, such as a device that is not there, and 2 if the arguments make no
+sense whatever the machine is like.";
 
 fn main() -> ExitCode {
     let (eal, own) = arguments();
