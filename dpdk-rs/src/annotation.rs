@@ -1,4 +1,5 @@
-//! Two dynamic flags of DPDK's mbuf (rte_mbuf_dyn.h): whether a packet is annotated, and a mark that stands for itself.
+//! Dynamic flags of DPDK's mbuf (rte_mbuf_dyn.h): whether a packet is annotated, a mark that stands for itself, and
+//! whether the packet is being traced.
 
 use crate::Errno;
 use dpdk_sys as sys;
@@ -9,14 +10,18 @@ use std::ffi::CStr;
 pub(crate) const FLAG: u64 = sys::RTE_MBUF_F_LAST_FREE;
 /// The same: whether a packet is marked.
 pub(crate) const MARK: u64 = FLAG >> 1;
+/// The same: whether a packet is being traced.
+pub(crate) const TRACED: u64 = FLAG >> 2;
 
 const FLAG_NAME: &CStr = c"dpdk_rs_annotated";
 const MARK_NAME: &CStr = c"dpdk_rs_marked";
+const TRACED_NAME: &CStr = c"dpdk_rs_traced";
 
 /// Asks DPDK for the flags. The EAL is up, and no packet exists yet.
 pub(crate) fn register() -> Result<(), Errno> {
     register_flag(FLAG_NAME, FLAG)?;
-    register_flag(MARK_NAME, MARK)
+    register_flag(MARK_NAME, MARK)?;
+    register_flag(TRACED_NAME, TRACED)
 }
 
 fn register_flag(text: &CStr, flag: u64) -> Result<(), Errno> {

@@ -448,6 +448,28 @@ impl Mbuf {
         raw.ol_flags = if marked { raw.ol_flags | annotation::MARK } else { raw.ol_flags & !annotation::MARK };
     }
 
+    /// Whether somebody follows the packet on its way. It travels with the packet like the
+    /// [annotation](Self::annotation).
+    #[must_use]
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.raw().ol_flags & annotation::TRACED != 0
+    }
+
+    /// Follows the packet, or no longer.
+    #[inline]
+    pub fn set_traced(&mut self, traced: bool) {
+        let raw = self.raw_mut();
+        raw.ol_flags = if traced { raw.ol_flags | annotation::TRACED } else { raw.ol_flags & !annotation::TRACED };
+    }
+
+    /// Tells this packet from all others that there are at the same time: where its mbuf is.
+    #[must_use]
+    #[inline]
+    pub fn identity(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
     /// Whether the packet has an [annotation](Self::annotation).
     #[must_use]
     #[inline]

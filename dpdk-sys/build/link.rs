@@ -58,6 +58,8 @@ pub fn emit(dpdk: &Dpdk) -> Result<(), String> {
                 println!("cargo::rustc-link-lib=dylib=rte_{library}");
             }
         }
+        // Compiles filters; DPDK's own libraries need it too, so it is there.
+        println!("cargo::rustc-link-lib=dylib=pcap");
         return Ok(());
     }
     let pmds = std::env::var("DPDK_PMDS").unwrap_or_else(|_| STATIC_PMDS.to_owned());

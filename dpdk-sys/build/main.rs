@@ -78,6 +78,8 @@ fn generate_bindings(dpdk: &Dpdk) -> Result<(), String> {
         .allowlist_function("rte_acl_(create|free|add_rules|build|classify|set_ctx_classify)")
         .allowlist_function("rte_(tel_data|telemetry)_.*|rte_pdump_(init|uninit)")
         .allowlist_function("rte_hash_(create|free|add_key|lookup_bulk)")
+        .allowlist_function("pcap_(open_dead|compile|freecode|offline_filter|geterr|close)")
+        .allowlist_var("DLT_EN10MB|PCAP_NETMASK_UNKNOWN")
         .allowlist_type("rte_acl_(classify_alg|config|param|rule)")
         .allowlist_type("rte_(eth|mbuf|mempool|ring|eal|lcore|log)_.*|rte_(mbuf|mempool|ring)")
         .allowlist_var("DPDK_.*|SHIM_.*|RTE_(TEL|ETH|ETHER|MAX|MBUF|MEMPOOL|RING|LOG|VER|PKTMBUF|CACHE)_.*|LCORE_ID_ANY|SOCKET_ID_ANY|RTE_MAX_.*|RING_F_.*")

@@ -1,6 +1,7 @@
 /* What bindgen reads: the shim, the DPDK headers it stands on, and facts that only C knows. */
 #include "shim.h"
 
+#include <pcap/pcap.h>
 #include <rte_acl.h>
 #include <rte_config.h>
 #include <rte_cycles.h>

@@ -199,6 +199,11 @@ impl Batch {
         self.empty();
     }
 
+    /// Whether any of its packets is being traced.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.burst.iter().any(Mbuf::is_traced)
+    }
+
     /// How many slots are in use, those included whose packets were taken.
     #[inline]
     pub(crate) fn len(&self) -> usize {

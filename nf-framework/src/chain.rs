@@ -8,6 +8,7 @@ use crate::forwarding::Forwarding;
 use crate::function::{Budget, NetworkFunction};
 use crate::position::Position;
 use crate::router::Router;
+use crate::trace::{Note, Place, TracedPacket, Tracer, Watch};
 use crate::verdict::{DropReason, Verdict};
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,8 @@ pub struct Chain {
     pub(crate) forwarding: Option<Box<dyn Forwarding>>,
     /// What its functions work by.
     pub(crate) standing: Standing,
+    /// While packets are traced.
+    pub(crate) tracer: Option<Box<Tracer>>,
     /// New instances that wait to take their function's place.
     parked: Vec<(usize, Box<dyn NetworkFunction>)>,
 }
@@ -113,17 +116,17 @@ impl Chain {
 
     /// Takes the batch from where the context's position says to the end of its direction.
     #[inline]
-    pub(crate) fn run(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
+    pub(crate) fn run(&mut self, batch: &mut Batch, cx: &mut Context<'_>, watch: &mut impl Watch) {
         let Position { at, direction, .. } = cx.position;
         match direction {
             Direction::Outbound => {
                 for index in usize::try_from(at + 1).unwrap_or(0)..self.functions.len() {
-                    self.visit(index, batch, cx);
+                    self.visit(index, batch, cx, watch);
                 }
             }
             Direction::Inbound => {
                 for index in (0..usize::try_from(at).unwrap_or(0)).rev() {
-                    self.visit(index, batch, cx);
+                    self.visit(index, batch, cx, watch);
                 }
             }
         }
@@ -131,13 +134,14 @@ impl Chain {
     }
 
     #[inline]
-    fn visit(&mut self, index: usize, batch: &mut Batch, cx: &mut Context<'_>) {
+    fn visit(&mut self, index: usize, batch: &mut Batch, cx: &mut Context<'_>, watch: &mut impl Watch) {
         let (before, functions) = (batch.undecided_mask(), self.functions.len());
         let Some((_, function)) = self.functions.get_mut(index) else { return };
         if before == 0 {
             return;
         }
         cx.position.at = index.cast_signed();
+        watch.before(batch, cx);
         function.batch(batch, cx);
         if let Some(counters) = cx.counters.functions.get(index) {
             count(counters, before, batch);
@@ -147,6 +151,9 @@ impl Chain {
         if !cx.crossing.is_empty() {
             cx.hand_over_crossing(batch, functions);
         }
+        let remark =
+            |packet: &mut TracedPacket<'_>, cx: &Context<'_>, note: &mut Note| function.trace_note(packet, cx, note);
+        watch.after(Place::Function(index), remark, batch, cx);
     }
 
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {

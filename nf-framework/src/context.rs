@@ -63,6 +63,11 @@ impl Pending {
         self.queue.drain(..).for_each(|(packet, _)| counters.count_drop(&packet, reason));
         counters.pending.store(0, Ordering::Relaxed);
     }
+
+    /// Those that have come since there were so many.
+    pub(crate) fn since(&mut self, count: usize) -> impl Iterator<Item = &mut (Mbuf, Position)> {
+        self.queue.iter_mut().skip(count)
+    }
 }
 
 /// What the control thread has told a worker; it changes between two bursts.

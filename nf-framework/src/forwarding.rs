@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::context::Context;
 use crate::direction::Direction;
 use crate::function::Budget;
+use crate::trace::{Note, TracedPacket};
 use crate::verdict::{PortIx, Verdict};
 use std::any::Any;
 
@@ -20,6 +21,10 @@ pub trait Forwarding: Any {
 
     /// After the last function, on what is still undecided.
     fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>);
+
+    /// What its first half (`true`) or its second says of a packet that is being traced, as
+    /// [`NetworkFunction::trace_note`](crate::NetworkFunction::trace_note).
+    fn trace_note(&mut self, _first: bool, _packet: &mut TracedPacket<'_>, _cx: &Context<'_>, _note: &mut Note) {}
 
     /// Frames that the kernel sends by a port of its own; they pass no function.
     fn host_sent(&mut self, _batch: &mut Batch, _port: PortIx) {}

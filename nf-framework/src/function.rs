@@ -14,6 +14,7 @@ use crate::counters::Counter;
 use crate::direction::Direction;
 use crate::next_hop::NextHops;
 use crate::steering::{Affinity, Steering, Tuple};
+use crate::trace::{Note, TracedPacket};
 use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
 use dpdk_rs::{Lcore, Mbuf, Memory, Mempool};
 use serde::de::DeserializeOwned;
@@ -49,6 +50,11 @@ pub trait NetworkFunction: Any {
     fn sessions(&self) -> u64 {
         0
     }
+
+    /// What decided about a packet that is being [traced](crate::TraceRequest), in a few words: its session, its rule.
+    /// Asked after `batch` has had the packet, by itself; what was changed and what became of it is written down
+    /// anyway. While nothing is traced it is never called.
+    fn trace_note(&mut self, _packet: &mut TracedPacket<'_>, _cx: &Context<'_>, _note: &mut Note) {}
 }
 
 /// Handles one packet after the other. Every `PacketFunction` is a [`NetworkFunction`].
@@ -76,6 +82,9 @@ pub trait PacketFunction: Any {
     fn sessions(&self) -> u64 {
         0
     }
+
+    /// As [`NetworkFunction::trace_note`].
+    fn trace_note(&mut self, _packet: &mut TracedPacket<'_>, _cx: &Context<'_>, _note: &mut Note) {}
 }
 
 impl<T: PacketFunction> NetworkFunction for T {
@@ -90,6 +99,10 @@ impl<T: PacketFunction> NetworkFunction for T {
 
     fn sessions(&self) -> u64 {
         PacketFunction::sessions(self)
+    }
+
+    fn trace_note(&mut self, packet: &mut TracedPacket<'_>, cx: &Context<'_>, note: &mut Note) {
+        PacketFunction::trace_note(self, packet, cx, note);
     }
 }
 

@@ -34,6 +34,11 @@ impl DropReason {
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
+
+    /// The reason with the counter at this place.
+    pub(crate) fn at(index: usize) -> Option<Self> {
+        u16::try_from(index).ok().map(Self)
+    }
 }
 
 /// Constants for the reasons that the framework knows without being told, and the list of them in

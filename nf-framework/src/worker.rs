@@ -18,6 +18,7 @@ use crate::position::Position;
 use crate::steering::{Entrance, Sorter, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
+use crate::trace::{Place, Unwatched, Watch};
 use crate::verdict::{DropReason, PortIx, Verdict};
 use dpdk_rs::{Burst, Clock, Consumer, Mbuf, Mempool, Producer, QueuePair, Ticks};
 use std::sync::Arc;
@@ -38,6 +39,10 @@ const ROUNDS_TO_REST: usize = 8;
 
 /// Where settled packets go; the refused ones stay in the burst, without empty slots.
 pub(crate) trait Transmit {
+    /// Whether packets are traced on their way here: the pipeline is compiled once for either, so that one without a
+    /// trace does not even look.
+    const TRACED: bool = false;
+
     fn send(&mut self, port: PortIx, burst: &mut Burst);
 
     /// The way to a worker that has a queue of this port, where this one has none.
@@ -102,7 +107,16 @@ impl Pipeline {
     /// Takes a batch that has arrived at a port, with the end of the chain that the port is, through
     /// the chain.
     #[inline]
-    pub(crate) fn arrive(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
+    pub(crate) fn arrive<T: Transmit>(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut T) {
+        if T::TRACED {
+            return self.arrive_traced(batch, direction, now, out);
+        }
+        self.enter(batch, direction, now, out);
+    }
+
+    /// The same, of what is marked already if it is to be traced.
+    #[inline]
+    pub(crate) fn enter(&mut self, batch: &mut Batch, direction: Direction, now: Instant, out: &mut impl Transmit) {
         if let (Some(forwarding), Some(inbound)) = (&mut self.chain.forwarding, &mut self.inbound) {
             forwarding.separate(batch, direction, inbound);
         }
@@ -166,9 +180,26 @@ impl Pipeline {
     // Always: as a call it reads the position as one from memory, just written there in parts, and
     // so waits for every store before it, those to the packets among them: 1 ns per packet.
     #[inline(always)]
-    fn pass(&mut self, batch: &mut Batch, position: Position, arrived: bool, now: Instant, out: &mut impl Transmit) {
+    fn pass<T: Transmit>(&mut self, batch: &mut Batch, position: Position, arrived: bool, now: Instant, out: &mut T) {
+        if T::TRACED && batch.is_traced() {
+            return self.pass_traced(batch, position, arrived, now, out);
+        }
+        self.walk(batch, position, arrived, now, out, &mut Unwatched);
+    }
+
+    #[inline(always)]
+    pub(crate) fn walk(
+        &mut self,
+        batch: &mut Batch,
+        position: Position,
+        arrived: bool,
+        now: Instant,
+        out: &mut impl Transmit,
+        watch: &mut impl Watch,
+    ) {
         if let Some(port) = position.port_out() {
             batch.decide_all(Verdict::Send(port));
+            watch.settles(batch);
             return self.settle_and_send(batch, position, out);
         }
         let cx = Context {
@@ -189,16 +220,31 @@ impl Pipeline {
         if arrived && let Some(forwarding) = &mut self.chain.forwarding {
             let WorkCounters { calls, packets, cycles } = &self.counters.ingress;
             bump(packets, hand.batch.len() as u64);
+            watch.before(hand.batch, &hand.cx);
             forwarding.ingress(hand.batch, &mut hand.cx);
+            watch.after(
+                Place::Ingress,
+                |packet: &mut _, cx: &_, note: &mut _| forwarding.trace_note(true, packet, cx, note),
+                hand.batch,
+                &mut hand.cx,
+            );
             hand.cx.laps.end(calls, cycles);
         }
-        self.chain.run(hand.batch, &mut hand.cx);
+        self.chain.run(hand.batch, &mut hand.cx, watch);
         if let Some(forwarding) = &mut self.chain.forwarding {
             let WorkCounters { calls, packets, cycles } = &self.counters.egress;
             bump(packets, u64::from(hand.batch.undecided_mask().count_ones()));
+            watch.before(hand.batch, &hand.cx);
             forwarding.egress(hand.batch, &mut hand.cx);
+            watch.after(
+                Place::Egress,
+                |packet: &mut _, cx: &_, note: &mut _| forwarding.trace_note(false, packet, cx, note),
+                hand.batch,
+                &mut hand.cx,
+            );
             hand.cx.laps.end(calls, cycles);
         }
+        watch.settles(hand.batch);
         hand.done();
         self.settle_and_send(batch, position, out);
     }
@@ -423,9 +469,11 @@ pub(crate) struct WorkerPort {
     pub(crate) refused: u64,
 }
 
-struct Queues<'a>(&'a mut [WorkerPort]);
+struct Queues<'a, const TRACED: bool>(&'a mut [WorkerPort]);
 
-impl Transmit for Queues<'_> {
+impl<const TRACED: bool> Transmit for Queues<'_, TRACED> {
+    const TRACED: bool = TRACED;
+
     #[inline]
     fn send(&mut self, port: PortIx, burst: &mut Burst) {
         if let Some(queues) = self.0.get_mut(usize::from(port.0)).and_then(|port| port.queues.as_mut()) {
@@ -521,17 +569,37 @@ impl Worker {
         let mut naps = Naps::new(idle);
         self.round_began = Ticks::now();
         while !stop.load(Ordering::Relaxed) {
-            let empty = self.round();
-            naps.after(empty);
+            // A trace begins and ends with the housekeeping.
+            if self.pipeline.chain.tracer.is_some() {
+                self.rounds::<true>(&mut naps);
+            } else {
+                self.rounds::<false>(&mut naps);
+            }
         }
         let now = self.now();
-        self.housekeeping(now);
-        self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));
+        self.housekeeping::<false>(now);
+        self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues::<false>(&mut self.ports));
         self.pipeline.stop();
         // A function that panics while it is dropped must not take the queues with it.
         let Self { pipeline, ports, .. } = self;
         drop(pipeline);
         ports.into_iter().filter_map(|port| port.queues).collect()
+    }
+
+    /// Rounds until it is time for the housekeeping, and that.
+    fn rounds<const TRACED: bool>(&mut self, naps: &mut Naps) {
+        loop {
+            let (now, idle) = self.round::<TRACED>();
+            self.rounds_to_tick -= u32::from(!idle);
+            let is_due = self.rounds_to_tick == 0 || now >= self.next_tick;
+            if is_due {
+                self.housekeeping::<TRACED>(now);
+            }
+            naps.after(idle);
+            if is_due {
+                break;
+            }
+        }
     }
 
     fn now(&self) -> Instant {
@@ -549,9 +617,9 @@ impl Worker {
         Instant::from_nanoseconds(self.clock.nanoseconds_at(reading))
     }
 
-    /// One look at every port; whether there was nothing. This is the packet path.
+    /// One look at every port; the time, and whether there was nothing. This is the packet path.
     #[inline]
-    fn round(&mut self) -> bool {
+    fn round<const TRACED: bool>(&mut self) -> (Instant, bool) {
         let now = self.begin_round();
         let mut idle = true;
         for index in 0..self.ports.len() {
@@ -567,7 +635,7 @@ impl Worker {
             if port.partial_checksums {
                 partial_checksums::complete(&mut self.batch);
             }
-            let out = &mut Queues(&mut self.ports);
+            let out = &mut Queues::<TRACED>(&mut self.ports);
             match role {
                 Role::Side(direction) => self.pipeline.arrive(&mut self.batch, direction, now, out),
                 Role::Host(port) => self.pipeline.host_sent(&mut self.batch, port, out),
@@ -576,7 +644,7 @@ impl Worker {
         for ring in &mut self.as_owner {
             if ring.receive(&mut self.handed) > 0 {
                 idle = false;
-                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues::<TRACED>(&mut self.ports));
             }
         }
         for (port, ring) in &mut self.as_sender {
@@ -584,20 +652,22 @@ impl Worker {
             if handed_over > 0 {
                 idle = false;
                 bump(&self.pipeline.counters.taken_over, handed_over as u64);
-                transmit(*port, &mut self.handed, &self.pipeline.counters, &mut Queues(&mut self.ports));
+                if TRACED && let Some(tracer) = &mut self.pipeline.chain.tracer {
+                    self.handed
+                        .iter()
+                        .filter(|packet| packet.is_traced())
+                        .for_each(|packet| tracer.leaves(packet, *port));
+                }
+                transmit(*port, &mut self.handed, &self.pipeline.counters, &mut Queues::<TRACED>(&mut self.ports));
             }
         }
         self.was_idle = idle;
         bump(&self.pipeline.counters.rounds, 1);
         bump(&self.pipeline.counters.idle_rounds, u64::from(idle));
-        self.rounds_to_tick -= u32::from(!idle);
-        if self.rounds_to_tick == 0 || now >= self.next_tick {
-            self.housekeeping(now);
-        }
-        idle
+        (now, idle)
     }
 
-    fn housekeeping(&mut self, now: Instant) {
+    fn housekeeping<const TRACED: bool>(&mut self, now: Instant) {
         self.rounds_to_tick = TICK_ROUNDS;
         self.next_tick = now + TICK_TIME;
         for (port, counters) in self.ports.iter_mut().zip(&self.pipeline.counters.ports) {
@@ -608,11 +678,11 @@ impl Worker {
         }
         for ring in &mut self.as_first {
             if ring.receive(&mut self.handed) > 0 {
-                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues(&mut self.ports));
+                self.pipeline.take_over(&mut self.handed, &mut self.batch, now, &mut Queues::<TRACED>(&mut self.ports));
             }
         }
         while self.mailbox.has_mail() {
-            self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues(&mut self.ports));
+            self.pipeline.bring_to_rest(&mut self.batch, now, &mut Queues::<TRACED>(&mut self.ports));
             self.mailbox.open_next(|letter| match letter {
                 Letter::Chain(work) => {
                     let (chain, cx) = self.pipeline.outside_of_batches(now);
@@ -623,6 +693,6 @@ impl Worker {
                 Letter::Queues(letter) => run_errand(letter, &mut self.ports, &mut self.pipeline),
             });
         }
-        self.pipeline.tick(&mut self.batch, now, &mut Queues(&mut self.ports));
+        self.pipeline.tick(&mut self.batch, now, &mut Queues::<TRACED>(&mut self.ports));
     }
 }

@@ -17,6 +17,7 @@ mod ports;
 mod reload;
 mod routing;
 mod serve;
+mod tracing;
 
 pub use check::Check;
 pub use config::{ForwardingKind, PortsConfig, RuntimeConfig, SteeringKind};

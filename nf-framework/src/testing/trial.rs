@@ -18,6 +18,7 @@ use crate::steering::{Links, Sorter, Steering};
 use crate::testing::device::{self, Device};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
+use crate::trace::{Names, Share, TraceRequest, Traces};
 use crate::verdict::PortIx;
 use crate::worker::{Pipeline, Transmit};
 use dpdk_rs::{Burst, ChecksumStatus, Consumer, HashKey, Mempool, Producer};
@@ -91,6 +92,17 @@ struct Ports {
     full: bool,
     longest: usize,
     inserts_vlans: bool,
+}
+
+/// The same while packets are traced.
+struct Traced<'a>(&'a mut Ports);
+
+impl Transmit for Traced<'_> {
+    const TRACED: bool = true;
+
+    fn send(&mut self, port: PortIx, burst: &mut Burst) {
+        self.0.send(port, burst);
+    }
 }
 
 impl Default for Ports {
@@ -313,7 +325,11 @@ impl Trial {
                 received += 1;
             }
             crate::counters::bump(&self.counters[worker].ports[usize::from(port.0)].received, received);
-            lane.pipeline.arrive(&mut self.batch, direction, self.now, &mut self.wire);
+            if lane.pipeline.chain.tracer.is_some() {
+                lane.pipeline.arrive(&mut self.batch, direction, self.now, &mut Traced(&mut self.wire));
+            } else {
+                lane.pipeline.arrive(&mut self.batch, direction, self.now, &mut self.wire);
+            }
         }
         self.take_over();
         self.outcome()
@@ -343,7 +359,11 @@ impl Trial {
         self.now = self.now + time;
         for _ in 0..(time.as_nanos() / TICK.as_nanos()).clamp(1, MOST_TICKS) {
             for lane in &mut self.lanes {
-                lane.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+                if lane.pipeline.chain.tracer.is_some() {
+                    lane.pipeline.tick(&mut self.batch, self.now, &mut Traced(&mut self.wire));
+                } else {
+                    lane.pipeline.tick(&mut self.batch, self.now, &mut self.wire);
+                }
             }
             self.take_over();
         }
@@ -379,7 +399,11 @@ impl Trial {
                 for ring in as_owner {
                     if ring.receive(&mut handed) > 0 {
                         quiet = false;
-                        pipeline.take_over(&mut handed, &mut self.batch, self.now, &mut self.wire);
+                        if pipeline.chain.tracer.is_some() {
+                            pipeline.take_over(&mut handed, &mut self.batch, self.now, &mut Traced(&mut self.wire));
+                        } else {
+                            pipeline.take_over(&mut handed, &mut self.batch, self.now, &mut self.wire);
+                        }
                     }
                 }
             }
@@ -414,6 +438,32 @@ impl Trial {
                 crate::mailbox::Letter::Queues(letter) => panic!("a trial has no queues: {letter:?}"),
             });
         }
+    }
+
+    /// Traces the packets that come from now on, as [`Control::begin_trace`](crate::Control::begin_trace) does.
+    ///
+    /// # Panics
+    ///
+    /// When the filter makes no sense.
+    pub fn begin_trace(&mut self, count: u32, filter: &str) {
+        let request = TraceRequest { count, filter: filter.to_owned(), seconds: 1 };
+        let share = Share::new(&request, self.names.len()).unwrap_or_else(|error| panic!("{error}"));
+        for (worker, lane) in self.lanes.iter_mut().enumerate() {
+            lane.pipeline.chain.tracer = Some(Box::new(share.tracer(worker)));
+        }
+    }
+
+    /// Ends the trace. The ports are called `inside` and `outside`, and no time is told.
+    pub fn end_trace(&mut self) -> Traces {
+        let tracers = self.lanes.iter_mut().filter_map(|lane| lane.pipeline.chain.tracer.take());
+        let names = Names {
+            ports: ["inside", "outside", "host", "host"].map(str::to_owned).to_vec(),
+            functions: self.names.clone(),
+            reasons: self.registry.drop_reasons.list().into_iter().map(|(name, _)| name).collect(),
+            next_hops: self.registry.next_hops.clone(),
+            cycles_per_second: 0,
+        };
+        Traces::of(tracers, &names)
     }
 
     /// The counters, as a program would show them.
