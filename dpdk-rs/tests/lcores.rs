@@ -4,7 +4,7 @@
 mod common;
 
 use common::{number, numbered, pool, pool_of};
-use dpdk_rs::{Burst, Eal, LaunchError, Lcore, Mempool, MempoolError, Ring, Ticks};
+use dpdk_rs::{Burst, Clock, Eal, LaunchError, Lcore, Mempool, MempoolError, Ring, Ticks};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -35,6 +35,7 @@ mod syn_proxy;
 mod tcp;
 mod terms;
 mod timer;
+mod traced;
 mod tracking;
 mod usual;
 mod views;
