@@ -217,37 +217,34 @@ impl Pipeline {
             laps: Laps::begin(),
         };
         let mut hand = InHand::new(&mut *batch, cx, Doing::Batch);
-        {
-            let (batch, cx) = (&mut *hand.batch, &mut hand.cx);
-            if arrived && let Some(forwarding) = &mut self.chain.forwarding {
-                let WorkCounters { calls, packets, cycles } = &self.counters.ingress;
-                bump(packets, batch.len() as u64);
-                watch.before(batch, cx);
-                forwarding.ingress(batch, cx);
-                watch.after(
-                    Place::Ingress,
-                    |packet: &mut _, cx: &_, note: &mut _| forwarding.trace_note(true, packet, cx, note),
-                    batch,
-                    cx,
-                );
-                cx.laps.end(calls, cycles);
-            }
-            self.chain.run(batch, cx, watch);
-            if let Some(forwarding) = &mut self.chain.forwarding {
-                let WorkCounters { calls, packets, cycles } = &self.counters.egress;
-                bump(packets, u64::from(batch.undecided_mask().count_ones()));
-                watch.before(batch, cx);
-                forwarding.egress(batch, cx);
-                watch.after(
-                    Place::Egress,
-                    |packet: &mut _, cx: &_, note: &mut _| forwarding.trace_note(false, packet, cx, note),
-                    batch,
-                    cx,
-                );
-                cx.laps.end(calls, cycles);
-            }
-            watch.settles(batch);
+        if arrived && let Some(forwarding) = &mut self.chain.forwarding {
+            let WorkCounters { calls, packets, cycles } = &self.counters.ingress;
+            bump(packets, hand.batch.len() as u64);
+            watch.before(hand.batch, &hand.cx);
+            forwarding.ingress(hand.batch, &mut hand.cx);
+            watch.after(
+                Place::Ingress,
+                |packet: &mut _, cx: &_, note: &mut _| forwarding.trace_note(true, packet, cx, note),
+                hand.batch,
+                &mut hand.cx,
+            );
+            hand.cx.laps.end(calls, cycles);
         }
+        self.chain.run(hand.batch, &mut hand.cx, watch);
+        if let Some(forwarding) = &mut self.chain.forwarding {
+            let WorkCounters { calls, packets, cycles } = &self.counters.egress;
+            bump(packets, u64::from(hand.batch.undecided_mask().count_ones()));
+            watch.before(hand.batch, &hand.cx);
+            forwarding.egress(hand.batch, &mut hand.cx);
+            watch.after(
+                Place::Egress,
+                |packet: &mut _, cx: &_, note: &mut _| forwarding.trace_note(false, packet, cx, note),
+                hand.batch,
+                &mut hand.cx,
+            );
+            hand.cx.laps.end(calls, cycles);
+        }
+        watch.settles(hand.batch);
         hand.done();
         self.settle_and_send(batch, position, out);
     }
