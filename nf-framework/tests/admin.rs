@@ -90,15 +90,30 @@ fn a_program_shows_what_it_is_and_does() {
     }
 
     let chain = door.get("/v1/chain").json();
-    assert_eq!(chain[0]["function"], "port-block");
-    assert!(chain[0]["seen"].as_u64() > Some(0) && chain[0].get("worker").is_none(), "{chain}");
+    let parts: Vec<_> = chain.as_array().unwrap().iter().map(|row| row["function"].as_str().unwrap()).collect();
+    assert_eq!(parts, ["(ingress)", "port-block", "(egress)", "(receive, send, other)"]);
+    for key in ["seen", "passed", "calls", "packets", "cycles", "packets_per_call", "cycles_per_packet"] {
+        assert!(chain[1][key].as_f64() > Some(0.0), "{key} in {chain}");
+    }
+    assert!(chain[1].get("worker").is_none() && chain[0].get("seen").is_none(), "{chain}");
     let by_worker = door.get("/v1/chain?by=worker").json();
-    assert_eq!((&by_worker[0]["worker"], &by_worker[1]["worker"]), (&json!(0), &json!(1)));
+    assert_eq!((&by_worker[0]["worker"], &by_worker[4]["worker"]), (&json!(0), &json!(1)));
 
     let stats = door.get("/v1/stats").json();
     assert_eq!(
         keys(&stats),
-        ["balance", "counters", "drops", "functions", "gauges", "generation", "handed_over", "ports", "workers"]
+        [
+            "balance",
+            "counters",
+            "cycles_per_second",
+            "drops",
+            "functions",
+            "gauges",
+            "generation",
+            "handed_over",
+            "ports",
+            "workers"
+        ]
     );
     assert_eq!(stats["counters"], json!([{"function": "port-block", "name": "hits", "value": 0}]));
 

@@ -1,9 +1,9 @@
 //! `/metrics`: what Prometheus scrapes, in its text format (version 0.0.4). One table says what there is, for the
 //! endpoint and for docs/metrics.md.
 
-use super::views::{DeviceView, FunctionView, PortView, WorkerView};
+use super::views::{DeviceView, FateView, FunctionView, PortView, WorkerView};
 use crate::neighbours::NeighbourCounters;
-use crate::report::{Balance, CounterReport, DropReport};
+use crate::report::{Balance, CounterReport, DropReport, WorkReport};
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ pub(crate) struct Facts {
     pub(crate) dpdk: String,
     pub(crate) uptime: Duration,
     pub(crate) generation: u64,
+    pub(crate) cycles_per_second: u64,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
     pub(crate) ports: Vec<PortView>,
@@ -25,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) counters: Vec<CounterReport>,
     pub(crate) gauges: Vec<CounterReport>,
     pub(crate) balance: Balance,
+    /// The functions and what stands around them, with what they cost.
+    pub(crate) parts: Vec<(String, WorkReport)>,
     pub(crate) pool: Option<PoolFacts>,
     /// With a router: what it says of neighbours, and how many are in each state.
     pub(crate) neighbours: Option<(NeighbourCounters, Vec<(&'static str, u64)>)>,
@@ -103,9 +106,15 @@ impl Samples<'_> {
         }
     }
 
-    fn each_function(&mut self, facts: &Facts, of: fn(&FunctionView) -> u64) {
-        for function in &facts.functions {
-            self.add(&[&function.name], of(function));
+    fn each_function(&mut self, facts: &Facts, of: fn(&FateView) -> u64) {
+        for FunctionView { name, fate, .. } in &facts.functions {
+            self.add(&[name], of(fate));
+        }
+    }
+
+    fn each_part(&mut self, facts: &Facts, of: fn(&WorkReport) -> u64) {
+        for (name, work) in &facts.parts {
+            self.add(&[name], of(work));
         }
     }
 
@@ -164,34 +173,46 @@ const METRICS: &[Metric] = &[
         |facts, to| to.each_device(facts, |device| device.tx_errors)),
 
     counter("nf_worker_received_packets_total", &["worker", "lcore"], "Packets that the worker received from ports",
-        |facts, to| to.each_worker(facts, |worker| worker.received)),
+        |facts, to| to.each_worker(facts, |worker| worker.counts.received)),
     counter("nf_worker_sent_packets_total", &["worker", "lcore"], "Packets that ports took from the worker",
-        |facts, to| to.each_worker(facts, |worker| worker.sent)),
+        |facts, to| to.each_worker(facts, |worker| worker.counts.sent)),
     counter("nf_worker_handed_over_packets_total", &["worker", "lcore"], "Packets that the worker handed over to another one",
-        |facts, to| to.each_worker(facts, |worker| worker.handed_over)),
+        |facts, to| to.each_worker(facts, |worker| worker.counts.handed_over)),
     counter("nf_worker_rounds_total", &["worker", "lcore"], "Looks of the worker at all its queues",
-        |facts, to| to.each_worker(facts, |worker| worker.rounds)),
+        |facts, to| to.each_worker(facts, |worker| worker.counts.rounds)),
     counter("nf_worker_idle_rounds_total", &["worker", "lcore"], "Looks that found nothing",
-        |facts, to| to.each_worker(facts, |worker| worker.idle_rounds)),
+        |facts, to| to.each_worker(facts, |worker| worker.counts.idle_rounds)),
+    counter("nf_worker_busy_cycles_total", &["worker", "lcore"], "Cycles of the time-stamp counter in rounds with packets",
+        |facts, to| to.each_worker(facts, |worker| worker.counts.busy_cycles)),
+    counter("nf_worker_idle_cycles_total", &["worker", "lcore"], "Cycles in the others: looking for packets, and napping",
+        |facts, to| to.each_worker(facts, |worker| worker.counts.idle_cycles)),
+    gauge("nf_cycles_per_second", &[], "Cycles of the time-stamp counter in a second",
+        |facts, to| to.add(&[], facts.cycles_per_second)),
 
     counter("nf_function_seen_packets_total", &["function"], "Packets that the function was shown",
-        |facts, to| to.each_function(facts, |function| function.seen)),
+        |facts, to| to.each_function(facts, |of| of.seen)),
     counter("nf_function_passed_packets_total", &["function"], "Packets that it left to the next function",
-        |facts, to| to.each_function(facts, |function| function.passed)),
+        |facts, to| to.each_function(facts, |of| of.passed)),
     counter("nf_function_sent_packets_total", &["function"], "Packets that it sent or turned itself",
-        |facts, to| to.each_function(facts, |function| function.sent)),
+        |facts, to| to.each_function(facts, |of| of.sent)),
     counter("nf_function_dropped_packets_total", &["function"], "Packets that it dropped",
-        |facts, to| to.each_function(facts, |function| function.dropped)),
+        |facts, to| to.each_function(facts, |of| of.dropped)),
     counter("nf_function_taken_packets_total", &["function"], "Packets that it took, to hold or to answer them",
-        |facts, to| to.each_function(facts, |function| function.taken)),
+        |facts, to| to.each_function(facts, |of| of.taken)),
     gauge("nf_function_held_packets", &["function"], "Packets that it holds now",
-        |facts, to| to.each_function(facts, |function| function.held)),
+        |facts, to| to.each_function(facts, |of| of.held)),
     gauge("nf_function_sessions", &["function"], "Sessions that it has now",
-        |facts, to| to.each_function(facts, |function| function.sessions)),
+        |facts, to| to.each_function(facts, |of| of.sessions)),
     counter("nf_function_counter_total", &["function", "name"], "Counters of the function's own",
         |facts, to| facts.counters.iter().for_each(|of| to.add(&[&of.function, &of.name], of.value))),
     gauge("nf_function_gauge", &["function", "name"], "Gauges of the function's own",
         |facts, to| facts.gauges.iter().for_each(|of| to.add(&[&of.function, &of.name], of.value))),
+    counter("nf_part_calls_total", &["part"], "Bursts that a part of the work was done for: functions by their names, and in parentheses what stands around them",
+        |facts, to| to.each_part(facts, |work| work.calls)),
+    counter("nf_part_packets_total", &["part"], "Packets in these bursts",
+        |facts, to| to.each_part(facts, |work| work.packets)),
+    counter("nf_part_cycles_total", &["part"], "Cycles of the time-stamp counter that this took",
+        |facts, to| to.each_part(facts, |work| work.cycles)),
 
     counter("nf_dropped_packets_total", &["reason"], "Packets that were dropped, by reason; docs and /v1/stats say what each means",
         |facts, to| facts.drops.iter().for_each(|drop| to.add(&[&drop.reason], drop.count))),
@@ -326,6 +347,7 @@ fn seconds(ticks: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{FunctionReport, WorkerReport};
     use std::collections::{BTreeMap, BTreeSet};
 
     /// A sample: its metric, its labels, its value.
@@ -356,27 +378,10 @@ mod tests {
             driver: "net_tap".to_owned(),
             device: Some(device),
         };
-        let worker = WorkerView {
-            worker: 0,
-            lcore: Some(3),
-            cpu: None,
-            received: 1,
-            sent: 1,
-            handed_over: 0,
-            rounds: 10,
-            idle_rounds: 9,
-            idle_share: 0.9,
-        };
-        let function = FunctionView {
-            name: "nat".to_owned(),
-            seen: 5,
-            passed: 4,
-            sent: 0,
-            dropped: 1,
-            taken: 0,
-            held: 0,
-            sessions: 2,
-        };
+        let counts = WorkerReport { received: 1, sent: 1, rounds: 10, idle_rounds: 9, ..WorkerReport::default() };
+        let worker = WorkerView::new(0, None, counts);
+        let function = FunctionReport { name: "nat".to_owned(), seen: 5, dropped: 1, ..FunctionReport::default() };
+        let function = FunctionView::new(&function);
         let own = |name: &str| CounterReport { function: "nat".to_owned(), name: name.to_owned(), value: 8 };
         Facts {
             program: "nat".to_owned(),
@@ -384,6 +389,7 @@ mod tests {
             dpdk: "22.11".to_owned(),
             uptime: Duration::from_millis(1500),
             generation: 1,
+            cycles_per_second: 2_000_000_000,
             ready: true,
             draining: false,
             ports: vec![port],
@@ -393,6 +399,7 @@ mod tests {
             counters: vec![own("mapped")],
             gauges: vec![own("occupancy")],
             balance: Balance::default(),
+            parts: vec![("(ingress)".to_owned(), WorkReport::default())],
             pool: Some(PoolFacts { name: "packets-0".to_owned(), packets: 100, available: 40 }),
             neighbours: Some((NeighbourCounters::default(), vec![("REACHABLE", 4)])),
             process: ProcessFacts::now(),

@@ -1,11 +1,9 @@
 //! What the door shows of a program, as it is written in JSON.
 
-use crate::counters::{FunctionCounters, PortCounters, WorkerCounters};
-use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report};
+use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
 use dpdk_rs::{Lcore, Port, PortStats};
 use serde::Serialize;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `/v1/program`
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +31,8 @@ pub(crate) struct StatsView {
     pub(crate) gauges: Vec<CounterReport>,
     pub(crate) workers: Vec<WorkerView>,
     pub(crate) handed_over: u64,
+    /// Of the time-stamp counter.
+    pub(crate) cycles_per_second: u64,
     pub(crate) balance: BalanceView,
     pub(crate) generation: u64,
 }
@@ -123,19 +123,16 @@ impl DeviceView {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FunctionView {
     pub(crate) name: String,
-    pub(crate) seen: u64,
-    pub(crate) passed: u64,
-    pub(crate) sent: u64,
-    pub(crate) dropped: u64,
-    pub(crate) taken: u64,
-    pub(crate) held: u64,
-    pub(crate) sessions: u64,
+    pub(crate) calls: u64,
+    pub(crate) cycles: u64,
+    #[serde(flatten)]
+    pub(crate) fate: FateView,
 }
 
 impl FunctionView {
     pub(crate) fn new(report: &FunctionReport) -> Self {
-        let FunctionReport { name, seen, sent, dropped, taken, held, sessions, .. } = report.clone();
-        Self { name, seen, passed: report.passed(), sent, dropped, taken, held, sessions }
+        let FunctionReport { calls, cycles, .. } = *report;
+        Self { name: report.name.clone(), calls, cycles, fate: FateView::new(report) }
     }
 }
 
@@ -146,45 +143,41 @@ pub(crate) struct WorkerView {
     pub(crate) lcore: Option<u32>,
     /// `None` where the lcore may use several.
     pub(crate) cpu: Option<u32>,
-    pub(crate) received: u64,
-    pub(crate) sent: u64,
-    pub(crate) handed_over: u64,
-    /// Looks at all queues.
-    pub(crate) rounds: u64,
-    /// Of these, those that found nothing.
-    pub(crate) idle_rounds: u64,
-    /// The share of those since the start, 0 to 1.
+    #[serde(flatten)]
+    pub(crate) counts: WorkerReport,
+    /// The share of its time since the start in which it had no packets, 0 to 1.
     pub(crate) idle_share: f64,
 }
 
 impl WorkerView {
     #[allow(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
-    pub(crate) fn new(worker: usize, lcore: Option<Lcore>, counters: &WorkerCounters) -> Self {
-        let load = |of: &AtomicU64| of.load(Ordering::Relaxed);
-        let sum = |of: fn(&PortCounters) -> &AtomicU64| counters.ports.iter().map(|port| load(of(port))).sum();
-        // In this order: the first moves first.
-        let (idle_rounds, rounds) = (load(&counters.idle_rounds), load(&counters.rounds));
-        Self {
-            worker,
-            lcore: lcore.map(Lcore::id),
-            cpu: lcore.and_then(Lcore::cpu),
-            received: sum(|port| &port.received),
-            sent: sum(|port| &port.sent),
-            handed_over: load(&counters.handed_over),
-            rounds,
-            idle_rounds,
-            idle_share: if rounds == 0 { 0.0 } else { (idle_rounds as f64 / rounds as f64).min(1.0) },
-        }
+    pub(crate) fn new(worker: usize, lcore: Option<Lcore>, counts: WorkerReport) -> Self {
+        let (idle, all) = (counts.idle_cycles, counts.idle_cycles.saturating_add(counts.busy_cycles));
+        let idle_share = if all == 0 { 0.0 } else { idle as f64 / all as f64 };
+        Self { worker, lcore: lcore.map(Lcore::id), cpu: lcore.and_then(Lcore::cpu), counts, idle_share }
     }
 }
 
 /// `/v1/chain`
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ChainRow {
+    /// Its name; in parentheses what is no function.
     pub(crate) function: String,
     /// Unless it is of all workers together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) worker: Option<usize>,
+    #[serde(flatten)]
+    pub(crate) work: WorkReport,
+    pub(crate) packets_per_call: Option<f64>,
+    pub(crate) cycles_per_packet: Option<f64>,
+    /// What has become of the packets, of a function.
+    #[serde(flatten)]
+    pub(crate) of_function: Option<FateView>,
+}
+
+/// What has become of a function's packets.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct FateView {
     pub(crate) seen: u64,
     pub(crate) passed: u64,
     pub(crate) sent: u64,
@@ -194,30 +187,25 @@ pub(crate) struct ChainRow {
     pub(crate) sessions: u64,
 }
 
+impl FateView {
+    fn new(report: &FunctionReport) -> Self {
+        let FunctionReport { seen, sent, dropped, taken, held, sessions, .. } = *report;
+        Self { seen, passed: report.passed(), sent, dropped, taken, held, sessions }
+    }
+}
+
 impl ChainRow {
-    /// A function on some workers.
-    pub(crate) fn new<'a>(
-        function: &str,
-        worker: Option<usize>,
-        counters: impl Iterator<Item = &'a FunctionCounters> + Clone,
-    ) -> Self {
-        let sum = |of: fn(&FunctionCounters) -> &AtomicU64| -> u64 {
-            counters.clone().map(|counters| of(counters).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
-        };
-        // In this order, so that what moves meanwhile was seen.
-        let (sent, dropped, taken) = (sum(|of| &of.sent), sum(|of| &of.dropped), sum(|of| &of.taken));
-        let seen = sum(|of| &of.seen);
-        Self {
-            function: function.to_owned(),
+    /// The parts of the work, of all workers or of one.
+    pub(crate) fn of(report: &Report, worker: Option<usize>) -> Vec<Self> {
+        let row = |(name, work): (&str, WorkReport)| Self {
+            function: name.to_owned(),
             worker,
-            seen,
-            passed: seen.saturating_sub(sent + dropped + taken),
-            sent,
-            dropped,
-            taken,
-            held: sum(|of| &of.held),
-            sessions: sum(|of| &of.sessions),
-        }
+            work,
+            packets_per_call: work.packets_per_call(),
+            cycles_per_packet: work.cycles_per_packet(),
+            of_function: report.functions.iter().find(|function| function.name == name).map(FateView::new),
+        };
+        report.parts().into_iter().map(row).collect()
     }
 }
 

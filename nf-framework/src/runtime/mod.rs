@@ -547,6 +547,15 @@ impl Shared {
         })
     }
 
+    /// What one worker has counted; of ports nothing.
+    fn report_of(&self, worker: usize) -> Report {
+        let of = self.counters.get(worker..=worker).unwrap_or_default();
+        let mut report = Report::new(&[], &self.functions, of, &self.registry);
+        report.rest.packets = report.workers.iter().map(|worker| worker.received).sum();
+        report.cycles_per_second = self.cycles_per_second;
+        report
+    }
+
     fn drops(&self) -> Vec<DropReport> {
         all_drops(&self.counters, &self.registry)
     }

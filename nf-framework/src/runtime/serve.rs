@@ -106,7 +106,7 @@ impl Control {
             Request::Program => json(self.program_view()),
             Request::Stats => json(self.stats_view()),
             Request::Ports => json(self.port_views(self.report())),
-            Request::Workers => json(self.worker_views()),
+            Request::Workers => json(self.worker_views(&self.report())),
             Request::Chain { by_worker } => json(self.chain_rows(*by_worker)),
             Request::Neighbours(page) => self.neighbour_page(page).map_or_else(refusal, json),
             Request::Routes(page) => self.route_page(page),
@@ -163,8 +163,9 @@ impl Control {
             drops: report.drops.clone(),
             counters: report.counters.clone(),
             gauges: report.gauges.clone(),
-            workers: self.worker_views(),
+            workers: self.worker_views(&report),
             handed_over: report.handed_over,
+            cycles_per_second: report.cycles_per_second,
             balance: BalanceView::new(&report),
             generation: report.generation,
             ports: self.port_views(report),
@@ -175,24 +176,18 @@ impl Control {
         self.ports.iter().zip(report.ports).map(|(port, report)| PortView::new(port, report)).collect()
     }
 
-    fn worker_views(&self) -> Vec<WorkerView> {
-        let workers = self.shared.counters.iter().enumerate();
+    fn worker_views(&self, report: &Report) -> Vec<WorkerView> {
         let lcore = |worker: usize| self.setups.get(worker).and_then(|setup| setup.lcore);
-        workers.map(|(worker, counters)| WorkerView::new(worker, lcore(worker), counters)).collect()
+        let workers = report.workers.iter().enumerate();
+        workers.map(|(worker, counts)| WorkerView::new(worker, lcore(worker), *counts)).collect()
     }
 
     fn chain_rows(&self, by_worker: bool) -> Vec<ChainRow> {
-        let counters = &self.shared.counters;
-        let of = |index: usize, name: &str| -> Vec<ChainRow> {
-            let of_workers = counters.iter().map(move |worker| worker.functions.get(index));
-            if by_worker {
-                let rows = of_workers.enumerate();
-                rows.map(|(worker, counters)| ChainRow::new(name, Some(worker), counters.into_iter())).collect()
-            } else {
-                vec![ChainRow::new(name, None, of_workers.flatten())]
-            }
-        };
-        self.shared.functions.iter().enumerate().flat_map(|(index, name)| of(index, name)).collect()
+        if !by_worker {
+            return ChainRow::of(&self.report(), None);
+        }
+        let workers = 0..self.workers();
+        workers.flat_map(|worker| ChainRow::of(&self.shared.report_of(worker), Some(worker))).collect()
     }
 
     fn metrics(&self) -> Answer {
@@ -210,14 +205,16 @@ impl Control {
             dpdk: program.dpdk,
             uptime: self.uptime(),
             generation: program.generation,
+            cycles_per_second: report.cycles_per_second,
             ready: program.ready,
             draining: program.draining,
-            workers: self.worker_views(),
+            workers: self.worker_views(&report),
             functions: report.functions.iter().map(FunctionView::new).collect(),
             drops: self.shared.drops(),
             counters: report.counters.clone(),
             gauges: report.gauges.clone(),
             balance: report.balance,
+            parts: report.parts().into_iter().map(|(name, work)| (name.to_owned(), work)).collect(),
             pool,
             neighbours,
             ports: self.port_views(report),
