@@ -10,6 +10,7 @@ mod egress;
 mod ingress;
 mod offloads;
 mod tables;
+mod traced;
 mod trie;
 mod vlans;
 
@@ -29,6 +30,7 @@ use crate::position::Position;
 use crate::steering::{Entrance, hand_over};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
+use crate::trace::{Note, TracedPacket};
 use crate::verdict::{DropReason, PortIx, Verdict};
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
@@ -207,6 +209,10 @@ impl Forwarding for Router {
     fn egress(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         self.leave(batch, cx);
         self.flush(cx);
+    }
+
+    fn trace_note(&mut self, first: bool, packet: &mut TracedPacket<'_>, _: &Context<'_>, note: &mut Note) {
+        traced::note(&self.tables, &self.chosen, first, packet, note);
     }
 
     fn host_sent(&mut self, batch: &mut Batch, port: PortIx) {

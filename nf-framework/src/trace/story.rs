@@ -172,6 +172,9 @@ impl Names {
     }
 
     fn place_at(&self, position: Position) -> String {
+        if let Some(port) = position.port_out() {
+            return format!("the end, for {}", self.port(port));
+        }
         match usize::try_from(position.at) {
             Ok(index) if index < self.functions.len() => self.functions[index].clone(),
             Ok(_) => "outside".to_owned(),
@@ -240,12 +243,12 @@ impl fmt::Display for Trace {
         for step in &self.steps {
             let notes = Some(&step.note).filter(|note| !note.is_empty());
             let parts: Vec<&String> = [&step.verdict].into_iter().chain(notes).chain(&step.changes).collect();
-            let mut line = format!("  {:width$} ", step.place);
+            let mut line = format!("  {:width$}", step.place);
             for (index, part) in parts.iter().enumerate() {
                 let text = if index + 1 < parts.len() { format!(" {part};") } else { format!(" {part}") };
                 if index > 0 && line.len() + text.len() > COLUMNS {
                     writeln!(f, "{line}")?;
-                    line = " ".repeat(width + 3);
+                    line = " ".repeat(width + 2);
                 }
                 line += &text;
             }

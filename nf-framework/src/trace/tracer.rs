@@ -204,12 +204,12 @@ impl Tracer {
 
     /// What waits to go on since the mark was made: the packet itself, or others that were made for its sake, which
     /// are followed from here on.
-    fn follow_pending(&mut self, packet: usize, pending: &mut Pending) -> Option<Fate> {
+    fn follow_pending(&mut self, packet: usize, pending: &mut Pending) -> Option<(Fate, Look)> {
         let mut fate = None;
         let from = self.marks[OF_PART].pending;
         for (waiting, position) in pending.since(from) {
             if waiting.identity() == packet {
-                fate = Some(Fate::Resumed(*position));
+                fate = Some((Fate::Resumed(*position), Look::at(waiting)));
             } else if !waiting.is_traced() {
                 waiting.set_traced(true);
                 let made = What::Made { by: packet, position: *position };
@@ -238,9 +238,12 @@ impl Watch for Tracer {
         let (mut note, vlan) = (Note::default(), look.vlan);
         remark(&mut TracedPacket { frame: &mut self.frame, annotation, vlan, verdict }, cx, &mut note);
         let waits = self.follow_pending(identity, cx.pending);
-        let gone = || waits.or_else(|| self.marks[OF_PART].fate(cx.counters)).unwrap_or(Fate::Held);
-        let fate = verdict.map_or_else(gone, Fate::from);
-        self.write(identity, What::Seen(place, cx.position.direction, fate), packet.map_or(look, Look::at), note);
+        let (fate, look) = match (packet, waits) {
+            (Some(packet), _) => (batch.verdict(0).into(), Look::at(packet)),
+            (None, Some(waits)) => waits,
+            (None, None) => (self.marks[OF_PART].fate(cx.counters).unwrap_or(Fate::Held), look),
+        };
+        self.write(identity, What::Seen(place, cx.position.direction, fate), look, note);
     }
 
     fn settles(&mut self, batch: &Batch) {

@@ -8,7 +8,7 @@ use super::policy::{Decision, Policy};
 use super::usual::{MOST, UsualPackets};
 use super::views::Asked;
 use super::worker_state::WorkerState;
-use nf_framework::{Batch, Budget, Context, Direction, NetworkFunction, Verdict};
+use nf_framework::{Batch, Budget, Context, Direction, NetworkFunction, Note, TracedPacket, Verdict};
 use std::sync::Arc;
 
 /// What handles the packets of one worker.
@@ -56,6 +56,10 @@ impl NetworkFunction for Instance {
     fn sessions(&self) -> u64 {
         let (v4, v6) = self.state.tracking.lengths();
         (v4 + v6) as u64
+    }
+
+    fn trace_note(&mut self, packet: &mut TracedPacket<'_>, cx: &Context<'_>, note: &mut Note) {
+        self.note(packet, cx.direction(), note);
     }
 }
 
@@ -122,6 +126,7 @@ impl Scratch {
     }
 }
 
-fn question(seen: &Seen, state: State, direction: Direction) -> Asked {
+/// What the rules are asked about a packet.
+pub(super) fn question(seen: &Seen, state: State, direction: Direction) -> Asked {
     Asked { key: seen.key, state, direction, dscp: seen.dscp, vlan: seen.vlan, fragment: seen.fragment }
 }

@@ -36,6 +36,7 @@ mod syn_proxy;
 mod tcp;
 mod terms;
 mod timer;
+mod traced;
 mod tracking;
 mod usual;
 mod views;

@@ -211,7 +211,12 @@ pub(super) enum NotSeen {
 /// Looks at a packet.
 pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let beside = Annotation::of(packet).ports;
-    let Ok(mut headers) = Headers::parse(packet.data_mut()) else { return Err(NotSeen::Malformed) };
+    look_at(packet.data_mut(), beside)
+}
+
+/// Looks at a frame; of a fragment, with what stands in its first one.
+pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>) -> Result<Seen, NotSeen> {
+    let Ok(mut headers) = Headers::parse(frame) else { return Err(NotSeen::Malformed) };
     let (source, destination) = addresses(&headers.network).ok_or(NotSeen::Other)?;
     let is_fragment = headers.network.fragment().is_some();
     let quotes = |icmp: &Transport<'_>| match icmp {

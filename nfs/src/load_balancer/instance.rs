@@ -14,7 +14,8 @@ use super::scratch::Scratch;
 use super::translate::Translation;
 use nf_framework::headers::{Headers, IpProtocol, TcpFlags};
 use nf_framework::{
-    Annotation, Batch, Budget, Context, Deadline, DropReason, Handle, IcmpError, Mbuf, NetworkFunction, Verdict,
+    Annotation, Batch, Budget, Context, Deadline, DropReason, Handle, IcmpError, Mbuf, NetworkFunction, Note,
+    TracedPacket, Verdict,
 };
 use std::sync::Arc;
 
@@ -87,6 +88,10 @@ impl NetworkFunction for Instance {
 
     fn sessions(&self) -> u64 {
         self.state.connections.len() as u64
+    }
+
+    fn trace_note(&mut self, packet: &mut TracedPacket<'_>, _: &Context<'_>, note: &mut Note) {
+        self.note(packet, note);
     }
 }
 

@@ -23,6 +23,7 @@ mod scratch;
 mod select;
 mod source_ports;
 mod status;
+mod traced;
 mod translate;
 mod usual;
 

@@ -160,7 +160,12 @@ pub(super) enum NotSeen {
 /// Looks at a packet.
 pub(super) fn look(packet: &mut Mbuf) -> Result<Seen, NotSeen> {
     let beside = Annotation::of(packet).ports;
-    let Ok(headers) = Headers::parse(packet.data_mut()) else { return Err(NotSeen::Malformed) };
+    look_at(packet.data_mut(), beside)
+}
+
+/// Looks at a frame; of a fragment, with what stands in its first one.
+pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>) -> Result<Seen, NotSeen> {
+    let Ok(headers) = Headers::parse(frame) else { return Err(NotSeen::Malformed) };
     let header = match &headers.network {
         Network::Ipv4 { header, .. } => header,
         Network::Ipv6 { .. } => return Err(NotSeen::Ipv6),

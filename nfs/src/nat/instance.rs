@@ -11,8 +11,8 @@ use crate::identification::Identifications;
 use crate::rewrite::{End, Writing, write, write_usual};
 use nf_framework::headers::TcpFlags;
 use nf_framework::{
-    Batch, Budget, Context, Deadline, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Slots,
-    Verdict,
+    Batch, Budget, Context, Deadline, Direction, DropReason, Handle, IcmpError, Instant, Mbuf, NetworkFunction, Note,
+    Slots, TracedPacket, Verdict,
 };
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -73,6 +73,10 @@ impl NetworkFunction for Instance {
 
     fn sessions(&self) -> u64 {
         self.sessions.len() as u64
+    }
+
+    fn trace_note(&mut self, packet: &mut TracedPacket<'_>, cx: &Context<'_>, note: &mut Note) {
+        self.note(packet, cx.direction(), note);
     }
 }
 

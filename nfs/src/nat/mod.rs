@@ -13,6 +13,7 @@ mod query;
 mod reasons;
 mod sessions;
 mod tcp;
+mod traced;
 mod unsolicited;
 
 pub use config::{
