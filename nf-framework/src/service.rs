@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const SIGNS_OF_LIFE: u32 = 4;
 /// How often workers are looked at where there is no watchdog.
 const LOOK: Duration = Duration::from_secs(1);
+/// What a program that drains asks for at a time, beside what the manager gives every program to stop.
+const MORE_TIME: Duration = Duration::from_secs(30);
 
 /// The way to whoever started the program, if that wants to know.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) struct Service {
     watchdog: bool,
     next_look: Option<Instant>,
     ready: bool,
+    stopping: bool,
     turning: Turning,
     status: String,
 }
@@ -49,6 +52,7 @@ impl Service {
             watchdog: watchdog.is_some(),
             next_look: None,
             ready: false,
+            stopping: false,
             turning: Turning::default(),
             status: String::new(),
         }
@@ -67,6 +71,9 @@ impl Service {
                 if !self.ready {
                     self.ready = true;
                     lines.push("READY=1".to_owned());
+                }
+                if self.stopping {
+                    lines.push(format!("EXTEND_TIMEOUT_USEC={}", MORE_TIME.as_micros()));
                 }
                 if self.watchdog {
                     lines.push("WATCHDOG=1".to_owned());
@@ -92,8 +99,9 @@ impl Service {
         result
     }
 
-    /// Says that the program is about to stop, which may take a while.
-    pub(crate) fn stopping(&self, status: &str) {
+    /// Says that the program is about to stop; as long as it is tended from here on, it asks for more time.
+    pub(crate) fn stopping(&mut self, status: &str) {
+        self.stopping = true;
         self.tell(&["STOPPING=1".to_owned(), format!("STATUS={status}")]);
     }
 
@@ -194,6 +202,9 @@ mod tests {
         }
         service.stopping("draining");
         assert_eq!(heard(&manager), ["STOPPING=1\nSTATUS=draining"]);
+        service.tend(start + Duration::from_secs(20), || vec![91, 22], || "1 session is left".to_owned());
+        let more = "EXTEND_TIMEOUT_USEC=30000000\nWATCHDOG=1\nSTATUS=1 session is left";
+        assert_eq!(heard(&manager), [more]);
     }
 
     #[test]
