@@ -5,6 +5,8 @@
 //! [`monitor`] and [`rate_limit`].
 #![forbid(unsafe_code)]
 
+pub mod ctl;
+pub mod door;
 pub mod firewall;
 mod identification;
 mod json_log;
