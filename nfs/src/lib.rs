@@ -16,3 +16,4 @@ pub mod nat;
 mod random;
 pub mod rate_limit;
 mod rewrite;
+pub mod top;

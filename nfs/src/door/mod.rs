@@ -16,6 +16,7 @@ pub use answers::{
 pub use client::Client;
 pub use error::DoorError;
 pub use human::{bytes, duration, link_speed, rate, share};
+pub(crate) use place::seconds;
 pub use place::{Place, Whereabouts};
 
 /// A path of the door's, of segments that may hold anything.
