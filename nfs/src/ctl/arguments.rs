@@ -67,7 +67,7 @@ pub(super) enum Question {
     Stats,
     /// Show ports: link, packets, bytes, what was missed
     Ports,
-    /// Show workers: packets, packets per burst, the share of looks that found nothing
+    /// Show workers: packets, packets per round, the share of time without packets
     Workers,
     /// Show what each function does and costs: packets per call, cycles per packet
     Chain {

@@ -9,6 +9,7 @@ mod output;
 mod questions;
 mod tables;
 mod topics;
+mod traces;
 mod values;
 
 use crate::door::{Client, DoorError};

@@ -2,7 +2,7 @@
 
 use super::arguments::{BackendState, Order};
 use super::output::Output;
-use super::{Failure, topics, values};
+use super::{Failure, topics, traces, values};
 use crate::door::{Client, path};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -47,7 +47,11 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
             if let Some(filter) = filter {
                 arguments["filter"] = json!(filter);
             }
-            done(&client, client.order("/v1/trace", &arguments)?, "no packet came", output)
+            let answer = client.order("/v1/trace", &arguments)?;
+            if output.json {
+                return Ok(output.line(answer.trim_end())?);
+            }
+            Ok(traces::show(&client.parse(&answer)?, output)?)
         }
         Order::DropsTo { end: true, .. } => {
             done(&client, client.delete("/v1/drops")?, "no more drops are written", output)

@@ -94,7 +94,7 @@ fn link(port: &Port) -> String {
 }
 
 pub(super) fn workers(workers: &[Worker]) -> Table {
-    let heads = ["worker", "lcore", "cpu", "received", "sent", "handed over", "packets/burst", "idle"];
+    let heads = ["worker", "lcore", "cpu", "received", "sent", "handed over", "packets/round", "idle"];
     let mut table = Table::new(&heads);
     for worker in workers {
         let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());

@@ -132,7 +132,11 @@ pub struct Worker {
     pub rounds: u64,
     /// How often it found nothing there.
     pub idle_rounds: u64,
-    /// The share of those since the start, 0 to 1.
+    /// Cycles of the time stamp counter in rounds with packets.
+    pub busy_cycles: u64,
+    /// And in those without.
+    pub idle_cycles: u64,
+    /// The share of its time since the start in which it had no packets, 0 to 1.
     pub idle_share: f64,
 }
 
@@ -207,6 +211,47 @@ pub struct Balance {
     pub consumed: u64,
     /// On their way.
     pub held: u64,
+}
+
+/// What `/v1/trace` answers.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Traces {
+    /// In the order in which they came.
+    #[serde(alias = "traces")]
+    pub packets: Vec<Trace>,
+    /// Steps that there was no room for.
+    pub lost: u64,
+}
+
+/// A packet on its way.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Trace {
+    /// From 1.
+    pub number: u64,
+    /// As it came in.
+    pub packet: String,
+    /// Of one that a function made: the packet that it had in hand then.
+    pub made_for: Option<u64>,
+    /// What happened to it.
+    pub steps: Vec<Step>,
+}
+
+/// One thing that happened to a packet.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    /// Since it came in.
+    pub nanoseconds: u64,
+    /// The function, or what the packet does.
+    pub place: String,
+    /// What was decided.
+    pub verdict: String,
+    /// What decided it, as the function says.
+    pub note: String,
+    /// What was changed.
+    pub changes: Vec<String>,
 }
 
 /// One of `/v1/functions`.

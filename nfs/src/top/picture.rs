@@ -58,7 +58,7 @@ pub struct WorkerLine {
     pub handed_over: f64,
     /// Packets in a round that found any; `None` if none did.
     pub per_round: Option<f64>,
-    /// The share of rounds that found nothing; `None` if there was no round.
+    /// The share of its time in which it had no packets; `None` if nobody knows.
     pub idle: Option<f64>,
 }
 
@@ -198,7 +198,8 @@ fn ports(between: Between, old: &[Port], new: &[Port]) -> Vec<PortLine> {
 fn workers(between: Between, old: &[Worker], new: &[Worker]) -> Vec<WorkerLine> {
     let line = |(old, new): (Worker, Worker)| {
         let busy = |worker: &Worker| worker.rounds.saturating_sub(worker.idle_rounds);
-        let idle = between.ratio((old.idle_rounds, new.idle_rounds), (old.rounds, new.rounds));
+        let time = |worker: &Worker| worker.idle_cycles.saturating_add(worker.busy_cycles);
+        let idle = between.ratio((old.idle_cycles, new.idle_cycles), (time(&old), time(&new)));
         WorkerLine {
             received: between.rate(old.received, new.received),
             sent: between.rate(old.sent, new.sent),
@@ -256,7 +257,14 @@ mod tests {
     fn sample(start: Instant, pid: u32, seconds: f64, n: u64) -> Sample {
         let device = Device { rx_bytes: 1000 * n, tx_bytes: 500 * n, rx_missed: n, ..Device::default() };
         let port = Port { name: "a".into(), received: 10 * n, sent: n, device: Some(device), ..Port::default() };
-        let worker = Worker { received: 320 * n, rounds: 100 * n, idle_rounds: 90 * n, ..Worker::default() };
+        let worker = Worker {
+            received: 320 * n,
+            rounds: 100 * n,
+            idle_rounds: 90 * n,
+            busy_cycles: n,
+            idle_cycles: 3 * n,
+            ..Worker::default()
+        };
         let row = ChainRow {
             function: "nat".into(),
             calls: Some(10 * n),
@@ -286,7 +294,7 @@ mod tests {
         assert_eq!((port.received, port.sent, port.missed), (1000.0, 100.0, 100.0));
         assert_eq!(port.bits, Some((800_000.0, 400_000.0)));
         let worker = &picture.workers[0];
-        assert_eq!((worker.received, worker.per_round, worker.idle), (32_000.0, Some(32.0), Some(0.9)));
+        assert_eq!((worker.received, worker.per_round, worker.idle), (32_000.0, Some(32.0), Some(0.75)));
         let function = &picture.chain[0];
         assert_eq!((function.packets, function.per_call, function.cycles), (32_000.0, Some(32.0), Some(100.0)));
         let drops: Vec<_> = picture.drops.iter().map(|drop| (drop.reason.reason.as_str(), drop.packets)).collect();

@@ -193,8 +193,8 @@ missed/s       packets that nobody took from the device in time, or for
 errors/s       broken packets, and those that could not be sent
 packets/round  packets in a look at all queues that found any; near 32
                for each port a worker has no time to spare
-idle           looks that found nothing; a worker looks all the time,
-               so its CPU is busy at 100 % whatever this says
+idle           the share of its time in which a worker had no packets; it
+               looks for them all the time, so its CPU may be at 100 %
 handed/s       packets that belonged to another worker
 packets/call   packets that a function gets at once
 cycles/packet  of the time stamp counter, as far as it is measured

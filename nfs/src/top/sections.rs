@@ -121,7 +121,7 @@ fn link(line: &PortLine) -> String {
     }
 }
 
-/// Above this share of rounds with packets a worker has little left.
+/// Of a worker that is idle less than this there is little left.
 const NEARLY_BUSY: f64 = 0.05;
 
 fn workers(lines: &[WorkerLine], width: usize) -> Option<Section> {

@@ -57,7 +57,7 @@ net_tap1  gone                0           0         -         -       -        -
 net_tap0: its link went down 2 times, its device went away once
 net_tap1: does not spread packets as it was told; 1 worker(s) have seen it
 
-worker  lcore  cpu  received  sent  handed over  packets/burst  idle
+worker  lcore  cpu  received  sent  handed over  packets/round  idle
 0           1    -       640     7            5           32.0   98%
 
 function  packets  passed  sent  dropped  taken  held  sessions
@@ -174,6 +174,7 @@ fn orders_are_given_as_they_were_said() {
         "POST /v1/reload {}" => Answer::Json(200, "{\"generation\":3,\"changes\":[\"[nat] pool changed\"]}".to_owned()),
         "POST /v1/functions/nat/clear inside=10.0.0.5" => Answer::Json(200, "{\"sessions\":2}".to_owned()),
         "POST /v1/drain {\"seconds\":30}" | "DELETE /v1/drops" => Answer::Json(200, "{}".to_owned()),
+        _ if request.starts_with("POST /v1/trace") => Answer::Json(200, "{\"packets\":[],\"lost\":0}".to_owned()),
         _ => Answer::Json(200, "null".to_owned()),
     });
     for (words, printed) in [
@@ -182,7 +183,7 @@ fn orders_are_given_as_they_were_said() {
         (&["order", "nat", "clear", "x=a b"], "done\n"),
         (&["backend", "web/b1", "drain"], "done\n"),
         (&["drain", "--seconds", "30"], "draining\n"),
-        (&["trace", "20", "--filter", "tcp port 443", "--seconds", "5"], "no packet came\n"),
+        (&["trace", "20", "--filter", "tcp port 443", "--seconds", "5"], "no packet came that was meant\n"),
         (
             &["drops-to", "/tmp/d", "--reason", "policy", "--reason", "no-port", "--per-second", "9"],
             "drops are written\n",
@@ -205,6 +206,27 @@ fn orders_are_given_as_they_were_said() {
             "DELETE /v1/drops",
         ]
     );
+}
+
+#[test]
+fn a_trace_is_a_line_for_each_step() {
+    let traces = r#"{"packets":[
+        {"number":1,"packet":"tcp 10.0.0.5:4321 > 192.0.2.9:443 SYN","made_for":null,"steps":[
+            {"nanoseconds":0,"worker":0,"place":"arrives","towards":null,"verdict":"by net_tap0","note":"","changes":[]},
+            {"nanoseconds":850,"worker":0,"place":"nat","towards":"outside","verdict":"next","note":"new session","changes":["source 10.0.0.5:4321 -> 198.51.100.7:1024"]}]},
+        {"number":2,"packet":"icmp","made_for":1,"steps":[]}],"lost":3}"#;
+    let fake = Fake::of(&[("POST /v1/trace {\"count\":1,\"seconds\":10}", traces)]);
+    let expected = "\
+packet 1: tcp 10.0.0.5:4321 > 192.0.2.9:443 SYN
+       0 ns  arrives  by net_tap0
+     850 ns  nat      next; new session; source 10.0.0.5:4321 -> 198.51.100.7:1024
+
+packet 2: icmp, for the sake of packet 1
+
+3 more steps found no room
+";
+    assert_eq!(fake.prints(&["trace", "1"]), expected);
+    assert_eq!(fake.prints(&["trace", "1", "--json"]).trim_end(), traces);
 }
 
 #[test]

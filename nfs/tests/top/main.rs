@@ -36,6 +36,8 @@ fn sample(at: Instant, n: u64) -> Sample {
         handed_over: number * n / 8,
         rounds: 100 * n,
         idle_rounds: idle * n,
+        busy_cycles: (100 - idle) * n,
+        idle_cycles: idle * n,
         ..Worker::default()
     };
     let row = |function: &str, cycles: u64, sessions| ChainRow {
