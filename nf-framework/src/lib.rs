@@ -81,6 +81,7 @@ mod router;
 mod runtime;
 mod service;
 mod steering;
+mod table;
 pub mod testing;
 mod time;
 mod token_bucket;
@@ -128,6 +129,7 @@ pub use runtime::{
     PortsConfig, RebuildError, Reload, ReloadError, ReloadOrder, Runtime, RuntimeConfig, RuntimeError, SteeringKind,
 };
 pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
+pub use table::Table;
 pub use time::Instant;
 pub use token_bucket::{TokenBucket, TokenLevel, TokenRate};
 pub use trace::{Note, Step, Trace, TraceError, TraceRequest, TracedPacket, Traces, Tracing};

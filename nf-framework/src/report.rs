@@ -2,6 +2,7 @@
 
 use crate::counters::{PortCounters, WorkCounters, WorkerCounters};
 use crate::function::Registry;
+use crate::table::Table;
 use dpdk_rs::{Port, PortStats};
 use serde::Serialize;
 use std::fmt;
@@ -445,42 +446,6 @@ impl fmt::Display for Balance {
             0 => Ok(()),
             missing => write!(f, " + {missing} unaccounted for"),
         }
-    }
-}
-
-/// Columns as wide as what is in them; text to the left, numbers to the right.
-pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(crate) fn new(heads: &[&str]) -> Self {
-        Self { rows: vec![heads.iter().map(|&head| head.to_owned()).collect()] }
-    }
-
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let number = |cell: &String| cell == "-" || cell.parse::<f64>().is_ok();
-        let all_numbers = |column: usize| self.rows.iter().skip(1).filter_map(|row| row.get(column)).all(number);
-        let numbers: Vec<bool> = (0..columns).map(|column| column > 0 && all_numbers(column)).collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                line += &if numbers[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
-                line += "  ";
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        writeln!(f)
     }
 }
 

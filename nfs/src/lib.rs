@@ -5,6 +5,8 @@
 //! [`monitor`] and [`rate_limit`].
 #![forbid(unsafe_code)]
 
+pub mod ctl;
+pub mod door;
 pub mod firewall;
 mod identification;
 mod json_log;
@@ -14,3 +16,4 @@ pub mod nat;
 mod random;
 pub mod rate_limit;
 mod rewrite;
+pub mod top;

@@ -6,7 +6,7 @@ use super::loaded::{Loaded, affinity};
 use super::needs::Needs;
 use super::ports::PortPlan;
 use super::workers_of;
-use crate::report::Table;
+use crate::table::Table;
 use dpdk_rs::{Eal, PortInfo};
 use std::fmt;
 use std::num::NonZero;

@@ -1,0 +1,113 @@
+//! What a program is told to do.
+
+use super::arguments::{BackendState, Order};
+use super::output::Output;
+use super::{Failure, topics, traces, values};
+use crate::door::{Client, path};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a reload of large tables may take, beyond what any answer may.
+const TO_RELOAD: Duration = Duration::from_secs(600);
+
+pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result<(), Failure> {
+    match order {
+        Order::Order(words) => {
+            let (function, topic) = topics::only(&client, &words.topic, Some(&words.function), "order ")?;
+            if topic.kind != "order" {
+                let (function, topic) = (&words.function, &words.topic);
+                return Err(Failure::Words(format!("{topic} is no order: nf-ctl query {function} {topic}")));
+            }
+            tell(&client, &function, &topic.name, &words.pairs, output)
+        }
+        Order::Clear(filter) => {
+            let (name, pairs) = filter.split().map_err(Failure::Words)?;
+            let (function, topic) = topics::only(&client, "clear", name, "")?;
+            tell(&client, &function, &topic.name, &pairs, output)
+        }
+        Order::Backend { backend: (service, backend), state, function } => {
+            let (function, topic) = topics::only(&client, "order", function.as_deref(), "backend .. --function ")?;
+            let state = match state {
+                BackendState::Serve => "serve",
+                BackendState::Drain => "drain",
+                BackendState::Down => "down",
+            };
+            let pairs = [("service", service.as_str()), ("backend", backend), ("order", state)];
+            let pairs: Vec<_> = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            tell(&client, &function, &topic.name, &pairs, output)
+        }
+        Order::Reload => reload(&client.patient(TO_RELOAD), output),
+        Order::Drain { seconds } => {
+            let arguments = seconds.map_or_else(|| json!({}), |seconds| json!({ "seconds": seconds }));
+            done(&client, client.order("/v1/drain", &arguments)?, "draining", output)
+        }
+        Order::Trace { count, filter, seconds } => {
+            let client = client.patient(Duration::from_secs(*seconds));
+            let mut arguments = json!({ "count": count, "seconds": seconds });
+            if let Some(filter) = filter {
+                arguments["filter"] = json!(filter);
+            }
+            let answer = client.order("/v1/trace", &arguments)?;
+            if output.json {
+                return Ok(output.line(answer.trim_end())?);
+            }
+            Ok(traces::show(&client.parse(&answer)?, output)?)
+        }
+        Order::DropsTo { end: true, .. } => {
+            done(&client, client.delete("/v1/drops")?, "no more drops are written", output)
+        }
+        Order::DropsTo { file, reasons, per_second, .. } => {
+            let mut arguments = json!({ "file": file });
+            if !reasons.is_empty() {
+                arguments["reasons"] = json!(reasons);
+            }
+            if let Some(per_second) = per_second {
+                arguments["per_second"] = json!(per_second);
+            }
+            done(&client, client.order("/v1/drops", &arguments)?, "drops are written", output)
+        }
+    }
+}
+
+fn tell(
+    client: &Client,
+    function: &str,
+    topic: &str,
+    pairs: &[(String, String)],
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let answer = client.order_by_form(&path(&["v1", "functions", function, topic]), pairs)?;
+    done(client, answer, "done", output)
+}
+
+/// Shows what an order has done; a sentence of ours, if it says nothing.
+fn done(client: &Client, answer: String, otherwise: &str, output: &mut Output) -> Result<(), Failure> {
+    if output.json {
+        return Ok(output.line(answer.trim_end())?);
+    }
+    if answer.trim().is_empty() {
+        return Ok(output.line(otherwise)?);
+    }
+    let value: Value = client.parse(&answer)?;
+    let says_nothing = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+    Ok(if says_nothing { output.line(otherwise)? } else { values::show(&value, output)? })
+}
+
+/// The differences a line each, as the program's log has them.
+fn reload(client: &Client, output: &mut Output) -> Result<(), Failure> {
+    #[derive(serde::Deserialize)]
+    struct Reloaded {
+        generation: u64,
+        changes: Vec<String>,
+    }
+    let answer = client.order("/v1/reload", &json!({}))?;
+    if output.json {
+        return Ok(output.line(answer.trim_end())?);
+    }
+    let Reloaded { generation, changes } = client.parse(&answer)?;
+    for change in &changes {
+        output.line(change)?;
+    }
+    let nothing = if changes.is_empty() { "nothing has changed; " } else { "" };
+    Ok(output.line(&format!("{nothing}generation {generation}"))?)
+}

@@ -1,0 +1,149 @@
+//! What functions can be asked and told: which one is meant, and lists of any length.
+
+use super::Failure;
+use super::arguments::{Filter, Topic as Words};
+use super::output::Output;
+use super::values::{self, Rows};
+use crate::door::{Client, FunctionTopics, Page, Topic, path, query as query_string};
+use serde_json::Value;
+
+/// Items that are asked for at once: as many as the door gives.
+const PIECE: u64 = 1000;
+
+/// A list that comes in pieces.
+pub(super) struct List {
+    pub(super) path: String,
+    pub(super) pairs: Vec<(String, String)>,
+    /// Items that are wanted; all of them unless given.
+    pub(super) limit: Option<u64>,
+}
+
+impl List {
+    /// Shows it as it comes.
+    pub(super) fn show(&self, client: &Client, what: &str, output: &mut Output) -> Result<(), Failure> {
+        let (mut shown, mut cursor, mut rows) = (0_u64, None::<String>, Rows::default());
+        if output.json {
+            output.bytes(b"{\"items\":[")?;
+        }
+        loop {
+            let piece = self.limit.map_or(PIECE, |limit| PIECE.min(limit - shown)).to_string();
+            let given = self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let paging =
+                [("limit", piece.as_str())].into_iter().chain(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page: Page = client.read(&format!("{}{}", self.path, query_string(given.chain(paging))))?;
+            if output.json {
+                for item in &page.items {
+                    output.bytes(if shown == 0 { b"" } else { b"," })?;
+                    output.bytes(item.get().as_bytes())?;
+                    shown += 1;
+                }
+            } else {
+                let items: Vec<Value> =
+                    page.items.iter().map(|item| client.parse(item.get())).collect::<Result<_, _>>()?;
+                rows.show(&items, output)?;
+                shown += items.len() as u64;
+            }
+            cursor = page.next;
+            if cursor.is_none() || self.limit.is_some_and(|limit| shown >= limit) {
+                break;
+            }
+        }
+        if output.json {
+            return Ok(output.line(&format!("],\"next\":{}}}", Value::from(cursor)))?);
+        }
+        if shown == 0 && cursor.is_none() {
+            output.line(&format!("no {what}"))?;
+        }
+        if cursor.is_some() {
+            output.flush()?;
+            eprintln!("there are more than these {shown} {what}");
+        }
+        Ok(())
+    }
+}
+
+/// Asks the function that has a list of this name.
+pub(super) fn list(
+    topic: &str,
+    filter: &Filter,
+    client: &Client,
+    limit: Option<u64>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (name, pairs) = filter.split().map_err(Failure::Words)?;
+    let (function, topic) = only(client, topic, name, "")?;
+    show(&function, &topic, pairs, client, limit, output)
+}
+
+/// Asks any function anything.
+pub(super) fn query(words: &Words, client: &Client, limit: Option<u64>, output: &mut Output) -> Result<(), Failure> {
+    let (function, topic) = only(client, &words.topic, Some(&words.function), "query ")?;
+    if topic.kind == "order" {
+        let (function, topic) = (&words.function, &words.topic);
+        return Err(Failure::Words(format!("{topic} is an order: nf-ctl order {function} {topic}")));
+    }
+    show(&function, &topic, words.pairs.clone(), client, limit, output)
+}
+
+fn show(
+    function: &str,
+    topic: &Topic,
+    pairs: Vec<(String, String)>,
+    client: &Client,
+    limit: Option<u64>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let path = path(&["v1", "functions", function, &topic.name]);
+    if topic.kind == "list" {
+        return List { path, pairs, limit }.show(client, &topic.name, output);
+    }
+    let query = query_string(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let text = client.text(&format!("{path}{query}"))?;
+    if output.json {
+        return Ok(output.line(text.trim_end())?);
+    }
+    Ok(values::show(&client.parse(&text)?, output)?)
+}
+
+/// The function that has a topic: the one that is named, or the only one. `command` is what stands before the name
+/// of the topic when one asks for it.
+pub(super) fn only(
+    client: &Client,
+    topic: &str,
+    name: Option<&str>,
+    command: &str,
+) -> Result<(String, Topic), Failure> {
+    let functions: Vec<FunctionTopics> = client.read("/v1/functions")?;
+    let names =
+        |all: &mut dyn Iterator<Item = &FunctionTopics>| all.map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
+    let with = |function: &FunctionTopics| function.topics.iter().find(|had| had.name == topic).cloned();
+    if let Some(name) = name {
+        let Some(function) = functions.iter().find(|function| function.name == name) else {
+            let there = names(&mut functions.iter());
+            let there = if there.is_empty() { "no functions".to_owned() } else { there };
+            return Err(Failure::Nothing(format!("the program has no function {name:?}; it has {there}")));
+        };
+        let found = with(function).map(|topic| (name.to_owned(), topic));
+        return found.ok_or_else(|| {
+            let topics: Vec<&str> = function.topics.iter().map(|topic| topic.name.as_str()).collect();
+            let there = if topics.is_empty() {
+                "nothing can be asked of it".to_owned()
+            } else {
+                format!("there are {}", topics.join(", "))
+            };
+            Failure::Nothing(format!("{name} has no topic {topic:?}; {there}"))
+        });
+    }
+    let mut having = functions.iter().filter_map(|function| Some((function.name.clone(), with(function)?)));
+    let Some(first) = having.next() else {
+        let sentence = format!("no function of this program has {topic} (nf-ctl functions lists what they have)");
+        return Err(Failure::Nothing(sentence));
+    };
+    if having.next().is_some() {
+        let several = names(&mut functions.iter().filter(|function| with(function).is_some()));
+        let sentence =
+            format!("several functions have {topic}: {several}; say which: nf-ctl {command}{topic} {}", first.0);
+        return Err(Failure::Words(sentence));
+    }
+    Ok(first)
+}

@@ -1,0 +1,162 @@
+//! What a program says of itself at one moment.
+
+use crate::door::{ChainRow, Client, DoorError, FunctionTopics, Program, Stats, path};
+use serde::Deserialize;
+use serde_json::Value;
+use std::time::Instant;
+
+/// Backends that are asked for: what fits on no screen is not worth the program's time.
+const BACKENDS: usize = 200;
+
+/// All that is asked at once.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When it was asked.
+    pub at: Instant,
+    /// `/v1/program`
+    pub program: Program,
+    /// `/v1/stats`
+    pub stats: Stats,
+    /// `/v1/chain`; empty where there is none.
+    pub chain: Vec<ChainRow>,
+    /// Of all functions that have backends.
+    pub backends: Vec<Backend>,
+    /// Of all functions that say how full they are.
+    pub occupancy: Vec<Occupancy>,
+}
+
+/// A server of a load balancer.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Backend {
+    /// The service that it is of.
+    pub service: String,
+    /// What it is called.
+    #[serde(alias = "backend")]
+    pub name: String,
+    /// Its address, with a port if it has one.
+    pub address: String,
+    /// Its share of new flows by the configuration.
+    pub weight: u64,
+    /// How much of that it may get, in thousandths; 0 if it is down.
+    pub share: Option<u64>,
+    /// `serve`, `drain` or `down`.
+    pub order: String,
+    /// Packets that it was sent.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Connections that it was given.
+    pub begun: u64,
+    /// Those that it has.
+    pub live: u64,
+    /// Those that came to nothing.
+    pub failed: u64,
+}
+
+/// How full a function is.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Occupancy {
+    /// The function.
+    pub function: String,
+    /// What it has of something.
+    pub used: u64,
+    /// What there is room for.
+    pub capacity: u64,
+}
+
+/// Asks again and again, and remembers what does not change.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    client: Client,
+    /// What there is to ask, and of which process.
+    topics: Option<(u32, Vec<FunctionTopics>)>,
+}
+
+impl Sampler {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, topics: None }
+    }
+
+    /// Asks for everything.
+    pub(super) fn sample(&mut self) -> Result<Sample, DoorError> {
+        let program: Program = self.client.read("/v1/program")?;
+        let at = Instant::now();
+        let stats = self.client.read("/v1/stats")?;
+        let chain = or_nothing(self.client.read("/v1/chain"))?;
+        if self.topics.as_ref().is_none_or(|(pid, _)| *pid != program.pid) {
+            self.topics = Some((program.pid, or_nothing(self.client.read("/v1/functions"))?));
+        }
+        let (mut backends, mut occupancy) = (Vec::new(), Vec::new());
+        for (function, topic) in self.having("backends") {
+            backends.extend(self.backends(&function, &topic)?);
+        }
+        for (function, topic) in self.having("occupancy") {
+            let value: Value = or_nothing(self.client.read(&path(&["v1", "functions", &function, &topic])))?;
+            occupancy.extend(how_full(&function, &value));
+        }
+        Ok(Sample { at, program, stats, chain, backends, occupancy })
+    }
+
+    /// The functions with a topic of this name.
+    fn having(&self, topic: &str) -> Vec<(String, String)> {
+        let functions = self.topics.iter().flat_map(|(_, functions)| functions);
+        let having = functions.filter(|function| function.topics.iter().any(|had| had.name == topic));
+        having.map(|function| (function.name.clone(), topic.to_owned())).collect()
+    }
+
+    fn backends(&self, function: &str, topic: &str) -> Result<Vec<Backend>, DoorError> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Backends {
+            items: Vec<Value>,
+        }
+        let path = path(&["v1", "functions", function, topic]);
+        let Backends { items } = or_nothing(self.client.read(&format!("{path}?limit={BACKENDS}")))?;
+        Ok(items.into_iter().filter_map(backend).collect())
+    }
+}
+
+/// One backend, whose totals may stand beside its other fields or in a table of their own.
+fn backend(mut item: Value) -> Option<Backend> {
+    if let Some(Value::Object(totals)) = item.get_mut("totals").map(Value::take) {
+        item.as_object_mut()?.extend(totals);
+    }
+    serde_json::from_value(item).ok()
+}
+
+fn how_full(function: &str, value: &Value) -> Option<Occupancy> {
+    let number = |name: &str| value.get(name)?.as_u64();
+    let capacity = number("capacity")?;
+    let used = number("sessions").or_else(|| number("connections")).or_else(|| number("used"))?;
+    Some(Occupancy { function: function.to_owned(), used, capacity })
+}
+
+/// What a program does not have, or refuses just now, is empty; one that is not reached is an error.
+fn or_nothing<T: Default>(result: Result<T, DoorError>) -> Result<T, DoorError> {
+    match result {
+        Err(DoorError::Refused { .. }) => Ok(T::default()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn backends_are_known_with_their_totals_inside_or_beside() {
+        let flat = json!({"service": "web", "name": "b1", "address": "10.0.0.1", "weight": 1, "packets": 7, "live": 2});
+        let nested = json!({"service": "web", "backend": "b1", "address": "10.0.0.1", "weight": 1, "totals": {"packets": 7, "live": 2}});
+        assert_eq!(backend(flat), backend(nested));
+        assert_eq!(backend(json!(1)), None);
+    }
+
+    #[test]
+    fn a_function_is_as_full_as_it_says() {
+        let full = Occupancy { function: "nat".into(), used: 3, capacity: 10 };
+        assert_eq!(how_full("nat", &json!({"sessions": 3, "capacity": 10, "mappings": 2})), Some(full));
+        assert_eq!(how_full("nat", &json!({"sessions": 3})), None);
+    }
+}

@@ -1,0 +1,233 @@
+//! A picture as tables, which is what is drawn and what is written.
+
+use super::keys::View;
+use super::picture::{BackendLine, ChainLine, DropLine, Picture, PortLine, WorkerLine};
+use crate::door::{Counter, link_speed, rate, share};
+use nf_framework::Table;
+
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The heads and the rows, as lines.
+    pub lines: Vec<String>,
+    /// What each line says, the heads first.
+    pub tones: Vec<Tone>,
+}
+
+/// What a line means to somebody who looks at it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tone {
+    /// The heads of a table.
+    Head,
+    /// All is well, or nothing is to be said.
+    Usual,
+    /// Worth a look.
+    Notable,
+    /// Something does not work.
+    Bad,
+}
+
+/// Columns from which on there is room for what is nice to know.
+const WIDE: usize = 110;
+
+/// What a view shows, on a screen of so many columns.
+#[must_use]
+pub fn sections(picture: &Picture, view: View, width: usize) -> Vec<Section> {
+    let all = view == View::Overview;
+    let mut sections = Vec::new();
+    if all || view == View::Ports {
+        sections.extend([ports(&picture.ports, width), workers(&picture.workers, width)]);
+    }
+    if all || view == View::Chain {
+        sections.push(chain(&picture.chain, width, !all));
+    }
+    if all || view == View::Drops {
+        sections.push(drops(&picture.drops, width, all));
+    }
+    if all || view == View::Backends {
+        sections.extend([backends(&picture.backends, width), occupancy(picture, width)]);
+    }
+    sections.into_iter().flatten().collect()
+}
+
+/// `None` without rows.
+fn section(mut table: Table, tones: impl IntoIterator<Item = Tone>) -> Option<Section> {
+    if table.is_empty() {
+        return None;
+    }
+    Some(Section { lines: table.take_lines(), tones: [Tone::Head].into_iter().chain(tones).collect() })
+}
+
+fn tone(is_bad: bool, is_notable: bool) -> Tone {
+    match (is_bad, is_notable) {
+        (true, _) => Tone::Bad,
+        (_, true) => Tone::Notable,
+        _ => Tone::Usual,
+    }
+}
+
+/// A figure with at most one digit behind the point; a dash where there is none.
+fn figure(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| if value >= 999.5 { rate(value) } else { format!("{value:.1}") })
+}
+
+/// A share as a bar of so many characters, and in percent.
+fn bar(part: Option<f64>, width: usize) -> String {
+    let Some(part) = part else { return "-".to_owned() };
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a short bar"
+    )]
+    let full = (part.clamp(0.0, 1.0) * width as f64).round() as usize;
+    format!("{:>4} {}{}", share(part), "█".repeat(full), "░".repeat(width - full))
+}
+
+fn ports(lines: &[PortLine], width: usize) -> Option<Section> {
+    let is_wide = width >= WIDE;
+    let mut heads = vec!["port", "link", "rx packet/s", "tx packet/s", "rx bit/s", "tx bit/s", "missed/s", "errors/s"];
+    heads.extend(if is_wide { &["rx packets", "tx packets", "missed", "link downs"][..] } else { &[] });
+    let mut table = Table::new(&heads);
+    for line in lines {
+        let port = &line.port;
+        let mut cells = vec![port.name.clone(), link(line), rate(line.received), rate(line.sent)];
+        cells.extend(match line.bits {
+            Some((received, sent)) => [rate(received), rate(sent), rate(line.missed), rate(line.errors)],
+            None => ["-"; 4].map(str::to_owned),
+        });
+        if is_wide {
+            let missed = port.device.as_ref().map(|device| device.rx_missed + device.rx_no_mbuf);
+            cells.extend([port.received, port.sent].map(|count| count.to_string()));
+            cells.push(missed.map_or("-".to_owned(), |missed| missed.to_string()));
+            cells.push(port.link_downs.to_string());
+        }
+        table.row(cells);
+    }
+    let is_down = |line: &PortLine| line.port.down || line.port.link.as_ref().is_some_and(|link| !link.up);
+    let tones = lines.iter().map(|line| tone(is_down(line), line.missed + line.errors > 0.0));
+    section(table, tones.collect::<Vec<_>>())
+}
+
+fn link(line: &PortLine) -> String {
+    match (&line.port.link, line.port.down) {
+        (_, true) => "gone".to_owned(),
+        (None, _) => "-".to_owned(),
+        (Some(link), _) if !link.up => "down".to_owned(),
+        (Some(link), _) => {
+            let speed = link.speed_mbps.filter(|mbps| *mbps > 0).map(link_speed);
+            speed.map_or("up".to_owned(), |speed| speed.trim_end_matches("bit/s").replace(' ', ""))
+        }
+    }
+}
+
+/// Of a worker that is idle less than this there is little left.
+const NEARLY_BUSY: f64 = 0.05;
+
+fn workers(lines: &[WorkerLine], width: usize) -> Option<Section> {
+    let bar_width = if width >= WIDE { 30 } else { 10 };
+    let mut table = Table::new(&["worker", "cpu", "rx packet/s", "tx packet/s", "handed/s", "packets/round", "idle"]);
+    for line in lines {
+        table.row([
+            line.worker.worker.to_string(),
+            line.worker.cpu.or(line.worker.lcore).map_or("-".to_owned(), |cpu| cpu.to_string()),
+            rate(line.received),
+            rate(line.sent),
+            rate(line.handed_over),
+            figure(line.per_round),
+            bar(line.idle, bar_width),
+        ]);
+    }
+    let is_busy = |line: &WorkerLine| line.idle.is_some_and(|idle| idle < NEARLY_BUSY);
+    section(table, lines.iter().map(|line| tone(false, is_busy(line))).collect::<Vec<_>>())
+}
+
+fn chain(lines: &[ChainLine], width: usize, is_whole: bool) -> Option<Section> {
+    let with_more = is_whole && width >= WIDE;
+    let mut heads = vec!["function", "packet/s", "packets/call", "cycles/packet", "dropped/s", "held", "sessions"];
+    heads.extend(if with_more { &["packets", "passed", "sent", "dropped", "taken"][..] } else { &[] });
+    let mut table = Table::new(&heads);
+    for line in lines {
+        let row = &line.row;
+        let number = |of: Option<u64>| of.map_or("-".to_owned(), |number| number.to_string());
+        let dropped = row.dropped.map_or("-".to_owned(), |_| rate(line.dropped));
+        let mut cells =
+            vec![row.function.clone(), rate(line.packets), figure(line.per_call), figure(line.cycles), dropped];
+        cells.extend([row.held, row.sessions].map(number));
+        if with_more {
+            cells.extend([row.packets.or(row.seen), row.passed, row.sent, row.dropped, row.taken].map(number));
+        }
+        table.row(cells);
+    }
+    section(table, lines.iter().map(|_| Tone::Usual).collect::<Vec<_>>())
+}
+
+fn drops(lines: &[DropLine], width: usize, is_overview: bool) -> Option<Section> {
+    let mut table = Table::new(&["dropped because", "packet/s", "packets", ""]);
+    // Those that do not happen now are history, for which there is a view.
+    let happens = |line: &&DropLine| !is_overview || line.packets > 0.0 || lines.len() <= 3;
+    for line in lines.iter().filter(happens) {
+        let room = width.saturating_sub(50);
+        let help: String = line.reason.help.chars().take(room).collect();
+        table.row([line.reason.reason.clone(), rate(line.packets), line.reason.count.to_string(), help]);
+    }
+    let tones = lines.iter().filter(happens).map(|line| tone(false, line.packets > 0.0));
+    section(table, tones.collect::<Vec<_>>())
+}
+
+fn backends(lines: &[BackendLine], width: usize) -> Option<Section> {
+    let mut heads = vec!["backend", "address", "state", "weight", "packet/s", "bit/s", "new/s", "live"];
+    if width >= WIDE {
+        heads.extend(["packets", "begun", "failed"]);
+    }
+    let mut table = Table::new(&heads);
+    for line in lines {
+        let backend = &line.backend;
+        let service = if backend.service.is_empty() { String::new() } else { format!("{}/", backend.service) };
+        let mut cells = vec![
+            format!("{service}{}", backend.name),
+            backend.address.clone(),
+            state(line),
+            backend.weight.to_string(),
+            rate(line.packets),
+            rate(line.bits),
+            rate(line.begun),
+            backend.live.to_string(),
+        ];
+        if width >= WIDE {
+            cells.extend([backend.packets, backend.begun, backend.failed].map(|count| count.to_string()));
+        }
+        table.row(cells);
+    }
+    let tones = lines.iter().map(|line| tone(line.backend.share == Some(0), state(line) != "up"));
+    section(table, tones.collect::<Vec<_>>())
+}
+
+/// What a backend is told, or else what its checks say.
+fn state(line: &BackendLine) -> String {
+    match (line.backend.order.as_str(), line.backend.share) {
+        ("drain", _) => "drains".to_owned(),
+        ("down", _) => "put down".to_owned(),
+        (_, Some(0)) => "down".to_owned(),
+        (_, Some(share @ 1..1000)) => format!("up {}%", share / 10),
+        _ => "up".to_owned(),
+    }
+}
+
+fn occupancy(picture: &Picture, width: usize) -> Option<Section> {
+    let bar_width = if width >= WIDE { 30 } else { 10 };
+    let mut table = Table::new(&["occupancy", "value", "room for", "full"]);
+    let mut tones = Vec::new();
+    for full in &picture.occupancy {
+        #[allow(clippy::cast_precision_loss, reason = "a share is shown")]
+        let part = (full.capacity > 0).then(|| full.used as f64 / full.capacity as f64);
+        let cells = [full.function.clone(), full.used.to_string(), full.capacity.to_string(), bar(part, bar_width)];
+        table.row(cells);
+        tones.push(tone(part.is_some_and(|part| part >= 1.0), part.is_some_and(|part| part >= 0.8)));
+    }
+    for Counter { function, name, value } in &picture.gauges {
+        table.row([format!("{function}.{name}"), value.to_string(), "-".to_owned(), "-".to_owned()]);
+        tones.push(Tone::Usual);
+    }
+    section(table, tones)
+}

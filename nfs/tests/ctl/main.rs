@@ -1,0 +1,331 @@
+//! nf-ctl as its users run it, at a door without a program behind it.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
+
+mod fake;
+
+use fake::{Answer, Fake};
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+const STATS: &str = r#"{"ports":[
+  {"name":"net_tap0","received":1200345678,"sent":7,"misled":0,"link_downs":2,"resets":0,"removals":1,"down":false,
+   "link":{"up":true,"speed_mbps":10000},"mac":"02:00:00:00:00:01",
+   "device":{"rx_packets":1,"tx_packets":2,"rx_bytes":76543210987,"tx_bytes":0,"rx_missed":12,"rx_errors":1,"tx_errors":2,"rx_no_mbuf":0}},
+  {"name":"net_tap1","received":0,"sent":0,"misled":1,"link_downs":0,"resets":0,"removals":0,"down":true,"link":null,"mac":null,"device":null}],
+ "functions":[{"name":"nat","seen":12,"passed":8,"sent":0,"dropped":4,"taken":0,"held":0,"sessions":3}],
+ "drops":[{"reason":"policy","help":"a rule","count":3},{"reason":"no-port","help":"all ports are taken","count":40}],
+ "counters":[{"function":"nat","name":"mappings_made","value":4}],
+ "gauges":[{"function":"nat","name":"subscribers","value":2}],
+ "workers":[{"worker":0,"lcore":1,"cpu":null,"received":640,"sent":7,"handed_over":5,"rounds":1000,"idle_rounds":980,"idle_share":0.98}],
+ "handed_over":5,"balance":{"received":640,"originated":0,"sent":597,"dropped":43,"consumed":0,"held":0,"unaccounted":0},"generation":1}"#;
+
+const FUNCTIONS: &str = r#"[
+ {"name":"firewall","topics":[{"name":"connections","kind":"list","help":"Its connections.","parameters":[]},
+  {"name":"clear","kind":"order","help":"Forgets connections.","parameters":[]}]},
+ {"name":"monitor","topics":[]},
+ {"name":"nat","topics":[
+  {"name":"sessions","kind":"list","help":"Its sessions.","parameters":[{"name":"inside","help":"the inside host"}]},
+  {"name":"occupancy","kind":"state","help":"How full it is.","parameters":[]},
+  {"name":"clear","kind":"order","help":"Forgets sessions.","parameters":[]}]},
+ {"name":"lb","topics":[{"name":"order","kind":"order","help":"What a backend is to do.","parameters":[]}]}]"#;
+
+fn sessions(request: &str) -> Answer {
+    let Some(target) = request.strip_prefix("GET /v1/functions/nat/sessions?") else {
+        return Answer::Json(200, FUNCTIONS.to_owned());
+    };
+    let item = |n: u32| format!("{{\"protocol\":\"tcp\",\"inside\":\"10.0.0.{n}:1000\",\"packets\": {n}}}");
+    let page = |items: &[u32], next: &str| {
+        let items = items.iter().map(|&n| item(n)).collect::<Vec<_>>().join(",");
+        Answer::Json(200, format!("{{\"items\":[{items}],\"next\":{next}}}"))
+    };
+    // A piece of a table may be empty and not the last.
+    match target {
+        _ if target.contains("inside=10.9.9.9") => page(&[], "null"),
+        _ if target.contains("cursor=b%2Fc") => page(&[200], "null"),
+        _ if target.contains("cursor=a") => page(&[], "\"b/c\""),
+        _ => page(&[1, 2], "\"a\""),
+    }
+}
+
+#[test]
+fn stats_are_all_tables_of_the_program() {
+    let fake = Fake::of(&[("GET /v1/stats", STATS)]);
+    let expected = "\
+port      link       rx packets  tx packets  rx bytes  tx bytes  missed  no mbuf  errors
+net_tap0  10 Gbit/s  1200345678           7     76.5G         0      12        0       3
+net_tap1  gone                0           0         -         -       -        -       -
+net_tap0: its link went down 2 times, its device went away once
+net_tap1: does not spread packets as it was told; 1 worker(s) have seen it
+
+worker  lcore  cpu  received  sent  handed over  packets/round  idle
+0           1    -       640     7            5           32.0   98%
+
+function  packets  passed  sent  dropped  taken  held  sessions
+nat            12       8     0        4      0     0         3
+
+counter            value
+nat.mappings_made      4
+
+gauge            value
+nat.subscribers      2
+
+dropped because  packets
+no-port               40  all ports are taken
+policy                 3  a rule
+
+5 times a packet went from one worker to another
+balance: 640 received + 0 originated = 597 sent + 43 dropped + 0 consumed + 0 held
+";
+    assert_eq!(fake.prints(&["stats"]), expected);
+    assert_eq!(fake.prints(&["stats", "--json"]).trim_end(), STATS);
+    let drops = r#"[{"reason":"policy","help":"a rule","count":3},{"reason":"no-port","help":"all ports are taken","count":40}]"#;
+    assert_eq!(fake.prints(&["drops", "--json"]).trim_end(), drops);
+    assert!(fake.prints(&["drops"]).starts_with("dropped because  packets\nno-port "));
+}
+
+#[test]
+fn a_chain_shows_what_is_measured_and_leaves_out_what_is_not() {
+    let chain = r#"[{"function":"(ingress)","calls":10,"packets":320,"cycles":3200},
+        {"function":"nat","calls":10,"packets":315,"cycles":31500,"seen":315,"passed":300,"sent":0,"dropped":15,"taken":0,"held":0,"sessions":9}]"#;
+    let fake = Fake::of(&[
+        ("GET /v1/chain", chain),
+        ("GET /v1/chain?by=worker", "[{\"function\":\"nat\",\"worker\":1,\"seen\":3}]"),
+    ]);
+    let expected = "\
+function   packets  packets/call  cycles/packet  passed  sent  dropped  taken  held  sessions
+(ingress)      320          32.0           10.0       -     -        -      -     -         -
+nat            315          31.5          100.0     300     0       15      0     0         9
+";
+    assert_eq!(fake.prints(&["chain"]), expected);
+    assert_eq!(fake.prints(&["chain", "--workers"]), "function  worker  packets\nnat            1        3\n");
+}
+
+#[test]
+fn a_program_says_who_it_is() {
+    let program = r#"{"name":"nat","version":"0.1.0","dpdk":"DPDK 22.11.7","pid":7,"uptime_seconds":3725.2,"generation":2,"workers":1,"ready":true,"draining":false,"config":"/etc/nf/nat.toml"}"#;
+    let fake = Fake::of(&[("GET /v1/program", program)]);
+    let expected = "\
+program        nat 0.1.0 on DPDK 22.11.7
+state          ready
+process        7
+running for    1 h 2 min
+workers        1
+generation     2
+configuration  /etc/nf/nat.toml
+";
+    assert_eq!(fake.prints(&["program"]), expected);
+}
+
+#[test]
+fn a_list_comes_in_pieces_and_is_one_table_and_one_document() {
+    let fake = Fake::new(sessions);
+    // Columns are as wide as the pieces so far need.
+    let table = "\
+protocol  inside         packets
+tcp       10.0.0.1:1000        1
+tcp       10.0.0.2:1000        2
+tcp       10.0.0.200:1000      200
+";
+    assert_eq!(fake.prints(&["sessions"]), table);
+    assert_eq!(
+        fake.asked()[1..],
+        [
+            "GET /v1/functions/nat/sessions?limit=1000",
+            "GET /v1/functions/nat/sessions?limit=1000&cursor=a",
+            "GET /v1/functions/nat/sessions?limit=1000&cursor=b%2Fc",
+        ]
+    );
+    let json = fake.prints(&["query", "nat", "sessions", "--json"]);
+    let item = |n: u32| format!("{{\"protocol\":\"tcp\",\"inside\":\"10.0.0.{n}:1000\",\"packets\": {n}}}");
+    assert_eq!(json, format!("{{\"items\":[{},{},{}],\"next\":null}}\n", item(1), item(2), item(200)));
+    let some = fake.prints(&["sessions", "--limit", "2", "--json"]);
+    assert_eq!(some, format!("{{\"items\":[{},{}],\"next\":\"a\"}}\n", item(1), item(2)));
+    let output = fake.ctl(&["--limit", "2", "sessions", "nat", "protocol=tcp"]);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "there are more than these 2 sessions\n");
+    assert_eq!(fake.asked().last().unwrap(), "GET /v1/functions/nat/sessions?protocol=tcp&limit=2");
+    assert_eq!(fake.prints(&["sessions", "inside=10.9.9.9"]), "no sessions\n");
+}
+
+#[test]
+fn whatever_a_function_says_becomes_tables() {
+    let occupancy = r#"{"sessions":12,"is_full":false,"rest":{"ports":[1,2]},"addresses":[{"address":"192.0.2.1","in_use":7},{"address":"192.0.2.22","in_use":10,"of":{"worker":1}}]}"#;
+    let fake = Fake::of(&[("GET /v1/functions", FUNCTIONS), ("GET /v1/functions/nat/occupancy?a=b", occupancy)]);
+    let expected = "\
+sessions    12
+is_full     no
+rest.ports  1,2
+
+addresses:
+address     in use  of.worker
+192.0.2.1        7          -
+192.0.2.22      10          1
+";
+    assert_eq!(fake.prints(&["query", "nat", "occupancy", "a=b"]), expected);
+    let functions = fake.prints(&["functions"]);
+    assert!(functions.contains("monitor: cannot be asked anything\n"), "{functions}");
+    let sessions = "  nf-ctl query nat sessions [inside=..]\n      Its sessions.\n      inside=: the inside host\n";
+    assert!(functions.contains(sessions), "{functions}");
+}
+
+#[test]
+fn orders_are_given_as_they_were_said() {
+    let fake = Fake::new(|request| match request {
+        "GET /v1/functions" => Answer::Json(200, FUNCTIONS.to_owned()),
+        "POST /v1/reload {}" => Answer::Json(200, "{\"generation\":3,\"changes\":[\"[nat] pool changed\"]}".to_owned()),
+        "POST /v1/functions/nat/clear inside=10.0.0.5" => Answer::Json(200, "{\"sessions\":2}".to_owned()),
+        "POST /v1/drain {\"seconds\":30}" | "DELETE /v1/drops" => Answer::Json(200, "{}".to_owned()),
+        _ if request.starts_with("POST /v1/trace") => Answer::Json(200, "{\"packets\":[],\"lost\":0}".to_owned()),
+        _ => Answer::Json(200, "null".to_owned()),
+    });
+    for (words, printed) in [
+        (&["reload"][..], "[nat] pool changed\ngeneration 3\n"),
+        (&["clear", "nat", "inside=10.0.0.5"], "sessions  2\n"),
+        (&["order", "nat", "clear", "x=a b"], "done\n"),
+        (&["backend", "web/b1", "drain"], "done\n"),
+        (&["drain", "--seconds", "30"], "draining\n"),
+        (&["trace", "20", "--filter", "tcp port 443", "--seconds", "5"], "no packet came that was meant\n"),
+        (
+            &["drops-to", "/tmp/d", "--reason", "policy", "--reason", "no-port", "--per-second", "9"],
+            "drops are written\n",
+        ),
+        (&["drops-to", "--end"], "no more drops are written\n"),
+    ] {
+        assert_eq!(fake.prints(words), printed, "{words:?}");
+    }
+    let orders: Vec<String> = fake.asked().into_iter().filter(|asked| !asked.starts_with("GET")).collect();
+    assert_eq!(
+        orders,
+        [
+            "POST /v1/reload {}",
+            "POST /v1/functions/nat/clear inside=10.0.0.5",
+            "POST /v1/functions/nat/clear x=a+b",
+            "POST /v1/functions/lb/order service=web&backend=b1&order=drain",
+            "POST /v1/drain {\"seconds\":30}",
+            "POST /v1/trace {\"count\":20,\"seconds\":5,\"filter\":\"tcp port 443\"}",
+            "POST /v1/drops {\"file\":\"/tmp/d\",\"reasons\":[\"policy\",\"no-port\"],\"per_second\":9}",
+            "DELETE /v1/drops",
+        ]
+    );
+}
+
+#[test]
+fn a_trace_is_a_line_for_each_step() {
+    let traces = r#"{"packets":[
+        {"number":1,"packet":"tcp 10.0.0.5:4321 > 192.0.2.9:443 SYN","made_for":null,"steps":[
+            {"nanoseconds":0,"worker":0,"place":"arrives","towards":null,"verdict":"by net_tap0","note":"","changes":[]},
+            {"nanoseconds":850,"worker":0,"place":"nat","towards":"outside","verdict":"next","note":"new session","changes":["source 10.0.0.5:4321 -> 198.51.100.7:1024"]}]},
+        {"number":2,"packet":"icmp","made_for":1,"steps":[]}],"lost":3}"#;
+    let fake = Fake::of(&[("POST /v1/trace {\"count\":1,\"seconds\":10}", traces)]);
+    let expected = "\
+packet 1: tcp 10.0.0.5:4321 > 192.0.2.9:443 SYN
+       0 ns  arrives  by net_tap0
+     850 ns  nat      next; new session; source 10.0.0.5:4321 -> 198.51.100.7:1024
+
+packet 2: icmp, for the sake of packet 1
+
+3 more steps found no room
+";
+    assert_eq!(fake.prints(&["trace", "1"]), expected);
+    assert_eq!(fake.prints(&["trace", "1", "--json"]).trim_end(), traces);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence_with_a_status() {
+    let fake = Fake::of(&[("GET /v1/functions", FUNCTIONS)]);
+    for (words, status, sentence) in [
+        (&["rules"][..], 1, "no function of this program has rules (nf-ctl functions lists what they have)"),
+        (&["sessions", "na"], 1, "the program has no function \"na\"; it has firewall, monitor, nat, lb"),
+        (&["query", "monitor", "x"], 1, "monitor has no topic \"x\"; nothing can be asked of it"),
+        (&["query", "lb", "x"], 1, "lb has no topic \"x\"; there are order"),
+        (&["clear"], 2, "several functions have clear: firewall, nat; say which: nf-ctl clear firewall"),
+        (&["query", "nat", "clear"], 2, "clear is an order: nf-ctl order nat clear"),
+        (&["order", "nat", "occupancy"], 2, "occupancy is no order: nf-ctl query nat occupancy"),
+        (&["neighbours"], 1, "there is nothing at this address"),
+        (&["reload"], 1, "there is nothing at this address"),
+    ] {
+        assert_eq!(fake.fails(words), (Some(status), format!("error: {sentence}\n")), "{words:?}");
+    }
+    let (status, text) = fake.fails(&["query", "nat", "sessions", "inside"]);
+    assert!(status == Some(2) && text.contains("a filter or argument is KEY=VALUE, such as inside=10.0.0.5"), "{text}");
+}
+
+#[test]
+fn a_program_that_does_not_answer_as_one_is_named() {
+    let cases: [(fn(&str) -> Answer, &str); 7] = [
+        (|_| Answer::Bytes(Vec::new()), "SOCKET: the program went away before it had answered ("),
+        (
+            |_| Answer::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"name".to_vec()),
+            "SOCKET: the program went away before it had answered (",
+        ),
+        (
+            |_| Answer::Bytes(b"220 mail.example ESMTP\r\n".to_vec()),
+            "SOCKET: what answers there is not an admin door: ",
+        ),
+        (|_| Answer::Json(200, "[]]".to_owned()), "SOCKET: what answers there is not an admin door: its answer is not"),
+        (
+            |_| Answer::Json(500, "oh".to_owned()),
+            "SOCKET: what answers there is not an admin door: it says 500 without",
+        ),
+        (
+            |_| Answer::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n\xff\xff".to_vec()),
+            "SOCKET: what answers there is not an admin door: its answer is no text",
+        ),
+        (|_| Answer::Never, "SOCKET: no answer within 0.2 s (--timeout SECONDS waits longer)"),
+    ];
+    for (answer, sentence) in cases {
+        let (status, text) = Fake::new(answer).fails(&["program", "--timeout", "0.2"]);
+        assert!(status == Some(3) && text.starts_with(&format!("error: {sentence}")), "{text}, not {sentence}");
+    }
+    let fake = Fake::new(|_| {
+        let mut long = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
+        long.resize((64 << 20) + 1000, b' ');
+        Answer::Bytes(long)
+    });
+    let long = (Some(3), "error: SOCKET: the answer is longer than 67108864 bytes, which no door's is\n".to_owned());
+    assert_eq!(fake.fails(&["stats"]), long);
+    std::fs::remove_file(&fake.socket).unwrap();
+    let (status, text) = fake.fails(&["stats"]);
+    assert!(status == Some(3) && text.starts_with("error: SOCKET: nobody answers ("), "{text}");
+}
+
+#[test]
+fn whoever_reads_may_stop_reading() {
+    // More than a pipe takes.
+    let fake = Fake::new(|request| match request {
+        "GET /v1/functions" => Answer::Json(200, FUNCTIONS.to_owned()),
+        _ => Answer::Json(200, format!("{{\"items\":[{}1],\"next\":\"on\"}}", "\"some text of a line\",".repeat(999))),
+    });
+    let mut ctl = Command::new(env!("CARGO_BIN_EXE_nf-ctl"));
+    ctl.arg("--socket").arg(&fake.socket).arg("sessions").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = ctl.spawn().unwrap();
+    let mut some = [0; 64];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+}
+
+#[test]
+fn help_teaches_and_shells_complete() {
+    let run = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_nf-ctl")).args(words).output().unwrap();
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(help.contains("nf-ctl sessions inside=10.0.0.5"), "{help}");
+    assert!(help.contains("The exit status is 0 when all went well, 1"), "{help}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]);
+        assert!(script.status.success() && String::from_utf8(script.stdout).unwrap().contains("neighbours"), "{shell}");
+    }
+    for words in [
+        &[][..],
+        &["nothing"],
+        &["trace", "0"],
+        &["backend", "b1", "drain"],
+        &["drops-to"],
+        &["program", "--timeout", "0"],
+    ] {
+        assert_eq!(run(words).status.code(), Some(2), "{words:?}");
+    }
+    let script = run(&["completions", "bash"]);
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+    bash.stdin.take().unwrap().write_all(&script.stdout).unwrap();
+    assert!(bash.wait().unwrap().success());
+}
