@@ -4,7 +4,7 @@
 use nf_framework::testing::{Frame, Trial, lab};
 use nf_framework::{
     Affinity, Batch, Chain, Context, Direction, DropReason, FragmentsConfig, Mbuf, NetworkFunction, Note,
-    PacketFunction, Then, TracedPacket, Verdict,
+    PacketFunction, TracedPacket, Verdict,
 };
 use std::fmt::Write as _;
 

@@ -103,7 +103,8 @@ pub(super) enum Question {
 #[derive(Debug, Subcommand)]
 pub(super) enum Order {
     /// Tell a function something (nf-ctl functions lists what)
-    Order(Topic),
+    #[command(name = "order")]
+    Tell(Topic),
     /// Read the configuration file again: all of it is taken over, or nothing
     Reload,
     /// Begin no new sessions, wait for the others, and end
@@ -203,9 +204,12 @@ fn backend(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A function, if one is named, and keys with their values.
+pub(super) type Named<'a> = (Option<&'a str>, Vec<(String, String)>);
+
 impl Filter {
     /// The function, if one is named, and what is said with it.
-    pub(super) fn split(&self) -> Result<(Option<&str>, Vec<(String, String)>), String> {
+    pub(super) fn split(&self) -> Result<Named<'_>, String> {
         let (pairs, names): (Vec<&String>, Vec<&String>) = self.words.iter().partition(|word| word.contains('='));
         let pairs = pairs.into_iter().map(|text| pair(text)).collect::<Result<_, _>>()?;
         match names.as_slice() {

@@ -12,7 +12,7 @@ const TO_RELOAD: Duration = Duration::from_secs(600);
 
 pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result<(), Failure> {
     match order {
-        Order::Order(words) => {
+        Order::Tell(words) => {
             let (function, topic) = topics::only(&client, &words.topic, Some(&words.function), "order ")?;
             if topic.kind != "order" {
                 let (function, topic) = (&words.function, &words.topic);
@@ -90,7 +90,12 @@ fn done(client: &Client, answer: String, otherwise: &str, output: &mut Output) -
     }
     let value: Value = client.parse(&answer)?;
     let says_nothing = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-    Ok(if says_nothing { output.line(otherwise)? } else { values::show(&value, output)? })
+    if says_nothing {
+        output.line(otherwise)?;
+    } else {
+        values::show(&value, output)?;
+    }
+    Ok(())
 }
 
 /// The differences a line each, as the program's log has them.
