@@ -1,6 +1,7 @@
 //! nf-top: whole screens for fixed input, and the program as it is run in a pipe.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
+#[allow(dead_code, reason = "the other program's tests need more of it")]
 #[path = "../ctl/fake.rs"]
 mod fake;
 
