@@ -251,7 +251,8 @@ fn what_is_wrong_is_said_in_one_sentence_with_a_status() {
 
 #[test]
 fn a_program_that_does_not_answer_as_one_is_named() {
-    let cases: [(fn(&str) -> Answer, &str); 7] = [
+    type Case = (fn(&str) -> Answer, &'static str);
+    let cases: [Case; 7] = [
         (|_| Answer::Bytes(Vec::new()), "SOCKET: the program went away before it had answered ("),
         (
             |_| Answer::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"name".to_vec()),
