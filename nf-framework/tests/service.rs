@@ -272,6 +272,9 @@ fn after_sigkill_the_same_command_starts_again() {
         command.args(&arguments).args(["--", "--config", &config]).env("RUNTIME_DIRECTORY", &scratch.0);
         let mut program = Running::start(&mut command);
         program.wait_for("runs on net_null0 and net_null1");
+        // The socket that the one before has left is replaced.
+        let socket = format!("admin socket: {}\n", scratch.path("misbehave.sock"));
+        assert!(program.said.contains(&socket), "{}", program.said);
         program.signal("KILL");
         let (status, log) = program.end();
         assert_eq!(status.code(), None, "{log}");
