@@ -82,10 +82,24 @@ impl Chain {
         cx: &mut Context<'_>,
         command: impl FnOnce(&mut F, &mut Context<'_>) -> R,
     ) -> Option<R> {
+        let answer = self.command_any(index, cx, |function, cx| {
+            let function: &mut dyn Any = function;
+            function.downcast_mut().map(|function| command(function, cx))
+        });
+        answer.flatten()
+    }
+
+    /// The same with a function of any type.
+    pub(crate) fn command_any<R>(
+        &mut self,
+        index: usize,
+        cx: &mut Context<'_>,
+        command: impl FnOnce(&mut dyn NetworkFunction, &mut Context<'_>) -> R,
+    ) -> Option<R> {
         cx.position = Position { at: index.cast_signed(), direction: Direction::Outbound, turned: false };
-        let function = self.function_mut::<F>(index)?;
-        let answer = command(function, cx);
-        gauge(cx.counters, index, function);
+        let (_, function) = self.functions.get_mut(index)?;
+        let answer = command(function.as_mut(), cx);
+        gauge(cx.counters, index, function.as_ref());
         Some(answer)
     }
 

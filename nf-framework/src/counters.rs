@@ -30,6 +30,24 @@ impl Counter {
     }
 }
 
+/// What there is of something on one worker, now. Whoever has the `Gauge` is its only writer; the framework keeps
+/// the reading end and shows the sum over all workers.
+#[derive(Debug, Default)]
+pub struct Gauge(Arc<AtomicU64>);
+
+impl Gauge {
+    /// One whose reading end is kept.
+    pub(crate) fn of(cell: Arc<AtomicU64>) -> Self {
+        Self(cell)
+    }
+
+    /// Says how much there is.
+    #[inline]
+    pub fn set(&mut self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
 /// Adds to a counter that only the calling worker writes: a load and a store, no lock.
 #[inline]
 pub(crate) fn bump(counter: &AtomicU64, count: u64) {

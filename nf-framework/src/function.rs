@@ -10,9 +10,10 @@
 use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::context::Context;
-use crate::counters::Counter;
+use crate::counters::{Counter, Gauge};
 use crate::direction::Direction;
 use crate::next_hop::NextHops;
+use crate::operate::Topic;
 use crate::steering::{Affinity, Steering, Tuple};
 use crate::trace::{Note, TracedPacket};
 use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
@@ -258,6 +259,15 @@ pub trait Function: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What people and programs can ask of this function while it runs, and tell it to do, by the admin door:
+    /// `/v1/functions/NAME/TOPIC`.
+    fn topics(&self) -> Vec<Topic<Self>>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
+
     /// Makes the instance for a worker, on that worker's lcore.
     ///
     /// # Errors
@@ -348,7 +358,14 @@ impl WorkerSetup {
     /// again, by an instance that takes over from another, it goes on where it stands.
     #[must_use]
     pub fn counter(&mut self, name: &str) -> Counter {
-        self.registry.counter(&self.function, name, self.index)
+        Counter::of(cell(&self.registry.counters, &self.function, name, self.index))
+    }
+
+    /// A gauge of this function on this worker: what there is now, set by [`NetworkFunction::tick`]; shown as the sum
+    /// over all workers.
+    #[must_use]
+    pub fn gauge(&mut self, name: &str) -> Gauge {
+        Gauge::of(cell(&self.registry.gauges, &self.function, name, self.index))
     }
 
     /// A reason of this function's own to drop packets; the same on every worker.
@@ -367,6 +384,7 @@ pub(crate) struct Registry {
     pub(crate) drop_reasons: DropReasons,
     pub(crate) next_hops: NextHops,
     counters: Mutex<Vec<NamedCounter>>,
+    gauges: Mutex<Vec<NamedCounter>>,
 }
 
 #[derive(Debug)]
@@ -379,34 +397,49 @@ struct NamedCounter {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { drop_reasons: DropReasons::built_in(), next_hops: NextHops::default(), counters: Mutex::default() }
+        Self {
+            drop_reasons: DropReasons::built_in(),
+            next_hops: NextHops::default(),
+            counters: Mutex::default(),
+            gauges: Mutex::default(),
+        }
     }
 }
 
 impl Registry {
-    fn counter(&self, function: &str, name: &str, worker: usize) -> Counter {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = counters.iter().position(|known| known.function == function && known.name == name);
-        let at = known.unwrap_or_else(|| {
-            counters.push(NamedCounter { function: function.to_owned(), name: name.to_owned(), cells: Vec::new() });
-            counters.len() - 1
-        });
-        let cells = &mut counters[at].cells;
-        if let Some((_, cell)) = cells.iter().find(|(of, _)| *of == worker) {
-            return Counter::of(Arc::clone(cell));
-        }
-        let cell: Arc<AtomicU64> = Arc::default();
-        cells.push((worker, Arc::clone(&cell)));
-        Counter::of(cell)
-    }
-
     /// Function, name and sum of each counter.
     pub(crate) fn counters(&self) -> Vec<(String, String, u64)> {
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = |cells: &[(usize, Arc<AtomicU64>)]| {
-            // A counter may wrap, and a gauge of a function's own may be below zero.
-            cells.iter().map(|(_, cell)| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
-        };
-        counters.iter().map(|c| (c.function.clone(), c.name.clone(), sum(&c.cells))).collect()
+        sums(&self.counters)
     }
+
+    /// The same of each gauge.
+    pub(crate) fn gauges(&self) -> Vec<(String, String, u64)> {
+        sums(&self.gauges)
+    }
+}
+
+/// A worker's part of what has this name, which it may have been given before.
+fn cell(named: &Mutex<Vec<NamedCounter>>, function: &str, name: &str, worker: usize) -> Arc<AtomicU64> {
+    let mut named = named.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = named.iter().position(|known| known.function == function && known.name == name);
+    let at = known.unwrap_or_else(|| {
+        named.push(NamedCounter { function: function.to_owned(), name: name.to_owned(), cells: Vec::new() });
+        named.len() - 1
+    });
+    let cells = &mut named[at].cells;
+    if let Some((_, cell)) = cells.iter().find(|(of, _)| *of == worker) {
+        return Arc::clone(cell);
+    }
+    let cell: Arc<AtomicU64> = Arc::default();
+    cells.push((worker, Arc::clone(&cell)));
+    cell
+}
+
+fn sums(named: &Mutex<Vec<NamedCounter>>) -> Vec<(String, String, u64)> {
+    let named = named.lock().unwrap_or_else(PoisonError::into_inner);
+    let sum = |cells: &[(usize, Arc<AtomicU64>)]| {
+        // A counter may wrap, and a gauge of a function's own may be below zero.
+        cells.iter().map(|(_, cell)| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    };
+    named.iter().map(|of| (of.function.clone(), of.name.clone(), sum(&of.cells))).collect()
 }

@@ -99,7 +99,7 @@ pub use classifier::{
     Rule, RuleFault, RuleIndex,
 };
 pub use context::Context;
-pub use counters::Counter;
+pub use counters::{Counter, Gauge};
 pub use crash::CrashReports;
 pub use direction::Direction;
 pub use flow_table::{
@@ -120,7 +120,7 @@ pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use offline::is_inside;
-pub use operate::{AdminConfig, AdminDoor, AdminError, SocketError};
+pub use operate::{AdminConfig, AdminDoor, AdminError, Piece, SocketError, Topic};
 pub use position::Position;
 pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};

@@ -261,8 +261,9 @@ impl Report {
             })
             .collect();
         let drops: Vec<DropReport> = all_drops(workers, registry).into_iter().filter(|drop| drop.count > 0).collect();
-        let counters = registry.counters().into_iter();
-        let counters = counters.map(|(function, name, value)| CounterReport { function, name, value }).collect();
+        let own = |(function, name, value)| CounterReport { function, name, value };
+        let counters = registry.counters().into_iter().map(own).collect();
+        let gauges = registry.gauges().into_iter().map(own).collect();
         // In this order, so that what moves meanwhile counts as on its way.
         let taken_over = sum(&|worker| Some(&worker.taken_over));
         let handed_over = sum(&|worker| Some(&worker.handed_over));
@@ -299,7 +300,7 @@ impl Report {
             functions,
             drops,
             counters,
-            gauges: Vec::new(),
+            gauges,
             handed_over,
             workers: by_worker,
             ingress,
@@ -393,6 +394,13 @@ impl fmt::Display for Report {
                 counters.row([format!("{}.{}", counter.function, counter.name), counter.value.to_string()]);
             }
             write!(f, "{counters}")?;
+        }
+        if !self.gauges.is_empty() {
+            let mut gauges = Table::new(&["gauge", "value"]);
+            for gauge in &self.gauges {
+                gauges.row([format!("{}.{}", gauge.function, gauge.name), gauge.value.to_string()]);
+            }
+            write!(f, "{gauges}")?;
         }
         if !self.drops.is_empty() {
             let mut drops = Table::new(&["dropped because", "packets", ""]);

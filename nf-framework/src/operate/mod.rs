@@ -15,6 +15,7 @@ mod request;
 mod routes;
 mod server;
 mod socket;
+pub(crate) mod topics;
 pub(crate) mod views;
 
 pub use config::AdminConfig;
@@ -22,8 +23,10 @@ pub(crate) use health::{Health, Pulse};
 pub(crate) use metrics::{Facts, PoolFacts, ProcessFacts, text};
 pub(crate) use reply::Reply;
 pub(crate) use request::{Answer, Asked, Inbox, Page, Program, Request};
+pub(crate) use routes::Arguments;
 pub(crate) use server::Server;
 pub use socket::SocketError;
+pub use topics::{Piece, Topic};
 
 use request::Closing;
 use socket::Socket;

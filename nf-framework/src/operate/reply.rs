@@ -43,6 +43,11 @@ impl Reply {
         Self { status, content_type: JSON, body, allow: None }
     }
 
+    /// What is there takes only these methods.
+    pub(crate) fn wrong_method(allow: &'static str) -> Self {
+        Self { allow: Some(allow), ..Self::failure(405, format!("this address takes {allow}")) }
+    }
+
     /// What was asked makes no sense.
     pub(crate) fn bad(sentence: impl AsRef<str>) -> Self {
         Self::failure(400, sentence)

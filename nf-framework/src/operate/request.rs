@@ -1,6 +1,7 @@
 //! What is asked of the control thread, and the bounded way there and back.
 
 use super::reply::Reply;
+use super::routes::Arguments;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,11 +29,25 @@ pub(crate) enum Request {
     Routes(Page),
     Interfaces,
     Functions,
+    /// By function and topic. With a page it is looked at, without one it is to be done.
+    Topic {
+        function: String,
+        topic: String,
+        arguments: Arguments,
+        page: Option<Page>,
+    },
     Reload,
     /// For so many seconds; as the program was started unless given.
     Drain {
         seconds: Option<u64>,
     },
+}
+
+impl Request {
+    /// Whether it is done also if nobody waits for the answer any more.
+    pub(crate) fn is_order(&self) -> bool {
+        matches!(self, Self::Reload | Self::Drain { .. } | Self::Topic { page: None, .. })
+    }
 }
 
 /// A part of a long list.

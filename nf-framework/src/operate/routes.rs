@@ -52,6 +52,15 @@ pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
         }
         ["v1", "neighbours"] => expect(raw, Method::Get).and_then(|()| page(raw)).map(Request::Neighbours),
         ["v1", "routes"] => expect(raw, Method::Get).and_then(|()| page(raw)).map(Request::Routes),
+        ["v1", "functions", function, topic] => {
+            let (function, topic) = ((*function).to_owned(), (*topic).to_owned());
+            if is_order(raw.method) {
+                expect(raw, Method::Post)?;
+                return Ok(Request::Topic { function, topic, arguments: Arguments::of_body(raw), page: None });
+            }
+            let (arguments, page) = Arguments::of_query(raw)?;
+            Ok(Request::Topic { function, topic, arguments, page: Some(page) })
+        }
         ["v1", "reload"] => {
             expect(raw, Method::Post)?;
             let Nothing {} = arguments(raw)?;
@@ -101,11 +110,7 @@ fn expect(raw: &Raw<'_>, method: Method) -> Result<(), Reply> {
         Method::Get => (!is_order(raw.method), "GET, HEAD"),
         Method::Post => (raw.method == "POST", "POST"),
     };
-    if fits {
-        return Ok(());
-    }
-    let sentence = format!("this address takes {allow}");
-    Err(Reply { allow: Some(allow), ..Reply::failure(405, sentence) })
+    if fits { Ok(()) } else { Err(Reply::wrong_method(allow)) }
 }
 
 fn no_parameters(raw: &Raw<'_>) -> Result<(), Reply> {
@@ -130,15 +135,54 @@ fn parameters<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
     from_form(raw.query.as_bytes())
 }
 
-/// What stands in the body: a form, or a JSON object. Nothing at all is an empty one.
+/// What stands in the body.
 fn arguments<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
-    if raw.form {
-        return from_form(raw.body);
+    Arguments::of_body(raw).parse()
+}
+
+/// What somebody wants of a function, to be read by its own structure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Arguments {
+    Form(Vec<u8>),
+    /// A JSON object; nothing at all is an empty one.
+    Json(Vec<u8>),
+}
+
+impl Arguments {
+    fn of_body(raw: &Raw<'_>) -> Self {
+        let body = raw.body.to_vec();
+        if raw.form { Self::Form(body) } else { Self::Json(body) }
     }
-    let body = match raw.body.trim_ascii() {
+
+    /// The parameters of a URL, but for those that say which part of a list is wanted.
+    fn of_query(raw: &Raw<'_>) -> Result<(Self, Page), Reply> {
+        let (mut others, mut limit, mut cursor) = (form_urlencoded::Serializer::new(String::new()), None, None);
+        for (key, value) in form_urlencoded::parse(raw.query.as_bytes()) {
+            match key.as_ref() {
+                "limit" => {
+                    let no_number = |_| Reply::bad(format!("limit: {value:?} is no number"));
+                    limit = Some(value.parse().map_err(no_number)?);
+                }
+                "cursor" => cursor = Some(value.into_owned()),
+                _ => drop(others.append_pair(&key, &value)),
+            }
+        }
+        Ok((Self::Form(others.finish().into_bytes()), new_page(limit, cursor)?))
+    }
+
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Reply> {
+        match self {
+            Self::Form(bytes) => from_form(bytes),
+            Self::Json(bytes) => from_json(bytes),
+        }
+    }
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
+    let body = match bytes.trim_ascii() {
         [] => b"{}",
         // serde would take the values of a structure from an array too.
-        [b'{', ..] => raw.body,
+        [b'{', ..] => bytes,
         _ => return Err(Reply::bad("the body is not one JSON object")),
     };
     let mut json = serde_json::Deserializer::from_slice(body);

@@ -255,6 +255,15 @@ pub(crate) struct InterfaceView {
     pub(crate) host: Option<String>,
 }
 
+/// What has been done with a function's entries.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct SweepView {
+    /// How many entries it was done with.
+    pub(crate) done: usize,
+    /// Whether all were looked at; if not, the order is to be given again.
+    pub(crate) complete: bool,
+}
+
 /// What a reload has done.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ReloadView {

@@ -4,6 +4,7 @@ use super::loaded::{AnyFunction, AnyPolicy};
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Destination, FileContent, NetworkFunction, SetupError, WorkerSetup};
+use crate::operate::topics::AnyTopic;
 use crate::steering::Affinity;
 use dpdk_rs::Memory;
 use serde::de::DeserializeOwned;
@@ -84,5 +85,9 @@ where
 
     fn memory(&self, _: &AnyPolicy) -> usize {
         0
+    }
+
+    fn topics(&self) -> Vec<AnyTopic> {
+        Vec::new()
     }
 }

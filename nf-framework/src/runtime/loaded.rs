@@ -8,6 +8,8 @@ use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::fragments::FragmentsConfig;
 use crate::function::{Destination, FileContent, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
+use crate::operate::Topic;
+use crate::operate::topics::AnyTopic;
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{Eal, Memory};
 use std::any::Any;
@@ -57,6 +59,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// Where it sends packets.
     fn destinations(&self, policy: &AnyPolicy) -> Vec<Destination>;
+
+    /// What it shows and lets be done.
+    fn topics(&self) -> Vec<AnyTopic>;
 }
 
 impl<F: Function> AnyFunction for F {
@@ -118,6 +123,10 @@ impl<F: Function> AnyFunction for F {
 
     fn inside_of(&self) -> &[&str] {
         Function::inside_of(self)
+    }
+
+    fn topics(&self) -> Vec<AnyTopic> {
+        Function::topics(self).into_iter().map(Topic::without_type).collect()
     }
 
     fn destinations(&self, policy: &AnyPolicy) -> Vec<Destination> {

@@ -1,6 +1,7 @@
 //! Brings a program up and down: ports, pool, a worker on every lcore, and a control thread
 //! beside them.
 
+mod ask;
 mod check;
 mod closure;
 mod config;

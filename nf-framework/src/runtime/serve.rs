@@ -59,6 +59,10 @@ impl Control {
                 }
                 // Done also if nobody waits for the answer any more: it was asked for.
                 Request::Reload => return Some(AdminOrder::Reload(ReloadOrder(asked))),
+                ref request if request.is_order() => {
+                    let answer = self.look(request);
+                    asked.answer(answer);
+                }
                 _ if !asked.is_wanted() => {}
                 _ => {
                     let answer = self.look(&asked.request);
@@ -114,7 +118,10 @@ impl Control {
                 Some(views) => json(views),
                 None => no_router(),
             },
-            Request::Functions => json(Vec::<()>::new()),
+            Request::Functions => json(self.topics()),
+            Request::Topic { function, topic, arguments, page } => {
+                self.topic((function, topic), arguments, page.as_ref())
+            }
             Request::Reload | Request::Drain { .. } => failure(500, "this is an order"),
         }
     }
@@ -269,7 +276,7 @@ fn no_router() -> Answer {
 }
 
 /// What is to be written as JSON, by whoever asked.
-fn json(value: impl Serialize + Send + 'static) -> Answer {
+pub(super) fn json(value: impl Serialize + Send + 'static) -> Answer {
     Box::new(move || Reply::json(&value))
 }
 

@@ -60,7 +60,7 @@ pub use terms::{
 
 use limits::Limits;
 use log::Events;
-use nf_framework::{Affinity, FileContent, Function, Invalid, Memory, SetupError, WorkerSetup};
+use nf_framework::{Affinity, FileContent, Function, Invalid, Memory, SetupError, Topic, WorkerSetup};
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
 use syn_proxy::SynProxy;
@@ -70,6 +70,11 @@ use worker_state::WorkerState;
 /// The control object.
 #[derive(Clone, Copy, Debug)]
 pub struct Firewall;
+
+/// Nothing can be said of what is meant.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
 
 impl Function for Firewall {
     type Config = Config;
@@ -106,6 +111,31 @@ impl Function for Firewall {
 
     fn inside_of(&self) -> &[&str] {
         &["nat"]
+    }
+
+    fn topics(&self) -> Vec<Topic<Self>> {
+        let with_filter = |topic: Topic<Self>| {
+            topic
+                .parameter("protocol", "tcp, udp, icmp, icmpv6 or a number")
+                .parameter("address", "a prefix or an address that one end or the other has")
+                .parameter("port", "a port that one end or the other has")
+                .parameter("rule", "the rule that accepted it")
+        };
+        let connections = |instance: &mut Instance, filter: &ConnectionFilter, from| instance.piece(filter, from);
+        vec![
+            with_filter(Topic::list("connections", "who talks to whom, and by which rule", connections)),
+            Topic::state(
+                "rules",
+                "how often each rule has decided, in the order of the rules",
+                |instance: &mut Instance, NoParameters {}: &NoParameters, _| instance.rule_hits(),
+                query::added_up,
+            ),
+            with_filter(Topic::sweep(
+                "clear",
+                "ends connections, all if no filter is given",
+                |instance: &mut Instance, filter, from, _| instance.clear(filter, from),
+            )),
+        ]
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {

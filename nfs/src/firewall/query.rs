@@ -6,23 +6,28 @@ use super::instance::Instance;
 use super::tcp::State;
 use super::tracking::Place;
 use nf_framework::headers::IpProtocol;
-use nf_framework::{Direction, FlowTable, Handle, Prefix};
-use std::net::IpAddr;
+use nf_framework::{Direction, FlowTable, Handle, Piece, Prefix};
+use serde::{Deserialize, Serialize, Serializer};
+use std::net::{IpAddr, SocketAddr};
 
 /// Slots of the tables that one question looks at: packets wait meanwhile, for a fraction of a
 /// millisecond.
-const SLOTS: usize = 4096;
+const SLOTS: usize = 1024;
 
 /// A connection.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ConnectionView {
     /// Its protocol.
+    #[serde(serialize_with = "protocol_as_text")]
     pub protocol: IpProtocol,
     /// Who began it, with the port or, of ICMP, the identifier.
+    #[serde(serialize_with = "as_text")]
     pub source: (IpAddr, u16),
     /// The other end.
+    #[serde(serialize_with = "as_text")]
     pub destination: (IpAddr, u16),
     /// Which way the first packet went.
+    #[serde(serialize_with = "direction_as_text")]
     pub direction: Direction,
     /// As conntrack calls it; of other protocols than TCP whether it was answered.
     pub state: &'static str,
@@ -34,9 +39,11 @@ pub struct ConnectionView {
 }
 
 /// Connections that are meant; what is not given is all.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Of this protocol.
+    #[serde(default, deserialize_with = "protocol")]
     pub protocol: Option<IpProtocol>,
     /// Of which one end or the other is in this prefix.
     pub address: Option<Prefix>,
@@ -47,7 +54,7 @@ pub struct ConnectionFilter {
 }
 
 /// How often a rule has decided about a packet.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct RuleHits {
     /// Its name.
     pub name: String,
@@ -55,6 +62,38 @@ pub struct RuleHits {
     pub comment: String,
     /// Packets that would begin a connection, or were about one, since the program started.
     pub hits: u64,
+}
+
+/// An address with its port, as people write it.
+fn as_text<S: Serializer>((address, port): &(IpAddr, u16), to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&SocketAddr::new(*address, *port))
+}
+
+fn protocol_as_text<S: Serializer>(protocol: &IpProtocol, to: S) -> Result<S::Ok, S::Error> {
+    match NAMES.iter().find(|(_, of)| of == protocol) {
+        Some((name, _)) => to.serialize_str(name),
+        None => to.collect_str(&protocol.0),
+    }
+}
+
+fn direction_as_text<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(match direction {
+        Direction::Outbound => "outbound",
+        Direction::Inbound => "inbound",
+    })
+}
+
+const NAMES: [(&str, IpProtocol); 4] =
+    [("tcp", IpProtocol::TCP), ("udp", IpProtocol::UDP), ("icmp", IpProtocol::ICMP), ("icmpv6", IpProtocol::ICMPV6)];
+
+/// By its name, or its number.
+fn protocol<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<IpProtocol>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, protocol)| *protocol);
+    let protocol = named.or_else(|| text.parse().ok().map(IpProtocol));
+    let unknown =
+        || serde::de::Error::custom(format!("{text:?} is no protocol (known: tcp, udp, icmp, icmpv6, and numbers)"));
+    protocol.map(Some).ok_or_else(unknown)
 }
 
 impl ConnectionFilter {
@@ -72,8 +111,20 @@ impl Instance {
     /// until that is `None`.
     #[must_use]
     pub fn list(&self, filter: &ConnectionFilter, from: usize) -> (Vec<ConnectionView>, Option<usize>) {
+        let Piece { items, next } = self.piece(filter, from);
+        (items.into_iter().map(|(_, view)| view).collect(), next)
+    }
+
+    /// The same with the place of each in the tables.
+    pub(super) fn piece(&self, filter: &ConnectionFilter, from: usize) -> Piece<ConnectionView> {
         let (found, next) = self.part(from);
-        (found.into_iter().map(|(_, view)| view).filter(|view| filter.fits(view)).collect(), next)
+        let v4 = self.state.tracking.v4.slots();
+        let slot = |place: &Place| match place {
+            Place::V4(handle) => handle.slot(),
+            Place::V6(handle) => v4 + handle.slot(),
+        };
+        let items = found.into_iter().filter(|(_, view)| filter.fits(view)).map(|(place, view)| (slot(&place), view));
+        Piece { items: items.collect(), next }
     }
 
     /// Ends connections that a filter means, in a part of the tables as [`Instance::list`] goes through them;
@@ -138,6 +189,15 @@ impl Instance {
             proxied: connection.is_proxied(),
         }
     }
+}
+
+/// The rules of all workers, which are the same, with what all have decided.
+#[allow(clippy::needless_pass_by_value, reason = "it is given the answers")]
+pub(super) fn added_up(workers: Vec<Vec<RuleHits>>) -> Vec<RuleHits> {
+    let (first, others) = workers.split_first().unwrap_or((const { &Vec::new() }, &[]));
+    let hits = |index: usize| others.iter().filter_map(move |rules| rules.get(index)).map(|rule| rule.hits);
+    let rules = first.iter().enumerate();
+    rules.map(|(index, rule)| RuleHits { hits: rule.hits + hits(index).sum::<u64>(), ..rule.clone() }).collect()
 }
 
 pub(super) fn state_name(state: State) -> &'static str {

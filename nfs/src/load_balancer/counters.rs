@@ -18,7 +18,7 @@ pub(super) struct BackendCounters {
 }
 
 /// What was counted of a backend, all workers together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct Totals {
     /// Packets that it was sent.
     pub packets: u64,

@@ -37,13 +37,16 @@ pub use health::{
 };
 pub use instance::Instance;
 pub use policy::Policy;
+use query::OrderArguments;
 pub use query::{BackendView, ConnectionView, NoSuchBackend, ServiceView};
 pub use status::Order;
 
 use connections::Connections;
 use counters::Shared;
 use health::{Gauges, Health, Traffic};
-use nf_framework::{Affinity, Destination, Function, Invalid, Memory, NextHops, Prefix, SetupError, WorkerSetup};
+use nf_framework::{
+    Affinity, Destination, Function, Invalid, Memory, NextHops, Prefix, SetupError, Topic, WorkerSetup,
+};
 use reasons::{Counters, Reasons};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -163,6 +166,46 @@ impl Function for LoadBalancer {
             backends.map(destination).collect::<Vec<_>>()
         };
         services.flat_map(of).collect()
+    }
+
+    fn topics(&self) -> Vec<Topic<Self>> {
+        vec![
+            Topic::list(
+                "services",
+                "the services, and whether they have a backend",
+                |of: &mut Instance, filter, from| of.service_piece(filter, from),
+            )
+            .parameter("service", "its name")
+            .of_one_worker(),
+            Topic::list(
+                "backends",
+                "the backends, their health and what they were given",
+                |of: &mut Instance, filter, from| of.backend_piece(filter, from),
+            )
+            .parameter("service", "the service that it is of")
+            .of_one_worker(),
+            Topic::list("connections", "which client is on which backend", |of: &mut Instance, filter, from| {
+                of.connection_piece(filter, from)
+            })
+            .parameter("service", "the service that it was begun by")
+            .parameter("backend", "the backend that it is on")
+            .parameter("client", "the client's address"),
+            Topic::order(
+                "order",
+                "drains a backend, puts it back or takes it for down; until it is told otherwise, over reloads too",
+                |of: &mut Instance, wanted: &OrderArguments, _| {
+                    of.order(&wanted.service, &wanted.backend, wanted.order).map(|()| wanted.clone())
+                },
+                |mut answers| match answers.pop() {
+                    Some(done) => done.map_err(|error| error.to_string()),
+                    None => Err("no worker has answered".to_owned()),
+                },
+            )
+            .parameter("service", "the service that it is of")
+            .parameter("backend", "its name")
+            .parameter("order", "serve, drain or down")
+            .of_one_worker(),
+        ]
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 /// What people want of a backend; it holds until they want something else, over reloads too.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Order {
     /// It serves, if it is up.

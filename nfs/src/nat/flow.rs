@@ -3,10 +3,12 @@
 use crate::identification::Identification;
 use nf_framework::headers::{Headers, IcmpType, IpProtocol, Network, TcpFlags, Transport};
 use nf_framework::{Annotation, Mbuf, Ports};
+use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// What has ports, or identifiers in their place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// TCP.
     Tcp,

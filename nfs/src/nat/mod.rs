@@ -28,7 +28,7 @@ pub use query::{AddressOccupancy, Cleared, MappingView, Occupancy, SessionFilter
 use crate::identification::Identifications;
 use crate::json_log;
 use log::{Events, Log};
-use nf_framework::{Affinity, Direction, Function, Invalid, Prefix, SetupError, Tuple, WorkerSetup};
+use nf_framework::{Affinity, Direction, Function, Invalid, Prefix, SetupError, Topic, Tuple, WorkerSetup};
 use ports::{BLOCK_BITS, Ports};
 use reasons::{Counters, Reasons};
 use sessions::Sessions;
@@ -62,6 +62,11 @@ impl Nat {
         Ok(Events::new(log.as_ref().map(Log::channel), lost))
     }
 }
+
+/// Nothing can be said of what is meant.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
 
 impl Function for Nat {
     type Config = Config;
@@ -98,6 +103,37 @@ impl Function for Nat {
 
     fn address_key(&self, policy: &Policy, address: IpAddr) -> String {
         policy.key_of(address).unwrap_or_default()
+    }
+
+    fn topics(&self) -> Vec<Topic<Self>> {
+        let with_filter = |topic: Topic<Self>| {
+            topic
+                .parameter("protocol", "tcp, udp or icmp")
+                .parameter("inside", "the inside host's address")
+                .parameter("remote", "the address that it talks to")
+                .parameter("external", "the address that stands for it outside")
+        };
+        vec![
+            with_filter(Topic::list(
+                "sessions",
+                "who talks to whom, and behind which address and port",
+                |instance: &mut Instance, filter, from| instance.piece(filter, from),
+            )),
+            Topic::state(
+                "occupancy",
+                "how full each worker is, and the ports of each address",
+                |instance: &mut Instance, NoParameters {}: &NoParameters, _| instance.occupancy(),
+                |workers| workers,
+            ),
+            with_filter(Topic::sweep(
+                "clear",
+                "ends sessions, all if no filter is given",
+                |instance, filter, from, cx| {
+                    let Cleared { sessions, next } = Instance::clear(instance, filter, from, cx.now());
+                    (sessions, next)
+                },
+            )),
+        ]
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {

@@ -5,23 +5,27 @@ use super::flow::{FlowTuple, Protocol};
 use super::instance::Instance;
 use super::ports::Status;
 use super::sessions::Session;
-use nf_framework::Instant;
-use std::net::Ipv4Addr;
+use nf_framework::{Instant, Piece};
+use serde::{Deserialize, Serialize, Serializer};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Slots of the table that one question looks at: packets wait meanwhile, for a fraction of a
 /// millisecond.
-const SLOTS: usize = 4096;
+const SLOTS: usize = 1024;
 
 /// A session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct SessionView {
     /// Its protocol.
     pub protocol: Protocol,
     /// The inside host, and its port or identifier.
+    #[serde(serialize_with = "as_text")]
     pub inside: (Ipv4Addr, u16),
     /// Where it goes; the port is 0 for ICMP.
+    #[serde(serialize_with = "as_text")]
     pub remote: (Ipv4Addr, u16),
     /// What stands for the inside host outside.
+    #[serde(serialize_with = "as_text")]
     pub external: (Ipv4Addr, u16),
     /// Whether both sides have taken part; others go first when the table is full.
     pub established: bool,
@@ -37,7 +41,8 @@ pub struct MappingView {
 }
 
 /// Sessions that are meant; what is not given is all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SessionFilter {
     /// Of this protocol.
     pub protocol: Option<Protocol>,
@@ -59,7 +64,7 @@ pub struct Cleared {
 }
 
 /// How full a worker is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Occupancy {
     /// Sessions that it has.
     pub sessions: usize,
@@ -74,7 +79,7 @@ pub struct Occupancy {
 }
 
 /// How full an address is on one worker, all protocols together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct AddressOccupancy {
     /// Which.
     pub address: Ipv4Addr,
@@ -86,6 +91,11 @@ pub struct AddressOccupancy {
     pub resting: u32,
     /// That this worker has, of each protocol.
     pub of_worker: usize,
+}
+
+/// An address with its port, as people write it.
+fn as_text<S: Serializer>((address, port): &(Ipv4Addr, u16), to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&SocketAddrV4::new(*address, *port))
 }
 
 impl SessionFilter {
@@ -102,18 +112,25 @@ impl Instance {
     /// until that is `None`.
     #[must_use]
     pub fn list(&self, filter: &SessionFilter, from: usize) -> (Vec<SessionView>, Option<usize>) {
+        let Piece { items, next } = self.piece(filter, from);
+        (items.into_iter().map(|(_, view)| view).collect(), next)
+    }
+
+    /// The same with the place of each in the table.
+    pub(super) fn piece(&self, filter: &SessionFilter, from: usize) -> Piece<SessionView> {
         let to = from.saturating_add(SLOTS);
-        let entries = self.sessions.flows.entries_in(from..to).filter_map(|(_, key, session)| {
+        let entries = self.sessions.flows.entries_in(from..to).filter_map(|(handle, key, session)| {
             let flow = FlowTuple::of_key(key).filter(|flow| filter.fits(flow, session))?;
-            Some(SessionView {
+            let view = SessionView {
                 protocol: flow.protocol,
                 inside: (flow.source, flow.source_port),
                 remote: (flow.destination, flow.destination_port),
                 external: (session.address.into(), session.port),
                 established: session.is_confirmed(),
-            })
+            };
+            Some((handle.slot(), view))
         });
-        (entries.collect(), (to < self.sessions.flows.slots()).then_some(to))
+        Piece { items: entries.collect(), next: (to < self.sessions.flows.slots()).then_some(to) }
     }
 
     /// What an external port stands for, if it is this worker's.
