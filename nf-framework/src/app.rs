@@ -308,7 +308,7 @@ impl App {
             let name = arg.strip_prefix("--").and_then(|arg| arg.split('=').next());
             name.is_some_and(|name| questions.get_arguments().any(|question| question.get_long() == Some(name)))
         };
-        let replays = |arg: &String| arg == "--replay" || arg.starts_with("--replay=");
+        let replays = |arg: &String| ["--replay", "--write"].contains(&arg.split('=').next().unwrap_or_default());
         // No ports are started then, so all of them are ours.
         if args.iter().take_while(|arg| *arg != "--").any(|arg| is_question(arg) || replays(arg)) {
             args.retain(|arg| arg != "--");

@@ -147,8 +147,8 @@ fn of_one_capture_the_source_address_says_the_side() {
 fn packets_of_one_side_within_a_tick_go_together_and_never_before_what_they_answer() {
     let replay = Replay::new("bursts");
     let mut packets = Vec::new();
-    for number in 0..200 {
-        let at = |more| micros(u64::from(number) * 4 + more);
+    for number in 1000..1200 {
+        let at = |more| micros(u64::from(number - 1000) * 4 + more);
         packets.extend([
             (at(0), out(number, 53)),
             (at(1), out(number, 54)),
@@ -215,9 +215,10 @@ fn a_replay_that_is_told_to_stop_closes_its_files_and_shows_its_counters() {
     let replay = Replay::new("stop");
     let path = replay.capture("in.pcapng", &[(micros(0), out(1, 53)), (Duration::from_secs(3600), out(2, 53))]);
     let mut child = replay.command(&["--replay", &path, "--write", &replay.path("out"), "--pace"]);
-    let child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The files are there when signals are waited for.
     while !Path::new(&replay.path("out/dropped.pcapng")).exists() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended early");
         std::thread::yield_now();
     }
     let kill = format!("kill -INT {}", child.id());

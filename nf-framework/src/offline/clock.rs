@@ -9,8 +9,9 @@ use std::time::Duration;
 pub(super) const LONGEST_GAP: Duration = Duration::from_secs(400 * 24 * 3600);
 /// A step is this part of the gap so far, if that is longer than a tick.
 const PARTS: u32 = 64;
-/// What a tick that stands for many may do at most.
+/// What a tick that stands for many may do at most, on the way, and at the end of a gap, where all that is to end has to.
 const LARGEST_BUDGET: u32 = 1 << 16;
+const LAST_BUDGET: u32 = 1 << 22;
 
 /// The time of the captures, and the time that functions see, which begins with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,16 +53,19 @@ impl Clock {
         let (now, stamp) = (self.now, self.stamp.saturating_add(gap - seen));
         let mut gone = Duration::ZERO;
         loop {
-            let step = TICK_TIME.saturating_sub(self.since_tick).max(gone / PARTS);
-            if gone + step > seen {
+            // The last one is at the end of the gap: what ended in it has ended.
+            let step = TICK_TIME.saturating_sub(self.since_tick).max(gone / PARTS).min(seen - gone);
+            if self.since_tick + step < TICK_TIME {
                 break;
             }
             gone += step;
             (self.now, self.stamp) = (now + gone, stamp.saturating_add(gone));
-            let ticks = (self.since_tick + step).as_nanos() / TICK_TIME.as_nanos();
+            let (stands_for, most) =
+                if gone == seen { (gone, LAST_BUDGET) } else { (self.since_tick + step, LARGEST_BUDGET) };
+            let ticks = stands_for.as_nanos() / TICK_TIME.as_nanos();
             let budget = u32::try_from(ticks).unwrap_or(u32::MAX).saturating_mul(TICK_BUDGET.0);
             self.since_tick = Duration::ZERO;
-            tick(self, Budget(budget.clamp(TICK_BUDGET.0, LARGEST_BUDGET)));
+            tick(self, Budget(budget.clamp(TICK_BUDGET.0, most)));
         }
         self.since_tick += seen - gone;
         (self.now, self.stamp) = (now + seen, stamp.saturating_add(seen));
@@ -100,6 +104,7 @@ mod tests {
             let found = ticks(&mut clock, START + gap);
             assert!(found.len() < most, "{gap:?}: {}", found.len());
             assert_eq!(found[..3], [0, 100_000, 200_000]);
+            assert_eq!(found.last().copied(), u64::try_from(gap.as_nanos()).ok(), "at the end of the gap");
             for pair in found.windows(2) {
                 assert!(pair[1] - pair[0] <= (pair[0] / 64).max(100_000), "{gap:?}: {pair:?}");
             }
@@ -111,7 +116,7 @@ mod tests {
     fn a_longer_tick_may_do_more() {
         let mut budgets = Vec::new();
         Clock::new(START).advance(START + Duration::from_secs(60), |_, budget| budgets.push(budget.0));
-        assert_eq!((budgets.first(), budgets.last()), (Some(&128), Some(&LARGEST_BUDGET)));
+        assert_eq!((budgets.first(), budgets.last()), (Some(&128), Some(&LAST_BUDGET)));
         assert!(budgets.is_sorted());
     }
 

@@ -200,10 +200,13 @@ impl Connections {
         }
     }
 
-    /// Lets go of what has expired; [`gone`](Self::gone) is to be empty.
-    pub(super) fn tick(&mut self, now: Instant, budget: u32) {
+    /// What one tick looks at in each table, so that [`gone`](Self::gone) has room for all that goes.
+    pub(super) const PER_TICK: u32 = GONE as u32 / 2;
+
+    /// Lets go of what has expired among the next [`PER_TICK`](Self::PER_TICK) places; [`gone`](Self::gone) is to be empty.
+    pub(super) fn tick(&mut self, now: Instant) {
         let Self { v4, v6, backends, gone, .. } = self;
-        let budget = budget.min(u32::from(GONE) / 2);
+        let budget = Self::PER_TICK;
         v4.expire(now, budget, |old| note(backends, gone, Key::V4(old.key), &old));
         v6.expire(now, budget, |old| note(backends, gone, Key::V6(old.key), &old));
     }

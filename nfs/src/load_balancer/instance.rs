@@ -79,8 +79,10 @@ impl NetworkFunction for Instance {
 
     fn tick(&mut self, cx: &mut Context<'_>, budget: Budget) {
         let Self { policy, state, .. } = self;
-        state.connections.tick(cx.now(), budget.0);
-        state.release(policy);
+        for _ in 0..budget.0.div_ceil(Connections::PER_TICK) {
+            state.connections.tick(cx.now());
+            state.release(policy);
+        }
         state.translation.tick(cx, budget.0);
         state.send_probes(policy, cx);
         state.counters.follow(&state.connections);

@@ -166,6 +166,8 @@ impl Function for LoadBalancer {
     }
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
+        let all_up = if worker.is_offline() { policy.all_up(&self.shared) } else { None };
+        let policy = all_up.map_or(policy, Arc::new);
         policy.find_next_hops(self.next_hops.get_or_init(|| worker.next_hops()))?;
         let backends = self.shared.of_worker(worker.index());
         let connections = Connections::new(&policy.config, &worker.memory(), backends)?;

@@ -241,6 +241,12 @@ impl Policy {
         unchecked.for_each(|backend| backend.status.set_share(WHOLE));
     }
 
+    /// The same configuration with every backend up, for where nobody can be asked; nothing if they are.
+    pub(super) fn all_up(&self, shared: &Shared) -> Option<Self> {
+        self.backends.iter().flatten().for_each(|backend| backend.status.set_share(WHOLE));
+        self.tended(shared)
+    }
+
     /// Makes known where packets go by MAC address.
     pub(super) fn find_next_hops(&self, all: &NextHops) -> Result<(), TooManyNextHops> {
         if self.next_hops.get().is_some() {
