@@ -360,7 +360,7 @@ mod tests {
             }
             let (room, mut told) = (of.gone.capacity(), 0);
             while of.len() > 0 {
-                of.tick(start + 2 * lifetime, u32::MAX);
+                of.tick(start + 2 * lifetime);
                 told += of.gone.drain(..).len();
             }
             assert_eq!((told, of.gone.capacity()), (4000, room), "and nothing was allocated for it");
