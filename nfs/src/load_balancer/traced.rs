@@ -11,7 +11,7 @@ impl Instance {
     pub(super) fn note(&self, packet: &mut TracedPacket<'_>, note: &mut Note) {
         let Ok(seen) = look_at(packet.frame, packet.annotation.ports) else { return };
         let flow = &seen.flow;
-        let connection = self.connections.find(&flow.key());
+        let connection = self.state.connections.find(&flow.key());
         let backend = connection.and_then(|(_, connection)| self.policy.backends.get(usize::from(connection.backend)));
         // A note is cut off where it is full, so nothing can go wrong.
         let _ = match backend.and_then(Option::as_ref) {
