@@ -1,6 +1,7 @@
 //! What is asked of the control thread, and the bounded way there and back.
 
 use super::reply::Reply;
+use crate::trace::{DropsRequest, TraceRequest};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,10 @@ pub(crate) enum Request {
     Drain {
         seconds: Option<u64>,
     },
+    /// Answered when the packets have come, or the time is over.
+    Trace(TraceRequest),
+    BeginDrops(DropsRequest),
+    EndDrops,
 }
 
 /// A part of a long list.
@@ -166,5 +171,5 @@ impl Inbox {
 
 /// How long who asks waits for control, which may be building a large policy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// And for a reload itself.
+/// And for a reload itself, and a trace.
 pub(crate) const PATIENCE_TO_RELOAD: Duration = Duration::from_secs(600);
