@@ -84,8 +84,12 @@ fn a_syn_goes_out_and_its_reply_comes_back() {
         let syn = Frame::new().ipv4(A, X).tcp(4321, 443).flags(SYN).build();
         let out = trial.send(Direction::Outbound, &[syn]).outside.remove(0);
         let (external, identification) = (port(&out), identification(&out));
-        let reply =
-            Frame::new().ipv4(X, [198, 51, 100, 100]).tcp(443, external).flags(SYN_ACK).acknowledgment(1).build();
+        let reply = Frame::new()
+            .ipv4(X, [198, 51, 100, 100])
+            .tcp(443, external)
+            .flags(SYN_ACK)
+            .acknowledgment_number(1)
+            .build();
         assert_eq!(trial.send(Direction::Inbound, &[reply]).inside.len(), 1);
         let expected = format!(
             "packet 1: tcp 10.0.0.5:4321 > 198.51.100.7:443 [S], 54 bytes
