@@ -2,7 +2,7 @@
 
 use crate::crash::Scene;
 use crate::verdict::{DropReason, DropReasons};
-use dpdk_rs::{Mbuf, Ticks};
+use dpdk_rs::{Burst, Mbuf, Ticks};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -194,5 +194,10 @@ impl WorkerCounters {
         if let Some(Witness(see)) = self.witness.get() {
             see(packet, reason);
         }
+    }
+
+    /// Counts packets that are about to be dropped, all of them.
+    pub(crate) fn count_drops(&self, burst: &Burst, reason: DropReason) {
+        burst.iter().for_each(|packet| self.count_drop(packet, reason));
     }
 }

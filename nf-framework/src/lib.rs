@@ -132,7 +132,9 @@ pub use steering::{Affinity, AffinityConflict, Ports, Steering, Tuple};
 pub use table::Table;
 pub use time::Instant;
 pub use token_bucket::{TokenBucket, TokenLevel, TokenRate};
-pub use trace::{Note, Step, Trace, TraceError, TraceRequest, TracedPacket, Traces, Tracing};
+pub use trace::{
+    DropsError, DropsRequest, DropsWritten, Note, Step, Trace, TraceError, TraceRequest, TracedPacket, Traces, Tracing,
+};
 pub use verdict::{DropReason, DropReasons, PortIx, TooManyDropReasons, Verdict};
 
 pub use dpdk_rs::{AclAlgorithm, ChecksumStatus, HashKey, HugeSlice, Lcore, Mbuf, Memory, Mempool, prefetch};

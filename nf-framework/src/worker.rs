@@ -412,9 +412,8 @@ fn transmit(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mu
 #[cold]
 fn drop_refused(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out: &mut impl Transmit) -> usize {
     if out.is_down(port) {
-        let lost = burst.clear();
-        bump(&counters.drops[DropReason::PORT_DOWN.index()], lost as u64);
-        return lost;
+        counters.count_drops(burst, DropReason::PORT_DOWN);
+        return burst.clear();
     }
     let (mut unsendable, mut in_doubt) = (0, 0);
     while !burst.is_empty() && in_doubt < MOST_IN_DOUBT {
@@ -427,10 +426,11 @@ fn drop_refused(port: PortIx, burst: &mut Burst, counters: &WorkerCounters, out:
             in_doubt = 0;
         }
     }
-    let full = in_doubt + burst.clear();
+    counters.count_drops(burst, DropReason::TX_FULL);
+    // Which of the two reasons these have is known when they are gone: who looks on does not see them.
     bump(&counters.drops[DropReason::TX_REFUSED.index()], unsendable as u64);
-    bump(&counters.drops[DropReason::TX_FULL.index()], full as u64);
-    unsendable + full
+    bump(&counters.drops[DropReason::TX_FULL.index()], in_doubt as u64);
+    unsendable + in_doubt + burst.clear()
 }
 
 #[inline]

@@ -2,6 +2,7 @@
 
 use super::reply::Reply;
 use super::routes::Arguments;
+use crate::trace::{DropsRequest, TraceRequest};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,12 +42,19 @@ pub(crate) enum Request {
     Drain {
         seconds: Option<u64>,
     },
+    /// Answered when the packets have come, or the time is over.
+    Trace(TraceRequest),
+    BeginDrops(DropsRequest),
+    EndDrops,
 }
 
 impl Request {
     /// Whether it is done also if nobody waits for the answer any more.
     pub(crate) fn is_order(&self) -> bool {
-        matches!(self, Self::Reload | Self::Drain { .. } | Self::Topic { page: None, .. })
+        matches!(
+            self,
+            Self::Reload | Self::Drain { .. } | Self::BeginDrops(_) | Self::EndDrops | Self::Topic { page: None, .. }
+        )
     }
 }
 
@@ -181,5 +189,5 @@ impl Inbox {
 
 /// How long who asks waits for control, which may be building a large policy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// And for a reload itself.
+/// And for a reload itself, and a trace.
 pub(crate) const PATIENCE_TO_RELOAD: Duration = Duration::from_secs(600);

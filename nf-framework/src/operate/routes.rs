@@ -24,6 +24,8 @@ enum Method {
     Get,
     /// Something to do.
     Post,
+    /// Something to begin, and by DELETE to end.
+    Begin,
 }
 
 /// Whether a request wants something done: then it needs the right to, and has a body.
@@ -71,6 +73,9 @@ pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
             let DrainArguments { seconds } = arguments(raw)?;
             Ok(Request::Drain { seconds })
         }
+        ["v1", "trace"] => expect(raw, Method::Post).and_then(|()| arguments(raw)).map(Request::Trace),
+        ["v1", "drops"] if raw.method == "DELETE" => no_parameters(raw).map(|()| Request::EndDrops),
+        ["v1", "drops"] => expect(raw, Method::Begin).and_then(|()| arguments(raw)).map(Request::BeginDrops),
         _ => Err(Reply::not_found("there is nothing at this address (docs/admin.md has all addresses)")),
     }
 }
@@ -109,6 +114,7 @@ fn expect(raw: &Raw<'_>, method: Method) -> Result<(), Reply> {
     let (fits, allow) = match method {
         Method::Get => (!is_order(raw.method), "GET, HEAD"),
         Method::Post => (raw.method == "POST", "POST"),
+        Method::Begin => (raw.method == "POST", "POST, DELETE"),
     };
     if fits { Ok(()) } else { Err(Reply::wrong_method(allow)) }
 }
@@ -270,6 +276,10 @@ mod tests {
             ("POST", "/v1/reload", "{\"force\": true}", 400, "unknown field `force`"),
             ("POST", "/v1/drain", "{\"seconds\": -1}", 400, "seconds: invalid value"),
             ("POST", "/v1/drain", "{", 400, "EOF"),
+            ("GET", "/v1/trace", "", 405, "takes POST"),
+            ("POST", "/v1/trace", "{}", 400, "missing field `count`"),
+            ("PUT", "/v1/drops", "", 405, "takes POST, DELETE"),
+            ("POST", "/v1/drops", "{\"file\": 7}", 400, "file: invalid type"),
             ("POST", "/v1/drain", "{} {}", 400, "not one JSON object"),
             ("POST", "/v1/drain", "[1]", 400, "not one JSON object"),
         ] {

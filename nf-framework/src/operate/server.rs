@@ -219,7 +219,8 @@ impl Visitor {
 
     /// Has the control thread answer.
     async fn ask(&self, request: Request) -> Result<Reply, Reply> {
-        let patience = if matches!(request, Request::Reload) { PATIENCE_TO_RELOAD } else { PATIENCE };
+        let patience =
+            if matches!(request, Request::Reload | Request::Trace(_)) { PATIENCE_TO_RELOAD } else { PATIENCE };
         let busy = || Reply::failure(503, "control is busy: as many requests wait as may (try again)");
         let stopping = || Reply::failure(503, "the program is stopping");
         let answer = self.desk.ask(request).map_err(|refused| match refused {

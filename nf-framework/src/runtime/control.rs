@@ -12,8 +12,9 @@ use crate::headers::MacAddress;
 use crate::kernel::KernelError;
 use crate::mailbox::ask_all;
 use crate::neighbours::NeighbourTable;
-use crate::operate::Inbox;
+use crate::operate::{Asked, Inbox};
 use crate::report::Report;
+use crate::trace::{Taps, Tracing};
 use dpdk_rs::Port;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -50,6 +51,10 @@ pub struct Control {
     pub(super) telling: Telling,
     /// What is asked by the admin door.
     pub(super) inbox: Option<Inbox>,
+    /// A trace that somebody at the door waits for.
+    pub(super) awaited: RefCell<Option<(Asked, Tracing)>>,
+    /// From when packets that are dropped were first to be written.
+    pub(super) taps: RefCell<Option<Taps>>,
 }
 
 impl Control {

@@ -331,6 +331,8 @@ impl<'eal> Runtime<'eal> {
                         lives: RefCell::new(lives),
                         telling,
                         inbox,
+                        awaited: RefCell::new(None),
+                        taps: RefCell::new(None),
                     };
                     let value = match handle.begin_to_follow() {
                         Ok(()) => handle.wait_until_ready().then(|| control(&handle)),

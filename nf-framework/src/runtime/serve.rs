@@ -50,8 +50,21 @@ impl Control {
             return None;
         };
         loop {
+            self.tend_trace();
             let asked = inbox.next(until)?;
             match asked.request {
+                Request::Trace(ref request) => {
+                    let request = request.clone();
+                    self.trace_for(asked, &request);
+                }
+                Request::BeginDrops(ref request) => {
+                    let answer = self.drops_for(Some(request));
+                    asked.answer(answer);
+                }
+                Request::EndDrops => {
+                    let answer = self.drops_for(None);
+                    asked.answer(answer);
+                }
                 Request::Drain { seconds } => {
                     let limit = seconds.map(Duration::from_secs);
                     self.begin_drain_for(asked, limit);
@@ -122,7 +135,11 @@ impl Control {
             Request::Topic { function, topic, arguments, page } => {
                 self.topic((function, topic), arguments, page.as_ref())
             }
-            Request::Reload | Request::Drain { .. } => failure(500, "this is an order"),
+            Request::Reload
+            | Request::Drain { .. }
+            | Request::Trace(_)
+            | Request::BeginDrops(_)
+            | Request::EndDrops => failure(500, "this is an order"),
         }
     }
 
@@ -280,7 +297,7 @@ pub(super) fn json(value: impl Serialize + Send + 'static) -> Answer {
     Box::new(move || Reply::json(&value))
 }
 
-fn failure(status: u16, sentence: impl Into<String>) -> Answer {
+pub(super) fn failure(status: u16, sentence: impl Into<String>) -> Answer {
     let sentence = sentence.into();
     Box::new(move || Reply::failure(status, &sentence))
 }

@@ -79,7 +79,9 @@ pub(crate) fn hand_over(ring: &mut Producer, burst: &mut Burst, counters: &Worke
     // Before the other end can count them: what is between workers is never less than nothing.
     bump(&counters.handed_over, burst.len() as u64);
     ring.send(burst);
-    let refused = burst.clear();
-    bump(&counters.handed_over, 0_u64.wrapping_sub(refused as u64));
-    bump(&counters.drops[DropReason::HAND_OVER_FULL.index()], refused as u64);
+    if !burst.is_empty() {
+        bump(&counters.handed_over, 0_u64.wrapping_sub(burst.len() as u64));
+        counters.count_drops(burst, DropReason::HAND_OVER_FULL);
+        burst.clear();
+    }
 }

@@ -19,7 +19,7 @@ pub struct TraceRequest {
     /// Those that this filter means, in the words of tcpdump (pcap-filter(7)), as they arrive; all unless given.
     #[serde(default)]
     pub filter: String,
-    /// How long to wait for them, in seconds, 1 to 600.
+    /// How long to wait for them, in seconds, 1 to 300.
     #[serde(default = "TraceRequest::usual_seconds")]
     pub seconds: u32,
 }
@@ -28,7 +28,7 @@ impl TraceRequest {
     /// Most packets in one trace.
     pub const MOST: u32 = 1000;
     /// The longest time, in seconds.
-    pub const LONGEST: u32 = 600;
+    pub const LONGEST: u32 = 300;
 
     fn usual_seconds() -> u32 {
         10

@@ -7,6 +7,7 @@
 //! [`NetworkFunction::trace_note`](crate::NetworkFunction::trace_note).
 
 mod control;
+mod drops;
 mod event;
 mod fields;
 mod note;
@@ -16,6 +17,8 @@ mod tracer;
 
 pub(crate) use control::Share;
 pub use control::{TraceError, TraceRequest, Tracing};
+pub(crate) use drops::{DropNames, Taps};
+pub use drops::{DropsError, DropsRequest, DropsWritten};
 pub(crate) use event::Place;
 pub use note::Note;
 pub(crate) use story::Names;
