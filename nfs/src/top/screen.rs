@@ -98,14 +98,15 @@ fn scrolled(sections: Vec<Section>) -> (Vec<Toned>, Vec<Toned>) {
     (lines, rest)
 }
 
-/// Something of every table: short ones whole, and of long ones what there is room for.
+/// Something of every table: short ones whole, and of long ones what there is room for, with gaps if all fits.
 fn fitted(sections: Vec<Section>, height: usize) -> Vec<Toned> {
-    let room = height.saturating_sub(sections.len().saturating_sub(1));
     let wanted: Vec<usize> = sections.iter().map(|section| section.lines.len()).collect();
-    let shares = shares(&wanted, room);
+    // Heads set tables apart as well.
+    let has_gaps = wanted.iter().sum::<usize>() + sections.len().saturating_sub(1) <= height;
+    let shares = shares(&wanted, height);
     let mut lines = Vec::new();
     for (section, share) in sections.into_iter().zip(shares) {
-        if !lines.is_empty() {
+        if has_gaps && !lines.is_empty() {
             lines.push((Tone::Usual, String::new()));
         }
         let count = section.lines.len();
@@ -205,7 +206,7 @@ Yellow is worth a look, red does not work. Any key leaves this.";
 fn help(frame: &mut Frame<'_>, area: Rect) {
     let lines: Vec<Line<'_>> = HELP.lines().map(Line::from).collect();
     let rows = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2);
-    let (width, height) = (area.width.min(72), area.height.min(rows));
+    let (width, height) = (area.width.min(78), area.height.min(rows));
     let window = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     frame.render_widget(Clear, window);
     frame.render_widget(Block::bordered().title(" Help "), window);

@@ -2,7 +2,7 @@
 
 use super::keys::View;
 use super::picture::{BackendLine, ChainLine, DropLine, Picture, PortLine, WorkerLine};
-use crate::door::{Counter, link_speed, rate, share};
+use crate::door::{Counter, Drop, link_speed, rate, share};
 use nf_framework::Table;
 
 /// One table.
@@ -42,7 +42,7 @@ pub fn sections(picture: &Picture, view: View, width: usize) -> Vec<Section> {
         sections.push(chain(&picture.chain, width, !all));
     }
     if all || view == View::Drops {
-        sections.push(drops(&picture.drops, width, all));
+        sections.push(drops(&picture.drops, all));
     }
     if all || view == View::Backends {
         sections.extend([backends(&picture.backends, width), occupancy(picture, width)]);
@@ -86,7 +86,7 @@ fn bar(part: Option<f64>, width: usize) -> String {
 
 fn ports(lines: &[PortLine], width: usize) -> Option<Section> {
     let is_wide = width >= WIDE;
-    let mut heads = vec!["port", "link", "rx packet/s", "tx packet/s", "rx bit/s", "tx bit/s", "missed/s", "errors/s"];
+    let mut heads = vec!["port", "link", "rx pkt/s", "tx pkt/s", "rx bit/s", "tx bit/s", "missed/s", "errors/s"];
     heads.extend(if is_wide { &["rx packets", "tx packets", "missed", "link downs"][..] } else { &[] });
     let mut table = Table::new(&heads);
     for line in lines {
@@ -126,7 +126,7 @@ const NEARLY_BUSY: f64 = 0.05;
 
 fn workers(lines: &[WorkerLine], width: usize) -> Option<Section> {
     let bar_width = if width >= WIDE { 30 } else { 10 };
-    let mut table = Table::new(&["worker", "cpu", "rx packet/s", "tx packet/s", "handed/s", "packets/round", "idle"]);
+    let mut table = Table::new(&["worker", "cpu", "rx pkt/s", "tx pkt/s", "handed/s", "packets/round", "idle"]);
     for line in lines {
         table.row([
             line.worker.worker.to_string(),
@@ -162,14 +162,13 @@ fn chain(lines: &[ChainLine], width: usize, is_whole: bool) -> Option<Section> {
     section(table, lines.iter().map(|_| Tone::Usual).collect::<Vec<_>>())
 }
 
-fn drops(lines: &[DropLine], width: usize, is_overview: bool) -> Option<Section> {
+fn drops(lines: &[DropLine], is_overview: bool) -> Option<Section> {
     let mut table = Table::new(&["dropped because", "packet/s", "packets", ""]);
     // Those that do not happen now are history, for which there is a view.
     let happens = |line: &&DropLine| !is_overview || line.packets > 0.0 || lines.len() <= 3;
     for line in lines.iter().filter(happens) {
-        let room = width.saturating_sub(50);
-        let help: String = line.reason.help.chars().take(room).collect();
-        table.row([line.reason.reason.clone(), rate(line.packets), line.reason.count.to_string(), help]);
+        let Drop { reason, help, count } = line.reason.clone();
+        table.row([reason, rate(line.packets), count.to_string(), help]);
     }
     let tones = lines.iter().filter(happens).map(|line| tone(false, line.packets > 0.0));
     section(table, tones.collect::<Vec<_>>())
