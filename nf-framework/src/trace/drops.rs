@@ -133,11 +133,14 @@ pub(crate) struct Taps {
     writing: Option<Writing>,
 }
 
+/// What is left of the writing thread's channels, and how many packets are in the file.
+type Written = (Vec<Receiver<Lost>>, io::Result<u64>);
+
 #[derive(Debug)]
 struct Writing {
     file: PathBuf,
     ending: Arc<AtomicBool>,
-    thread: Option<JoinHandle<(Vec<Receiver<Lost>>, io::Result<u64>)>>,
+    thread: Option<JoinHandle<Written>>,
 }
 
 /// What numbers are called in the file.
