@@ -57,6 +57,8 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
             done(&client, client.delete("/v1/drops")?, "no more drops are written", output)
         }
         Order::DropsTo { file, reasons, per_second, .. } => {
+            // The program stands in another directory.
+            let file = file.as_deref().map(std::path::absolute).transpose()?;
             let mut arguments = json!({ "file": file });
             if !reasons.is_empty() {
                 arguments["reasons"] = json!(reasons);

@@ -16,7 +16,7 @@ pub(super) fn program(program: &Program, output: &mut Output) -> io::Result<()> 
         (false, _) => "not ready",
     };
     let uptime = Duration::try_from_secs_f64(program.uptime_seconds).unwrap_or_default();
-    let dpdk = program.dpdk.as_ref().map_or_else(String::new, |dpdk| format!(" on {dpdk}"));
+    let dpdk = program.dpdk.as_ref().map_or_else(String::new, |dpdk| format!(" on DPDK {dpdk}"));
     for (name, value) in [
         ("program", format!("{} {}{dpdk}", program.name, program.version)),
         ("state", state.to_owned()),
@@ -117,9 +117,9 @@ pub(super) fn chain(rows: &[ChainRow]) -> Table {
     type Cell = fn(&ChainRow) -> Option<String>;
     let columns: [(&str, Cell); 10] = [
         ("worker", |row| row.worker.map(|n| n.to_string())),
-        ("packets", |row| row.packets.or(row.seen).map(|n| n.to_string())),
-        ("packets/call", |row| row.calls.map(|calls| ratio(row.packets.unwrap_or(0), calls))),
-        ("cycles/packet", |row| row.cycles.map(|cycles| ratio(cycles, row.packets.unwrap_or(0)))),
+        ("packets", |row| row.shown().map(|n| n.to_string())),
+        ("packets/call", |row| row.calls.map(|calls| ratio(row.shown().unwrap_or(0), calls))),
+        ("cycles/packet", |row| row.cycles.map(|cycles| ratio(cycles, row.shown().unwrap_or(0)))),
         ("passed", |row| row.passed.map(|n| n.to_string())),
         ("sent", |row| row.sent.map(|n| n.to_string())),
         ("dropped", |row| row.dropped.map(|n| n.to_string())),
@@ -170,6 +170,9 @@ fn balance(balance: &Balance) -> String {
 
 /// Each function with its topics, as one would ask them.
 pub(super) fn functions(functions: &[FunctionTopics], output: &mut Output) -> io::Result<()> {
+    if functions.is_empty() {
+        output.line("no function of this program can be asked anything")?;
+    }
     for function in functions {
         output.gap()?;
         let silent = if function.topics.is_empty() { ": cannot be asked anything" } else { "" };

@@ -171,6 +171,14 @@ pub struct ChainRow {
     pub sessions: Option<u64>,
 }
 
+impl ChainRow {
+    /// Packets that it was called with.
+    #[must_use]
+    pub fn shown(&self) -> Option<u64> {
+        self.packets.or(self.seen)
+    }
+}
+
 /// One reason for drops.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default)]

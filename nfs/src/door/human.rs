@@ -44,7 +44,7 @@ fn digits(value: f64) -> String {
 #[must_use]
 pub fn share(share: f64) -> String {
     let percent = share * 100.0;
-    if percent > 0.0 && percent < 9.95 { format!("{percent:.1}%") } else { format!("{percent:.0}%") }
+    if (0.05..9.95).contains(&percent) { format!("{percent:.1}%") } else { format!("{percent:.0}%") }
 }
 
 /// `12 s`, `3 min 5 s`, `2 h 7 min`, `4 d 3 h`.
@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(rate(value), expected, "{value}");
         }
         assert_eq!(bytes(1_500_000), "1.50M");
-        assert_eq!([0.0, 0.052, 0.5, 0.9995, 1.0].map(share), ["0%", "5.2%", "50%", "100%", "100%"]);
+        assert_eq!([0.0, 0.0004, 0.052, 0.5, 0.9995, 1.0].map(share), ["0%", "0%", "5.2%", "50%", "100%", "100%"]);
         let times = [0, 59, 61, 3600, 90_061].map(|seconds| duration(Duration::from_secs(seconds)));
         assert_eq!(times, ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"]);
         assert_eq!([10, 1000, 2500, 100_000].map(link_speed), ["10 Mbit/s", "1 Gbit/s", "2.5 Gbit/s", "100 Gbit/s"]);

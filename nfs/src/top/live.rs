@@ -139,7 +139,7 @@ impl Live {
 /// In few words: it stands in the first line.
 fn reason(error: &DoorError) -> String {
     match error {
-        DoorError::Closed { source, .. } => source.to_string(),
+        DoorError::Closed { .. } => "nobody answers".to_owned(),
         DoorError::Gone { .. } => "it ended".to_owned(),
         DoorError::Late { after, .. } => format!("no answer within {} s", after.as_secs_f64()),
         other => other.to_string(),

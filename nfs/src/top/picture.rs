@@ -214,13 +214,13 @@ fn workers(between: Between, old: &[Worker], new: &[Worker]) -> Vec<WorkerLine> 
 
 fn chain(between: Between, old: &[ChainRow], new: &[ChainRow]) -> Vec<ChainLine> {
     let line = |(old, new): (ChainRow, ChainRow)| {
-        let shown = |row: &ChainRow| row.packets.or(row.seen).unwrap_or(0);
+        let shown = |row: &ChainRow| row.shown().unwrap_or(0);
         let of = |field: fn(&ChainRow) -> Option<u64>| Some((field(&old).unwrap_or(0), field(&new)?));
         let ratio = |one, by| between.ratio(of(one)?, of(by)?);
         ChainLine {
             packets: between.rate(shown(&old), shown(&new)),
-            per_call: ratio(|row| row.packets, |row| row.calls),
-            cycles: ratio(|row| row.cycles, |row| row.packets),
+            per_call: ratio(ChainRow::shown, |row| row.calls),
+            cycles: ratio(|row| row.cycles, ChainRow::shown),
             dropped: between.rate(old.dropped.unwrap_or(0), new.dropped.unwrap_or(0)),
             row: new,
         }

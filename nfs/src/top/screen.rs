@@ -197,8 +197,8 @@ packets/round  packets in a look at all queues that found any; near 32
 idle           the share of its time in which a worker had no packets; it
                looks for them all the time, so its CPU may be at 100 %
 handed/s       packets that belonged to another worker
-packets/call   packets that a function gets at once
-cycles/packet  of the time stamp counter, as far as it is measured
+pkt/call       packets that a function gets at once
+cycles/pkt     of the time stamp counter, as far as it is measured
 held           packets that a function keeps for a while
 
 Yellow is worth a look, red does not work. Any key leaves this.";

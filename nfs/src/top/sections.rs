@@ -144,7 +144,7 @@ fn workers(lines: &[WorkerLine], width: usize) -> Option<Section> {
 
 fn chain(lines: &[ChainLine], width: usize, is_whole: bool) -> Option<Section> {
     let with_more = is_whole && width >= WIDE;
-    let mut heads = vec!["function", "packet/s", "packets/call", "cycles/packet", "dropped/s", "held", "sessions"];
+    let mut heads = vec!["function", "pkt/s", "pkt/call", "cycles/pkt", "drops/s", "held", "sessions"];
     heads.extend(if with_more { &["packets", "passed", "sent", "dropped", "taken"][..] } else { &[] });
     let mut table = Table::new(&heads);
     for line in lines {
@@ -155,7 +155,7 @@ fn chain(lines: &[ChainLine], width: usize, is_whole: bool) -> Option<Section> {
             vec![row.function.clone(), rate(line.packets), figure(line.per_call), figure(line.cycles), dropped];
         cells.extend([row.held, row.sessions].map(number));
         if with_more {
-            cells.extend([row.packets.or(row.seen), row.passed, row.sent, row.dropped, row.taken].map(number));
+            cells.extend([row.shown(), row.passed, row.sent, row.dropped, row.taken].map(number));
         }
         table.row(cells);
     }
@@ -163,7 +163,7 @@ fn chain(lines: &[ChainLine], width: usize, is_whole: bool) -> Option<Section> {
 }
 
 fn drops(lines: &[DropLine], is_overview: bool) -> Option<Section> {
-    let mut table = Table::new(&["dropped because", "packet/s", "packets", ""]);
+    let mut table = Table::new(&["dropped because", "pkt/s", "packets", ""]);
     // Those that do not happen now are history, for which there is a view.
     let happens = |line: &&DropLine| !is_overview || line.packets > 0.0 || lines.len() <= 3;
     for line in lines.iter().filter(happens) {
@@ -175,7 +175,7 @@ fn drops(lines: &[DropLine], is_overview: bool) -> Option<Section> {
 }
 
 fn backends(lines: &[BackendLine], width: usize) -> Option<Section> {
-    let mut heads = vec!["backend", "address", "state", "weight", "packet/s", "bit/s", "new/s", "live"];
+    let mut heads = vec!["backend", "address", "state", "weight", "pkt/s", "bit/s", "new/s", "live"];
     if width >= WIDE {
         heads.extend(["packets", "begun", "failed"]);
     }

@@ -12,7 +12,7 @@ const STATS: &str = r#"{"ports":[
    "link":{"up":true,"speed_mbps":10000},"mac":"02:00:00:00:00:01",
    "device":{"rx_packets":1,"tx_packets":2,"rx_bytes":76543210987,"tx_bytes":0,"rx_missed":12,"rx_errors":1,"tx_errors":2,"rx_no_mbuf":0}},
   {"name":"net_tap1","received":0,"sent":0,"misled":1,"link_downs":0,"resets":0,"removals":0,"down":true,"link":null,"mac":null,"device":null}],
- "functions":[{"name":"nat","seen":12,"passed":8,"sent":0,"dropped":4,"taken":0,"held":0,"sessions":3}],
+ "functions":[{"name":"nat","calls":3,"cycles":600,"seen":12,"passed":8,"sent":0,"dropped":4,"taken":0,"held":0,"sessions":3}],
  "drops":[{"reason":"policy","help":"a rule","count":3},{"reason":"no-port","help":"all ports are taken","count":40}],
  "counters":[{"function":"nat","name":"mappings_made","value":4}],
  "gauges":[{"function":"nat","name":"subscribers","value":2}],
@@ -60,8 +60,8 @@ net_tap1: does not spread packets as it was told; 1 worker(s) have seen it
 worker  lcore  cpu  received  sent  handed over  packets/round  idle
 0           1    -       640     7            5           32.0   98%
 
-function  packets  passed  sent  dropped  taken  held  sessions
-nat            12       8     0        4      0     0         3
+function  packets  packets/call  cycles/packet  passed  sent  dropped  taken  held  sessions
+nat            12           4.0           50.0       8     0        4      0     0         3
 
 counter            value
 nat.mappings_made      4
@@ -102,7 +102,7 @@ nat            315          31.5          100.0     300     0       15      0   
 
 #[test]
 fn a_program_says_who_it_is() {
-    let program = r#"{"name":"nat","version":"0.1.0","dpdk":"DPDK 22.11.7","pid":7,"uptime_seconds":3725.2,"generation":2,"workers":1,"ready":true,"draining":false,"config":"/etc/nf/nat.toml"}"#;
+    let program = r#"{"name":"nat","version":"0.1.0","dpdk":"22.11.7","pid":7,"uptime_seconds":3725.2,"generation":2,"workers":1,"ready":true,"draining":false,"config":"/etc/nf/nat.toml"}"#;
     let fake = Fake::of(&[("GET /v1/program", program)]);
     let expected = "\
 program        nat 0.1.0 on DPDK 22.11.7
