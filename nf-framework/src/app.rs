@@ -63,7 +63,7 @@ fn inside_option() -> clap::Arg {
     let help = "With --replay of one capture: what these prefixes send comes from inside; what private addresses send, \
                 unless given";
     let option = clap::Arg::new("inside").long("inside").value_name("PREFIX,PREFIX").help(help);
-    option.value_delimiter(',').value_parser(str::parse::<Prefix>).action(clap::ArgAction::Append).requires("replay")
+    option.value_delimiter(',').value_parser(str::parse::<Prefix>).action(clap::ArgAction::Append)
 }
 
 const EAL_HELP: &str = "\
@@ -337,6 +337,11 @@ impl App {
         let command = augment(<Options as clap::CommandFactory>::command());
         let has_inside = command.get_arguments().any(|option| option.get_id() == "inside");
         let command = if has_inside { command } else { command.arg(inside_option()) };
+        // Without either there are no packets whose side could be asked for, and no ports are to be started.
+        let judged = ["replay", "explain"].into_iter();
+        let judged = judged.filter(|id| command.get_arguments().any(|option| option.get_id() == id));
+        let judged = clap::ArgGroup::new("judged").args(judged.collect::<Vec<_>>()).multiple(true);
+        let command = command.mut_arg("inside", |inside| inside.requires("judged")).group(judged);
         let command = command
             .name(self.name)
             .bin_name(format!("{} [EAL ARGUMENTS] --", self.name))

@@ -791,7 +791,7 @@ fn the_firewall_explains_without_starting() {
     for (arguments, expected) in [
         (&["--explain"][..], "error: a value is required for '--explain <PACKET|FILE>'"),
         (&["--explain", "tcp", "--inside", "10.0.0.1/8"], "error: invalid value '10.0.0.1/8' for '--inside"),
-        (&["--inside", "10.0.0.0/8"], "error: the following required arguments were not provided:\n  --explain"),
+        (&["--inside", "10.0.0.0/8"], "error: the following required arguments were not provided:\n  <--replay "),
     ] {
         let (status, text) = explain_by(arguments);
         assert!(status == Some(2) && text.starts_with(expected), "{text}");
