@@ -53,7 +53,7 @@ impl PacketFunction for Instance {
 impl Instance {
     fn meant(&self, filter: &Filter, from: usize) -> Piece<usize> {
         let to = (from + PIECE).min(self.there.len());
-        let fits = |number: &usize| filter.divisor.is_none_or(|divisor| number % divisor == 0);
+        let fits = |number: &usize| filter.divisor.is_none_or(|divisor| number.is_multiple_of(divisor));
         let items = (from..to).filter(|at| self.there[*at]).map(|at| (at, 2 * at + self.worker));
         Piece { items: items.filter(|(_, number)| fits(number)).collect(), next: (to < self.there.len()).then_some(to) }
     }
@@ -74,7 +74,8 @@ impl Function for Numbers {
 
     fn topics(&self) -> Vec<Topic<Self>> {
         vec![
-            Topic::list("all", "the numbers", Instance::meant).parameter("divisor", "what they can be divided by"),
+            Topic::list("all", "the numbers", |instance: &mut Instance, filter, from| instance.meant(filter, from))
+                .parameter("divisor", "what they can be divided by"),
             Topic::state("count", "how many", |of: &mut Instance, _: &Filter, _| of.there.len(), |counts| counts),
             Topic::order(
                 "refuse",
@@ -95,7 +96,7 @@ impl Function for Numbers {
         Ok(Instance { worker: worker.index(), there: vec![true; ENTRIES], seen, left })
     }
 
-    fn adopt(_: &mut Instance, (): Arc<()>) {}
+    fn adopt(_: &mut Instance, _: Arc<()>) {}
 }
 
 /// All pages of a list.

@@ -232,7 +232,7 @@ fn whatever_is_wrong_with_a_file_leaves_the_old_rules_in_force_and_is_named() {
         (changed("blocked", "bloked"), "FILE:9: [rules] bloked: unknown key (known: blocked, rate, capacity)".to_owned()),
         (changed("[9, 80]", "80"), "FILE:9: [rules] blocked: expected an array, found 80".to_owned()),
         (changed("[rules]", "[rules"), "FILE:8: not valid TOML: unclosed table, expected `]`".to_owned()),
-        (changed("[rules]", "[ruls]"), "FILE:8: [ruls]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, rules, limits, other)".to_owned()),
+        (changed("[rules]", "[ruls]"), "FILE:8: [ruls]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, admin, rules, limits, other)".to_owned()),
         // The function before it has changed too, and is well.
         (
             changed("80]", "81]").replace("rate = 5", "rate = 5\nblocked = [1, 0]"),

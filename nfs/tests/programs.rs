@@ -189,7 +189,7 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
         (
             "unknown-table",
             chain_example().replace("[monitor]", "[monitoring]"),
-            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, firewall, load-balancer, monitor, nat, rate-limit)",
+            "FILE:28: [monitoring]: unknown table (known: chain, forwarding, router, ports, burst, packets, fragments, admin, firewall, load-balancer, monitor, nat, rate-limit)",
         ),
     ];
     assert_refused(NF_CHAIN, &cases);
