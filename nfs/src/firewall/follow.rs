@@ -67,7 +67,7 @@ impl WorkerState {
         };
         match found {
             Some((place, _)) if others_wait && self.may_be_replaced(place) => {
-                Fate::Wait(*seen, self.reasons.no_connection)
+                Fate::Wait(self.as_begun(seen), self.reasons.no_connection)
             }
             Some((place, flow)) => self.follow(packet, place, seen, (&flow, says), cx),
             None => self.beginning(seen, says),
@@ -79,11 +79,17 @@ impl WorkerState {
         self.tracking.get(place).is_some_and(|connection| connection.tcp.is_over())
     }
 
+    /// What the rules are to be asked about where this packet begins a connection: about one that brings a cookie back, as
+    /// its SYN would have been.
+    fn as_begun(&self, seen: &Seen) -> Seen {
+        let key = if self.returned(seen).is_some() { seen.key.tcp_flags(TcpFlags::SYN) } else { seen.key };
+        Seen { key, ..*seen }
+    }
+
     /// A packet without a connection.
     fn beginning(&self, seen: &Seen, says: Says) -> Fate {
-        // As its SYN would have been.
         if self.returned(seen).is_some() {
-            return Fate::Ask(Seen { key: seen.key.tcp_flags(TcpFlags::SYN), ..*seen }, State::New);
+            return Fate::Ask(self.as_begun(seen), State::New);
         }
         match begins(says, self.policy.config.mid_stream, &self.reasons) {
             Ok(()) => Fate::Ask(*seen, State::New),

@@ -66,6 +66,13 @@ impl Limits {
         }
     }
 
+    /// A slot will stand for another rule.
+    pub(super) fn forget(&mut self, slot: usize) {
+        if let Some(limit) = self.by_slot.get_mut(slot) {
+            *limit = Limit::default();
+        }
+    }
+
     /// Whether one more connection that this source begins is within the limits of a slot.
     pub(super) fn connection(&mut self, slot: u16, source: IpAddr, now: Instant) -> bool {
         self.take(Of::Connections, slot, source, now)

@@ -17,7 +17,7 @@ type Fault = (&'static str, String);
 
 /// Refuses rules that no packet can match.
 pub(super) fn check(rules: &[Rule], config: &Config, sets: &[AddressSet]) -> Result<(), Invalid> {
-    let sets = Sets::new(sets);
+    let sets = Sets::new(sets).without_files(config);
     for (index, Rule { conditions, .. }) in rules.iter().enumerate() {
         let [source, destination] = sets.sides(conditions);
         let faults = [
@@ -77,7 +77,10 @@ impl Side {
         Self { families: [four, !four], no_host, some: no_host.is_none() }
     }
 
-    /// Of sets that are empty nothing is known: their files may say something tomorrow.
+    /// Of what is in a file: it may say something else tomorrow.
+    const UNKNOWN: Self = Self { families: [true; 2], no_host: None, some: true };
+
+    /// Where no addresses are asked for, all are.
     fn families(&self) -> [bool; 2] {
         if self.families == [false; 2] { [true; 2] } else { self.families }
     }
@@ -106,6 +109,16 @@ impl<'a> Sets<'a> {
             })
         };
         Self(sets.iter().map(|set| (set.name.as_str(), sides(set))).collect())
+    }
+
+    /// What is known for sure, and does not change with a file.
+    fn without_files(mut self, config: &Config) -> Self {
+        for (name, sides) in &mut self.0 {
+            if config.sets.get(*name).is_some_and(|set| set.file.is_some()) {
+                *sides = [Side::UNKNOWN; 2];
+            }
+        }
+        self
     }
 
     fn sides(&self, conditions: &Conditions) -> [Side; 2] {

@@ -32,11 +32,21 @@ pub struct Policy {
     pub(super) sets: Vec<AddressSet>,
     pub(super) timeouts: [Duration; Timer::COUNT],
     slots: Slots,
+    tables: Tables,
     /// The rules that decide.
     views: Views,
     /// Those that only write down, if there are any.
     log_views: Option<Views>,
     pub(super) log: Log,
+}
+
+/// What workers have tables for beside connections since they started, whatever rules have come since.
+#[derive(Clone, Copy, Debug)]
+struct Tables {
+    /// For limits of each source.
+    sources: bool,
+    /// For SYN cookies.
+    cookies: bool,
 }
 
 /// What is said of a packet that begins a connection, or is related to one.
@@ -54,7 +64,9 @@ pub(super) struct Decision {
 impl Policy {
     /// The first policy of a program.
     pub(super) fn new(config: Config) -> Result<Self, Invalid> {
-        Self::after(config, &Slots::default(), Log::default())
+        let has = |of: fn(&RuleConfig) -> bool| config.rules.iter().any(of);
+        let tables = Tables { sources: has(limits_sources), cookies: has(makes_cookies) };
+        Self::after(config, &Slots::default(), tables, Log::default())
     }
 
     /// The policy that follows another one.
@@ -75,20 +87,21 @@ impl Policy {
                 return Err(Invalid::new(key, "cannot change while the program runs: restart it"));
             }
         }
-        let limits = |config: &Config| config.rules.iter().position(limits_sources);
-        if let (Some(index), None) = (limits(&config), limits(before)) {
+        let first = |of: fn(&RuleConfig) -> bool| config.rules.iter().position(of);
+        let tables = running.tables;
+        if let Some(index) = first(limits_sources).filter(|_| !tables.sources) {
             let message = "a limit for each source needs a table: the first one takes a restart";
             return Err(Invalid::new(format!("rules[{index}].limit.per_source"), message));
         }
-        let cookies = |config: &Config| config.rules.iter().position(makes_cookies);
-        if let (Some(index), None) = (cookies(&config), cookies(before)) {
+        if let Some(index) = first(makes_cookies).filter(|_| !tables.cookies) {
             let message = "SYN cookies need a table: the first rule that has them takes a restart";
             return Err(Invalid::new(format!("rules[{index}].syn_cookies"), message));
         }
-        Self::after(config, &running.slots, running.log.clone())
+        Self::after(config, &running.slots, tables, running.log.clone())
     }
 
-    fn after(config: Config, slots: &Slots, log: Log) -> Result<Self, Invalid> {
+    /// The policy that follows one with these slots, tables and log.
+    fn after(config: Config, slots: &Slots, tables: Tables, log: Log) -> Result<Self, Invalid> {
         sense::check(&config)?;
         config.log.as_ref().map_or(Ok(()), |log| json_log::check(&log.file()))?;
         let timeouts = timeouts(&config)?;
@@ -102,7 +115,7 @@ impl Policy {
         let logs = |rule: &Rule| rule.action == Action::Log;
         let views = Views::new(&rules, |rule| !logs(rule), &sets)?;
         let log_views = rules.iter().any(logs).then(|| Views::new(&rules, logs, &sets)).transpose()?;
-        let policy = Self { config, rules, sets, timeouts, slots, views, log_views, log };
+        let policy = Self { config, rules, sets, timeouts, slots, tables, views, log_views, log };
         for finding in policy.findings() {
             ::log::warn!("firewall: {finding}");
         }
@@ -129,6 +142,11 @@ impl Policy {
         self.slots.len()
     }
 
+    /// The slots that stand for another rule than in a policy before.
+    pub(super) fn slots_reused_since(&self, before: &Self) -> impl Iterator<Item = usize> {
+        self.slots.reused_since(&before.slots)
+    }
+
     /// The name of the rule that a slot stands for.
     pub(super) fn slot_name(&self, slot: u16) -> Option<&str> {
         self.slots.name(slot)
@@ -144,14 +162,14 @@ impl Policy {
         self.rules.iter().filter_map(|rule| Some((rule.slot, rule.limit?)))
     }
 
-    /// Whether a rule limits what each source may have.
+    /// Whether a rule limits what each source may have, or one did when the program started.
     pub(super) fn limits_sources(&self) -> bool {
-        self.config.rules.iter().any(limits_sources)
+        self.tables.sources
     }
 
-    /// Whether a rule may answer by SYN cookies.
+    /// Whether a rule may answer by SYN cookies, or one might when the program started.
     pub(super) fn makes_cookies(&self) -> bool {
-        self.config.rules.iter().any(makes_cookies)
+        self.tables.cookies
     }
 
     /// The name of the rule in a place, for the log.
@@ -180,6 +198,13 @@ impl Policy {
         self.decide(std::slice::from_ref(asked), &mut decision);
         let [decision] = decision;
         decision
+    }
+
+    /// A first policy whose rules, with those that have been, have room for so many slots.
+    #[cfg(test)]
+    pub(super) fn with_slots(config: Config, most: usize) -> Result<Self, Invalid> {
+        let tables = Tables { sources: false, cookies: false };
+        Self::after(config, &Slots::of_at_most(most), tables, Log::default())
     }
 
     fn decision(&self, state: State, place: Option<usize>) -> Decision {

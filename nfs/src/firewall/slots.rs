@@ -13,9 +13,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const MOST: usize = u16::MAX as usize;
 
 /// What slots stand for, also of rules that are gone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Slots {
     names: Vec<SlotName>,
+    most: usize,
     /// Those of the rules in force.
     used: Vec<bool>,
     /// Where a slot is looked for next, once all stand for something.
@@ -28,6 +29,14 @@ struct SlotName {
     /// For people.
     name: String,
     identity: Identity,
+    /// How many other rules it stood for before.
+    turn: u32,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self::of_at_most(MOST)
+    }
 }
 
 /// By what a rule is known again after a reload: by its name, or without one by all that it says, as others may come before
@@ -39,6 +48,11 @@ enum Identity {
 }
 
 impl Slots {
+    /// Of none, with room for so many.
+    pub(super) fn of_at_most(most: usize) -> Self {
+        Self { names: Vec::new(), most, used: Vec::new(), next: 0 }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.names.len()
@@ -49,23 +63,30 @@ impl Slots {
         self.names.get(usize::from(slot)).map(|slot| slot.name.as_str())
     }
 
+    /// Those that stand for another rule now than they did before.
+    pub(super) fn reused_since(&self, before: &Self) -> impl Iterator<Item = usize> {
+        let both = self.names.iter().zip(&before.names);
+        both.enumerate().filter(|(_, (now, before))| now.turn != before.turn).map(|(slot, _)| slot)
+    }
+
     /// Gives each of the rules that come next the slot that it had before, or another one; what slots stand for then.
     pub(super) fn followed_by(&self, rules: &mut [Rule], config: &Config) -> Result<Self, Invalid> {
         let names = rules.iter().enumerate().map(|(index, rule)| SlotName {
             name: rule.name.clone(),
             identity: Identity::new(rule, config.rules.get(index)),
+            turn: 0,
         });
-        let (slots, numbers) = self.followed_within(MOST, names.collect())?;
+        let (slots, numbers) = self.followed_with(names.collect())?;
         for (rule, slot) in rules.iter_mut().zip(numbers) {
             rule.slot = slot;
         }
         Ok(slots)
     }
 
-    /// As [`followed_by`](Self::followed_by), of so many at most.
-    fn followed_within(&self, most: usize, rules: Vec<SlotName>) -> Result<(Self, Vec<u16>), Invalid> {
-        let Self { names, used: before, next } = self;
-        let (mut names, mut next) = (names.clone(), *next);
+    /// As [`followed_by`](Self::followed_by), by names alone.
+    fn followed_with(&self, rules: Vec<SlotName>) -> Result<(Self, Vec<u16>), Invalid> {
+        let Self { names, most, used: before, next } = self;
+        let (mut names, most, mut next) = (names.clone(), *most, *next);
         let mut used = vec![false; names.len()];
         let is_in = |list: &[bool], slot: usize| list.get(slot).copied().unwrap_or(false);
         // Of one identity the slots of those before come first.
@@ -94,14 +115,17 @@ impl Slots {
             };
             // One without a name may have another place.
             match names.get_mut(slot) {
-                Some(before) => *before = rule,
+                Some(before) => {
+                    let turn = before.turn.wrapping_add(u32::from(place.is_none()));
+                    *before = SlotName { turn, ..rule };
+                }
                 None => names.push(rule),
             }
             used.resize(names.len(), false);
             used[slot] = true;
             numbers.push(u16::try_from(slot).map_err(|_| Invalid::new("rules", format!("more than {MOST} rules")))?);
         }
-        Ok((Self { names, used, next }, numbers))
+        Ok((Self { names, most, used, next }, numbers))
     }
 }
 
@@ -124,18 +148,19 @@ mod tests {
 
     fn names(numbers: impl Iterator<Item = usize>) -> Vec<SlotName> {
         let of = |number: usize| number.to_string();
-        numbers.map(|number| SlotName { name: of(number), identity: Identity::Name(of(number)) }).collect()
+        numbers.map(|number| SlotName { name: of(number), identity: Identity::Name(of(number)), turn: 0 }).collect()
     }
 
     #[test]
     fn a_rule_keeps_its_slot_over_any_number_of_reloads() {
-        let (mut slots, first) = Slots::default().followed_within(MOST, names(0..100)).unwrap();
+        const MOST: usize = 1000;
+        let (mut slots, first) = Slots::of_at_most(MOST).followed_with(names(0..100)).unwrap();
         assert_eq!(first, (0..100).collect::<Vec<u16>>());
-        // A hundred others each time, between two that stay: 70 000 names in all.
+        // A hundred others each time, between two that stay: 5000 names in all.
         let mut before: Vec<u16> = Vec::new();
-        for reload in 1..=700 {
+        for reload in 1..=50 {
             let others = 1000 + reload * 100..1100 + reload * 100;
-            let (next, numbers) = slots.followed_within(MOST, names([7].into_iter().chain(others).chain([9]))).unwrap();
+            let (next, numbers) = slots.followed_with(names([7].into_iter().chain(others).chain([9]))).unwrap();
             assert_eq!((numbers[0], numbers[101], next.name(7), next.name(9)), (7, 9, Some("7"), Some("9")));
             let mut all = numbers.clone();
             all.sort_unstable();
@@ -152,18 +177,18 @@ mod tests {
 
     #[test]
     fn who_has_been_gone_for_the_longest_makes_room() {
-        let mut slots = Slots::default();
+        let mut slots = Slots::of_at_most(5);
         let mut given = Vec::new();
         for number in 0..12 {
-            let (next, numbers) = slots.followed_within(5, names([number].into_iter())).unwrap();
+            let (next, numbers) = slots.followed_with(names([number].into_iter())).unwrap();
             given.extend(numbers);
             slots = next;
         }
         assert_eq!(given, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]);
         // Known again as long as nobody has it.
-        let (slots, numbers) = slots.followed_within(5, names([8].into_iter())).unwrap();
+        let (slots, numbers) = slots.followed_with(names([8].into_iter())).unwrap();
         assert_eq!((numbers, slots.name(3)), (vec![3], Some("8")));
-        let Err(refused) = slots.followed_within(5, names(20..25)) else { panic!("more than there is room for") };
+        let Err(refused) = slots.followed_with(names(20..25)) else { panic!("more than there is room for") };
         assert_eq!((refused.key.as_str(), refused.message.as_str()), ("rules", "more than 5 rules"));
     }
 }

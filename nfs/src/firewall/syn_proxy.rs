@@ -74,6 +74,13 @@ impl SynProxy {
         self.attacked.resize(slots.max(self.attacked.len()), false);
     }
 
+    /// A slot will stand for another rule.
+    pub(super) fn forget(&mut self, slot: usize) {
+        if let Some(attacked) = self.attacked.get_mut(slot) {
+            *attacked = false;
+        }
+    }
+
     pub(super) fn tick(&mut self, now: Instant) {
         self.cookies.turn(now);
     }

@@ -63,6 +63,16 @@ impl WorkerState {
         if policy.config.rejections_per_second != self.policy.config.rejections_per_second {
             self.answers = bucket_of_answers(&policy, self.workers);
         }
+        // What was known of rules that are gone is nothing of those that have their slots.
+        for slot in policy.slots_reused_since(&self.policy) {
+            if let Some(hits) = self.hits.get_mut(slot) {
+                *hits = 0;
+            }
+            self.limits.forget(slot);
+            if let Some(proxy) = &mut self.proxy {
+                proxy.forget(slot);
+            }
+        }
         self.policy = policy;
         self.limits.adopt(&self.policy, self.workers);
         self.make_room();
@@ -107,4 +117,40 @@ impl WorkerState {
 fn bucket_of_answers(policy: &Policy, workers: usize) -> TokenBucket {
     let share = policy.config.rejections_per_second.div_ceil(u32::try_from(workers).unwrap_or(u32::MAX));
     TokenBucket::new(share, share.div_ceil(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Firewall, Instance};
+    use super::*;
+    use nf_framework::testing::{Frame, lab};
+    use nf_framework::{Direction, Function};
+
+    #[test]
+    fn a_rule_that_has_the_slot_of_another_one_begins_with_nothing() {
+        let rules = |name: &str| {
+            let text = format!(
+                "rfc4890 = false\nconnections = 64\n[[rules]]\nname = '{name}'\naction = 'accept'\nlimit = \
+                 {{ connections_per_second = 1, burst = 2 }}"
+            );
+            toml::from_str::<Config>(&text).unwrap()
+        };
+        lab(move |lab| {
+            let mut running = Arc::new(Policy::with_slots(rules("0"), 3).unwrap());
+            Firewall.build(&running, &lab.eal.memory()).unwrap();
+            let first = Arc::clone(&running);
+            let mut trial = lab.trial(|worker| Firewall.instance(Arc::clone(&first), worker).unwrap().into());
+            for name in 1..=8 {
+                let udp = |port| Frame::new().ipv4([10, 0, 0, 1], [10, 0, 0, 2]).udp(port, 53).build();
+                let sent = trial.send(Direction::Outbound, &[1, 2, 3].map(|port| udp(name * 10 + port)));
+                assert_eq!((sent.outside.len(), sent.dropped.len()), (2, 1), "{name}: its own burst, and no more");
+                let hits = trial.command(0, |instance: &mut Instance, _| instance.rule_hits());
+                assert_eq!(hits[0].hits, 3, "{name}");
+                let next = || Firewall.replace(rules(&name.to_string()), &running).unwrap();
+                let policy = next();
+                running = Arc::new(next());
+                trial.publish(0, &Firewall, policy);
+            }
+        });
+    }
 }

@@ -692,3 +692,22 @@ fn f15_a_rule_with_cookies_may_limit_packets() {
         assert!((1..40).contains(&passed), "{passed}");
     });
 }
+
+/// In the place of a connection that is over, behind a SYN of somebody else's in one burst: rules that ask for a SYN
+/// are asked about its SYN all the same.
+#[test]
+fn f15_an_acknowledgment_that_waits_for_others_is_judged_as_its_syn_was() {
+    let rules = RULES.replace("action", "flags = \"syn !ack\"\naction");
+    with_firewall(&rules, |bench| {
+        for ends in [V4, V6] {
+            let mut ends = ends.open(bench, &OFFERED, &[]);
+            let reset = bench.send(Direction::Inbound, &[ends.client(RST, 1, 1).build()]);
+            assert_eq!((reset.inside.len(), reset.dropped.len()), (1, 0));
+            ends.asks(bench, &OFFERED);
+            let other = Ends { port: ends.port + 1, ..ends }.client(SYN, 0, 0).build();
+            let sent = bench.send(Direction::Inbound, &[other, ends.client(ACK, 1, 1).build()]);
+            assert_eq!(reasons(&sent), ["firewall-syn-cookie", "firewall-syn-proxy"]);
+            assert_eq!(segment(one(&sent.inside)).flags, SYN);
+        }
+    });
+}

@@ -197,3 +197,53 @@ fn a_rule_without_a_name_is_known_again_wherever_it_stands() {
         assert_eq!(views.len(), 50);
     });
 }
+
+#[test]
+fn a_table_that_was_made_at_the_start_is_there_for_rules_that_come_back() {
+    let limit = "limit = { connections_per_second = 1, burst = 2, per_source = true }\n";
+    for (more, key) in [(limit, "limit.per_source"), ("syn_cookies = \"always\"\n", "syn_cookies")] {
+        let rule = format!("[[rules]]\nprotocol = \"tcp\"\naction = \"accept\"\n{more}");
+        with_firewall(&rule.clone(), move |bench| {
+            bench.reload(OUT).unwrap();
+            bench.reload(&rule).unwrap();
+            let syns: Vec<_> =
+                (1..=4).map(|port| super::bench::tcp(A, X, port, 80, super::bench::SYN).build()).collect();
+            let sent = bench.send(nf_framework::Direction::Outbound, &syns);
+            assert!(!sent.dropped.is_empty(), "{key} is in force");
+        });
+        let rule = format!("[[rules]]\nprotocol = \"tcp\"\naction = \"accept\"\n{more}");
+        with_firewall(OUT, move |bench| {
+            bench.reload(OUT).unwrap();
+            assert_eq!(bench.reload(&rule).unwrap_err().key, format!("rules[0].{key}"));
+        });
+    }
+}
+
+/// A list of today may have one family alone, or nothing that is a host: that is no reason to refuse a reload.
+#[test]
+fn the_file_of_a_set_may_hold_anything() {
+    let path = std::env::temp_dir().join(format!("firewall-any-set-{}", std::process::id()));
+    std::fs::write(&path, "2001:db8:2::1\n").unwrap();
+    let rules = ["destination = \"2001:db8::/32\"", "destination = \"0.0.0.0/0\"", "protocol = \"icmpv6\"", ""];
+    let rules: String =
+        rules.iter().map(|rule| format!("[[rules]]\nsource = \"@list\"\n{rule}\naction = \"drop\"\n")).collect();
+    let text = format!("[sets.list]\nfile = \"{}\"\n{rules}[[rules]]\naction = \"accept\"\n", path.display());
+    let file = path.clone();
+    with_firewall(&text.clone(), move |bench| {
+        let mut port = 5000;
+        for (list, four, six) in [
+            ("203.0.113.1", false, true),
+            ("2001:db8:2::1", true, false),
+            ("127.0.0.1\n::1", true, true),
+            ("# none", true, true),
+        ] {
+            std::fs::write(&file, list).unwrap();
+            bench.reload(&text).unwrap();
+            port += 1;
+            assert_eq!(bench.back(&v4(X, A).udp(port, 53)).is_ok(), four, "{list}");
+            assert_eq!(bench.back(&v6(X6, A6).udp(port, 53)).is_ok(), six, "{list}");
+        }
+        std::fs::write(&file, "2001:db8:2::1\n").unwrap();
+    });
+    std::fs::remove_file(path).unwrap();
+}
