@@ -515,6 +515,21 @@ mod tests {
     }
 
     #[test]
+    fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+        let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        for file in ["prometheus/nf.rules.yml", "prometheus/nf.rules.test.yml", "grafana/nf.json"] {
+            let path = format!("{}/../deploy/{file}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            let asked: BTreeSet<&str> =
+                words.filter(|word| word.starts_with("nf_") || word.starts_with("process_")).collect();
+            assert!(asked.len() > 20, "{file}: {asked:?}");
+            let unknown: Vec<_> = asked.difference(&known).collect();
+            assert!(unknown.is_empty(), "{file}: {unknown:?}");
+        }
+    }
+
+    #[test]
     fn the_list_in_the_docs_is_the_table() {
         let mut list = String::from(
             "# Metrics\n\nWhat `/metrics` has ([admin.md](admin.md)), in the order in which it comes. This list is made from the \
