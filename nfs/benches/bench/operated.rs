@@ -7,34 +7,35 @@
 use crate::io::MACSWAP;
 use crate::machine::Memory;
 use crate::measure::{Plan, Variant, interleave};
-use crate::ours::{NULL, devices, start_eal, timed, timed_while};
+use crate::nat::{self, Begun};
+use crate::ours::{NULL, Setting, config, devices, ensure_forwarded, start_eal, timed, timed_while};
 use crate::results::Row;
-use crate::routed::{Destinations, Routed};
-use crate::router::{ensure_forwarded, runtime};
-use crate::scored::HOT;
-use crate::source::{CIRCULATING, Circulation};
+use crate::source::{Kept, Shelf};
 use crate::testpmd::Testpmd;
 use anyhow::{Context as _, ensure};
-use dpdk_rs::Burst;
-use nf_framework::{AdminConfig, AdminDoor, Control, ForwardingKind};
+use dpdk_rs::{Burst, Eal};
+use nf_framework::{
+    AdminConfig, AdminDoor, Control, Function, Invalid, Loaded, Piece, Runtime, SetupError, Topic, WorkerSetup,
+};
+use nfs::nat::{Instance, SessionFilter};
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{scope, sleep};
+use std::thread::{ScopedJoinHandle, scope, sleep};
 use std::time::{Duration, Instant};
 
-pub(crate) const ABOUT: &str = "a router that is scraped and queried, and one that is left alone";
+pub(crate) const ABOUT: &str = "a NAT that is scraped and queried, and one that is left alone";
 pub(crate) const MEBIBYTES: u64 = 160;
 
-const ROUTES: u32 = 10_000;
-const NO_DOOR: &str = "router, no door";
-const LEFT_ALONE: &str = "router, nobody at the door";
-const OPERATED: &str = "router, scraped every second and queried without end";
+const SESSIONS: u32 = 1 << 16;
+const NO_DOOR: &str = "NAT, 64k sessions, no door";
+const LEFT_ALONE: &str = "NAT, 64k sessions, nobody at the door";
+const SCRAPED: &str = "NAT, 64k sessions, scraped every second";
+const OPERATED: &str = "NAT, 64k sessions, scraped every second and queried without end";
 
-/// What is asked for in turn, each as soon as the one before is answered.
-const QUERIES: [&str; 4] = ["/v1/stats", "/v1/routes?limit=1000", "/v1/chain?by=worker", "/v1/neighbours?limit=1000"];
 const SCRAPES: Duration = Duration::from_secs(1);
 /// So that each slice has scrapes in it.
 const SHORTEST: Duration = Duration::from_millis(1100);
@@ -43,10 +44,10 @@ const MOST: usize = 10;
 
 pub(crate) fn notes() -> Vec<String> {
     [
-        "IPv4, 10 000 routes, 1792 mbufs in circulation, one worker; what the suite router has as hot",
-        "two connections to the Unix socket: one asks for /metrics at the beginning of a slice and every second, the \
-         other for /v1/stats, 1000 routes, /v1/chain and the neighbours in turn, as fast as they are answered",
-        "score - 1 is what it adds in units of testpmd's macswap, over the router without a door; cost is the worker's CPU \
+        "one worker, net_null, both directions, UDP, packets of known sessions",
+        "scraped: /metrics at the beginning of a slice and a second later; queried: one more connection asks for \
+         /v1/stats, for the next 1000 of all sessions and for /v1/chain in turn, as fast as they are answered",
+        "score - 1 is what it adds in units of testpmd's macswap, over the NAT without a door; cost is the worker's CPU \
          time: clients, server and control have the other CPU",
         "a slice is at least 1.1 s here, and a process has at most 10 rounds",
     ]
@@ -58,40 +59,83 @@ pub(crate) fn run(plan: Plan, memory: Memory) -> anyhow::Result<Vec<Row>> {
     // Before the EAL pins this thread.
     let mut testpmd = Testpmd::start(memory, &devices(), 1, Burst::USUAL)?;
     let eal = start_eal(memory, 1)?;
-    let circulation = Circulation::new(&eal, CIRCULATING, 1)?;
-    circulation.fill(&eal, Circulation::HOT)?;
-    let routed = Routed::new(Destinations::V4(ROUTES), circulation.macs(&eal)?)?;
-    let fill = |side: usize, number: u32, packet: &mut _| routed.flows[side].fill(number as usize, packet);
-    let stores = circulation.stores_of(CIRCULATING, fill)?;
-    let router = || runtime(&eal, ForwardingKind::Router, &routed, &stores);
+    let nats = nat::begin(&eal, 1, SESSIONS, "")?;
     let clients = Clients::default();
     let answered = Cell::new(Answered::default());
 
+    let visited = |name, queries| {
+        let (eal, nats, clients, answered) = (&eal, &nats, &clients, &answered);
+        Variant::new(name, move |slice| {
+            let runtime = runtime(eal, nats)?.admin(clients.door()?);
+            let (sample, report, of_slice) = timed_while(runtime, |control| clients.visit(control, queries, slice))?;
+            let of_slice = of_slice?;
+            if queries {
+                answered.set(answered.get().and(of_slice));
+            }
+            ensure_forwarded(&report).map(|()| sample)
+        })
+        .score(NO_DOOR, MACSWAP)
+    };
     let variants = vec![
         Variant::new(MACSWAP, |slice| testpmd.forward("macswap", NULL.numbers, Burst::USUAL, None, slice)),
         Variant::new(NO_DOOR, |slice| {
-            let (sample, report) = timed(router()?, slice)?;
+            let (sample, report) = timed(runtime(&eal, &nats)?, slice)?;
             ensure_forwarded(&report).map(|()| sample)
         }),
         Variant::new(LEFT_ALONE, |slice| {
-            let runtime = router()?.admin(clients.door()?);
+            let runtime = runtime(&eal, &nats)?.admin(clients.door()?);
             let (sample, report, ()) = timed_while(runtime, |control| serve(control, slice))?;
             ensure_forwarded(&report).map(|()| sample)
         })
         .score(NO_DOOR, MACSWAP),
-        Variant::new(OPERATED, |slice| {
-            let runtime = router()?.admin(clients.door()?);
-            let (sample, report, of_slice) = timed_while(runtime, |control| clients.visit(control, slice))?;
-            answered.set(answered.get().and(of_slice?));
-            ensure_forwarded(&report).map(|()| sample)
-        })
-        .score(NO_DOOR, MACSWAP)
-        .net(LEFT_ALONE),
+        visited(SCRAPED, false),
+        visited(OPERATED, true),
     ];
     let rows = interleave(variants, Plan { slice: plan.slice.max(SHORTEST), rounds: plan.rounds.min(MOST), ..plan })?;
-    println!("note {HOT}: {}", answered.get().line());
-    circulation.drain(&eal)?;
+    println!("note {OPERATED}: {}", answered.get().line());
     Ok(rows)
+}
+
+fn runtime<'a>(eal: &'a Eal, nats: &[Begun]) -> anyhow::Result<Runtime<'a>> {
+    let mut chain = nat::chain_of(nats, SESSIONS);
+    let shelf = nats.first().map(|(shelf, _)| shelf.clone()).context("one worker has one NAT")?;
+    chain[1] = Loaded::new(Listed(shelf), ());
+    Ok(Runtime::new(eal, &config(Setting::new(NULL)), chain)?)
+}
+
+/// The NAT on the shelf, whose sessions can be asked for as a program's can.
+struct Listed(Shelf<Instance>);
+
+impl Function for Listed {
+    type Config = ();
+    type Policy = ();
+    type Instance = Kept<Instance>;
+
+    fn name(&self) -> &str {
+        "nat"
+    }
+
+    fn policy(&self, (): ()) -> Result<(), Invalid> {
+        Ok(())
+    }
+
+    fn instance(&self, _: Arc<()>, _: &mut WorkerSetup) -> Result<Kept<Instance>, SetupError> {
+        Ok(Kept(self.0.take().ok_or("another worker has the NAT")?))
+    }
+
+    fn adopt(_: &mut Kept<Instance>, _: Arc<()>) {}
+
+    fn topics(&self) -> Vec<Topic<Self>> {
+        vec![Topic::list(
+            "sessions",
+            "as the NAT has them",
+            |kept: &mut Kept<Instance>, filter: &SessionFilter, from| {
+                let (views, next) = kept.0.get().map(|instance| instance.list(filter, from)).unwrap_or_default();
+                // Their places are the NAT's own; these are in the same order, and in the same piece.
+                Piece { items: (from..).zip(views).collect(), next }
+            },
+        )]
+    }
 }
 
 /// What a program does for its door, for so long.
@@ -108,6 +152,7 @@ fn serve(control: &Control, slice: Duration) {
 struct Answered {
     scrapes: u64,
     queries: u64,
+    sessions: u64,
     bytes: u64,
     time: Duration,
 }
@@ -117,6 +162,7 @@ impl Answered {
         Self {
             scrapes: self.scrapes + other.scrapes,
             queries: self.queries + other.queries,
+            sessions: self.sessions + other.sessions,
             bytes: self.bytes + other.bytes,
             time: self.time + other.time,
         }
@@ -124,8 +170,14 @@ impl Answered {
 
     fn line(self) -> String {
         let seconds = self.time.as_secs_f64();
-        let [queries, mebibytes] = [self.queries as f64, self.bytes as f64 / 1048576.0].map(|sum| sum / seconds);
-        format!("{} scrapes in {seconds:.0} s; {queries:.0} queries and {mebibytes:.1} MiB a second", self.scrapes)
+        let each = |sum: u64| sum as f64 / seconds;
+        format!(
+            "{} scrapes in {seconds:.0} s; {:.0} queries a second, with {:.0} sessions, and {:.1} MiB",
+            self.scrapes,
+            each(self.queries),
+            each(self.sessions),
+            each(self.bytes) / 1048576.0,
+        )
     }
 }
 
@@ -147,14 +199,13 @@ impl Clients {
         Ok(AdminDoor::open(&config, "bench", env!("CARGO_PKG_VERSION"), None)?)
     }
 
-    /// Both of them come, and control serves them, for so long. To be called on the control thread, whose CPUs they
-    /// get.
-    fn visit(&self, control: &Control, slice: Duration) -> anyhow::Result<Answered> {
+    /// They come, and control serves them, for so long. To be called on the control thread, whose CPUs they get.
+    fn visit(&self, control: &Control, queries: bool, slice: Duration) -> anyhow::Result<Answered> {
         let over = AtomicBool::new(false);
         let start = Instant::now();
         scope(|scope| {
             let scraping = scope.spawn(|| self.scrape(&over));
-            let querying = scope.spawn(|| self.query(&over));
+            let querying = scope.spawn(|| if queries { self.query(&over) } else { Ok(Answered::default()) });
             serve(control, slice);
             over.store(true, Ordering::Relaxed);
             // Their last requests are answered too.
@@ -162,7 +213,7 @@ impl Clients {
                 control.serve(Duration::from_millis(1));
             }
             let time = start.elapsed();
-            let [scraped, queried] = [scraping, querying].map(std::thread::ScopedJoinHandle::join);
+            let [scraped, queried] = [scraping, querying].map(ScopedJoinHandle::join);
             let failed = |_| anyhow::anyhow!("a client panicked");
             Ok(Answered { time, ..scraped.map_err(failed)??.and(queried.map_err(failed)??) })
         })
@@ -178,7 +229,7 @@ impl Clients {
                 continue;
             }
             next += SCRAPES;
-            answered.bytes += client.ask("/metrics")?;
+            answered.bytes += client.ask("/metrics")?.len() as u64;
             answered.scrapes += 1;
         }
         Ok(answered)
@@ -187,15 +238,29 @@ impl Clients {
     fn query(&self, over: &AtomicBool) -> anyhow::Result<Answered> {
         let mut client = Client::connect(&self.socket)?;
         let mut answered = Answered::default();
-        for query in QUERIES.iter().cycle() {
-            if over.load(Ordering::Relaxed) {
-                break;
+        let mut cursor = String::new();
+        while !over.load(Ordering::Relaxed) {
+            for target in ["/v1/stats", &format!("/v1/functions/nat/sessions?limit=1000{cursor}"), "/v1/chain"] {
+                let body = client.ask(target)?;
+                answered.bytes += body.len() as u64;
+                answered.queries += 1;
+                if target.contains("sessions") {
+                    let page: Page<'_> = serde_json::from_str(&body)?;
+                    answered.sessions += page.items.len() as u64;
+                    cursor = page.next.map_or_else(String::new, |next| format!("&cursor={next}"));
+                }
             }
-            answered.bytes += client.ask(query)?;
-            answered.queries += 1;
         }
         Ok(answered)
     }
+}
+
+/// Of a list.
+#[derive(serde::Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a serde_json::value::RawValue>,
+    next: Option<String>,
 }
 
 /// One connection, with nothing of the server's.
@@ -208,8 +273,8 @@ impl Client {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// The bytes of an answer.
-    fn ask(&mut self, target: &str) -> anyhow::Result<u64> {
+    /// What is answered.
+    fn ask(&mut self, target: &str) -> anyhow::Result<String> {
         self.0.get_mut().write_all(format!("GET {target} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
         let (mut line, mut length) = (String::new(), None);
         self.0.read_line(&mut line)?;
@@ -220,12 +285,11 @@ impl Client {
             if let Some((name, value)) = line.split_once(':')
                 && name.eq_ignore_ascii_case("content-length")
             {
-                length = Some(value.trim().parse::<u64>()?);
+                length = Some(value.trim().parse::<usize>()?);
             }
         }
-        let length = length.with_context(|| format!("{target}: an answer without a length"))?;
-        let taken = std::io::copy(&mut (&mut self.0).take(length), &mut std::io::sink())?;
-        ensure!(taken == length, "{target}: the answer was cut off");
-        Ok(length)
+        let mut body = vec![0; length.with_context(|| format!("{target}: an answer without a length"))?];
+        self.0.read_exact(&mut body)?;
+        Ok(String::from_utf8(body)?)
     }
 }

@@ -145,10 +145,16 @@ pub(crate) fn worker_with_report(
     slice: Duration,
 ) -> anyhow::Result<(Sample, Report)> {
     let (sample, report) = timed(Runtime::new(eal, &config(setting), chain)?, slice)?;
+    ensure_forwarded(&report)?;
+    Ok((sample, report))
+}
+
+/// Nothing was dropped.
+pub(crate) fn ensure_forwarded(report: &Report) -> anyhow::Result<()> {
     ensure!(report.balance.dropped == report.dropped("stopped"), "packets were dropped: {report}");
     // What an instance drops that was made for another run has no name in this one.
     ensure!(report.balance.unaccounted() == 0, "packets were dropped or held: {}", report.balance);
-    Ok((sample, report))
+    Ok(())
 }
 
 /// Two ports and `Wire`.

@@ -12,7 +12,7 @@ use crate::source::{CIRCULATING, Circulation, Lent, Shelf, Store};
 use crate::testpmd::Testpmd;
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, Mbuf};
-use nf_framework::{ForwardingKind, Report, Runtime, RuntimeConfig};
+use nf_framework::{ForwardingKind, Runtime, RuntimeConfig};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -104,42 +104,28 @@ fn variant<'a>(
     stores: &[Shelf<Store>; 2],
 ) -> Variant<'a> {
     let (routed, stores) = (Rc::clone(routed), stores.clone());
+    let router = forwarding == ForwardingKind::Router;
     Variant::new(row, move |slice| {
-        let (sample, report) = timed(runtime(eal, forwarding, &routed, &stores)?, slice)?;
-        ensure_forwarded(&report)?;
+        let config = RuntimeConfig {
+            forwarding: Some(forwarding),
+            router: router.then(|| routed.config.clone()),
+            ..config(Setting::new(RING))
+        };
+        let (flows, stores) = (routed.flows.clone(), stores.clone());
+        let runtime = Runtime::new(eal, &config, Vec::new())?.around(move |inner| {
+            let lent = stores.each_ref().map(|store| store.take().expect("one worker at a time"));
+            Box::new(Around::new(inner, &flows, router, Stores(lent)))
+        });
+        let (sample, report) = timed(runtime, slice)?;
+        // What the router itself says comes back too, and is not for it.
+        let dropped = report.balance.dropped - report.dropped("stopped");
+        ensure!(dropped < 256, "packets were dropped: {report}");
         Ok(sample)
     })
 }
 
-/// What forwards, with its packets around it.
-pub(crate) fn runtime<'a>(
-    eal: &'a Eal,
-    forwarding: ForwardingKind,
-    routed: &Routed,
-    stores: &[Shelf<Store>; 2],
-) -> anyhow::Result<Runtime<'a>> {
-    let router = forwarding == ForwardingKind::Router;
-    let config = RuntimeConfig {
-        forwarding: Some(forwarding),
-        router: router.then(|| routed.config.clone()),
-        ..config(Setting::new(RING))
-    };
-    let (flows, stores) = (routed.flows.clone(), stores.clone());
-    Ok(Runtime::new(eal, &config, Vec::new())?.around(move |inner| {
-        let lent = stores.each_ref().map(|store| store.take().expect("one worker at a time"));
-        Box::new(Around::new(inner, &flows, router, Stores(lent)))
-    }))
-}
-
-/// What the router itself says comes back too, and is not for it.
-pub(crate) fn ensure_forwarded(report: &Report) -> anyhow::Result<()> {
-    let dropped = report.balance.dropped - report.dropped("stopped");
-    ensure!(dropped < 256, "packets were dropped: {report}");
-    Ok(())
-}
-
 impl Circulation {
-    pub(crate) fn macs(&self, eal: &Eal) -> anyhow::Result<[[u8; 6]; 2]> {
+    fn macs(&self, eal: &Eal) -> anyhow::Result<[[u8; 6]; 2]> {
         let ports = start_ports(eal, RING, self.unused(), 1)?;
         let macs = ports.each_ref().map(|(port, _)| port.info().map(|info| info.mac_address));
         stop_ports(ports)?;
