@@ -131,7 +131,7 @@ fn a_program_shows_what_it_is_and_does() {
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
     for line in [
         "nf_ready 1",
-        "nf_function_counter_total{function=\"port-block\",name=\"hits\"} 0",
+        "nf_function_own_total{function=\"port-block\",name=\"hits\"} 0",
         "nf_dropped_packets_total{reason=\"policy\"} 0",
         "nf_port_up{port=\"net_null0\"} 1",
     ] {

@@ -158,7 +158,7 @@ fn ask(door: &Door) {
     let stats = door.get("/v1/stats").json();
     assert_eq!(stats["gauges"], json!([{"function": "numbers", "name": "left", "value": 3}]));
     let metrics = door.get("/metrics").body;
-    assert!(metrics.contains("nf_function_gauge{function=\"numbers\",name=\"left\"} 3\n"), "{metrics}");
+    assert!(metrics.contains("nf_function_value{function=\"numbers\",name=\"left\"} 3\n"), "{metrics}");
     assert!(door.get("/healthz").status == 200, "workers went on");
 }
 

@@ -203,9 +203,9 @@ const METRICS: &[Metric] = &[
         |facts, to| to.each_function(facts, |of| of.held)),
     gauge("nf_function_sessions", &["function"], "Sessions that it has now",
         |facts, to| to.each_function(facts, |of| of.sessions)),
-    counter("nf_function_counter_total", &["function", "name"], "Counters of the function's own",
+    counter("nf_function_own_total", &["function", "name"], "Counters of the function's own",
         |facts, to| facts.counters.iter().for_each(|of| to.add(&[&of.function, &of.name], of.value))),
-    gauge("nf_function_gauge", &["function", "name"], "Gauges of the function's own",
+    gauge("nf_function_value", &["function", "name"], "Gauges of the function's own",
         |facts, to| facts.gauges.iter().for_each(|of| to.add(&[&of.function, &of.name], of.value))),
     counter("nf_part_calls_total", &["part"], "Bursts that a part of the work was done for: functions by their names, and in parentheses what stands around them",
         |facts, to| to.each_part(facts, |work| work.calls)),
@@ -511,6 +511,21 @@ mod tests {
         }
         for wrong in ["a{b=\"c} 1\n", "a{b=\"\\x\"} 1\n", "a\n", "a x\n", "a 1\na 1\n", "a{b=\"1\",b=\"1\"} 1\n"] {
             assert!(parse(&format!("{head}{wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+        let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        for file in ["prometheus/nf.rules.yml", "prometheus/nf.rules.test.yml", "grafana/nf.json"] {
+            let path = format!("{}/../deploy/{file}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            let asked: BTreeSet<&str> =
+                words.filter(|word| word.starts_with("nf_") || word.starts_with("process_")).collect();
+            assert!(asked.len() > 20, "{file}: {asked:?}");
+            let unknown: Vec<_> = asked.difference(&known).collect();
+            assert!(unknown.is_empty(), "{file}: {unknown:?}");
         }
     }
 

@@ -29,6 +29,7 @@ mod measure;
 mod namespace;
 mod nat;
 mod nat_floods;
+mod operated;
 mod ours;
 mod parent;
 mod plot;
@@ -198,6 +199,15 @@ const FIREWALL_FLOODS: Built = Built {
     kernel: false,
     huge_malloc: false,
 };
+const OPERATED: Built = Built {
+    about: operated::ABOUT,
+    run: operated::run,
+    notes: operated::notes,
+    mebibytes: |_| operated::MEBIBYTES,
+    cpus: 2,
+    kernel: false,
+    huge_malloc: false,
+};
 const WORKERS: Built = Built {
     about: workers::ABOUT,
     run: workers::run,
@@ -229,10 +239,10 @@ const IDEAS: Built = Built {
 };
 
 /// Suites that are run only when they are named: they teach, or need the machine to themselves.
-const ONLY_NAMED: [&str; 5] = ["floods", "nat-floods", "load-balancer-floods", "firewall-floods", "ideas"];
+const ONLY_NAMED: [&str; 6] = ["operated", "floods", "nat-floods", "load-balancer-floods", "firewall-floods", "ideas"];
 
 /// Every suite that there is or will be.
-static SUITES: [(&str, Option<Built>); 17] = [
+static SUITES: [(&str, Option<Built>); 18] = [
     ("io", Some(IO)),
     ("tables", Some(TABLES)),
     ("classifier", Some(CLASSIFIER)),
@@ -245,6 +255,7 @@ static SUITES: [(&str, Option<Built>); 17] = [
     ("new-sessions", Some(NEW_SESSIONS)),
     ("workers", Some(WORKERS)),
     ("linux", Some(LINUX)),
+    ("operated", Some(OPERATED)),
     ("floods", Some(FLOODS)),
     ("nat-floods", Some(NAT_FLOODS)),
     ("load-balancer-floods", Some(LOAD_BALANCER_FLOODS)),

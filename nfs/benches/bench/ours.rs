@@ -8,8 +8,8 @@ use crate::testpmd::{CACHE, DESCRIPTORS, MBUFS};
 use anyhow::{Context as _, ensure};
 use dpdk_rs::{Burst, Eal, Mempool, MempoolConfig, Port, PortBuilder, QueuePair};
 use nf_framework::{
-    AdminConfig, Affinity, ForwardingKind, FragmentsConfig, Function, Invalid, Loaded, NetworkFunction, PortsConfig,
-    Report, Runtime, RuntimeConfig, SetupError, SteeringKind, WorkerSetup,
+    AdminConfig, Affinity, Control, ForwardingKind, FragmentsConfig, Function, Invalid, Loaded, NetworkFunction,
+    PortsConfig, Report, Runtime, RuntimeConfig, SetupError, SteeringKind, WorkerSetup,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -145,10 +145,16 @@ pub(crate) fn worker_with_report(
     slice: Duration,
 ) -> anyhow::Result<(Sample, Report)> {
     let (sample, report) = timed(Runtime::new(eal, &config(setting), chain)?, slice)?;
+    ensure_forwarded(&report)?;
+    Ok((sample, report))
+}
+
+/// Nothing was dropped.
+pub(crate) fn ensure_forwarded(report: &Report) -> anyhow::Result<()> {
     ensure!(report.balance.dropped == report.dropped("stopped"), "packets were dropped: {report}");
     // What an instance drops that was made for another run has no name in this one.
     ensure!(report.balance.unaccounted() == 0, "packets were dropped or held: {}", report.balance);
-    Ok((sample, report))
+    Ok(())
 }
 
 /// Two ports and `Wire`.
@@ -175,15 +181,23 @@ pub(crate) fn config(setting: Setting) -> RuntimeConfig {
 
 /// What its workers cost while they run.
 pub(crate) fn timed(runtime: Runtime<'_>, slice: Duration) -> anyhow::Result<(Sample, Report)> {
+    timed_while(runtime, |_| std::thread::sleep(slice)).map(|(sample, report, ())| (sample, report))
+}
+
+/// The same for as long as control takes for something.
+pub(crate) fn timed_while<T: Send>(
+    runtime: Runtime<'_>,
+    control: impl FnOnce(&Control) -> T + Send,
+) -> anyhow::Result<(Sample, Report, T)> {
     let cpu_time = || -> anyhow::Result<Duration> { Ok(own_cpu_time()? + lcores_cpu_time(std::process::id())?) };
     let before = cpu_time()?;
-    let (wall, report) = runtime.run(|_| {
+    let ((wall, done), report) = runtime.run(|handle| {
         let start = Instant::now();
-        std::thread::sleep(slice);
-        start.elapsed()
+        let done = control(handle);
+        (start.elapsed(), done)
     })?;
     let cpu = cpu_time()?.saturating_sub(before);
-    Ok((Sample::new(report.balance.received, cpu, wall), report))
+    Ok((Sample::new(report.balance.received, cpu, wall), report, done))
 }
 
 /// A control object that makes its instances and has no configuration.
