@@ -81,7 +81,7 @@ impl WorkerState {
 
     /// What the rules are to be asked about where this packet begins a connection: about one that brings a cookie back, as
     /// its SYN would have been.
-    fn as_begun(&self, seen: &Seen) -> Seen {
+    pub(super) fn as_begun(&self, seen: &Seen) -> Seen {
         let key = if self.returned(seen).is_some() { seen.key.tcp_flags(TcpFlags::SYN) } else { seen.key };
         Seen { key, ..*seen }
     }

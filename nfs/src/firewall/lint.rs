@@ -115,7 +115,8 @@ fn lint_within(most: u32, rules: &[Rule], sets: &[AddressSet]) -> Vec<Finding> {
         candidates.add(number, rule);
         let Some(earlier) = earlier else { continue };
         let (name, by) = (rule.name.clone(), earlier.name.clone());
-        let same = earlier.action == rule.action && earlier.limit == rule.limit;
+        let does = |rule: &Rule| (rule.action, rule.limit, rule.syn_cookies);
+        let same = does(earlier) == does(rule);
         // With a limit it leaves nothing over either: what is too much is dropped there.
         findings.push(if same {
             Finding::Redundant { rule: name, by }
@@ -269,6 +270,8 @@ mod tests {
         let limited = format!("{ACCEPT}\nlimit = {{ packets_per_second = 1 }}");
         assert_eq!(of(&limited, "source = \"10.0.0.1\"\naction = \"accept\""), Some("shadowed"));
         assert_eq!(of(DROP, "action = \"reject\""), Some("contradictory"));
+        let cookies = "destination_ports = 443\naction = \"accept\"\nsyn_cookies = \"always\"";
+        assert_eq!(of(ACCEPT, cookies), Some("shadowed"));
     }
 
     /// Rules as random as they may be, of few values, so that many take all of others.

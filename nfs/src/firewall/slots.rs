@@ -12,6 +12,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Slots are numbered in 16 bits, and one stands for none.
 const MOST: usize = u16::MAX as usize;
 
+/// Stands behind what a rule without a name was called that is gone.
+const GONE: &str = " of before";
+
 /// What slots stand for, also of rules that are gone.
 #[derive(Clone, Debug)]
 pub(super) struct Slots {
@@ -124,6 +127,12 @@ impl Slots {
             used.resize(names.len(), false);
             used[slot] = true;
             numbers.push(u16::try_from(slot).map_err(|_| Invalid::new("rules", format!("more than {MOST} rules")))?);
+        }
+        // Another rule may have the place by which it was called.
+        for (of, _) in names.iter_mut().zip(&used).filter(|(_, used)| !**used) {
+            if matches!(of.identity, Identity::Text(_)) && !of.name.ends_with(GONE) {
+                of.name += GONE;
+            }
         }
         Ok((Self { names, most, used, next }, numbers))
     }

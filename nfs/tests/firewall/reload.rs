@@ -247,3 +247,41 @@ fn the_file_of_a_set_may_hold_anything() {
     });
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn what_a_rule_without_a_name_has_accepted_is_not_anothers_that_has_its_place() {
+    let rule = |protocol: &str| format!("rfc4890 = false\n[[rules]]\nprotocol = \"{protocol}\"\naction = \"accept\"\n");
+    with_firewall(&rule("udp"), move |bench| {
+        if bench.workers > 1 {
+            return;
+        }
+        assert_eq!(bench.out(&v4(A, X).udp(5000, 53)), Ok(()));
+        for (protocol, name) in [("tcp", "rules[0] of before"), ("icmp", "rules[0] of before"), ("udp", "rules[0]")] {
+            bench.reload(&rule(protocol)).unwrap();
+            let views = list(bench, &ConnectionFilter::default());
+            assert_eq!(views[0].rule.as_deref(), Some(name), "{protocol}");
+        }
+    });
+}
+
+#[test]
+fn a_trace_names_the_rule_that_forbids_what_is_about_a_connection() {
+    let text = format!("[[rules]]\nname = \"no-errors\"\nstate = \"related\"\naction = \"drop\"\n{OUT}");
+    with_firewall(&text, |bench| {
+        let sent = v4(A, X).udp(5000, 53);
+        assert_eq!(bench.out(&sent), Ok(()));
+        bench.trial.begin_trace(1, "");
+        assert_eq!(bench.back(&v4(R, A).icmp(3, 1, [0; 4]).payload(&packet(&sent))), denied("denied"));
+        let said = bench.trial.end_trace().to_string();
+        assert!(said.contains("drop firewall-denied; rule no-errors\n"), "{said}");
+        // In the place of one that was reset.
+        let segment = |flags| super::bench::tcp(A, X, 4000, 80, flags);
+        bench.connect(4000);
+        assert_eq!(bench.out(&segment(super::bench::RST).sequence_number(1000)), Ok(()));
+        bench.reload(NONE).unwrap();
+        bench.trial.begin_trace(1, "");
+        assert_eq!(bench.out(&segment(super::bench::SYN)), denied("default"));
+        let said = bench.trial.end_trace().to_string();
+        assert!(said.contains("drop firewall-default; no rule matches\n"), "{said}");
+    });
+}
