@@ -287,4 +287,5 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["dashboard"]:
         dashboard()
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         live(*sys.argv[2:])
