@@ -233,7 +233,7 @@ impl Pipeline {
         self.chain.run(hand.batch, &mut hand.cx, watch);
         if let Some(forwarding) = &mut self.chain.forwarding {
             let WorkCounters { calls, packets, cycles } = &self.counters.egress;
-            bump(packets, u64::from(hand.batch.undecided_mask().count_ones()));
+            let undecided = u64::from(hand.batch.undecided_mask().count_ones());
             watch.before(hand.batch, &hand.cx);
             forwarding.egress(hand.batch, &mut hand.cx);
             watch.after(
@@ -242,7 +242,11 @@ impl Pipeline {
                 hand.batch,
                 &mut hand.cx,
             );
-            hand.cx.laps.end(calls, cycles);
+            // What has nothing to do for a batch is not called for it, as with functions.
+            if undecided > 0 {
+                bump(packets, undecided);
+                hand.cx.laps.end(calls, cycles);
+            }
         }
         watch.settles(hand.batch);
         hand.done();
