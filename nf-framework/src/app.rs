@@ -253,7 +253,7 @@ impl App {
     fn start_and_supervise(self) -> Result<(), AppError> {
         let (eal_args, options, matches) = self.arguments();
         logging::begin(options.log_format, "info,dpdk=error");
-        crash::listen(logging::is_structured());
+        crash::scene::listen(logging::is_structured());
         if let Some(Question { answer, .. }) = self.question
             && let Some(text) = answer(&matches, &ConfigFile::read(&options.config)?).map_err(AppError::Answer)?
         {

@@ -1,6 +1,6 @@
 //! Counters: written by one worker without locks, read by anyone.
 
-use crate::crash::Scene;
+use crate::crash::scene::Scene;
 use crate::verdict::{DropReason, DropReasons};
 use dpdk_rs::{Burst, Mbuf, Ticks};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,6 +6,7 @@
 //! bursts. So a client never meets a worker. What is answered is collected by control, and put into words by the
 //! server.
 
+mod arguments;
 mod config;
 mod health;
 mod metrics;
@@ -18,12 +19,12 @@ mod socket;
 pub(crate) mod topics;
 pub(crate) mod views;
 
+pub(crate) use arguments::Arguments;
 pub use config::AdminConfig;
 pub(crate) use health::{Health, Pulse};
 pub(crate) use metrics::{Facts, PoolFacts, ProcessFacts, text};
 pub(crate) use reply::Reply;
 pub(crate) use request::{Answer, Asked, Inbox, Page, Program, Request};
-pub(crate) use routes::Arguments;
 pub(crate) use server::Server;
 pub use socket::SocketError;
 pub use topics::{Piece, Topic};

@@ -1,7 +1,7 @@
 //! What is asked of the control thread, and the bounded way there and back.
 
+use super::arguments::Arguments;
 use super::reply::Reply;
-use super::routes::Arguments;
 use crate::trace::{DropsRequest, TraceRequest};
 use std::cell::Cell;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Which address of the door asks for what.
 
+use super::arguments::{Arguments, from_form};
 use super::reply::Reply;
 use super::request::{Page, Request};
 use serde::Deserialize;
@@ -58,9 +59,14 @@ pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
             let (function, topic) = ((*function).to_owned(), (*topic).to_owned());
             if is_order(raw.method) {
                 expect(raw, Method::Post)?;
-                return Ok(Request::Topic { function, topic, arguments: Arguments::of_body(raw), page: None });
+                return Ok(Request::Topic {
+                    function,
+                    topic,
+                    arguments: Arguments::of_body(raw.body, raw.form),
+                    page: None,
+                });
             }
-            let (arguments, page) = Arguments::of_query(raw)?;
+            let (arguments, page) = topic_parameters(raw)?;
             Ok(Request::Topic { function, topic, arguments, page: Some(page) })
         }
         ["v1", "reload"] => {
@@ -143,69 +149,23 @@ fn parameters<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
 
 /// What stands in the body.
 fn arguments<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
-    Arguments::of_body(raw).parse()
+    Arguments::of_body(raw.body, raw.form).parse()
 }
 
-/// What somebody wants of a function, to be read by its own structure.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Arguments {
-    Form(Vec<u8>),
-    /// A JSON object; nothing at all is an empty one.
-    Json(Vec<u8>),
-}
-
-impl Arguments {
-    fn of_body(raw: &Raw<'_>) -> Self {
-        let body = raw.body.to_vec();
-        if raw.form { Self::Form(body) } else { Self::Json(body) }
-    }
-
-    /// The parameters of a URL, but for those that say which part of a list is wanted.
-    fn of_query(raw: &Raw<'_>) -> Result<(Self, Page), Reply> {
-        let (mut others, mut limit, mut cursor) = (form_urlencoded::Serializer::new(String::new()), None, None);
-        for (key, value) in form_urlencoded::parse(raw.query.as_bytes()) {
-            match key.as_ref() {
-                "limit" => {
-                    let no_number = |_| Reply::bad(format!("limit: {value:?} is no number"));
-                    limit = Some(value.parse().map_err(no_number)?);
-                }
-                "cursor" => cursor = Some(value.into_owned()),
-                _ => drop(others.append_pair(&key, &value)),
+/// The parameters of a URL, but for those that say which part of a list is wanted.
+fn topic_parameters(raw: &Raw<'_>) -> Result<(Arguments, Page), Reply> {
+    let (mut others, mut limit, mut cursor) = (form_urlencoded::Serializer::new(String::new()), None, None);
+    for (key, value) in form_urlencoded::parse(raw.query.as_bytes()) {
+        match key.as_ref() {
+            "limit" => {
+                let no_number = |_| Reply::bad(format!("limit: {value:?} is no number"));
+                limit = Some(value.parse().map_err(no_number)?);
             }
-        }
-        Ok((Self::Form(others.finish().into_bytes()), new_page(limit, cursor)?))
-    }
-
-    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Reply> {
-        match self {
-            Self::Form(bytes) => from_form(bytes),
-            Self::Json(bytes) => from_json(bytes),
+            "cursor" => cursor = Some(value.into_owned()),
+            _ => drop(others.append_pair(&key, &value)),
         }
     }
-}
-
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
-    let body = match bytes.trim_ascii() {
-        [] => b"{}",
-        // serde would take the values of a structure from an array too.
-        [b'{', ..] => bytes,
-        _ => return Err(Reply::bad("the body is not one JSON object")),
-    };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| wrong(&error))?;
-    json.end().map_err(|error| Reply::bad(format!("the body is not one JSON object: {error}")))?;
-    Ok(value)
-}
-
-fn from_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
-    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(bytes));
-    serde_path_to_error::deserialize(pairs).map_err(|error| wrong(&error))
-}
-
-/// Names the parameter that is wrong, if it is one.
-fn wrong(error: &serde_path_to_error::Error<impl std::fmt::Display>) -> Reply {
-    let (path, why) = (error.path().to_string(), error.inner().to_string());
-    if path == "." { Reply::bad(why) } else { Reply::bad(format!("{path}: {why}")) }
+    Ok((Arguments::Form(others.finish().into_bytes()), new_page(limit, cursor)?))
 }
 
 /// A path without its percent signs.

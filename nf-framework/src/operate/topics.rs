@@ -3,8 +3,8 @@
 //! What is asked is done by each worker on its own instance, between two bursts, a piece at a time, so that packets
 //! wait no longer than a piece takes. Only then is it put into words, elsewhere.
 
+use super::arguments::Arguments;
 use super::reply::Reply;
-use super::routes::Arguments;
 use crate::context::Context;
 use crate::function::{Function, NetworkFunction};
 use serde::Serialize;

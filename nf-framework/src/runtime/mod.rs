@@ -33,7 +33,8 @@ pub use reload::{Reload, ReloadError};
 pub use serve::{AdminOrder, ReloadOrder};
 
 use crate::counters::{WorkerCounters, bump};
-use crate::crash::{CrashReports, Outermost};
+use crate::crash::CrashReports;
+use crate::crash::in_hand::Outermost;
 use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::{Fragments, FragmentsConfig};

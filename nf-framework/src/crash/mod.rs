@@ -1,24 +1,19 @@
 //! What is known when a function panics: where, with which packets, and what had been counted; in a file.
 //!
-//! While packets go through the chain, what a report needs lies on the worker's stack anyway. [`InHand`] stands around
+//! While packets go through the chain, what a report needs lies on the worker's stack anyway. [`InHand`](in_hand::InHand) stands around
 //! it and does something only while a panic unwinds: then it copies what there is, before packets go home and
 //! functions are dropped. So a packet pays nothing for it.
 
-use crate::batch::Batch;
-use crate::context::Context;
-use crate::direction::Direction;
-use crate::position::Position;
+pub(crate) mod in_hand;
+pub(crate) mod scene;
+
 use crate::report::Report;
-use crate::verdict::Verdict;
-use std::backtrace::{Backtrace, BacktraceStatus};
-use std::cell::RefCell;
+use scene::{Panicked, Scene};
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 /// Where reports of crashes go: one file for each worker that panicked, `NAME-crash-TIME-PID-WORKER.txt`, that only
 /// its owner can read. Its packets are as `text2pcap` reads them.
@@ -122,198 +117,13 @@ impl CrashReports {
     }
 }
 
-/// What the panic said, beside its message.
-#[derive(Clone, Debug)]
-struct Panicked {
-    location: String,
-    backtrace: Option<String>,
-}
-
-thread_local! {
-    /// The last one on this thread.
-    static PANICKED: RefCell<Option<Panicked>> = const { RefCell::new(None) };
-}
-
-/// Notes where panics happen, and logs them where people do not read them from a terminal.
-pub(crate) fn listen(is_structured: bool) {
-    let usual = panic::take_hook();
-    panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-        let location = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
-        // Only if the environment asks for it.
-        let backtrace = Backtrace::capture();
-        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
-        if is_structured {
-            let message = info.payload_as_str().unwrap_or("no message");
-            let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-            let trace = backtrace.as_deref().map_or(String::new(), |text| format!("\n{text}"));
-            log::error!("thread {thread} panicked at {location}: {message}{trace}");
-        } else {
-            usual(info);
-        }
-        PANICKED.with(|last| {
-            if let Ok(mut last) = last.try_borrow_mut() {
-                *last = Some(Panicked { location, backtrace });
-            }
-        });
-    }));
-}
-
-/// What a worker was at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Doing {
-    Batch,
-    Tick,
-    Letter,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    doing: Doing,
-    position: Position,
-}
-
-impl Place {
-    fn describe(self, functions: &[String]) -> String {
-        let Self { doing, position: Position { at, direction, turned } } = self;
-        let way = match (doing, direction, turned) {
-            (Doing::Tick, ..) => "housekeeping",
-            (Doing::Letter, ..) => "what control asks: a command, or a new policy",
-            (Doing::Batch, Direction::Outbound, false) => "packets from inside to outside",
-            (Doing::Batch, Direction::Inbound, false) => "packets from outside to inside",
-            (Doing::Batch, Direction::Outbound, true) => "packets that turned, to outside",
-            (Doing::Batch, Direction::Inbound, true) => "packets that turned, to inside",
-        };
-        let index = usize::try_from(at).ok().filter(|at| *at < functions.len());
-        match index.and_then(|index| Some((index, functions.get(index)?))) {
-            Some((index, name)) => format!("function {name}, {} of {} from inside; {way}", index + 1, functions.len()),
-            None if doing != Doing::Batch => format!("around the functions; {way}"),
-            None if Position::entrance(direction, functions.len()).at == at => {
-                format!("before the first function; {way}")
-            }
-            None => format!("behind the last function; {way}"),
-        }
-    }
-}
-
-/// A copy of a packet.
-#[derive(Debug)]
-struct Packet {
-    bytes: Vec<u8>,
-    verdict: Verdict,
-    /// Whether it is the one that the function was looking at.
-    is_the_one: bool,
-}
-
-impl Packet {
-    fn write(&self, number: usize, to: &mut String) {
-        let state = match self.verdict {
-            Verdict::Next => "undecided".to_owned(),
-            verdict => format!("{verdict:?}"),
-        };
-        let remark = if self.is_the_one { "; the function was looking at this one" } else { "" };
-        let _ = writeln!(to, "#\n# packet {number}: {} bytes, {state}{remark}", self.bytes.len());
-        for (line, bytes) in self.bytes.chunks(16).enumerate() {
-            let _ = write!(to, "{:06x}", line * 16);
-            bytes.iter().for_each(|byte| {
-                let _ = write!(to, " {byte:02x}");
-            });
-            to.push('\n');
-        }
-    }
-}
-
-/// What a worker knew when it panicked.
-#[derive(Debug)]
-pub(crate) struct Scene {
-    panicked: Option<Panicked>,
-    place: Option<Place>,
-    packets: Vec<Packet>,
-}
-
-impl Scene {
-    /// Of a panic that unwinds on this thread.
-    fn now(place: Option<Place>, batch: Option<&Batch>) -> Self {
-        let panicked = PANICKED.with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()));
-        let packets = batch.map_or_else(Vec::new, |batch| {
-            let copy = |(slot, packet): (usize, &dpdk_rs::Mbuf)| Packet {
-                bytes: packet.data().to_vec(),
-                verdict: batch.verdict(slot),
-                is_the_one: batch.looked_at() == Some(slot),
-            };
-            batch.packets().map(copy).collect()
-        });
-        Self { panicked, place, packets }
-    }
-
-    fn keep(self, scene: &OnceLock<Box<Self>>) {
-        // The first one knows best: what unwinds further out is its consequence.
-        let _ = scene.set(Box::new(self));
-    }
-}
-
-/// What a worker handles and what surrounds that, to be let go by [`InHand::done`]: otherwise a panic unwinds, and what
-/// is known is kept.
-pub(crate) struct InHand<'w, B: Packets> {
-    /// A batch, or nothing.
-    pub(crate) batch: B,
-    pub(crate) cx: Context<'w>,
-    doing: Doing,
-}
-
-/// What a worker may have in hand.
-pub(crate) trait Packets {
-    fn batch(&self) -> Option<&Batch>;
-}
-
-impl Packets for &mut Batch {
-    fn batch(&self) -> Option<&Batch> {
-        Some(self)
-    }
-}
-
-impl Packets for () {
-    fn batch(&self) -> Option<&Batch> {
-        None
-    }
-}
-
-impl<'w, B: Packets> InHand<'w, B> {
-    #[inline(always)]
-    pub(crate) fn new(batch: B, cx: Context<'w>, doing: Doing) -> Self {
-        Self { batch, cx, doing }
-    }
-
-    #[inline(always)]
-    pub(crate) fn done(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl<B: Packets> Drop for InHand<'_, B> {
-    #[cold]
-    fn drop(&mut self) {
-        let place = Place { doing: self.doing, position: self.cx.position };
-        // A second panic would end the program here and now.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| {
-            Scene::now(Some(place), self.batch.batch()).keep(&self.cx.counters.scene);
-        }));
-    }
-}
-
-/// Keeps what is known of a panic outside of the chain.
-pub(crate) struct Outermost<'w>(pub(crate) &'w OnceLock<Box<Scene>>);
-
-impl Drop for Outermost<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| Scene::now(None, None).keep(self.0)));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::scene::{Doing, Packet, Place};
     use super::*;
+    use crate::direction::Direction;
+    use crate::position::Position;
+    use crate::verdict::Verdict;
 
     fn functions() -> Vec<String> {
         vec!["firewall".to_owned(), "nat".to_owned()]
