@@ -122,7 +122,7 @@ fn of_a_capture_answers_are_followed_too_at_their_time() {
     assert_eq!(lines[late + 2..], ["  nat     drop nat-no-mapping"], "{said}");
     let said = scratch.explain(NAT, &["in.pcapng", "--inside", "203.0.113.0/24"]);
     assert!(
-        said.contains("#2 1.000000 udp 203.0.113.9:53 > 198.51.100.8:5000, 42 bytes\n  arrives  by inside"),
+        said.contains("#2 1.000000 udp 203.0.113.9:53 > 198.51.100.8:5000, 42 bytes\n  arrives by inside"),
         "{said}"
     );
 }
@@ -168,7 +168,7 @@ fn in_a_chain_each_function_speaks_of_the_packet_as_it_comes_to_it() {
     let expected = "\
 #1 0.000000 tcp 203.0.113.9:4000 > 198.51.100.8:8080 [S], 54 bytes
   arrives  by outside, worker 0
-  nat      next; mapping to 10.0.0.10:80; destination 198.51.100.8:8080 -> 10.0.0.10:80
+  nat      next; destination 198.51.100.8:8080 -> 10.0.0.10:80
   firewall next; connection SYN_SENT, rule web
   (egress) send by inside
   leaves   by inside
@@ -209,7 +209,7 @@ fn the_load_balancer_shows_the_backend() {
     for expected in [
         format!("service web, backend {backend}:8080"),
         format!("destination 203.0.113.80:80 -> {backend}:8080"),
-        "leaves          by inside".to_owned(),
+        "leaves        by inside".to_owned(),
     ] {
         assert!(said.contains(&expected), "{expected}\n{said}");
     }
