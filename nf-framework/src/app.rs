@@ -248,7 +248,7 @@ impl App {
         let forwards = configuration.runtime().forwarding.is_some();
         if let Some(packets) = asked {
             warn_unless(forwards);
-            return Ok(offline::explain(name, configuration, packets, inside, &signals.stop, |text| print(text))?);
+            return Ok(offline::explain(name, configuration, packets, inside, &signals.stop, print)?);
         }
         if !options.offline.replay.is_empty() {
             warn_unless(forwards);
