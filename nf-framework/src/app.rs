@@ -3,6 +3,7 @@
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
 use crate::crash::{self, CrashReports};
+use crate::described::{AskedPackets, NoPackets};
 use crate::eal_arguments::{self, EalArgumentsError};
 use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::idle::Idle;
@@ -12,7 +13,7 @@ use crate::operate::{AdminDoor, AdminError};
 use crate::runtime::{AdminOrder, Configuration, Control, Functions, InUse, Runtime, RuntimeError};
 use crate::service::Service;
 use crate::steering::Affinity;
-use clap::{ArgMatches, Command, Parser};
+use clap::Parser;
 use dpdk_rs::{Eal, EalError};
 use serde::de::DeserializeOwned;
 use std::io::Write as _;
@@ -58,14 +59,6 @@ struct Options {
     offline: OfflineOptions,
 }
 
-/// An option that a program may have for a question of its own too.
-fn inside_option() -> clap::Arg {
-    let help = "With --replay of one capture: what these prefixes send comes from inside; what private addresses send, \
-                unless given";
-    let option = clap::Arg::new("inside").long("inside").value_name("PREFIX,PREFIX").help(help);
-    option.value_delimiter(',').value_parser(str::parse::<Prefix>).action(clap::ArgAction::Append)
-}
-
 const EAL_HELP: &str = "\
 DPDK's own arguments come first, then \"--\", then the options above. The usual ones:
   -l 0-1                      one worker on each of these CPUs
@@ -92,6 +85,13 @@ running program: yesterday's captures, tomorrow's rules. The configuration is th
 which are not looked for. What is not there: neighbours (a router sends to 02:00:00:00:00:01 whoever it
 is for, and takes each frame that is for one station for its own), the kernel, health checks (backends are
 taken for up), log files. Time is that of the captures: timers end in their gaps.
+
+--explain needs as little. Each packet goes through the configured chain with nobody out there, and what every function
+did with it and why is printed; of a packet in words, such as
+  udp 10.0.0.5:5000 > 203.0.113.9:53      (and behind it: from inside|outside, vlan 10, dscp ef, fragment)
+  tcp 10.0.0.5:4321 > 203.0.113.9:443 flags syn
+  icmp 10.0.0.5 > 203.0.113.9 echo-request
+only the beginning of a session is seen, of a capture also what follows.
 
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
@@ -132,22 +132,16 @@ pub struct App {
     version: Option<&'static str>,
     affinity: Affinity,
     functions: Functions,
-    question: Option<Question>,
+    explain: Option<Box<Explain>>,
 }
 
-/// Options by which a program answers something from its configuration.
-struct Question {
-    augment: fn(Command) -> Command,
-    answer: Box<Answer>,
-}
-
-type Answer = dyn FnOnce(&ArgMatches, &ConfigFile) -> Result<Option<String>, Box<dyn std::error::Error>>;
+type Explain = dyn FnOnce(&ConfigFile, &AskedPackets, &[Prefix]) -> Result<String, Box<dyn std::error::Error>>;
 
 impl App {
     /// A program of this name.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, about: None, version: None, affinity: Affinity::Any, functions: Functions::new(), question: None }
+        Self { name, about: None, version: None, affinity: Affinity::Any, functions: Functions::new(), explain: None }
     }
 
     /// One line for `--help`.
@@ -179,34 +173,15 @@ impl App {
         self
     }
 
-    /// Adds options of the program's own, by which it answers something from its configuration file and starts
-    /// nothing: what `answer` returns is printed, unless it is `None`. They need no `--` before them.
-    ///
-    /// ```no_run
-    /// use nf_framework::App;
-    ///
-    /// #[derive(clap::Args)]
-    /// struct Count {
-    ///     /// Say how many ports are blocked, and start nothing
-    ///     #[arg(long)]
-    ///     count: bool,
-    /// }
-    ///
-    /// #[derive(serde::Deserialize)]
-    /// struct Config { blocked: Vec<u16> }
-    ///
-    /// let app = App::new("port-block").answering(|options: &Count, file| {
-    ///     let config: Config = file.section("port-block")?;
-    ///     Ok(options.count.then(|| config.blocked.len().to_string()))
-    /// });
-    /// ```
+    /// Has `--explain` answered by the program itself, in words of its own, and not by a trace of the chain: for who can
+    /// say more, or without DPDK. `explain` is given the configuration file, the packets and the prefixes that are inside
+    /// (private addresses, if there are none); what it returns is printed.
     #[must_use]
-    pub fn answering<O: clap::Args>(
+    pub fn explaining(
         mut self,
-        answer: impl FnOnce(&O, &ConfigFile) -> Result<Option<String>, Box<dyn std::error::Error>> + 'static,
+        explain: impl FnOnce(&ConfigFile, &AskedPackets, &[Prefix]) -> Result<String, Box<dyn std::error::Error>> + 'static,
     ) -> Self {
-        let answer = |matches: &ArgMatches, file: &ConfigFile| answer(&O::from_arg_matches(matches)?, file);
-        self.question = Some(Question { augment: O::augment_args, answer: Box::new(answer) });
+        self.explain = Some(Box::new(explain));
         self
     }
 
@@ -251,17 +226,18 @@ impl App {
     }
 
     fn start_and_supervise(self) -> Result<(), AppError> {
-        let (eal_args, options, matches) = self.arguments();
+        let (eal_args, options) = self.arguments();
         logging::begin(options.log_format, "info,dpdk=error");
         crash::scene::listen(logging::is_structured());
-        if let Some(Question { answer, .. }) = self.question
-            && let Some(text) = answer(&matches, &ConfigFile::read(&options.config)?).map_err(AppError::Answer)?
-        {
+        let file = ConfigFile::read(&options.config)?;
+        let inside = &options.offline.inside;
+        let asked = options.offline.explain.as_deref().map(|asked| AskedPackets::new(asked, inside)).transpose()?;
+        if let (Some(packets), Some(explain)) = (&asked, self.explain) {
+            let text = explain(&file, packets, inside).map_err(AppError::Explain)?;
             print(format_args!("{text}"));
             return Ok(());
         }
-
-        let configuration = Configuration::load(&ConfigFile::read(&options.config)?, &self.functions)?;
+        let configuration = Configuration::load(&file, &self.functions)?;
         if options.check {
             // Without arguments it may stand beside the running program, whose devices it leaves alone.
             let eal = if eal_args.len() > 1 { Some(start(eal_args)?) } else { None };
@@ -270,10 +246,13 @@ impl App {
         let signals = Signals::new().map_err(AppError::Signals)?;
         let name = self.name;
         let forwards = configuration.runtime().forwarding.is_some();
+        if let Some(packets) = asked {
+            warn_unless(forwards);
+            return Ok(offline::explain(name, configuration, packets, inside, &signals.stop, print)?);
+        }
         if !options.offline.replay.is_empty() {
             warn_unless(forwards);
-            let inside: Vec<Prefix> = matches.get_many("inside").into_iter().flatten().copied().collect();
-            let (counters, result) = offline::run(name, configuration, &options.offline, &inside, &signals.stop)?;
+            let (counters, result) = offline::run(name, configuration, &options.offline, &signals.stop)?;
             print(format_args!("{counters}"));
             return Ok(result?);
         }
@@ -294,7 +273,7 @@ impl App {
 
     /// Splits the command line at `--`. Help and version are answered here, before DPDK
     /// would answer them, and wherever they stand.
-    fn arguments(&self) -> (Vec<String>, Options, ArgMatches) {
+    fn arguments(&self) -> (Vec<String>, Options) {
         let text = |arg: std::ffi::OsString| {
             arg.into_string().unwrap_or_else(|arg| {
                 eprintln!("error: the argument {} is not UTF-8", arg.display());
@@ -302,23 +281,21 @@ impl App {
             })
         };
         let mut args: Vec<String> = std::env::args_os().map(text).collect();
-        let augment = self.question.as_ref().map_or(std::convert::identity as fn(Command) -> Command, |of| of.augment);
-        let questions = augment(Command::new(self.name));
-        let is_question = |arg: &String| {
-            let name = arg.strip_prefix("--").and_then(|arg| arg.split('=').next());
-            name.is_some_and(|name| questions.get_arguments().any(|question| question.get_long() == Some(name)))
+        let is_offline = |arg: &String| {
+            let name = arg.split('=').next().unwrap_or_default();
+            ["--replay", "--write", "--explain", "--inside"].contains(&name)
         };
-        let replays = |arg: &String| ["--replay", "--write"].contains(&arg.split('=').next().unwrap_or_default());
         // No ports are started then, so all of them are ours.
-        if args.iter().take_while(|arg| *arg != "--").any(|arg| is_question(arg) || replays(arg)) {
+        if args.iter().take_while(|arg| *arg != "--").any(is_offline) {
             args.retain(|arg| arg != "--");
             args.insert(1, "--".to_owned());
         }
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
-        if let (Some(argument), true) = (eal_args.get(1), own.iter().any(replays)) {
+        let offline = own.iter().find(|arg| is_offline(arg)).and_then(|arg| arg.split('=').next());
+        if let (Some(argument), Some(option)) = (eal_args.get(1), offline) {
             eprintln!(
-                "error: --replay takes no EAL arguments, as it needs no ports: leave out {argument} and what else stands \
+                "error: {option} takes no EAL arguments, as it needs no ports: leave out {argument} and what else stands \
                  before \"--\""
             );
             std::process::exit(2);
@@ -334,30 +311,24 @@ impl App {
         }
         let asked = |arg: &&String| ["-h", "--help", "-V", "--version"].contains(&arg.as_str());
         let own = eal_args.iter().skip(1).filter(asked).chain(own.iter().skip(1));
-        let command = augment(<Options as clap::CommandFactory>::command());
-        let has_inside = command.get_arguments().any(|option| option.get_id() == "inside");
-        let command = if has_inside { command } else { command.arg(inside_option()) };
-        // Without either there are no packets whose side could be asked for, and no ports are to be started.
-        let judged = ["replay", "explain"].into_iter();
-        let judged = judged.filter(|id| command.get_arguments().any(|option| option.get_id() == id));
-        let judged = clap::ArgGroup::new("judged").args(judged.collect::<Vec<_>>()).multiple(true);
-        let command = command.mut_arg("inside", |inside| inside.requires("judged")).group(judged);
-        let command = command
+        // Without either there are no packets that come from a side that could be said.
+        let judged = clap::ArgGroup::new("judged").args(["replay", "explain"]).multiple(true);
+        let command = <Options as clap::CommandFactory>::command()
+            .group(judged)
             .name(self.name)
             .bin_name(format!("{} [EAL ARGUMENTS] --", self.name))
             .version(self.version.unwrap_or(env!("CARGO_PKG_VERSION")))
             .about(self.about.unwrap_or("A network function on DPDK"))
             .after_help(EAL_HELP);
         let program = [self.name.to_owned()];
-        let has_replay = own.clone().any(replays);
         let matches = command.try_get_matches_from(program.iter().chain(own)).unwrap_or_else(|error| {
-            if has_replay && error.kind() == clap::error::ErrorKind::UnknownArgument {
-                eprintln!("--replay takes no EAL arguments, as it needs no ports");
+            if let (Some(option), clap::error::ErrorKind::UnknownArgument) = (offline, error.kind()) {
+                eprintln!("{option} takes no EAL arguments, as it needs no ports");
             }
             error.exit()
         });
         let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches);
-        (eal_args.to_vec(), options.unwrap_or_else(|error| error.exit()), matches)
+        (eal_args.to_vec(), options.unwrap_or_else(|error| error.exit()))
     }
 }
 
@@ -428,8 +399,10 @@ enum AppError {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Offline(#[from] OfflineError),
+    #[error(transparent)]
+    NoPackets(#[from] NoPackets),
     #[error("{0}")]
-    Answer(Box<dyn std::error::Error>),
+    Explain(Box<dyn std::error::Error>),
     #[error("{}", .0.join("; "))]
     DoesNotFit(Vec<String>),
 }

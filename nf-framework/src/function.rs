@@ -126,6 +126,22 @@ impl Invalid {
     }
 }
 
+/// Something that is right, and that who wrote it should know: a rule that never decides, a limit that is never reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The key within the function's table, such as `rules[3]`.
+    pub key: String,
+    /// What there is to know of it, in a sentence without a full stop.
+    pub message: String,
+}
+
+impl Finding {
+    /// This is to be known of this key.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
 /// Where a function sends packets on its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Destination {
@@ -169,6 +185,22 @@ pub trait Function: Send + Sync + 'static {
     ///
     /// [`Invalid`] names the key; the error that is shown adds file and line.
     fn policy(&self, config: Self::Config) -> Result<Self::Policy, Invalid>;
+
+    /// What whoever wrote the function's table should know of it, though nothing is wrong: a rule that an earlier one
+    /// leaves nothing, a pool that nobody uses. Each is a warning with file and line, at the start, by `--check` and at a
+    /// reload that changes the policy. It says nothing that is not so for sure.
+    fn lint(&self, policy: &Self::Policy) -> Vec<Finding> {
+        let _ = policy;
+        Vec::new()
+    }
+
+    /// What there is to say, for `--explain`, of a packet that is the first one this function sees, beyond what its
+    /// [trace](NetworkFunction::trace_note) tells: which rules were asked, and why they do not decide. `frame` is the
+    /// packet as it comes to this function, a copy. The text may have several lines.
+    fn explain(&self, policy: &Self::Policy, frame: &mut [u8], direction: Direction) -> Option<String> {
+        let _ = (policy, frame, direction);
+        None
+    }
 
     /// What files that the table names held when this policy was made of them. If there are any, each
     /// reload prepares a policy, and it takes over if the table or what one of them holds is another.

@@ -36,7 +36,7 @@
 //! - [`App`] is the program around it all; [`Runtime`] the same without arguments and signals,
 //!   of a [`Configuration`] that was validated as a whole.
 //! - [`Control`] is a running program: counters, commands, new policies, reload, draining.
-//! - [`capture`] reads and writes capture files.
+//! - [`capture`] reads and writes capture files; [`Described`] is a packet in words, [`terms`] are the words.
 //! - [`doctor`] says what is wrong with a machine before DPDK is to blame.
 //! - [`testing`] runs functions on real packets without a NIC, root or hugepages.
 //!
@@ -57,6 +57,7 @@ pub mod config;
 mod context;
 mod counters;
 mod crash;
+mod described;
 mod direction;
 pub mod doctor;
 mod eal_arguments;
@@ -82,6 +83,7 @@ mod runtime;
 mod service;
 mod steering;
 mod table;
+pub mod terms;
 pub mod testing;
 mod time;
 mod token_bucket;
@@ -101,6 +103,7 @@ pub use classifier::{
 pub use context::Context;
 pub use counters::{Counter, Gauge};
 pub use crash::CrashReports;
+pub use described::{AskedPackets, Described, InvalidDescription, NoPackets};
 pub use direction::Direction;
 pub use flow_table::{
     Class, Deadline, Entry, FlowKey, FlowTable, FlowTableCounters, FlowTableError, Full, Handle, Insertion, Removal,
@@ -109,7 +112,8 @@ pub use flow_table::{
 pub use forwarding::{Forwarding, Wire};
 pub use fragments::{FragmentsConfig, SplitError, split_ipv4};
 pub use function::{
-    Budget, Destination, FileContent, Function, Invalid, NetworkFunction, PacketFunction, SetupError, WorkerSetup,
+    Budget, Destination, FileContent, Finding, Function, Invalid, NetworkFunction, PacketFunction, SetupError,
+    WorkerSetup,
 };
 pub use icmp::IcmpError;
 pub use idle::Idle;

@@ -304,3 +304,35 @@ fn what_cannot_be_replayed_is_one_sentence() {
     replay.replay(&good, &[]);
     assert_eq!(replay.written("inside").len(), 1, "what came in by the only port leaves by it");
 }
+
+#[test]
+fn a_function_that_knows_nothing_of_it_is_explained() {
+    let replay = Replay::new("explained");
+    let explain = |arguments: &[&str]| {
+        let output = replay.run(&[&["--explain"], arguments].concat());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = explain(&["udp 192.0.2.1:1000 > 198.51.100.1:9 from inside"]);
+    let dropped = "\
+#1 0.000000 udp 192.0.2.1:1000 > 198.51.100.1:9, 42 bytes
+  arrives    by inside, worker 0
+  port-block drop policy
+";
+    assert_eq!(said, dropped);
+    let frame = |port| Frame::new().ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(1000, port).build();
+    let capture =
+        replay.capture("explained.pcapng", &[(Duration::ZERO, frame(9)), (Duration::from_millis(1), frame(53))]);
+    let passed = "\
+#2 0.001000 udp 192.0.2.1:1000 > 198.51.100.1:53, 42 bytes
+  arrives    by inside, worker 0
+  port-block next
+  (egress)   send by outside
+  leaves     by outside
+";
+    assert_eq!(explain(&[&capture, "--inside", "192.0.2.0/24"]), format!("{dropped}{passed}"));
+    let output = replay.run(&["--explain", "udp 192.0.2.1:1000"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && errors.starts_with("error: the \">\" between source and"), "{errors}");
+}

@@ -88,6 +88,14 @@ impl IcmpType {
         matches!(self, Self::ECHO_REPLY | Self::ECHO_REQUEST | Self::TIMESTAMP | Self::TIMESTAMP_REPLY)
     }
 
+    /// Whether messages of this type are errors about a packet of a connection. What else quotes packets is of none: redirects
+    /// are for the link (RFC 1122 section 3.2.2), and nobody sends quenches (RFC 6633).
+    #[inline]
+    #[must_use]
+    pub const fn is_error(self) -> bool {
+        matches!(self, Self::DESTINATION_UNREACHABLE | Self::TIME_EXCEEDED | Self::PARAMETER_PROBLEM)
+    }
+
     /// Whether messages of this type quote the packet that they are about.
     #[inline]
     #[must_use]

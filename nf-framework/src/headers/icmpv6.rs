@@ -92,6 +92,13 @@ impl Icmpv6Type {
         matches!(self, Self::ECHO_REQUEST | Self::ECHO_REPLY)
     }
 
+    /// Whether messages of this type are the errors of RFC 4443 section 3.
+    #[inline]
+    #[must_use]
+    pub const fn is_error(self) -> bool {
+        matches!(self.0, 1..=4)
+    }
+
     /// Whether messages of this type quote the packet that they are about: the errors, whose
     /// numbers are below 128 (RFC 4443 section 2.1).
     #[inline]

@@ -1,7 +1,7 @@
 //! A program over captures: its chain, configured as always, without ports and on the time of the packets.
 //!
 //! [`source`] reads the captures in the order of time, [`clock`] is the time and has the functions tick, [`files`] takes
-//! what leaves and what is dropped. What is in between is the [`Pipeline`](crate::worker::Pipeline) of every worker.
+//! what leaves and what is dropped; [`explain`](mod@explain) follows each packet instead. What is in between is the [`Pipeline`](crate::worker::Pipeline) of every worker.
 //!
 //! # What is not as it is live
 //!
@@ -21,11 +21,13 @@
 //! captures go back in time it stands still.
 
 mod clock;
+mod explain;
 mod files;
 mod progress;
 mod side;
 mod source;
 
+pub(crate) use explain::explain;
 pub use side::is_inside;
 
 use crate::batch::Batch;
@@ -35,9 +37,10 @@ use crate::direction::Direction;
 use crate::eal_arguments::floating_lcore;
 use crate::partial_checksums;
 use crate::runtime::{Configuration, Portless, RuntimeError};
+use crate::trace::TraceError;
 use crate::verdict::DropReason;
 use clock::Clock;
-use dpdk_rs::{Burst, Eal, EalError, PortId};
+use dpdk_rs::{Burst, Eal, EalError, Mbuf, PortId};
 use files::{Files, OutputError};
 use progress::Progress;
 use source::{Side, Source, SourceError, Sources};
@@ -73,6 +76,20 @@ pub(crate) struct OfflineOptions {
     /// With --replay: write over files that are there
     #[arg(long, requires = "replay")]
     pub(crate) force: bool,
+
+    /// Say what becomes of a packet, such as "tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside", or of each of a capture
+    /// file (pcap or pcapng), and why, and start nothing
+    #[arg(
+        long,
+        value_name = "PACKET|FILE",
+        conflicts_with_all = ["replay", "check", "stats_interval", "drain", "idle"]
+    )]
+    pub(crate) explain: Option<String>,
+
+    /// With --explain, and with --replay of one capture: what these prefixes send comes from inside; what private
+    /// addresses send, unless given
+    #[arg(long, value_name = "PREFIX,PREFIX", value_delimiter = ',', requires = "judged")]
+    pub(crate) inside: Vec<Prefix>,
 }
 
 /// Why a replay is not done, or not to its end.
@@ -92,6 +109,13 @@ pub(crate) enum OfflineError {
     Eal(#[from] EalError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error(
+        "an error related to a live connection cannot be followed through the chain, as no connection is live there: give \
+         a capture that has the connection too"
+    )]
+    Related,
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error("told to stop before the captures were at their end")]
     Stopped,
 }
@@ -110,10 +134,10 @@ pub(crate) fn run(
     name: &str,
     configuration: Configuration,
     options: &OfflineOptions,
-    inside: &[Prefix],
     stop: &AtomicBool,
 ) -> Result<(String, Result<(), OfflineError>), OfflineError> {
     let config = configuration.runtime().clone();
+    let inside = &options.inside[..];
     let sides = match (&options.replay[..], config.has_two_sides()) {
         ([_], true) => vec![Side::BySource(inside.to_vec())],
         ([_], false) => vec![Side::Port(0)],
@@ -128,13 +152,7 @@ pub(crate) fn run(
     let ports = config.port_names();
     files::prepare(&directory, &ports, &options.replay, options.force)?;
 
-    let bytes = configuration.bytes_without_ports();
-    let mebibytes = bytes.saturating_add(bytes / 4).saturating_add(SPARE).div_ceil(1 << 20);
-    let memory = ["-m".to_owned(), mebibytes.to_string()];
-    let fixed = ["--no-huge", "--no-shconf", "--no-pci", "--no-telemetry"].map(str::to_owned);
-    let arguments = [name.to_owned(), floating_lcore()].into_iter().chain(fixed).chain(memory);
-    let (eal, _) = Eal::init(arguments)?;
-    let worker = configuration.without_ports(&eal)?;
+    let worker = start(name, configuration)?;
     let files = Files::create(&directory, &ports)?;
     files.witness(&worker);
     let progress = Progress::new(sources.length());
@@ -155,6 +173,47 @@ pub(crate) fn run(
     let ended = replay.end();
     let text = replay.describe(name, began);
     Ok((text, result.and(ended)))
+}
+
+/// Starts the EAL on nothing, and a worker without ports on it.
+fn start(name: &str, configuration: Configuration) -> Result<Portless, OfflineError> {
+    let bytes = configuration.bytes_without_ports();
+    let mebibytes = bytes.saturating_add(bytes / 4).saturating_add(SPARE).div_ceil(1 << 20);
+    let memory = ["-m".to_owned(), mebibytes.to_string()];
+    let fixed = ["--no-huge", "--no-shconf", "--no-pci", "--no-telemetry"].map(str::to_owned);
+    let arguments = [name.to_owned(), floating_lcore()].into_iter().chain(fixed).chain(memory);
+    let (eal, _) = Eal::init(arguments)?;
+    Ok(configuration.without_ports(&eal)?)
+}
+
+/// Makes a packet of a frame that has come in by a port; why it cannot be one, otherwise.
+fn let_in(worker: &Portless, frame: &[u8], port: u16) -> Result<Mbuf, DropReason> {
+    let Portless { pipeline, stations, .. } = worker;
+    let counters = &pipeline.counters;
+    if let Some(of_port) = counters.ports.get(usize::from(port)) {
+        bump(&of_port.received, 1);
+    }
+    let lost = |reason: DropReason| {
+        bump(&counters.drops[reason.index()], 1);
+        reason
+    };
+    let mut packet = pipeline.pool.alloc().ok_or_else(|| lost(DropReason::NO_BUFFERS))?;
+    if !packet.set_contents(frame) {
+        return Err(lost(DropReason::NOT_ONE_SEGMENT));
+    }
+    packet.set_port(PortId(port));
+    let station = stations.and_then(|stations| stations.get(usize::from(port)).copied());
+    if let (Some(station), Some(destination)) = (station, packet.data_mut().first_chunk_mut::<6>())
+        && destination[0] & 1 == 0
+    {
+        *destination = station.octets();
+    }
+    Ok(packet)
+}
+
+/// Towards which side goes what has come in by a port.
+fn direction_of(port: u16) -> Direction {
+    if port == 0 { Direction::Outbound } else { Direction::Inbound }
 }
 
 /// A replay that is going on.
@@ -210,28 +269,11 @@ impl Replay {
     /// Makes a packet of the frame that is next.
     fn let_in(&mut self, port: u16) {
         let frame = self.sources.frame();
-        let Portless { pipeline, stations, .. } = &mut self.worker;
-        let counters = &pipeline.counters;
-        if let Some(of_port) = counters.ports.get(usize::from(port)) {
-            bump(&of_port.received, 1);
+        match let_in(&self.worker, frame, port) {
+            // There are no more packets in a burst than a batch has slots.
+            Ok(packet) => drop(self.batch.push(packet)),
+            Err(reason) => self.files.dropped(frame, port, reason),
         }
-        let lost = |reason: DropReason| {
-            bump(&counters.drops[reason.index()], 1);
-            self.files.dropped(frame, port, reason);
-        };
-        let Some(mut packet) = pipeline.pool.alloc() else { return lost(DropReason::NO_BUFFERS) };
-        if !packet.set_contents(frame) {
-            return lost(DropReason::NOT_ONE_SEGMENT);
-        }
-        packet.set_port(PortId(port));
-        let station = stations.and_then(|stations| stations.get(usize::from(port)).copied());
-        if let (Some(station), Some(destination)) = (station, packet.data_mut().first_chunk_mut::<6>())
-            && destination[0] & 1 == 0
-        {
-            *destination = station.octets();
-        }
-        // There are no more packets in a burst than a batch has slots.
-        drop(self.batch.push(packet));
     }
 
     fn arrive(&mut self, port: u16) {
@@ -239,8 +281,7 @@ impl Replay {
             return self.batch.empty();
         }
         partial_checksums::complete(&mut self.batch);
-        let direction = if port == 0 { Direction::Outbound } else { Direction::Inbound };
-        self.worker.pipeline.arrive(&mut self.batch, direction, self.clock.now(), &mut self.files);
+        self.worker.pipeline.arrive(&mut self.batch, direction_of(port), self.clock.now(), &mut self.files);
     }
 
     /// Lets time pass.

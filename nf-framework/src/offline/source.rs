@@ -38,6 +38,8 @@ pub(super) struct Source {
     side: Side,
     /// When the next packet came in, and by which port.
     next: Option<(Duration, u16)>,
+    /// Its place in the file, from 1.
+    number: usize,
     frame: Vec<u8>,
     fault: Option<SourceError>,
     truncated: u64,
@@ -61,6 +63,7 @@ impl Source {
             length,
             side,
             next: None,
+            number: 0,
             frame: Vec::new(),
             fault: None,
             truncated: 0,
@@ -83,6 +86,7 @@ impl Source {
                     return;
                 }
             };
+            self.number += 1;
             if packet.link_type != LinkType::ETHERNET {
                 let (path, link_type) = (self.path.clone(), packet.link_type);
                 self.fault = Some(SourceError::LinkType { path, link_type });
@@ -133,6 +137,11 @@ impl Sources {
     /// The next packet.
     pub(super) fn frame(&self) -> &[u8] {
         self.first.and_then(|first| self.all.get(first)).map_or(&[], |source| &source.frame)
+    }
+
+    /// Its place in its file, from 1.
+    pub(super) fn number(&self) -> usize {
+        self.first.and_then(|first| self.all.get(first)).map_or(0, |source| source.number)
     }
 
     /// Goes on to the packet behind it.

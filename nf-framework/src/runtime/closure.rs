@@ -3,7 +3,8 @@
 use super::loaded::{AnyFunction, AnyPolicy};
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
-use crate::function::{Destination, FileContent, NetworkFunction, SetupError, WorkerSetup};
+use crate::direction::Direction;
+use crate::function::{Destination, FileContent, Finding, NetworkFunction, SetupError, WorkerSetup};
 use crate::operate::topics::AnyTopic;
 use crate::steering::Affinity;
 use dpdk_rs::Memory;
@@ -41,6 +42,14 @@ where
     }
 
     fn tend(&self, _: &AnyPolicy) -> Option<AnyPolicy> {
+        None
+    }
+
+    fn lint(&self, _: &AnyPolicy) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn explain(&self, _: &AnyPolicy, _: &mut [u8], _: Direction) -> Option<String> {
         None
     }
 

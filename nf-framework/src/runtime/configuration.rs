@@ -1,11 +1,11 @@
 //! A configuration that is read and validated as a whole.
 
 use super::closure::FromClosure;
-use super::loaded::{AnyFunction, Loaded};
+use super::loaded::{AnyFunction, AnyPolicy, Loaded};
 use super::routing::{check_addresses, warn_of_no_way, warn_of_silence};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
-use crate::function::{Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{Finding, Function, NetworkFunction, SetupError, WorkerSetup};
 use crate::steering::Affinity;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -157,6 +157,13 @@ pub(super) fn warn_of_unused(file: &ConfigFile, function: &dyn AnyFunction) -> R
     Ok(())
 }
 
+/// Says what a function finds in its table that who wrote it should know.
+pub(super) fn warn_of_findings(file: &ConfigFile, function: &dyn AnyFunction, policy: &AnyPolicy) {
+    for Finding { key, message } in function.lint(policy) {
+        log::warn!("{}", file.error_at(function.name(), &key, message));
+    }
+}
+
 impl Configuration {
     /// Makes one from a file. Nothing is started, and nothing of the machine is looked at. The table of a function
     /// that the chain does not name is validated too, and a warning says that it is not in use.
@@ -172,6 +179,7 @@ impl Configuration {
             check_addresses(file, &runtime, function.as_ref(), &policy)?;
             warn_of_silence(&runtime, function.as_ref(), &policy);
             warn_of_no_way(file, &runtime, function.as_ref(), &policy);
+            warn_of_findings(file, function.as_ref(), &policy);
             Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
         };
         let functions = named.map(load).collect::<Result<_, ConfigError>>()?;

@@ -6,8 +6,9 @@ use crate::chain::Chain;
 use crate::changes::Table;
 use crate::classifier::Prefix;
 use crate::config::{ConfigError, ConfigFile};
+use crate::direction::Direction;
 use crate::fragments::FragmentsConfig;
-use crate::function::{Destination, FileContent, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
+use crate::function::{Destination, FileContent, Finding, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::operate::Topic;
 use crate::operate::topics::AnyTopic;
 use crate::steering::{Affinity, AffinityConflict};
@@ -28,6 +29,12 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// The policy that the function itself wants in the place of the running one.
     fn tend(&self, running: &AnyPolicy) -> Option<AnyPolicy>;
+
+    /// What is to be known of the table that it was made of.
+    fn lint(&self, policy: &AnyPolicy) -> Vec<Finding>;
+
+    /// What it says of a first packet.
+    fn explain(&self, policy: &AnyPolicy, frame: &mut [u8], direction: Direction) -> Option<String>;
 
     /// What the files held that it was made of.
     fn files(&self, policy: &AnyPolicy) -> Vec<FileContent>;
@@ -82,6 +89,14 @@ impl<F: Function> AnyFunction for F {
     fn tend(&self, running: &AnyPolicy) -> Option<AnyPolicy> {
         let next = Function::tend(self, running.downcast_ref()?)?;
         Some(Arc::new(next))
+    }
+
+    fn lint(&self, policy: &AnyPolicy) -> Vec<Finding> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::lint(self, policy))
+    }
+
+    fn explain(&self, policy: &AnyPolicy, frame: &mut [u8], direction: Direction) -> Option<String> {
+        Function::explain(self, policy.downcast_ref()?, frame, direction)
     }
 
     fn files(&self, policy: &AnyPolicy) -> Vec<FileContent> {

@@ -7,6 +7,7 @@ use super::needs::Needs;
 use super::routing::Routing;
 use super::{ForwardingKind, RuntimeConfig};
 use crate::counters::WorkerCounters;
+use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::Fragments;
 use crate::function::{Registry, WorkerSetup};
@@ -14,6 +15,7 @@ use crate::headers::MacAddress;
 use crate::report::{Balance, PortReport, Report};
 use crate::router::RouterConfig;
 use crate::token_bucket::TokenBucket;
+use crate::trace::Names;
 use crate::verdict::PortIx;
 use crate::worker::Pipeline;
 use dpdk_rs::{Eal, HashKey, Mempool};
@@ -101,6 +103,23 @@ impl Configuration {
 }
 
 impl Portless {
+    /// What a function of the chain says of a first packet as it comes to it.
+    pub(crate) fn explain(&self, function: usize, frame: &mut [u8], direction: Direction) -> Option<(&str, String)> {
+        let Loaded { function, policy, .. } = self.functions.get(function)?;
+        Some((function.name(), function.explain(policy, frame, direction)?))
+    }
+
+    /// What numbers are called in traces; ports by what they are to the program, as nobody looks for their devices.
+    pub(crate) fn names(&self) -> Names {
+        Names {
+            ports: self.config.port_names().into_iter().map(|(part, _)| part).collect(),
+            functions: self.functions.iter().map(|loaded| loaded.function.name().to_owned()).collect(),
+            reasons: self.registry.drop_reasons.list().into_iter().map(|(name, _)| name).collect(),
+            next_hops: self.registry.next_hops.clone(),
+            cycles_per_second: 0,
+        }
+    }
+
     /// The counters, as a program with ports would show them.
     pub(crate) fn report(&self) -> Report {
         let counters = &self.pipeline.counters;

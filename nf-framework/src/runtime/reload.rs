@@ -13,7 +13,7 @@
 //!    functions, all of these functions change over.
 //! 5. When every worker has answered, the old policies are freed, on the control thread.
 
-use super::configuration::warn_of_unused;
+use super::configuration::{warn_of_findings, warn_of_unused};
 use super::control::Control;
 use super::error::CommandError;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
@@ -263,6 +263,9 @@ impl Control {
                 check_addresses(file, &config, function.as_ref(), policy)?;
                 warn_of_no_way(file, &config, function.as_ref(), policy);
             }
+        }
+        for Next { function, policy, .. } in &next {
+            warn_of_findings(file, function.as_ref(), policy);
         }
         let router = self.prepare_router(file, config.router.as_ref(), &next)?;
         if let (Some(routing), Some(written)) = (&self.routing, &config.router)

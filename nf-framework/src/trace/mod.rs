@@ -21,7 +21,7 @@ pub(crate) use drops::{DropNames, Taps};
 pub use drops::{DropsError, DropsRequest, DropsWritten};
 pub(crate) use event::Place;
 pub use note::Note;
-pub(crate) use story::Names;
+pub(crate) use story::{Names, Sight, sights};
 pub use story::{Step, Trace, Traces};
 pub(crate) use tracer::{Tracer, Unwatched, Watch};
 

@@ -211,6 +211,32 @@ impl Names {
     }
 }
 
+/// A packet as a function had it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Sight {
+    pub(crate) function: usize,
+    pub(crate) direction: Direction,
+    /// Of bytes behind those that are kept, zeros.
+    pub(crate) frame: Vec<u8>,
+}
+
+/// What functions saw of the first packet that was traced, in their order.
+pub(crate) fn sights(events: &[Event]) -> Vec<Sight> {
+    let (mut sights, mut before) = (Vec::new(), None);
+    let Some(first) = events.first() else { return sights };
+    for event in events.iter().filter(|event| event.packet == first.packet) {
+        if let (What::Seen(Place::Function(function), direction, _), Some(look)) = (event.what, before) {
+            sights.push(Sight { function, direction, frame: Look::frame(look) });
+        }
+        // Its room may be another packet's from there on.
+        if matches!(event.what, What::Left(_)) {
+            break;
+        }
+        before = Some(&event.look);
+    }
+    sights
+}
+
 impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, trace) in self.packets.iter().enumerate() {
@@ -239,6 +265,13 @@ impl fmt::Display for Trace {
             Some(number) => writeln!(f, ", for the sake of packet {number}")?,
             None => writeln!(f)?,
         }
+        self.write_steps(f)
+    }
+}
+
+impl Trace {
+    /// What happened to the packet, a line or more for each step.
+    pub(crate) fn write_steps(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let width = self.steps.iter().map(|step| step.place.len()).max().unwrap_or(0);
         for step in &self.steps {
             let notes = Some(&step.note).filter(|note| !note.is_empty());

@@ -3,12 +3,12 @@
 
 use super::capture_file::{self, CaptureFile, Captured, InvalidCapture};
 use super::config::State;
-use super::explain::{Question, Why};
+use super::explain::{Question, Why, icmp_of};
 use super::packet::{NotSeen, Seen, look_at};
 use super::policy::Policy;
 use super::replay::Replay;
-use super::terms::protocol_name;
 use nf_framework::headers::{Headers, IpProtocol, Network, Transport};
+use nf_framework::terms::protocol_name;
 use nf_framework::{Direction, Ports, Prefix, is_inside};
 use std::collections::HashMap;
 use std::fmt;
@@ -131,12 +131,7 @@ impl Scene<'_> {
             Err(not_seen) => return (name_of(not_seen).to_owned(), self.replay.not_seen(not_seen)),
         };
         let direction = if is_inside(seen.source, self.inside) { Direction::Outbound } else { Direction::Inbound };
-        let icmp = Headers::parse(frame).ok().and_then(|headers| match &headers.transport {
-            Transport::Icmp(icmp) => Some((icmp.message_type.0, icmp.code)),
-            Transport::Icmpv6(icmp) => Some((icmp.message_type.0, icmp.code)),
-            _ => None,
-        });
-        let question = Question { seen: &seen, icmp, direction, state: State::New };
+        let question = Question { seen: &seen, icmp: icmp_of(frame), direction, state: State::New };
         (words(&seen, direction), self.replay.judge(&question, at))
     }
 

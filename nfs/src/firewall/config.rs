@@ -1,8 +1,8 @@
 //! The table `[firewall]` of a configuration file, as it stands there.
 
-use super::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term, VlanTerm};
 use crate::json_log;
 use nf_framework::headers::EtherType;
+use nf_framework::terms::{AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, List, PortTerm, ProtocolTerm, Term, VlanTerm};
 use nf_framework::{Direction, Prefix};
 use serde::Deserialize;
 use std::collections::BTreeMap;

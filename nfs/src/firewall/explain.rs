@@ -2,16 +2,18 @@
 //! the packet path asks. And in words, what becomes of a packet for whatever reason.
 
 use super::config::{Action, State, SynCookies};
-use super::packet::{Kind, Says, Seen};
+use super::packet::{Kind, Says, Seen, look_at};
 use super::policy::Policy;
 use super::reasons::{NAMED, Named};
+use super::replay::Replay;
 use super::rule::{Conditions, Rule};
 use super::tcp::{self, Event};
-use super::terms::{AddressTerm, protocol_name};
-use nf_framework::headers::TcpFlags;
-use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch};
+use nf_framework::headers::{Headers, TcpFlags, Transport};
+use nf_framework::terms::{AddressTerm, protocol_name};
+use nf_framework::{AddressSet, Addresses, Described, Direction, IcmpMatch};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What rules are asked about a packet.
 #[derive(Clone, Copy)]
@@ -113,11 +115,41 @@ impl Policy {
         Why::Rules(Explanation { rule: None, action, passed_over, logged_by, syn_cookies: SynCookies::Never })
     }
 
+    /// What becomes of a packet that is the first one an empty firewall sees, and why.
+    #[must_use]
+    pub fn explain(&self, packet: &Described) -> Why {
+        let state = if packet.is_related() { State::Related } else { State::New };
+        let why = self.explain_first(&mut packet.frame(), packet.direction(), state);
+        if packet.is_error() && why.reason() == Some(NAMED.unrelated.name) {
+            let why = "an ICMP error about nothing (write \"related\" for one about a live connection)";
+            return Why::Dropped { reason: NAMED.unrelated.name, why };
+        }
+        why
+    }
+
+    /// The same of a packet as it comes to the firewall.
+    pub(super) fn explain_first(&self, frame: &mut [u8], direction: Direction, state: State) -> Why {
+        let (icmp, mut replay) = (icmp_of(frame), Replay::new(self));
+        match look_at(frame, None, None) {
+            Ok(seen) => replay.judge(&Question { seen: &seen, icmp, direction, state }, (1, Duration::ZERO)),
+            Err(not_seen) => replay.not_seen(not_seen),
+        }
+    }
+
     /// What is said beside a rule for people.
     #[must_use]
     pub fn comment(&self, rule: &str) -> Option<&str> {
         let found: Option<&Rule> = self.rules.iter().find(|of| of.name == rule);
         found.map(|rule| rule.comment.as_str()).filter(|comment| !comment.is_empty())
+    }
+}
+
+/// Of an ICMP message of its family, type and code.
+pub(super) fn icmp_of(frame: &mut [u8]) -> Option<(u8, u8)> {
+    match &Headers::parse(frame).ok()?.transport {
+        Transport::Icmp(icmp) => Some((icmp.message_type.0, icmp.code)),
+        Transport::Icmpv6(icmp) => Some((icmp.message_type.0, icmp.code)),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 /// Something that a rule's author should know; rules are named.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Finding {
+pub(super) enum Finding {
     /// No rule names the set.
     UnusedSet {
         /// The set.
@@ -57,6 +57,28 @@ pub enum Finding {
         /// The first of them.
         rule: String,
     },
+}
+
+/// What a finding is about.
+pub(super) enum Subject<'a> {
+    /// The set of this name.
+    Set(&'a str),
+    /// The rule of this name.
+    Rule(&'a str),
+}
+
+impl Finding {
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match self {
+            Self::UnusedSet { set } => Subject::Set(set),
+            Self::EmptySet { rule, .. }
+            | Self::Shadowed { rule, .. }
+            | Self::Redundant { rule, .. }
+            | Self::Contradictory { rule, .. }
+            | Self::NeverAsked { rule, .. }
+            | Self::NotCompared { rule } => Subject::Rule(rule),
+        }
+    }
 }
 
 impl fmt::Display for Finding {

@@ -2,10 +2,10 @@
 
 use super::config::LogConfig;
 use super::packet::Seen;
-use super::terms::protocol_name;
 use crate::json_log::{self, quoted};
 use nf_framework::Direction;
 use nf_framework::headers::IpProtocol;
+use nf_framework::terms::protocol_name;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};

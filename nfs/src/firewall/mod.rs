@@ -11,7 +11,6 @@ mod config;
 mod connection;
 mod cookies;
 mod decided;
-mod described;
 mod explain;
 mod fate;
 mod follow;
@@ -34,7 +33,6 @@ mod slots;
 mod sources;
 mod syn_proxy;
 mod tcp;
-mod terms;
 mod timer;
 mod traced;
 mod tracking;
@@ -48,19 +46,16 @@ pub use config::{
     Action, Checksums, Config, Denial, LimitConfig, Live, LogConfig, Passage, RuleConfig, SetConfig, Side, State,
     SynCookies, TimeoutsConfig,
 };
-pub use described::{Described, InvalidDescription};
 pub use explain::{Explanation, Why};
 pub use instance::Instance;
-pub use lint::Finding;
 pub use policy::Policy;
 pub use query::{ConnectionFilter, ConnectionView, RuleHits};
-pub use terms::{
-    AddressTerm, DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, List, PortTerm, ProtocolTerm, Term, VlanTerm,
-};
 
 use limits::Limits;
 use log::Events;
-use nf_framework::{Affinity, FileContent, Function, Invalid, Memory, SetupError, Topic, WorkerSetup};
+use nf_framework::{
+    Affinity, Direction, FileContent, Finding, Function, Invalid, Memory, SetupError, Topic, WorkerSetup,
+};
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
 use syn_proxy::SynProxy;
@@ -91,6 +86,14 @@ impl Function for Firewall {
 
     fn replace(&self, config: Config, running: &Policy) -> Result<Policy, Invalid> {
         Policy::following(config, running)
+    }
+
+    fn lint(&self, policy: &Policy) -> Vec<Finding> {
+        policy.lint()
+    }
+
+    fn explain(&self, policy: &Policy, frame: &mut [u8], direction: Direction) -> Option<String> {
+        Some(policy.explain_first(frame, direction, State::New).to_string())
     }
 
     fn files(&self, policy: &Policy) -> Vec<FileContent> {

@@ -3,11 +3,11 @@
 
 use super::config::{Config, Passage, State};
 use super::lint::Finding;
-use super::packet::{is_error_v4, is_error_v6, is_no_destination, is_no_source, may_begin_v4, may_begin_v6};
+use super::packet::{is_no_destination, is_no_source, may_begin_v4, may_begin_v6};
 use super::rule::{Conditions, Protocol, Rule};
 use super::tcp::{self, Event};
-use super::terms::protocol_name;
 use nf_framework::headers::{IcmpType, Icmpv6Type, IpProtocol, TcpFlags};
+use nf_framework::terms::protocol_name;
 use nf_framework::{AddressSet, Addresses, IcmpMatch, Invalid, Prefix};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -204,8 +204,8 @@ fn is_asked(state: State, protocol: IpProtocol, icmp: &IcmpMatch) -> bool {
     icmp.types.clone().any(|number| match (state, four) {
         (State::New, true) => may_begin_v4(IcmpType(number)),
         (State::New, false) => may_begin_v6(Icmpv6Type(number)),
-        (State::Related, true) => is_error_v4(IcmpType(number)),
-        (State::Related, false) => is_error_v6(Icmpv6Type(number)),
+        (State::Related, true) => IcmpType(number).is_error(),
+        (State::Related, false) => Icmpv6Type(number).is_error(),
     })
 }
 

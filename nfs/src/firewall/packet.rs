@@ -283,9 +283,9 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
                 _ => Err(NotSeen::Fragment),
             };
         }
-        Transport::Icmp(icmp) => is_error_v4(icmp.message_type),
+        Transport::Icmp(icmp) => icmp.message_type.is_error(),
         Transport::Icmpv6(icmp) => match icmp.message_type.0 {
-            _ if is_error_v6(icmp.message_type) => true,
+            _ if icmp.message_type.is_error() => true,
             // RFC 4861 section 6.1, RFC 6980: it has not been on another link, and is in one piece.
             133..=137 if hops == 255 && fragment.is_none() => return seen(Kind::Neighbours),
             133..=137 => return Err(NotSeen::Neighbours),
@@ -316,26 +316,15 @@ pub(super) fn look_at(frame: &mut [u8], beside: Option<Ports>, stripped: Option<
     seen(Kind::Error(quoted))
 }
 
-/// Errors about packets of connections; what else quotes packets is of none (RFC 1122 section 3.2.2: redirects are for
-/// the link, RFC 6633: nobody sends quenches).
-pub(super) fn is_error_v4(message_type: IcmpType) -> bool {
-    matches!(message_type, IcmpType::DESTINATION_UNREACHABLE | IcmpType::TIME_EXCEEDED | IcmpType::PARAMETER_PROBLEM)
-}
-
-/// Those of RFC 4443 section 3.
-pub(super) fn is_error_v6(message_type: Icmpv6Type) -> bool {
-    matches!(message_type.0, 1..=4)
-}
-
 /// Whether rules are asked about such a message as one that begins something: about what is of no connection, and about
 /// what asks.
 pub(super) fn may_begin_v4(message_type: IcmpType) -> bool {
-    !is_error_v4(message_type) && (!message_type.has_identifier() || query_of(message_type).0)
+    !message_type.is_error() && (!message_type.has_identifier() || query_of(message_type).0)
 }
 
 /// Nor about Neighbor Discovery.
 pub(super) fn may_begin_v6(message_type: Icmpv6Type) -> bool {
-    !is_error_v6(message_type) && !matches!(message_type.0, 129 | 133..=137)
+    !message_type.is_error() && !matches!(message_type.0, 129 | 133..=137)
 }
 
 /// The ports that stand for the identifier of an ICMP query: who asks has it, and who answers has the kind of

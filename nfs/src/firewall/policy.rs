@@ -1,7 +1,7 @@
 //! A validated configuration, prepared for the packet path: what instances work by.
 
 use super::config::{Action, Config, Denial, LimitConfig, RuleConfig, State, SynCookies};
-use super::lint::{self, Finding};
+use super::lint::{self, Finding, Subject};
 use super::lint_sets;
 use super::log::Log;
 use super::never;
@@ -14,7 +14,7 @@ use super::views::{Asked, Views};
 use crate::json_log::{self, quoted};
 use nf_framework::headers::IpProtocol;
 use nf_framework::{AddressSet, IcmpMatch, Invalid, Memory, SetupError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,14 +115,21 @@ impl Policy {
         let logs = |rule: &Rule| rule.action == Action::Log;
         let views = Views::new(&rules, |rule| !logs(rule), &sets)?;
         let log_views = rules.iter().any(logs).then(|| Views::new(&rules, logs, &sets)).transpose()?;
-        let policy = Self { config, rules, sets, timeouts, slots, tables, views, log_views, log };
-        for finding in policy.findings() {
-            ::log::warn!("firewall: {finding}");
-        }
-        Ok(policy)
+        Ok(Self { config, rules, sets, timeouts, slots, tables, views, log_views, log })
     }
 
-    /// What the author of the rules should know of them; nobody has written our own.
+    /// What the author of the rules should know of them, each with its key.
+    pub(super) fn lint(&self) -> Vec<nf_framework::Finding> {
+        let places: HashMap<&str, usize> = self.rules.iter().map(|rule| rule.name.as_str()).zip(0..).collect();
+        let key = |finding: &Finding| match finding.subject() {
+            Subject::Set(set) => format!("sets.{set}"),
+            Subject::Rule(rule) => places.get(rule).map_or_else(String::new, |place| format!("rules[{place}]")),
+        };
+        let keyed = |finding: Finding| nf_framework::Finding::new(key(&finding), finding.to_string());
+        self.findings().into_iter().map(keyed).collect()
+    }
+
+    /// The same without keys; nobody has written our own rules.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let written = self.rules.get(..self.config.rules.len()).unwrap_or_default();
         let mut findings = lint::lint(written, &self.sets);

@@ -1,8 +1,8 @@
 //! A rule as it was validated: what it asks for, and what follows.
 
 use super::config::{Action, LimitConfig, RuleConfig, State, SynCookies};
-use super::terms::{AddressTerm, protocol_name};
 use nf_framework::headers::IpProtocol;
+use nf_framework::terms::{AddressTerm, protocol_name};
 use nf_framework::{Addresses, Direction, FlagsMatch, IcmpMatch, Invalid};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Conditions {
             });
             addresses.collect()
         };
-        let ports = |terms: &[super::terms::PortTerm]| terms.iter().map(|port| port.first..=port.last).collect();
+        let ports = |terms: &[nf_framework::terms::PortTerm]| terms.iter().map(|port| port.first..=port.last).collect();
         let invalid = |field: &str, message: String| Err(Invalid::new(format!("{key}.{field}"), message));
         let protocols = protocols(config, key)?;
         if config.flags.is_some() && !protocols.iter().all(|protocol| protocol.number == IpProtocol::TCP)

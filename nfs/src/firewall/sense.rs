@@ -1,9 +1,9 @@
 //! Whether what is written makes sense: numbers, types and limits, each by itself and beside its neighbours.
 
 use super::config::{Action, Config, Denial, LEAST_ENTRIES, LEAST_ETHER_TYPE, RuleConfig, State, SynCookies};
-use super::terms::AddressTerm;
 use nf_framework::Invalid;
 use nf_framework::headers::{EtherType, IpProtocol};
+use nf_framework::terms::AddressTerm;
 
 /// What is of no rule.
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {

@@ -11,6 +11,7 @@ mod flow_hash;
 mod health;
 mod icmp;
 mod instance;
+mod lint;
 mod maglev;
 mod policy;
 mod probing;
@@ -45,7 +46,7 @@ use connections::Connections;
 use counters::Shared;
 use health::{Gauges, Health, Traffic};
 use nf_framework::{
-    Affinity, Destination, Function, Invalid, Memory, NextHops, Prefix, SetupError, Topic, WorkerSetup,
+    Affinity, Destination, Finding, Function, Invalid, Memory, NextHops, Prefix, SetupError, Topic, WorkerSetup,
 };
 use reasons::{Counters, Reasons};
 use std::net::IpAddr;
@@ -118,6 +119,10 @@ impl Function for LoadBalancer {
 
     fn name(&self) -> &'static str {
         "load-balancer"
+    }
+
+    fn lint(&self, policy: &Policy) -> Vec<Finding> {
+        lint::lint(&policy.config)
     }
 
     fn policy(&self, config: Config) -> Result<Policy, Invalid> {

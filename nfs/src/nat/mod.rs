@@ -3,9 +3,11 @@
 #![doc = include_str!("README.md")]
 
 mod config;
+mod explain;
 mod flow;
 mod icmp;
 mod instance;
+mod lint;
 mod log;
 mod policy;
 mod ports;
@@ -28,7 +30,7 @@ pub use query::{AddressOccupancy, Cleared, MappingView, Occupancy, SessionFilter
 use crate::identification::Identifications;
 use crate::json_log;
 use log::{Events, Log};
-use nf_framework::{Affinity, Direction, Function, Invalid, Prefix, SetupError, Topic, Tuple, WorkerSetup};
+use nf_framework::{Affinity, Direction, Finding, Function, Invalid, Prefix, SetupError, Topic, Tuple, WorkerSetup};
 use ports::{BLOCK_BITS, Ports};
 use reasons::{Counters, Reasons};
 use sessions::Sessions;
@@ -84,6 +86,14 @@ impl Function for Nat {
 
     fn replace(&self, config: Config, running: &Policy) -> Result<Policy, Invalid> {
         Policy::following(config, running)
+    }
+
+    fn lint(&self, policy: &Policy) -> Vec<Finding> {
+        policy.lint()
+    }
+
+    fn explain(&self, policy: &Policy, frame: &mut [u8], direction: Direction) -> Option<String> {
+        policy.explain(frame, direction)
     }
 
     fn affinity(&self, _: &Policy) -> Affinity {

@@ -34,7 +34,7 @@ pub struct Policy {
     pub(super) port_quiet: u16,
     pub(super) pools: Vec<Pool>,
     /// Packets to these go untranslated.
-    exclude: Nets,
+    pub(super) exclude: Nets,
     /// Inside addresses by outside ones, and the opposite.
     one_to_one: HashMap<Ipv4Addr, Ipv4Addr>,
     one_to_one_by_inside: HashMap<Ipv4Addr, Ipv4Addr>,
@@ -60,8 +60,8 @@ pub(super) struct Pool {
     pub(super) group: u8,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) draining: Vec<Ipv4Addr>,
-    subscribers: Nets,
-    to: Nets,
+    pub(super) subscribers: Nets,
+    pub(super) to: Nets,
     pub(super) ports: PortRange,
 }
 
@@ -75,7 +75,7 @@ struct Net {
 /// IPv4 addresses of several prefixes, as ranges in order: what is looked up in them takes few steps, as new
 /// sessions and untranslated packets do.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Nets(Vec<(u32, u32)>);
+pub(super) struct Nets(Vec<(u32, u32)>);
 
 /// What a session is timed by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +105,7 @@ impl Net {
 }
 
 impl Nets {
-    fn new(prefixes: &[Prefix], key: &str) -> Result<Self, Invalid> {
+    pub(super) fn new(prefixes: &[Prefix], key: &str) -> Result<Self, Invalid> {
         if prefixes.len() > MOST_PREFIXES {
             return Err(Invalid::new(key, format!("there are more than {MOST_PREFIXES} prefixes")));
         }
@@ -140,12 +140,36 @@ impl Nets {
         Self(rest)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Whether all addresses of others are among these.
+    pub(super) fn cover(&self, others: &Self) -> bool {
+        others.0.iter().all(|&(first, last)| {
+            let mut next = u64::from(first);
+            let from = self.0.partition_point(|(_, last)| *last < first);
+            for &(begin, end) in &self.0[from..] {
+                if u64::from(begin) > next || next > u64::from(last) {
+                    break;
+                }
+                next = u64::from(end) + 1;
+            }
+            next > u64::from(last)
+        })
+    }
+
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// All addresses that there are.
+    pub(super) fn all() -> Self {
+        Self(vec![(0, u32::MAX)])
+    }
+
     #[inline]
-    fn contains(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
         let address = address.to_bits();
         let behind = self.0.partition_point(|(first, _)| *first <= address);
         self.0[..behind].last().is_some_and(|(_, last)| address <= *last)
@@ -237,7 +261,7 @@ impl Policy {
         let policy = Self {
             timeouts,
             port_quiet: config.timeouts.port_quiet,
-            exclude: Nets(Vec::new()),
+            exclude: Nets::none(),
             pools,
             one_to_one,
             one_to_one_by_inside,
@@ -354,20 +378,16 @@ impl Policy {
 
 fn timeouts(config: &Config) -> Result<[Duration; Timer::COUNT], Invalid> {
     let of = &config.timeouts;
-    // What the RFCs ask for at least.
-    for (key, seconds, least) in [
-        ("udp", of.udp, 120),
-        ("icmp", of.icmp, 60),
-        ("tcp_opening", of.tcp_opening, 240),
-        ("tcp_established", of.tcp_established, 7440),
-        ("tcp_closing", of.tcp_closing, 240),
+    for (key, seconds) in [
+        ("udp", of.udp),
+        ("icmp", of.icmp),
+        ("tcp_opening", of.tcp_opening),
+        ("tcp_established", of.tcp_established),
+        ("tcp_closing", of.tcp_closing),
     ] {
         if !(1..=LONGEST_TIMEOUT).contains(&seconds) {
             let message = format!("{seconds} seconds are not from 1 to {LONGEST_TIMEOUT}");
             return Err(Invalid::new(format!("timeouts.{key}"), message));
-        }
-        if seconds < least {
-            log::warn!("nat: timeouts.{key} = {seconds} is less than the {least} seconds that the RFCs ask for");
         }
     }
     // It is kept in 16 bits, and compared with what is older.
@@ -466,6 +486,15 @@ fn pools(configs: &[PoolConfig], running: Option<&Policy>) -> Result<Vec<Pool>, 
     Ok(pools)
 }
 
+impl From<ForwardProtocol> for Protocol {
+    fn from(protocol: ForwardProtocol) -> Self {
+        match protocol {
+            ForwardProtocol::Tcp => Self::Tcp,
+            ForwardProtocol::Udp => Self::Udp,
+        }
+    }
+}
+
 impl Policy {
     fn group_of(&self, address: Ipv4Addr) -> Option<u8> {
         let has = |pool: &&Pool| pool.addresses.contains(&address) || pool.draining.contains(&address);
@@ -513,10 +542,7 @@ fn forward(configs: &[ForwardConfig], one_to_one: &OneToOne, by_inside: &OneToOn
     let (mut by_external, mut by_server) = (HashMap::new(), HashMap::new());
     for (index, config) in configs.iter().enumerate() {
         let invalid = |of: &str, message: String| Err(Invalid::new(format!("forward[{index}].{of}"), message));
-        let protocol = match config.protocol {
-            ForwardProtocol::Tcp => Protocol::Tcp,
-            ForwardProtocol::Udp => Protocol::Udp,
-        };
+        let protocol = config.protocol.into();
         of_a_host(config.outside, &format!("forward[{index}].outside"))?;
         if one_to_one.contains_key(&config.outside) {
             return invalid("outside", format!("{} is an address of one_to_one", config.outside));

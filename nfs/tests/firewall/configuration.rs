@@ -1,8 +1,9 @@
 //! What a configuration is told before anything runs, and which rule decides about what.
 
 use super::bench::config;
+use nf_framework::Described;
 use nf_framework::Function;
-use nfs::firewall::{Config, Described, Firewall};
+use nfs::firewall::{Config, Firewall};
 
 fn said(text: &str) -> String {
     match toml::from_str::<Config>(text) {

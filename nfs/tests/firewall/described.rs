@@ -2,9 +2,10 @@
 
 use super::bench::{A, A6, ACK, Bench, X, X6, config, denied, packet, v4, v6, with_firewall};
 use super::captured::pcap;
+use nf_framework::Described;
 use nf_framework::testing::Frame;
 use nf_framework::{Direction, Function};
-use nfs::firewall::{Described, Firewall, SynCookies, Why};
+use nfs::firewall::{Firewall, SynCookies, Why};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// From, to, and a frame between them.

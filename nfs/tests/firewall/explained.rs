@@ -2,9 +2,10 @@
 //! rte_acl and the views of it.
 
 use super::bench::{SYN, with_firewall};
+use nf_framework::Described;
 use nf_framework::testing::Frame;
 use nf_framework::{Direction, Function};
-use nfs::firewall::{Described, Firewall};
+use nfs::firewall::Firewall;
 use std::fmt::Write as _;
 
 /// SplitMix64.

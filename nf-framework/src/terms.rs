@@ -1,7 +1,8 @@
-//! The words of a rule, as text: addresses, protocols, ICMP types, TCP flags, DSCP.
+//! Words for what packets have, as configurations and people write them: addresses, protocols, ports, ICMP types, TCP flags,
+//! DSCP, VLANs.
 
-use nf_framework::headers::{IpProtocol, TcpFlags};
-use nf_framework::{FlagsMatch, Prefix};
+use crate::classifier::{FlagsMatch, IcmpMatch, Prefix};
+use crate::headers::{IpProtocol, TcpFlags};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -157,7 +158,8 @@ impl FromStr for ProtocolTerm {
 }
 
 /// The name of a protocol, or its number.
-pub(super) fn protocol_name(protocol: IpProtocol) -> String {
+#[must_use]
+pub fn protocol_name(protocol: IpProtocol) -> String {
     let name = PROTOCOLS.iter().find(|(_, known)| *known == protocol);
     name.map_or_else(|| protocol.0.to_string(), |(name, _)| (*name).to_owned())
 }
@@ -252,7 +254,8 @@ impl FromStr for IcmpTerm {
 
 impl IcmpTerm {
     /// What it means with this protocol, ICMP or ICMPv6; nothing if there is no such type.
-    pub(super) fn of(self, protocol: IpProtocol) -> Option<nf_framework::IcmpMatch> {
+    #[must_use]
+    pub fn of(self, protocol: IpProtocol) -> Option<IcmpMatch> {
         let types = match self.types {
             IcmpTypes::Numbers(first, last) => first..=last,
             IcmpTypes::Name(place) => {
@@ -261,7 +264,7 @@ impl IcmpTerm {
                 number..=number
             }
         };
-        Some(nf_framework::IcmpMatch { types, codes: self.codes.0..=self.codes.1 })
+        Some(IcmpMatch { types, codes: self.codes.0..=self.codes.1 })
     }
 }
 

@@ -1,21 +1,15 @@
-//! A packet in words, and what would become of it as the first one that an empty firewall sees.
+//! A packet in words.
 //!
-//! It is made into a frame and judged as the packets of a capture are, so that whatever the packet path asks of a frame is
-//! asked of it too.
+//! It is made into a frame and judged as all frames are, so that whatever the packet path asks of a frame is asked of it too.
 
-use super::config::State;
-use super::explain::{Question, Why};
-use super::packet::{is_error_v4, is_error_v6, look_at};
-use super::policy::Policy;
-use super::reasons::NAMED;
-use super::replay::Replay;
-use super::rule::is_icmp;
-use super::terms::{DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, ProtocolTerm, VlanTerm, protocol_name};
-use nf_framework::headers::{Headers, IcmpType, Icmpv6Type, IpProtocol, TcpFlags};
-use nf_framework::{Direction, IcmpMatch, Prefix, is_inside};
+use crate::classifier::{IcmpMatch, Prefix};
+use crate::direction::Direction;
+use crate::headers::{Headers, IcmpType, Icmpv6Type, IpProtocol, TcpFlags};
+use crate::offline::is_inside;
+use crate::terms::{DscpTerm, FlagsTerm, IcmpTerm, InvalidTerm, ProtocolTerm, VlanTerm, protocol_name};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 /// A packet that begins something, in words (its side as its source says, unless they name it):
 /// `tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside`,
@@ -86,11 +80,55 @@ impl Described {
     }
 }
 
+const EXAMPLE: &str = "tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside";
+
 /// What is not a description of a packet, and what is missing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{problem} (write, for example, \"tcp 10.0.0.5:4321 > 198.51.100.7:443 from inside\")")]
+#[error("{problem} (write, for example, {EXAMPLE:?})")]
 pub struct InvalidDescription {
     problem: String,
+}
+
+/// What `--explain` is asked about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AskedPackets {
+    /// A packet in words.
+    Described(Described),
+    /// Those of this capture file.
+    Capture(PathBuf),
+}
+
+/// Why there are no packets to say something of.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoPackets {
+    /// It is several words, and they describe no packet.
+    #[error(transparent)]
+    Description(#[from] InvalidDescription),
+    /// It is one word, and no file.
+    #[error("{0}: no such file, and no packet (write, for example, {EXAMPLE:?})")]
+    Nothing(String),
+    /// It is no file to read.
+    #[error("{0}: this is a directory (name the capture file in it)")]
+    Directory(String),
+}
+
+impl AskedPackets {
+    /// The packets that a text means: a file's, if there is one of that name. The side of one in words is that which its
+    /// source says, as of [`Described::seen_from`], unless it is written.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPackets`]. What is in the file is not looked at.
+    pub fn new(text: &str, inside: &[Prefix]) -> Result<Self, NoPackets> {
+        let path = Path::new(text);
+        match () {
+            () if path.is_dir() => Err(NoPackets::Directory(text.to_owned())),
+            () if path.exists() => Ok(Self::Capture(path.to_owned())),
+            () if text.split_whitespace().nth(1).is_none() => Err(NoPackets::Nothing(text.to_owned())),
+            () => Ok(Self::Described(text.parse::<Described>()?.seen_from(inside))),
+        }
+    }
 }
 
 impl FromStr for Described {
@@ -112,7 +150,7 @@ impl FromStr for Described {
         if source.0.is_ipv4() != destination.0.is_ipv4() {
             return Err(wrong(format!("{} and {} are of two families", source.0, destination.0)));
         }
-        let is_icmp = is_icmp(protocol);
+        let is_icmp = [IpProtocol::ICMP, IpProtocol::ICMPV6].contains(&protocol);
         let mut described = Self {
             protocol,
             source: source.0,
@@ -184,22 +222,36 @@ fn end(text: &str, has_port: bool) -> Result<(IpAddr, u16), InvalidDescription> 
 }
 
 impl Described {
-    /// Whether it is an ICMP message of its family, and which.
+    /// The side that it comes from.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Whether it is said to be an error about a live connection.
+    #[must_use]
+    pub fn is_related(&self) -> bool {
+        self.related
+    }
+
+    /// Of an ICMP message of its family, type and code.
     fn message(&self) -> Option<(u8, u8)> {
         let own = if self.source.is_ipv4() { IpProtocol::ICMP } else { IpProtocol::ICMPV6 };
         self.icmp.filter(|_| self.protocol == own)
     }
 
-    /// Whether it is an error about another packet.
-    fn is_error(&self) -> bool {
+    /// Whether it is an ICMP error about another packet.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
         self.message().is_some_and(|(number, _)| match self.source {
-            IpAddr::V4(_) => is_error_v4(IcmpType(number)),
-            IpAddr::V6(_) => is_error_v6(Icmpv6Type(number)),
+            IpAddr::V4(_) => IcmpType(number).is_error(),
+            IpAddr::V6(_) => Icmpv6Type(number).is_error(),
         })
     }
 
-    /// The packet in a frame. What the words do not say of it is as a host on the link has it.
-    fn frame(&self) -> Vec<u8> {
+    /// The packet in a frame. What the words do not say of it is as a host on the link has it; its MAC addresses are zeros.
+    #[must_use]
+    pub fn frame(&self) -> Vec<u8> {
         let transport = self.transport();
         let (protocol, class) = (self.protocol.0, self.dscp << 2);
         let mut frame = vec![0; 12];
@@ -281,24 +333,4 @@ impl Described {
 
 fn length(octets: usize) -> [u8; 2] {
     u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes()
-}
-
-impl Policy {
-    /// What becomes of a packet that is the first one an empty firewall sees, and why.
-    #[must_use]
-    pub fn explain(&self, packet: &Described) -> Why {
-        let mut replay = Replay::new(self);
-        let seen = match look_at(&mut packet.frame(), None, None) {
-            Ok(seen) => seen,
-            Err(not_seen) => return replay.not_seen(not_seen),
-        };
-        let state = if packet.related { State::Related } else { State::New };
-        let question = Question { seen: &seen, icmp: packet.message(), direction: packet.direction, state };
-        let why = replay.judge(&question, (1, Duration::ZERO));
-        if packet.is_error() && why.reason() == Some(NAMED.unrelated.name) {
-            let why = "an ICMP error about nothing (write \"related\" for one about a live connection)";
-            return Why::Dropped { reason: NAMED.unrelated.name, why };
-        }
-        why
-    }
 }
