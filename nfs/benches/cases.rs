@@ -154,6 +154,9 @@ const CASES: [Case; 30] = [
     firewall("firewall-1k", "the same with 1000 rules", |eal, packets| {
         worker(eal, RING, &clients([firewall_with(1000, "")?]), packets)
     }),
+    firewall("firewall-10k", "the same with 10 000 rules", |eal, packets| {
+        worker(eal, RING, &clients([firewall_with(10_000, "")?]), packets)
+    }),
     case(
         "firewall-new",
         "the worker with a firewall, each packet a new connection in place of the oldest",

@@ -15,8 +15,9 @@ mod firewall_model;
 use firewall_model::bytes::{Ip, describe, hex, link};
 use firewall_model::generator::{Generator, host};
 use firewall_model::model::{Connection, End, Expected, Key, Model};
+use firewall_model::proxy::PERIOD;
 use firewall_model::random::Random;
-use firewall_model::setting::{Action, Limit, Rule, Setting, Term, Timeouts};
+use firewall_model::setting::{Action, Cookies, Limit, Rule, Setting, Term, Timeouts};
 use firewall_model::tcp::State;
 use firewall_model::{MILLISECOND, Nanoseconds, SECOND, Side};
 use nf_framework::testing::{Lab, Outcome, Trial, lab};
@@ -124,6 +125,14 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
         rules.iter_mut().for_each(|rule| rule.limit.embryonic = (!rule.related && rule.may_be_tcp()).then_some(20));
         rules
     };
+    let with_few_embryonic = |mut rules: Vec<Rule>| {
+        rules.iter_mut().for_each(|rule| rule.limit.embryonic = (!rule.related && rule.may_be_tcp()).then_some(6));
+        rules
+    };
+    let with_cookies = |mut rules: Vec<Rule>, cookies| {
+        rules.iter_mut().filter(|rule| rule.takes_cookies()).for_each(|rule| rule.cookies = cookies);
+        rules
+    };
     let usual = usual();
     let with_some = |rules: Vec<Rule>| [rules, usual.rules.clone()].concat();
     vec![
@@ -155,6 +164,47 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
                 ..usual.clone()
             },
             &[1, 2],
+        ),
+        (
+            Setting {
+                name: "cookies",
+                // Some go without.
+                rules: [
+                    vec![Rule {
+                        from: Some(Side::Inside),
+                        protocols: vec![6],
+                        destination_ports: vec![(53, 53)],
+                        ..Rule::new("plain", Action::Accept)
+                    }],
+                    with_cookies(usual.rules.clone(), Cookies::Always),
+                ]
+                .concat(),
+                timeouts: SHORT,
+                ..usual.clone()
+            },
+            &[1, 2],
+        ),
+        (
+            Setting {
+                name: "cookies, reloading",
+                rules: with_cookies(with_some(random.rules(10, "r")), Cookies::Always),
+                reloads: true,
+                rejudge: true,
+                all_checksums: true,
+                ..usual.clone()
+            },
+            &[1, 2],
+        ),
+        (
+            Setting {
+                name: "cookies under attack",
+                rules: with_cookies(with_few_embryonic(usual.rules.clone()), Cookies::UnderAttack),
+                per_source: Some(30),
+                mid_stream: true,
+                timeouts: SHORT,
+                ..usual.clone()
+            },
+            &[1],
         ),
         // Of several workers each has a share, and nobody outside knows whose a flow is.
         (
@@ -194,8 +244,9 @@ fn settings(seed: u64) -> Vec<(Setting, &'static [u16])> {
     ]
 }
 
-/// A connection: protocol, its ends, whether it began inside, its state, its rule.
-type Listed = (u8, End, End, bool, String, Option<String>);
+/// A connection: protocol, its ends, whether it began inside, its state, its rule, and whether
+/// it began by a SYN cookie.
+type Listed = (u8, End, End, bool, String, Option<String>, bool);
 
 /// One run of one configuration.
 struct Run {
@@ -298,7 +349,13 @@ impl Run {
 
     /// Other rules, under the names of those before.
     fn reload(&mut self) {
-        let rules = self.generator.rules(20, "r");
+        let mut rules = self.generator.rules(20, "r");
+        if self.model.setting.name.starts_with("cookies") {
+            rules.extend(usual().rules);
+            for rule in rules.iter_mut().filter(|rule| rule.takes_cookies()) {
+                rule.cookies = if self.random.percent(70) { Cookies::Always } else { Cookies::Never };
+            }
+        }
         let setting = Setting { rules, rejudge: self.random.percent(70), ..self.model.setting.clone() };
         let policy =
             || Firewall.replace(config(&setting), &self.policy).unwrap_or_else(|invalid| panic!("{invalid:?}"));
@@ -314,9 +371,18 @@ impl Run {
         let mut to = from + time;
         let mut deadlines: Vec<Nanoseconds> = self.model.deadlines().collect();
         deadlines.sort_unstable();
-        for deadline in deadlines {
-            if deadline <= to + 4 * MILLISECOND {
-                to = to.max(deadline + SWEEP);
+        loop {
+            let before = to;
+            for deadline in &deadlines {
+                if *deadline <= to + 4 * MILLISECOND {
+                    to = to.max(deadline + SWEEP);
+                }
+            }
+            // Nor where cookies are about to be too old.
+            let turn = (to + 4 * MILLISECOND) / PERIOD * PERIOD;
+            to = to.max(turn + SWEEP);
+            if to == before {
+                break;
             }
         }
         let outcome = self.trial.advance(Duration::from_nanos(to - from));
@@ -342,12 +408,13 @@ impl Run {
             .values()
             .map(|of| {
                 let state = match of.tcp.map(|tcp| tcp.state) {
+                    _ if of.is_waiting() => "SYN_PROXY",
                     Some(state) => state_name(state),
                     None if of.answered => "ANSWERED",
                     None => "UNANSWERED",
                 };
                 let inside = of.side == Side::Inside;
-                (of.protocol, of.source, of.destination, inside, state.to_owned(), of.rule.clone())
+                (of.protocol, of.source, of.destination, inside, state.to_owned(), of.rule.clone(), of.proxy.is_some())
             })
             .collect();
         found.sort();
@@ -369,7 +436,7 @@ impl Run {
         }
         let listed = |of: ConnectionView| {
             let inside = of.direction == Direction::Outbound;
-            (of.protocol.0, of.source, of.destination, inside, of.state.to_owned(), of.rule)
+            (of.protocol.0, of.source, of.destination, inside, of.state.to_owned(), of.rule, of.proxied)
         };
         found.into_iter().map(listed).collect()
     }
@@ -378,6 +445,7 @@ impl Run {
         self.packets += frames.len() as u64;
         let outcome = self.trial.send(direction(side), frames);
         let before = self.model.setting.is_small().then(|| self.model.connections.clone());
+        self.model.told = if side == Side::Inside { &outcome.inside } else { &outcome.outside }.clone();
         self.model.full = before.is_some() && outcome.dropped.contains_key("firewall-connections-full");
         let expected = self.model.burst(side, frames);
         self.compare(side, frames, expected, &outcome);
@@ -438,7 +506,8 @@ impl Run {
         };
         let (mut there, mut here) = (there.clone(), here.clone());
         self.left += there.len() as u64;
-        if self.workers > 1 {
+        // What the firewall says itself goes behind what passes.
+        if self.workers > 1 || self.model.setting.has_cookies() {
             passed.sort();
             there.sort();
         }
@@ -477,6 +546,7 @@ impl Run {
         for frame in frames {
             let _ = writeln!(input, "  {}\n    {}", describe(frame), hex(frame));
         }
+        for of in self.model.connections.values().filter(|of| of.proxy.is_some()) {}
         let Self { workers, seed, step, packets, model, .. } = self;
         panic!(
             "{:?} with {workers} worker(s), seed {seed}, step {step}, packet {packets}, from {side:?}:\n{text}what came \
@@ -557,6 +627,8 @@ impl Total {
             "firewall-side",
             "firewall-source-limit",
             "firewall-source-route",
+            "firewall-syn-cookie",
+            "firewall-syn-proxy",
             "firewall-tcp-flags",
             "firewall-tcp-reset",
             "firewall-tcp-state",
@@ -572,10 +644,14 @@ impl Total {
             assert!(self.drops.contains_key(reason), "nothing was dropped under {reason:?}");
         }
         for what in [
+            "asked the server again",
             "begun anew",
+            "begun by a cookie",
             "expired",
             "ignored",
+            "opened by the firewall",
             "picked up",
+            "refused by the server",
             "went for another",
             "SynSent to SynSent2",
             "SynSent to SynReceived",

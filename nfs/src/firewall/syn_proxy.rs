@@ -433,7 +433,8 @@ fn acknowledge(packet: &mut Mbuf, tcp: &Tcp, sequence: u32, syn: &Segment, cx: &
     let window = u16::try_from(tcp.sides[ORIGINATOR].window >> tcp.scale(ORIGINATOR)).unwrap_or(u16::MAX);
     let (acknowledgment, flags) = (syn.sequence.wrapping_add(1), TcpFlags::ACK);
     answer::say(packet, To::Sender, &Made { sequence, acknowledgment, flags, window, options: &[] }, cx);
-    Segment { flags, sequence, acknowledgment, window, scale: None, ..*syn }
+    // Of the server's data and fragments it has nothing.
+    Segment { flags, sequence, acknowledgment, window, payload: 0, scale: None, sacked: None, is_part: false }
 }
 
 /// What becomes of a segment of a side, with this window.

@@ -693,6 +693,20 @@ fn f15_a_rule_with_cookies_may_limit_packets() {
     });
 }
 
+#[test]
+fn f15_data_with_a_server_s_syn_is_none_of_the_client_s() {
+    with_firewall(RULES, |bench| {
+        let mut ends = V4;
+        ends.asks(bench, &OFFERED);
+        ends.returns(bench);
+        bench.send(Direction::Outbound, &[ends.server(SYN_ACK, 0, 1).payload(&[9; 100]).build()]);
+        let about = |sent| ends.client(ACK, sent, 1).build()[14..].to_vec();
+        let error = |sent| v4(A, X).icmp(3, 1, [0; 4]).payload(&about(sent));
+        assert_eq!(fate(bench, Direction::Outbound, &error(2)), "firewall-unrelated", "it has sent no data");
+        assert_eq!(bench.out(&error(1)), Ok(()));
+    });
+}
+
 /// In the place of a connection that is over, behind a SYN of somebody else's in one burst: rules that ask for a SYN
 /// are asked about its SYN all the same.
 #[test]

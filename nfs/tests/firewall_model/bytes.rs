@@ -269,6 +269,46 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !u16::try_from(sum).expect("folded")
 }
 
+/// A checksum whose octets were others: RFC 1624.
+pub(crate) fn adjusted(sum: u16, before: &[u8], after: &[u8]) -> u16 {
+    // The complement of a sum is what takes it away.
+    let without = [!sum, checksum(before)].map(u16::to_be_bytes).concat();
+    checksum(&[&without[..], after].concat())
+}
+
+/// A frame of the firewall's around a message, to who sent a packet or where that goes.
+pub(crate) fn around(
+    (frame, link, ip): (&[u8], &Link, &Ip),
+    back: bool,
+    protocol: u8,
+    mut message: Vec<u8>,
+) -> Vec<u8> {
+    let (from, to) = if back { (ip.destination, ip.source) } else { (ip.source, ip.destination) };
+    let six = ip.is_six();
+    let stations = if back { [&frame[6..12], &frame[..6]] } else { [&frame[..6], &frame[6..12]] };
+    let pseudo = if protocol == ICMP { Vec::new() } else { pseudo_header(from, to, protocol, message.len()) };
+    let sum = checksum(&[&pseudo[..], &message].concat());
+    let at = if protocol == TCP { 16 } else { 2 };
+    message[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    let length = u16::try_from(message.len()).expect("short");
+    let mut header = if six {
+        [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[protocol, 64]].concat()
+    } else {
+        [&[0x45, 0][..], &(length + 20).to_be_bytes(), &[0, 0, 0x40, 0, 64, protocol, 0, 0]].concat()
+    };
+    for address in [from, to] {
+        match address {
+            IpAddr::V4(address) => header.extend(address.octets()),
+            IpAddr::V6(address) => header.extend(address.octets()),
+        }
+    }
+    if !six {
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    [&stations.concat(), &frame[12..link.start], &header, &message].concat()
+}
+
 /// Loose or strict, RFC 791 section 3.1. An option whose length cannot be ends them.
 fn has_source_route(options: &[u8]) -> bool {
     let mut at = 0;

@@ -94,6 +94,9 @@ impl Generator {
     }
 
     fn some(&mut self, side: Side, model: &Model) -> Vec<Vec<u8>> {
+        if model.setting.has_cookies() && self.random.percent(20) {
+            return self.returning(side, model).map(|frame| self.finish(side, frame)).unwrap_or_default();
+        }
         let frame = match self.random.below(100) {
             0..58 => self.on_some_connection(side, model),
             58..78 => Some(self.beginning(side)),
@@ -199,7 +202,10 @@ impl Generator {
             0..50 => {
                 let (sequence, window) = (self.word(), self.window());
                 let scale = self.byte(16);
-                let options = self.option(50, &[2, 4, 5, 0xb4, 1, 3, 3, scale]);
+                let [high, low] = self.one_of(&[1460_u16, 1459, 1220, 9000, 100, 1400]).to_be_bytes();
+                let size = self.option(80, &[2, 4, high, low]);
+                let (sack, scale) = (self.option(50, &[1, 1, 4, 2]), self.option(60, &[1, 3, 3, scale]));
+                let options = [size, sack, scale].concat();
                 let frame = frame.tcp(from, to).flags(SYN).sequence_number(sequence).window(window);
                 frame.tcp_options(&options).payload(if self.random.percent(10) { &payload } else { &[] })
             }
@@ -268,11 +274,38 @@ impl Generator {
         })
     }
 
+    /// A client's answer to a cookie, mostly as it should be.
+    fn returning(&mut self, side: Side, model: &Model) -> Option<Frame> {
+        let all: usize = model.cookies.len();
+        // The newest of a client's, as the map goes.
+        let ((key, source, number), cookies) = model.cookies.iter().nth(self.random.index(all.max(1)))?;
+        let cookie = cookies.last()?;
+        if (cookie.side == side) == self.random.percent(2) {
+            return None;
+        }
+        let mut destination = if key.2 == *source { key.3 } else { key.2 };
+        let (mut sequence, mut acknowledgment) = (number.wrapping_add(1), cookie.number.wrapping_add(1));
+        let mut flags = ACK | if self.random.percent(30) { PSH } else { 0 };
+        match self.random.below(24) {
+            0 => acknowledgment = acknowledgment.wrapping_sub(self.one_of(&[1, u32::MAX])),
+            1 => acknowledgment ^= 1 << self.random.below(32),
+            2 => sequence = sequence.wrapping_sub(self.one_of(&[1, u32::MAX])),
+            3 => flags = self.flags(),
+            4 => destination.1 = self.one_of(&SERVICES),
+            _ => {}
+        }
+        let frame = tagged(ip(source.0, destination.0), key.1)?;
+        let (window, payload) = (self.window(), self.payload());
+        let frame = frame.tcp(source.1, destination.1).flags(flags).window(window).sequence_number(sequence);
+        Some(frame.acknowledgment_number(acknowledgment).payload(&payload))
+    }
+
     fn segment(&mut self, frame: Frame, connection: &Connection, of: usize, ends: (End, End)) -> Frame {
         let Some(tcp) = connection.tcp else { return frame };
         let (sender, receiver) = (tcp.sides[of], tcp.sides[1 - of]);
         let flags = match (tcp.state, of, self.random.below(12)) {
             (_, _, 0) => self.flags(),
+            (State::SynSent, 0, 1..9) if connection.proxy.is_some() => self.one_of(&[ACK, ACK, ACK | PSH, FIN | ACK]),
             (State::SynSent, 0, 1..8) => SYN,
             (State::SynSent, 1, 1..8) => SYN | ACK,
             (State::SynSent, 1, 8) => RST | ACK,
@@ -315,16 +348,27 @@ impl Generator {
             18 => 0,
             _ => self.word(),
         };
+        // A client knows its server by other numbers.
+        let ahead = connection.proxy.filter(|_| of == 0).map_or(0, |proxy| proxy.ahead);
+        let acknowledgment = match connection.proxy {
+            Some(proxy) if of == 0 && connection.is_waiting() && !self.random.percent(10) => {
+                proxy.cookie.wrapping_add(1)
+            }
+            _ => acknowledgment.wrapping_sub(ahead),
+        };
         let options = match self.random.below(10) {
             0..4 if flags & SYN != 0 => vec![1, 3, 3, self.byte(16)],
             0..2 => {
-                let up = edge(receiver.end, &mut self.random);
-                [&[1, 1, 5, 10][..], &acknowledgment.to_be_bytes(), &up.to_be_bytes()].concat()
+                let up = edge(receiver.end.wrapping_sub(ahead), &mut self.random);
+                let at: &[u8] = if self.random.percent(30) { &[1, 5, 10] } else { &[1, 1, 5, 10] };
+                let pad: &[u8] = if at.len() == 3 { &[1] } else { &[] };
+                [at, &acknowledgment.to_be_bytes(), &up.to_be_bytes(), pad].concat()
             }
             2..5 => vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
             _ => Vec::new(),
         };
-        let data = if flags & SYN == 0 { data } else { 0 };
+        let with_syn = connection.proxy.is_some() && self.random.percent(20);
+        let data = if flags & SYN == 0 || with_syn { data } else { 0 };
         let window = self.window();
         let (from, to) = (ends.0.1, ends.1.1);
         let frame = frame.tcp(from, to).flags(flags).sequence_number(sequence).acknowledgment_number(acknowledgment);
@@ -355,7 +399,8 @@ impl Generator {
                     2 => of.end.wrapping_sub(65_999 + self.one_of(&[0, 1, 2])),
                     _ => of.end,
                 };
-                about.tcp(source.1, destination.1).sequence_number(sequence)
+                let ahead = connection.proxy.filter(|_| !by_originator).map_or(0, |proxy| proxy.ahead);
+                about.tcp(source.1, destination.1).sequence_number(sequence.wrapping_sub(ahead))
             }
             UDP => about.udp(source.1, destination.1).payload(&[1; 20]),
             ICMP if source.0.is_ipv4() => {

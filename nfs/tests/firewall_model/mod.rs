@@ -5,6 +5,7 @@ pub(crate) mod bytes;
 pub(crate) mod fragments;
 pub(crate) mod generator;
 pub(crate) mod model;
+pub(crate) mod proxy;
 #[path = "../nat_model/random.rs"]
 pub(crate) mod random;
 pub(crate) mod setting;

@@ -1,8 +1,9 @@
 //! The firewall in plain maps: rules one after the other, connections one by one.
 
-use super::bytes::{ICMP, ICMPV6, Ip, Link, TCP, UDP, be16, be32, checksum, link, pseudo_header};
-use super::fragments::{Fragments, Said};
-use super::setting::{Action, Limit, Rule, Setting};
+use super::bytes::{ICMP, ICMPV6, Ip, Link, TCP, UDP, around, be16, be32, link};
+use super::fragments::{Fragments, Said as Known};
+use super::proxy::{Cookie, Made, Offer, PERIOD, Proxy, say};
+use super::setting::{Action, Cookies, Limit, Rule, Setting};
 use super::tcp::{ACK, FIN, Kind, RST, SYN, Segment, State, Tcp, Verdict, kind};
 use super::{Nanoseconds, SECOND, Side};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub(crate) struct Connection {
     /// Where the originator is.
     pub(crate) side: Side,
     pub(crate) tcp: Option<Tcp>,
+    /// If it began by a SYN cookie.
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) answered: bool,
     /// And the originator has gone on after that.
     pub(crate) assured: bool,
@@ -95,6 +98,27 @@ pub(crate) struct Expected {
     pub(crate) dropped: Vec<&'static str>,
 }
 
+/// What the firewall says about a packet, and makes of it.
+#[derive(Debug, Default)]
+struct Said {
+    /// To who sent it.
+    back: Vec<Vec<u8>>,
+    /// To where it goes.
+    onward: Vec<Vec<u8>>,
+    /// The packet itself, where it is not as it came.
+    altered: Option<Vec<u8>>,
+}
+
+/// What becomes of a segment between two ends that count differently.
+#[derive(Clone, Copy, Debug)]
+enum Proxied {
+    Passes,
+    /// It is judged as its connection's, with the numbers of the server.
+    Follows(Segment),
+    /// Its connection is gone, and it may begin another.
+    Begins,
+}
+
 /// What a packet of a connection says.
 #[derive(Clone, Copy, Debug)]
 enum Says {
@@ -113,6 +137,12 @@ pub(crate) struct Model {
     generation: u64,
     pub(crate) now: Nanoseconds,
     pub(crate) draining: bool,
+    /// What the firewall has just said to who sent the burst: of cookies it alone knows the numbers.
+    pub(crate) told: Vec<Vec<u8>>,
+    /// By connection, its client and the number of its SYN.
+    pub(crate) cookies: BTreeMap<(Key, End, u32), Vec<Cookie>>,
+    /// By rule, whether it is under attack.
+    attacked: BTreeMap<String, bool>,
     /// There is no room for one more connection.
     pub(crate) full: bool,
     /// How often what has happened.
@@ -133,6 +163,9 @@ impl Model {
             generation: 0,
             now: 0,
             draining: false,
+            told: Vec::new(),
+            cookies: BTreeMap::new(),
+            attacked: BTreeMap::new(),
             full: false,
             counts: BTreeMap::new(),
         }
@@ -163,6 +196,11 @@ impl Model {
         if self.connections.len() < before {
             self.count("expired");
         }
+        for cookies in self.cookies.values_mut() {
+            // Some time longer, to be offered in vain.
+            cookies.retain(|cookie| now - cookie.made < 4 * PERIOD);
+        }
+        self.cookies.retain(|_, cookies| !cookies.is_empty());
         let expired = self.fragments.expire(now);
         Expected { dropped: vec!["fragment-expired"; expired], ..Expected::default() }
     }
@@ -177,24 +215,20 @@ impl Model {
             };
             let looked = self.fragments.look_at(side, frame, &link, self.now);
             expected.dropped.extend(looked.dropped);
-            for (frame, said) in looked.on {
-                match self.judge(side, &frame, &link, said, &mut expected.answers) {
-                    Ok(()) => expected.passed.push(frame),
+            for (frame, known) in looked.on {
+                let mut said = Said::default();
+                match self.judge(side, &frame, &link, known, &mut said) {
+                    Ok(()) => expected.passed.push(said.altered.unwrap_or(frame)),
                     Err(reason) => expected.dropped.push(reason),
                 }
+                expected.passed.extend(said.onward);
+                expected.answers.extend(said.back);
             }
         }
         expected
     }
 
-    fn judge(
-        &mut self,
-        side: Side,
-        frame: &[u8],
-        link: &Link,
-        said: Option<Said>,
-        answers: &mut Vec<Vec<u8>>,
-    ) -> Passes {
+    fn judge(&mut self, side: Side, frame: &[u8], link: &Link, known: Option<Known>, said: &mut Said) -> Passes {
         let packet = &frame[link.start..];
         let six = match link.ether_type {
             0x0806 => {
@@ -238,13 +272,13 @@ impl Model {
         };
         let message = &ip.message;
         if ip.is_later() {
-            return self.later(&ip, tags, side, said);
+            return self.later(&ip, tags, side, known);
         }
         let mut flow = |ports, says, asked: Asked, model: &mut Self| {
             if fragment && model.setting.drop_fragments {
                 return Err("firewall-fragment");
             }
-            model.of_flow(&asked, tags, ports, says, (frame, link, &ip), answers)
+            model.of_flow(&asked, tags, ports, says, (frame, link, &ip), said)
         };
         match ip.protocol {
             TCP | UDP => {
@@ -266,7 +300,7 @@ impl Model {
                     let ports = if asks { (identifier, kind) } else { (kind, identifier) };
                     return flow(ports, Says::Query { asks }, asked, self);
                 }
-                self.message(&ip, asked, tags, (frame, link), answers)
+                self.message(&ip, asked, tags, (frame, link), said)
             }
             _ => match least_with_ports(ip.protocol) {
                 Some(least) if message.len() < least => Err("malformed"),
@@ -283,10 +317,11 @@ impl Model {
         mut asked: Asked,
         tags: u32,
         (frame, link): (&[u8], &Link),
-        answers: &mut Vec<Vec<u8>>,
+        said: &mut Said,
     ) -> Passes {
         let (of_type, fragment) = (ip.message[0], ip.piece.is_some());
         let is_error = if ip.is_six() { (1..=4).contains(&of_type) } else { matches!(of_type, 3 | 11 | 12) };
+        let mut quotes_server = None;
         let is_local = match ip.source {
             IpAddr::V6(address) => address.is_unspecified() || address.to_bits() >> 118 == 0xfe80 >> 6,
             IpAddr::V4(_) => false,
@@ -299,6 +334,10 @@ impl Model {
             130..=132 | 143 if ip.is_six() && ip.hops == 1 && is_local && !fragment => return Ok(()),
             _ if is_error => {
                 let about = self.related(ip, tags, asked.side).filter(|_| !fragment).ok_or("firewall-unrelated")?;
+                let connection = &self.connections[&about];
+                // It goes to who sent what it quotes.
+                quotes_server =
+                    connection.proxy.filter(|of| of.ahead != 0 && ip.destination == connection.destination.0);
                 self.judge_again(&about)?;
                 asked.related = true;
             }
@@ -306,8 +345,12 @@ impl Model {
             _ => {}
         }
         let (rule, action) = self.decide(&asked);
-        self.enforce(rule.as_ref(), action, (frame, link, ip), answers)?;
-        self.take(rule.as_ref(), asked.source, !asked.related)
+        self.enforce(rule.as_ref(), action, (frame, link, ip), said)?;
+        self.take(rule.as_ref(), asked.source, !asked.related)?;
+        if let Some(proxy) = quotes_server {
+            said.altered = Some(proxy.renumbered_error((frame, link, ip)));
+        }
+        Ok(())
     }
 
     /// The connection that an error is about, if it goes back to who sent a packet of it.
@@ -332,17 +375,18 @@ impl Model {
         let connection = self.connections.get(&key)?;
         // It came the other way.
         let of = connection.side_of(source, side.other())?;
-        let was_sent = connection.tcp.is_none_or(|tcp| tcp.may_have_sent(of, be32(message, 4)));
+        let ahead = connection.proxy.filter(|_| of == 1).map_or(0, |proxy| proxy.ahead);
+        let was_sent = connection.tcp.is_none_or(|tcp| tcp.may_have_sent(of, be32(message, 4).wrapping_add(ahead)));
         (ip.destination == about.source && was_sent).then_some(key)
     }
 
-    fn later(&mut self, ip: &Ip, tags: u32, side: Side, said: Option<Said>) -> Passes {
+    fn later(&mut self, ip: &Ip, tags: u32, side: Side, known: Option<Known>) -> Passes {
         const DENIED: Passes = Err("firewall-fragment");
-        let flows = match said {
-            Some(Said::Ports(from, to)) => vec![(from, to)],
+        let flows = match known {
+            Some(Known::Ports(from, to)) => vec![(from, to)],
             // Nobody knows whether it asks or answers; it asks, if both can be.
-            Some(Said::Identifier(identifier)) => vec![(identifier, 0), (0, identifier)],
-            Some(Said::Nothing) if !ip.is_icmp() && least_with_ports(ip.protocol).is_none() => vec![(0, 0)],
+            Some(Known::Identifier(identifier)) => vec![(identifier, 0), (0, identifier)],
+            Some(Known::Nothing) if !ip.is_icmp() && least_with_ports(ip.protocol).is_none() => vec![(0, 0)],
             _ => return DENIED,
         };
         if self.setting.drop_fragments {
@@ -356,7 +400,8 @@ impl Model {
             }
             // It tells nothing that its first one has not told.
             self.admit(&key, source, side)?;
-            return self.spend(&key);
+            self.spend(&key)?;
+            return if self.connections[&key].is_waiting() { Err("firewall-syn-proxy") } else { Ok(()) };
         }
         DENIED
     }
@@ -406,78 +451,65 @@ impl Model {
         asked: &Asked,
         tags: u32,
         ports: (u16, u16),
-        says: Says,
+        mut says: Says,
         packet: (&[u8], &Link, &Ip),
-        answers: &mut Vec<Vec<u8>>,
+        said: &mut Said,
     ) -> Passes {
         let (source, destination) = ((asked.source, ports.0), (asked.destination, ports.1));
         let key = key(asked.protocol, tags, source, destination);
+        let returned = self.returned(&key, source, &says, asked.fragment);
         if self.connections.contains_key(&key) {
             let of = self.admit(&key, source, asked.side)?;
-            let begins = match (says, self.connections[&key].tcp) {
-                (Says::Tcp(segment), Some(tcp)) => tcp.begins_anew(of, &segment),
+            let mut begins = match (says, self.connections[&key].tcp) {
+                (Says::Tcp(segment), Some(tcp)) => tcp.begins_anew(of, &segment) || tcp.is_over() && returned.is_some(),
                 _ => false,
             };
             if begins {
                 self.count("begun anew");
             } else {
                 self.spend(&key)?;
-            }
-            let connection = self.connections.get_mut(&key).expect("it was admitted");
-            match says {
-                _ if begins => {}
-                Says::Tcp(segment) => {
-                    let kind = kind(segment.flags).ok_or("firewall-tcp-flags")?;
-                    let tcp = connection.tcp.as_mut().expect("it is TCP");
-                    let before = tcp.state;
-                    match tcp.judge(of, kind, &segment) {
-                        Verdict::Follows => {
-                            let after = tcp.state;
-                            if after != before {
-                                self.count(format!("{before:?} to {after:?}"));
-                            }
-                            self.settle(&key);
-                            return Ok(());
-                        }
-                        Verdict::Ignored => {
-                            self.count("ignored");
-                            return Ok(());
-                        }
-                        Verdict::Drop(reason) => return Err(reason),
+                if let (Says::Tcp(segment), Some(proxy)) = (says, self.connections[&key].proxy) {
+                    match self.proxied(&key, of, &segment, proxy, packet, said)? {
+                        Proxied::Passes => return Ok(()),
+                        Proxied::Follows(segment) => says = Says::Tcp(segment),
+                        Proxied::Begins => begins = true,
                     }
                 }
-                Says::Query { asks } if asks != (of == 0) => return Err("firewall-no-connection"),
-                _ => {
-                    connection.assured |= of == 0 && connection.answered;
-                    connection.answered |= of == 1;
-                    self.settle(&key);
-                    return Ok(());
-                }
+            }
+            if !begins {
+                return self.follow(&key, of, says);
             }
         }
+        let mut asked = *asked;
         match says {
             Says::Tcp(segment) => match kind(segment.flags).ok_or("firewall-tcp-flags")? {
                 Kind::Syn => {}
+                // As its SYN would have been.
+                Kind::Ack if returned.is_some() => asked.flags = SYN,
                 Kind::Ack if self.setting.mid_stream => self.count("picked up"),
                 _ => return Err("firewall-no-connection"),
             },
             Says::Query { asks: false } => return Err("firewall-no-connection"),
             _ => {}
         }
-        let (rule, action) = self.decide(asked);
-        self.enforce(rule.as_ref(), action, packet, answers)?;
+        let (rule, action) = self.decide(&asked);
+        self.enforce(rule.as_ref(), action, packet, said)?;
+        if let (Says::Tcp(segment), None) = (says, returned)
+            && self.wants_cookies(rule.as_ref())
+        {
+            return self.offer(&key, source, &asked, &segment, packet, said);
+        }
+        let says = match (says, returned) {
+            (Says::Tcp(segment), Some(cookie)) => Says::Tcp(cookie.syn(&segment)),
+            _ => says,
+        };
         self.take(rule.as_ref(), asked.source, true)?;
         if self.draining {
             return Err("draining");
         }
         let embryonic = rule.as_ref().and_then(|rule| rule.limit.embryonic);
         if let (Some(most), Says::Tcp(segment)) = (embryonic, says) {
-            let name = rule.as_ref().map(|rule| rule.name.clone());
-            let half_open = |of: &&Connection| {
-                let states = [State::SynSent, State::SynSent2, State::SynReceived];
-                of.rule == name && of.tcp.is_some_and(|tcp| states.contains(&tcp.state))
-            };
-            let count = self.connections.values().filter(half_open).count();
+            let count = self.half_open(rule.as_ref());
             if segment.flags & SYN != 0 && count >= usize::try_from(most).expect("a few") {
                 return Err("firewall-embryonic-limit");
             }
@@ -500,15 +532,224 @@ impl Model {
             destination,
             side: asked.side,
             tcp,
+            proxy: returned.map(|cookie| Proxy { cookie: cookie.number, ahead: 0, offer: cookie.offer }),
             answered: false,
             assured: false,
             rule: rule.map(|rule| rule.name),
             generation: self.generation,
             deadline: 0,
         };
+        let asks = connection.proxy.zip(connection.tcp);
         self.connections.insert(key, connection);
         self.settle(&key);
+        if let Some((proxy, tcp)) = asks {
+            self.count("begun by a cookie");
+            said.onward.extend(proxy.ask(&tcp, packet));
+            return Err("firewall-syn-proxy");
+        }
         Ok(())
+    }
+
+    /// A packet of a connection that is not another's first.
+    fn follow(&mut self, key: &Key, of: usize, says: Says) -> Passes {
+        let connection = self.connections.get_mut(key).expect("it was admitted");
+        match says {
+            Says::Tcp(segment) => {
+                let kind = kind(segment.flags).ok_or("firewall-tcp-flags")?;
+                let tcp = connection.tcp.as_mut().expect("it is TCP");
+                let before = tcp.state;
+                match tcp.judge(of, kind, &segment) {
+                    Verdict::Follows => {
+                        let after = tcp.state;
+                        if after != before {
+                            self.count(format!("{before:?} to {after:?}"));
+                        }
+                        self.settle(key);
+                    }
+                    Verdict::Ignored => self.count("ignored"),
+                    Verdict::Drop(reason) => return Err(reason),
+                }
+            }
+            Says::Query { asks } if asks != (of == 0) => return Err("firewall-no-connection"),
+            _ => {
+                connection.assured |= of == 0 && connection.answered;
+                connection.answered |= of == 1;
+                self.settle(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn half_open(&self, rule: Option<&Rule>) -> usize {
+        let name = rule.map(|rule| &rule.name);
+        let half_open = |of: &&Connection| {
+            let states = [State::SynSent, State::SynSent2, State::SynReceived];
+            of.rule.as_ref() == name && of.tcp.is_some_and(|tcp| states.contains(&tcp.state))
+        };
+        self.connections.values().filter(half_open).count()
+    }
+
+    /// The cookie that a client acknowledges.
+    fn returned(&self, key: &Key, source: End, says: &Says, fragment: bool) -> Option<Cookie> {
+        let Says::Tcp(segment) = says else { return None };
+        if fragment || kind(segment.flags) != Some(Kind::Ack) {
+            return None;
+        }
+        let cookies = self.cookies.get(&(*key, source, segment.sequence.wrapping_sub(1)))?;
+        let is_it =
+            |cookie: &&Cookie| cookie.number == segment.acknowledgment.wrapping_sub(1) && cookie.is_good(self.now);
+        cookies.iter().find(is_it).copied()
+    }
+
+    fn wants_cookies(&mut self, rule: Option<&Rule>) -> bool {
+        let Some(rule) = rule else { return false };
+        match rule.cookies {
+            Cookies::Never => false,
+            Cookies::Always => true,
+            Cookies::UnderAttack => {
+                let most = usize::try_from(rule.limit.embryonic.expect("it has a limit")).expect("a few");
+                let count = self.half_open(Some(rule));
+                let attacked = self.attacked.entry(rule.name.clone()).or_default();
+                *attacked = count * (if *attacked { 4 } else { 2 }) >= most;
+                *attacked
+            }
+        }
+    }
+
+    /// Answers a SYN by a cookie, if all but its number is as it has to be.
+    fn offer(
+        &mut self,
+        key: &Key,
+        source: End,
+        asked: &Asked,
+        syn: &Segment,
+        packet: (&[u8], &Link, &Ip),
+        said: &mut Said,
+    ) -> Passes {
+        if kind(syn.flags) != Some(Kind::Syn) {
+            return Err("firewall-no-connection");
+        }
+        if asked.fragment {
+            return Err("firewall-fragment");
+        }
+        if self.draining {
+            return Err("draining");
+        }
+        let offer = Offer::of(&packet.2.message, packet.2.is_six());
+        if offer.answer(syn, 0, packet).is_some() {
+            let number = |frame: &[u8]| {
+                let link = link(frame)?;
+                let ip = Ip::read(&frame[link.start..], link.ether_type == 0x86dd).ok()?;
+                (ip.protocol == TCP && ip.transport_can_be()).then(|| be32(&ip.message, 4))
+            };
+            let is_it = |frame: &Vec<u8>| {
+                number(frame).is_some_and(|number| offer.answer(syn, number, packet).as_ref() == Some(frame))
+            };
+            let Some(place) = self.told.iter().position(is_it) else {
+                said.back.extend(offer.answer(syn, 0, packet));
+                return Err("firewall-syn-cookie");
+            };
+            let frame = self.told.remove(place);
+            let number = number(&frame).expect("it has one");
+            let cookie = Cookie { number, made: self.now, offer, side: asked.side };
+            self.cookies.entry((*key, source, syn.sequence)).or_default().push(cookie);
+            said.back.push(frame);
+            self.count("cookies");
+        }
+        Err("firewall-syn-cookie")
+    }
+
+    /// A segment of a connection that began by a cookie.
+    fn proxied(
+        &mut self,
+        key: &Key,
+        of: usize,
+        segment: &Segment,
+        proxy: Proxy,
+        packet: (&[u8], &Link, &Ip),
+        said: &mut Said,
+    ) -> Result<Proxied, &'static str> {
+        const OWN: Result<Proxied, &str> = Err("firewall-syn-proxy");
+        let kind = kind(segment.flags).ok_or("firewall-tcp-flags")?;
+        let mut tcp = self.connections[key].tcp.expect("it is TCP");
+        let first = tcp.sides[0].first;
+        if tcp.state == State::SynSent && of == 0 {
+            return match kind {
+                Kind::Syn => {
+                    self.connections.remove(key);
+                    Ok(Proxied::Begins)
+                }
+                Kind::Rst if segment.sequence == first => {
+                    self.connections.remove(key);
+                    Ok(Proxied::Passes)
+                }
+                Kind::Rst => Err("firewall-tcp-reset"),
+                Kind::SynAck => Err("firewall-tcp-state"),
+                _ if segment.acknowledgment != proxy.cookie.wrapping_add(1) => Err("firewall-tcp-window"),
+                _ => {
+                    self.count("asked the server again");
+                    said.onward.extend(proxy.ask(&tcp, packet));
+                    OWN
+                }
+            };
+        }
+        if tcp.state == State::SynSent {
+            if !matches!(kind, Kind::SynAck | Kind::Ack | Kind::Rst) {
+                return Err("firewall-tcp-state");
+            }
+            match tcp.judge(1, kind, segment) {
+                Verdict::Follows if kind == Kind::Rst => {
+                    self.connections.remove(key);
+                    self.count("refused by the server");
+                    said.onward.extend(say(packet, false, Made { flags: RST | ACK, ..proxy.for_client(&tcp) }));
+                }
+                Verdict::Follows => {
+                    let made = proxy.acknowledgment(&tcp, first, segment);
+                    said.back.extend(say(packet, true, made));
+                    let Made { sequence, acknowledgment, window, .. } = made;
+                    let by_client = Segment {
+                        flags: ACK,
+                        sequence,
+                        acknowledgment,
+                        window,
+                        data: 0,
+                        scale: None,
+                        sacked: None,
+                        is_part: false,
+                    };
+                    assert_eq!(tcp.judge(0, Kind::Ack, &by_client), Verdict::Follows);
+                    said.onward.extend(say(packet, false, proxy.opening(&tcp, segment)));
+                    let connection = self.connections.get_mut(key).expect("it is there");
+                    connection.tcp = Some(tcp);
+                    connection.proxy = Some(Proxy { ahead: segment.sequence.wrapping_sub(proxy.cookie), ..proxy });
+                    self.settle(key);
+                    self.count("opened by the firewall");
+                }
+                // RFC 9293 section 3.10.7.3: it is about an older connection.
+                Verdict::Ignored => {
+                    let sequence = segment.acknowledgment;
+                    let made = Made { sequence, acknowledgment: 0, flags: RST, window: 0, options: &[] };
+                    said.back.extend(say(packet, true, made));
+                }
+                Verdict::Drop(reason) => return Err(reason),
+            }
+            return OWN;
+        }
+        match (of, kind) {
+            // The acknowledgment of it is lost.
+            (1, Kind::SynAck) if segment.sequence == proxy.cookie.wrapping_add(proxy.ahead) => {
+                said.back.extend(say(packet, true, proxy.acknowledgment(&tcp, segment.acknowledgment, segment)));
+                OWN
+            }
+            (_, Kind::Syn) => Ok(Proxied::Follows(*segment)),
+            _ => {
+                let frame = proxy.renumbered(&tcp, of, packet);
+                let start = packet.1.start + packet.2.whole.len() - packet.2.message.len();
+                let of_server = Segment::read(&frame[start..start + packet.2.message.len()], segment.is_part);
+                said.altered = Some(frame);
+                Ok(Proxied::Follows(if of == 0 { of_server } else { *segment }))
+            }
+        }
     }
 
     /// A connection lasts from now on as long as one of its state does.
@@ -576,7 +817,7 @@ impl Model {
         rule: Option<&Rule>,
         action: Action,
         (frame, link, ip): (&[u8], &Link, &Ip),
-        answers: &mut Vec<Vec<u8>>,
+        said: &mut Said,
     ) -> Passes {
         if action == Action::Accept {
             return Ok(());
@@ -584,7 +825,7 @@ impl Model {
         if action == Action::Reject
             && let Some(answer) = rejection(frame, link, ip)
         {
-            answers.push(answer);
+            said.back.push(answer);
         }
         Err(if rule.is_some() { "firewall-denied" } else { "firewall-default" })
     }
@@ -623,6 +864,11 @@ impl Connection {
             );
             is_open && tcp.sides.iter().all(|side| side.acknowledged.is_some())
         })
+    }
+
+    /// Whether its server is still to answer the firewall.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.proxy.is_some() && self.tcp.is_some_and(|tcp| tcp.state == State::SynSent)
     }
 
     /// Whether it is given up for what is no ping, whatever it has said.
@@ -728,7 +974,7 @@ fn rejection(frame: &[u8], link: &Link, ip: &Ip) -> Option<Vec<u8>> {
     if !is_host(ip.destination) || ip.source.is_unspecified() || frame[0] & 1 == 1 || is_error {
         return None;
     }
-    let (protocol, mut message) = if ip.protocol == TCP {
+    let (protocol, message) = if ip.protocol == TCP {
         let segment = Segment::read(&ip.message, false);
         if segment.flags & RST != 0 {
             return None;
@@ -747,26 +993,5 @@ fn rejection(frame: &[u8], link: &Link, ip: &Ip) -> Option<Vec<u8>> {
         let quoted = &ip.whole[..ip.whole.len().min(most)];
         (if six { ICMPV6 } else { ICMP }, [&start[..], &[0; 6], quoted].concat())
     };
-    let (from, to) = (ip.destination, ip.source);
-    let pseudo = if protocol == ICMP { Vec::new() } else { pseudo_header(from, to, protocol, message.len()) };
-    let sum = checksum(&[&pseudo[..], &message].concat());
-    let at = if protocol == TCP { 16 } else { 2 };
-    message[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    let length = u16::try_from(message.len()).expect("short");
-    let mut header = if six {
-        [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[protocol, 64]].concat()
-    } else {
-        [&[0x45, 0][..], &(length + 20).to_be_bytes(), &[0, 0, 0x40, 0, 64, protocol, 0, 0]].concat()
-    };
-    for address in [from, to] {
-        match address {
-            IpAddr::V4(address) => header.extend(address.octets()),
-            IpAddr::V6(address) => header.extend(address.octets()),
-        }
-    }
-    if !six {
-        let sum = checksum(&header);
-        header[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    Some([&frame[6..12], &frame[..6], &frame[12..link.start], &header, &message].concat())
+    Some(around((frame, link, ip), true, protocol, message))
 }

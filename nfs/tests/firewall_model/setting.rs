@@ -19,6 +19,14 @@ pub(crate) enum Action {
     Reject,
 }
 
+/// When a SYN is answered by a cookie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cookies {
+    Never,
+    UnderAttack,
+    Always,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limit {
     pub(crate) connections: Option<u32>,
@@ -48,6 +56,7 @@ pub(crate) struct Rule {
     pub(crate) fragment: Option<bool>,
     pub(crate) action: Action,
     pub(crate) limit: Limit,
+    pub(crate) cookies: Cookies,
 }
 
 impl Rule {
@@ -68,6 +77,7 @@ impl Rule {
             fragment: None,
             action,
             limit: Limit::default(),
+            cookies: Cookies::Never,
         }
     }
 }
@@ -117,7 +127,13 @@ impl Setting {
     pub(crate) fn counts(&self) -> bool {
         self.per_source.is_some()
             || self.is_small()
+            || self.rules.iter().any(|rule| rule.cookies == Cookies::UnderAttack)
             || self.rules.iter().any(|rule| rule.limit.connections.or(rule.limit.packets).is_some())
+    }
+
+    /// Whether some rule has SYN cookies.
+    pub(crate) fn has_cookies(&self) -> bool {
+        self.rules.iter().any(|rule| rule.cookies != Cookies::Never)
     }
 
     /// Whether its tables may be full.
@@ -202,6 +218,12 @@ impl Rule {
         self.protocols.is_empty() || self.protocols.contains(&6)
     }
 
+    /// Whether it may have SYN cookies.
+    pub(crate) fn takes_cookies(&self) -> bool {
+        let begins = self.action == Action::Accept && !self.related && self.icmp.is_empty();
+        begins && self.may_be_tcp() && self.flags.is_none()
+    }
+
     fn toml(&self) -> String {
         let side = |side| if side == Side::Inside { "inside" } else { "outside" };
         let action = match self.action {
@@ -248,6 +270,11 @@ impl Rule {
         }
         if self.related {
             text += "state = \"related\"\n";
+        }
+        match self.cookies {
+            Cookies::Never => {}
+            Cookies::UnderAttack => text += "syn_cookies = \"under-attack\"\n",
+            Cookies::Always => text += "syn_cookies = \"always\"\n",
         }
         let Limit { connections, packets, burst, per_source, embryonic } = self.limit;
         let mut limits: Vec<_> = [

@@ -147,7 +147,7 @@ pub(crate) struct Said {
     pub(crate) window: u64,
     pub(crate) acknowledged: Option<u32>,
     /// Behind its SYN.
-    first: u32,
+    pub(crate) first: u32,
     scale: Option<u8>,
 }
 
@@ -218,7 +218,11 @@ impl Tcp {
         self.picked_up || !after(sequence, of.end) && !after(of.end.wrapping_sub(back), sequence)
     }
 
-    fn scale(&self, side: usize) -> u32 {
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state, State::Close | State::TimeWait)
+    }
+
+    pub(crate) fn scale(&self, side: usize) -> u32 {
         match (self.sides[side].scale, self.sides[1 - side].scale) {
             (Some(scale), Some(_)) => scale.into(),
             _ => 0,
