@@ -1,6 +1,7 @@
 //! The environment abstraction layer: DPDK itself, started once.
 
 use crate::launch::{self, Lcore};
+use crate::packet_capture::PacketCapture;
 use crate::port_info::{PortId, PortInfo};
 use crate::running::Running;
 use crate::version::Version;
@@ -117,6 +118,7 @@ pub struct Eal {
     affinity: launch::Affinity,
     /// How many scopes are open: while one is, lcores may be at work.
     scopes: Cell<u32>,
+    capture: Option<PacketCapture>,
     /// Not `Send`, not `Sync`: rte_eal_cleanup and launching belong to the main lcore.
     _main_thread: PhantomData<*const ()>,
 }
@@ -169,7 +171,8 @@ impl Eal {
         if consumed < 0 {
             return Err(start_error(errno, said.into_iter().chain(log_sink::explain()).collect(), &ours));
         }
-        let eal = Self { running: Arc::default(), affinity, scopes: Cell::new(0), _main_thread: PhantomData };
+        let mut eal =
+            Self { running: Arc::default(), affinity, scopes: Cell::new(0), capture: None, _main_thread: PhantomData };
         // From here on a failure drops `eal`, which cleans up; the log would hide its sentence.
         // SAFETY: the EAL is up.
         if unsafe { dpdk_sys::rte_eal_process_type() } != dpdk_sys::rte_proc_type_t::RTE_PROC_PRIMARY {
@@ -202,6 +205,8 @@ impl Eal {
         if let Err(errno) = annotation::register() {
             return Err(EalError::Init { errno, log: log_sink::explain() });
         }
+        // SAFETY: the EAL is up, and the `Eal` lets it go before it cleans up.
+        eal.capture = unsafe { PacketCapture::offer(&ours) };
         log_sink::release();
         for line in said {
             log::warn!(target: "dpdk", "{line}");
@@ -291,6 +296,7 @@ impl Drop for Eal {
             // Their memory must outlive them.
             return;
         }
+        drop(self.capture.take());
         // SAFETY: this is the thread that started the EAL (`Eal` is not `Send`), and nothing
         // of DPDK's is in use: ports, pools and rings would hold `running`, and a packet
         // that is out would have kept its pool among the retired.

@@ -17,6 +17,7 @@
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
 //! | [`Memory`], [`HugeSlice`] | hugepages for tables | given back before DPDK is cleaned up |
 //! | [`Acl`] | rules over keys, built whole (`rte_acl`) | never changes, reads no further than a key |
+//! | [`TelemetryValue`] | what a telemetry command answers | cut to what DPDK can take, never lost unsaid |
 //! | [`Clock`] | the time-stamp counter | |
 //!
 //! ```no_run
@@ -42,7 +43,7 @@
 //!
 //! Packets of several segments do not exist here: scatter and LRO are never enabled and
 //! a multi-segment arrival is freed and counted ([`RxQueue::refused`]). Secondary processes
-//! are not supported. One EAL lives per process, and DPDK cannot be initialised again
+//! are not supported, but for dpdk-dumpcap, which may attach to one of these. One EAL lives per process, and DPDK cannot be initialised again
 //! after [`Eal`] was dropped.
 
 mod acl;
@@ -63,6 +64,7 @@ mod log_sink;
 mod mbuf;
 mod memory;
 mod mempool;
+mod packet_capture;
 mod port;
 mod port_info;
 mod queue;
@@ -76,6 +78,7 @@ mod settings;
 mod sleep;
 mod started;
 mod tag_group;
+mod telemetry;
 mod version;
 mod virtual_function;
 
@@ -102,4 +105,5 @@ pub use rss::{
 };
 pub use sleep::precise_sleeps;
 pub use tag_group::TagGroup;
+pub use telemetry::{TelemetryError, TelemetryValue};
 pub use version::Version;

@@ -21,6 +21,7 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
+#include <rte_telemetry.h>
 #include <rte_version.h>
 
 /* --- EAL ---------------------------------------------------------------- */
@@ -505,4 +506,20 @@ uint32_t shim_ring_enqueue_burst(struct rte_ring *ring, struct rte_mbuf *const *
 uint32_t shim_ring_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **mbufs, uint32_t n)
 {
 	return rte_ring_sc_dequeue_burst(ring, (void **)mbufs, n, NULL);
+}
+
+/* --- telemetry ---------------------------------------------------------- */
+
+int shim_telemetry_unsigned(struct rte_tel_data *dictionary, const char *name, uint64_t value)
+{
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 3, 0, 0)
+	return rte_tel_data_add_dict_uint(dictionary, name, value);
+#else
+	return rte_tel_data_add_dict_u64(dictionary, name, value);
+#endif
+}
+
+int shim_telemetry_signed(struct rte_tel_data *dictionary, const char *name, int32_t value)
+{
+	return rte_tel_data_add_dict_int(dictionary, name, value);
 }

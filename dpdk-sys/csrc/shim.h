@@ -18,6 +18,7 @@
 struct rte_mbuf;
 struct rte_mempool;
 struct rte_ring;
+struct rte_tel_data;
 
 /* --- EAL ---------------------------------------------------------------- */
 
@@ -187,5 +188,11 @@ uint16_t shim_next_port(uint16_t from);
 /* Single producer, single consumer; each returns how many went through. */
 uint32_t shim_ring_enqueue_burst(struct rte_ring *ring, struct rte_mbuf *const *mbufs, uint32_t n);
 uint32_t shim_ring_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **mbufs, uint32_t n);
+
+/* --- telemetry ---------------------------------------------------------- */
+
+/* Numbers in a dictionary: what puts them there got another name and another type with 23.03. */
+int shim_telemetry_unsigned(struct rte_tel_data *dictionary, const char *name, uint64_t value);
+int shim_telemetry_signed(struct rte_tel_data *dictionary, const char *name, int32_t value);
 
 #endif
