@@ -16,6 +16,7 @@ mod request;
 mod routes;
 mod server;
 mod socket;
+mod telemetry;
 pub(crate) mod topics;
 pub(crate) mod views;
 
@@ -24,9 +25,10 @@ pub use config::AdminConfig;
 pub(crate) use health::{Health, Pulse};
 pub(crate) use metrics::{Facts, PoolFacts, ProcessFacts, text};
 pub(crate) use reply::Reply;
-pub(crate) use request::{Answer, Asked, Inbox, Page, Program, Request};
+pub(crate) use request::{Answer, Asked, Desk, Inbox, Page, Program, Request};
 pub(crate) use server::Server;
 pub use socket::SocketError;
+pub(crate) use telemetry::offer;
 pub use topics::{Piece, Topic};
 
 use request::Closing;
@@ -79,6 +81,8 @@ pub enum AdminError {
 pub struct AdminDoor {
     pub(crate) server: Option<Server>,
     pub(crate) inbox: Inbox,
+    /// For DPDK's telemetry, which has the same questions.
+    pub(crate) desk: Desk,
 }
 
 impl AdminDoor {
@@ -92,8 +96,8 @@ impl AdminDoor {
         let program =
             Program { name: name.to_owned(), version: version.to_owned(), config: file.map(Path::to_path_buf) };
         let (inbox, desk, closing) = Inbox::new(program);
-        let server = if config.enabled { listen(config, name, desk, closing)? } else { None };
-        Ok(Self { server, inbox })
+        let server = if config.enabled { listen(config, name, desk.clone(), closing)? } else { None };
+        Ok(Self { server, inbox, desk })
     }
 
     /// The path of the socket.
@@ -103,12 +107,7 @@ impl AdminDoor {
     }
 }
 
-fn listen(
-    config: &AdminConfig,
-    name: &str,
-    desk: request::Desk,
-    closing: Closing,
-) -> Result<Option<Server>, AdminError> {
+fn listen(config: &AdminConfig, name: &str, desk: Desk, closing: Closing) -> Result<Option<Server>, AdminError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(AdminError::System)?;
     let entered = runtime.enter();

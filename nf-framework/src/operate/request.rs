@@ -4,9 +4,12 @@ use super::arguments::Arguments;
 use super::reply::Reply;
 use crate::trace::{DropsRequest, TraceRequest};
 use std::cell::Cell;
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -126,6 +129,32 @@ impl Desk {
             Err(TrySendError::Full(_)) => Err(Refused::Busy),
             Err(TrySendError::Disconnected(_)) => Err(Refused::Stopping),
         }
+    }
+
+    /// The same, for a thread that waits for the answer: `None` when it has not come after `patience`.
+    pub(crate) fn ask_and_wait(&self, request: Request, patience: Duration) -> Result<Option<Answer>, Refused> {
+        let until = Instant::now() + patience;
+        let mut answer = pin!(self.ask(request)?);
+        let waker = Waker::from(Arc::new(Waiting(std::thread::current())));
+        loop {
+            if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return answer.map(Some).map_err(|_| Refused::Stopping);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+}
+
+/// A thread that waits for an answer.
+struct Waiting(std::thread::Thread);
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -41,7 +41,7 @@ use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::idle::Idle;
 use crate::mailbox::Mailbox;
-use crate::operate::{AdminDoor, Health, Inbox, Pulse};
+use crate::operate::{self, AdminDoor, Health, Inbox, Pulse};
 use crate::partial_checksums;
 use crate::report::{DropReport, Report, all_drops};
 use crate::steering::{Links, Sorter, Steering, connect};
@@ -285,7 +285,10 @@ impl<'eal> Runtime<'eal> {
             telling,
             door,
         } = self;
-        let (server, inbox) = door.map_or((None, None), |AdminDoor { server, inbox }| (server, Some(inbox)));
+        let (server, inbox) = door.map_or((None, None), |AdminDoor { server, inbox, desk }| {
+            operate::offer(eal, &desk);
+            (server, Some(inbox))
+        });
         let (forwarding, burst) = (config.forwarding, config.burst);
         let sides = 1 + usize::from(config.ports.outside.is_some());
         let come_by = |port: &Port| port.info().is_ok_and(|info| partial_checksums::come_by(&info.driver));
