@@ -24,7 +24,7 @@ pub enum TelemetryValue {
     Texts(Vec<String>),
     /// Values by name in their order: 256 at most. In a name only letters and digits of ASCII, `_` and `/` stay,
     /// anything else becomes `_`; of two names that are then the same the second gets a number.
-    Dictionary(Vec<(String, TelemetryValue)>),
+    Dictionary(Vec<(String, Self)>),
 }
 
 /// A command cannot be registered.
