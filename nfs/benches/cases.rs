@@ -73,7 +73,7 @@ const ROUTED_V6: &str = "worker-ipv6";
 const ROUTES: u32 = 1024;
 
 /// Every case, in the order of the table.
-const CASES: [Case; 30] = [
+const CASES: [Case; 31] = [
     case(EMPTY, "receive, Wire, send; net_ring", |eal, packets| worker(eal, RING, &[], packets)),
     case("worker-null", "the same on net_null, with the mempool's work", |eal, packets| {
         worker(eal, NULL, &[], packets)
