@@ -546,7 +546,6 @@ impl Run {
         for frame in frames {
             let _ = writeln!(input, "  {}\n    {}", describe(frame), hex(frame));
         }
-        for of in self.model.connections.values().filter(|of| of.proxy.is_some()) {}
         let Self { workers, seed, step, packets, model, .. } = self;
         panic!(
             "{:?} with {workers} worker(s), seed {seed}, step {step}, packet {packets}, from {side:?}:\n{text}what came \
