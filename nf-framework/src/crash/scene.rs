@@ -34,7 +34,7 @@ pub(crate) fn listen(is_structured: bool) {
             let message = info.payload_as_str().unwrap_or("no message");
             let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
             let trace = backtrace.as_deref().map_or(String::new(), |text| format!("\n{text}"));
-            log::error!("thread {thread} panicked at {location}: {message}{trace}");
+            log::error!(target: "nf_framework::crash", "thread {thread} panicked at {location}: {message}{trace}");
         } else {
             usual(info);
         }
