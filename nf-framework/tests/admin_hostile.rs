@@ -13,7 +13,6 @@ use common::{Scratch, eal_arguments};
 use door::{Door, read, request};
 use program::{Program, port_block};
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 /// KiB of the program's memory that are in RAM.
@@ -32,7 +31,6 @@ fn status_of(door: &Door, bytes: &[u8]) -> Option<u16> {
     let mut stream = door.connect();
     // Who has heard enough may close before all is written.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let text = String::from_utf8_lossy(&answer);
