@@ -48,6 +48,33 @@ impl Gauge {
     }
 }
 
+/// How full a table of one worker's is. Whoever has the `Occupancy` is its only writer; the framework keeps the reading
+/// end and shows it for each worker, as long as it is there: a table that is full is full of one worker's.
+#[derive(Debug, Default)]
+pub struct Occupancy(Arc<Room>);
+
+/// What an [`Occupancy`] says.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    pub(crate) entries: AtomicU64,
+    pub(crate) limit: AtomicU64,
+}
+
+impl Occupancy {
+    /// One whose reading end is kept.
+    pub(crate) fn of(room: Arc<Room>) -> Self {
+        Self(room)
+    }
+
+    /// Says how many entries there are, and how many there is room for. What has no bound has no limit to warn of, and
+    /// is a [`Gauge`].
+    #[inline]
+    pub fn set(&mut self, entries: usize, limit: usize) {
+        self.0.entries.store(entries as u64, Ordering::Relaxed);
+        self.0.limit.store(limit as u64, Ordering::Relaxed);
+    }
+}
+
 /// Adds to a counter that only the calling worker writes: a load and a store, no lock.
 #[inline]
 pub(crate) fn bump(counter: &AtomicU64, count: u64) {

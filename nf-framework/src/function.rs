@@ -10,19 +10,21 @@
 use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::context::Context;
-use crate::counters::{Counter, Gauge};
+use crate::counters::{Counter, Gauge, Occupancy, Room};
 use crate::direction::Direction;
 use crate::next_hop::NextHops;
 use crate::operate::Topic;
+use crate::report::{BackendReport, TableReport};
 use crate::steering::{Affinity, Steering, Tuple};
 use crate::trace::{Note, TracedPacket};
 use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
 use dpdk_rs::{Lcore, Mbuf, Memory, Mempool};
 use serde::de::DeserializeOwned;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How much housekeeping one tick may do: so many table entries looked at, or the like; 128 in a
 /// tick, of which there are some ten thousand per second.
@@ -291,6 +293,13 @@ pub trait Function: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The servers that this function gives work to under this policy, each service and name once: metrics show which of
+    /// them are up. Called on the control thread for each scrape.
+    fn backends(&self, policy: &Self::Policy) -> Vec<BackendReport> {
+        let _ = policy;
+        Vec::new()
+    }
+
     /// What people and programs can ask of this function while it runs, and tell it to do, by the admin door:
     /// `/v1/functions/NAME/TOPIC`.
     fn topics(&self) -> Vec<Topic<Self>>
@@ -400,6 +409,24 @@ impl WorkerSetup {
         Gauge::of(cell(&self.registry.gauges, &self.function, name, self.index))
     }
 
+    /// How full a table of this function is on this worker, so that it can be told in time that it will be full; for a
+    /// [`FlowTable`](crate::FlowTable) by its [`show`](crate::FlowTable::show), for others set by
+    /// [`NetworkFunction::tick`].
+    ///
+    /// ```
+    /// use nf_framework::{FlowTable, HashKey, SetupError, WorkerSetup};
+    ///
+    /// fn flows(worker: &mut WorkerSetup) -> Result<FlowTable<[u8; 16], u64>, SetupError> {
+    ///     let mut flows = FlowTable::with_capacity(&worker.memory(), 100_000, HashKey::random())?;
+    ///     flows.show(worker.occupancy("flows"));
+    ///     Ok(flows)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn occupancy(&mut self, table: &str) -> Occupancy {
+        Occupancy::of(self.registry.room(&self.function, table, self.index))
+    }
+
     /// A reason of this function's own to drop packets; the same on every worker.
     ///
     /// # Errors
@@ -417,6 +444,16 @@ pub(crate) struct Registry {
     pub(crate) next_hops: NextHops,
     counters: Mutex<Vec<NamedCounter>>,
     gauges: Mutex<Vec<NamedCounter>>,
+    tables: Mutex<Vec<NamedTable>>,
+}
+
+/// A table that a function has on each worker.
+#[derive(Debug)]
+struct NamedTable {
+    function: String,
+    name: String,
+    /// By worker. They go with the instances that fill them, so that what a reload has taken away is shown no more.
+    rooms: Vec<(usize, Weak<Room>)>,
 }
 
 #[derive(Debug)]
@@ -434,6 +471,7 @@ impl Default for Registry {
             next_hops: NextHops::default(),
             counters: Mutex::default(),
             gauges: Mutex::default(),
+            tables: Mutex::default(),
         }
     }
 }
@@ -447,6 +485,43 @@ impl Registry {
     /// The same of each gauge.
     pub(crate) fn gauges(&self) -> Vec<(String, String, u64)> {
         sums(&self.gauges)
+    }
+
+    fn room(&self, function: &str, name: &str, worker: usize) -> Arc<Room> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = tables.iter().position(|known| known.function == function && known.name == name);
+        let at = known.unwrap_or_else(|| {
+            tables.push(NamedTable { function: function.to_owned(), name: name.to_owned(), rooms: Vec::new() });
+            tables.len() - 1
+        });
+        let (room, rooms) = (Arc::<Room>::default(), &mut tables[at].rooms);
+        rooms.retain(|(_, room)| room.strong_count() > 0);
+        rooms.push((worker, Arc::downgrade(&room)));
+        room
+    }
+
+    /// How full each table is on each worker. Of one that is about to take another's place both are known, and the one
+    /// that is used is shown.
+    pub(crate) fn tables(&self) -> Vec<TableReport> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let rooms = |table: &NamedTable| {
+            let mut of_workers: BTreeMap<usize, Arc<Room>> = BTreeMap::new();
+            for (worker, room) in &table.rooms {
+                if let Some(room) = room.upgrade() {
+                    of_workers.entry(*worker).or_insert(room);
+                }
+            }
+            of_workers
+        };
+        let report = |table: &NamedTable, worker: usize, room: &Room| TableReport {
+            function: table.function.clone(),
+            table: table.name.clone(),
+            worker: Some(worker),
+            entries: room.entries.load(Ordering::Relaxed),
+            limit: room.limit.load(Ordering::Relaxed),
+        };
+        let of = |table| rooms(table).into_iter().map(move |(worker, room)| report(table, worker, &room));
+        tables.iter().flat_map(of).collect()
     }
 }
 

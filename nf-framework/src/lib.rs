@@ -101,7 +101,7 @@ pub use classifier::{
     Rule, RuleFault, RuleIndex,
 };
 pub use context::Context;
-pub use counters::{Counter, Gauge};
+pub use counters::{Counter, Gauge, Occupancy};
 pub use crash::CrashReports;
 pub use described::{AskedPackets, Described, InvalidDescription, NoPackets};
 pub use direction::Direction;
@@ -126,7 +126,10 @@ pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use offline::is_inside;
 pub use operate::{AdminConfig, AdminDoor, AdminError, Piece, SocketError, Topic};
 pub use position::Position;
-pub use report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
+pub use report::{
+    BackendReport, Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, TableReport, WorkReport,
+    WorkerReport,
+};
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{
     AdminOrder, Check, CommandError, Configuration, Control, Drained, ForwardingKind, Functions, InUse, Loaded,

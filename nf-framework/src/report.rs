@@ -22,6 +22,8 @@ pub struct Report {
     pub counters: Vec<CounterReport>,
     /// The functions' own gauges: what there is now, and not what has happened.
     pub gauges: Vec<CounterReport>,
+    /// How full the functions' tables are, and those around them.
+    pub tables: Vec<TableReport>,
     /// How often a packet was handed over from one worker to another: to its owner, or to one that
     /// has a queue to send it by.
     pub handed_over: u64,
@@ -191,6 +193,34 @@ pub struct CounterReport {
     pub value: u64,
 }
 
+/// How full a table is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct TableReport {
+    /// Whose; in parentheses what is no function.
+    pub function: String,
+    /// What it is called.
+    pub table: String,
+    /// The worker that has it; `None` if all share it.
+    pub worker: Option<usize>,
+    /// Entries in it, as of the worker's last housekeeping.
+    pub entries: u64,
+    /// Entries that it was made for. It may take some more before it refuses any.
+    pub limit: u64,
+}
+
+/// A server that a function gives work to: [`Function::backends`](crate::Function::backends).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BackendReport {
+    /// The service that it is of.
+    pub service: String,
+    /// What it is called; once in its service.
+    pub name: String,
+    /// What its checks say, whatever people have ordered; `None` if nobody checks it.
+    pub is_up: Option<bool>,
+    /// Connections that it has.
+    pub connections: u64,
+}
+
 /// Where all packets went. It closes while nothing moves: what came in went out, or is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Balance {
@@ -264,6 +294,7 @@ impl Report {
         let own = |(function, name, value)| CounterReport { function, name, value };
         let counters = registry.counters().into_iter().map(own).collect();
         let gauges = registry.gauges().into_iter().map(own).collect();
+        let tables = registry.tables();
         // In this order, so that what moves meanwhile counts as on its way.
         let taken_over = sum(&|worker| Some(&worker.taken_over));
         let handed_over = sum(&|worker| Some(&worker.handed_over));
@@ -301,6 +332,7 @@ impl Report {
             drops,
             counters,
             gauges,
+            tables,
             handed_over,
             workers: by_worker,
             ingress,

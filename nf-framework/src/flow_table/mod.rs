@@ -31,7 +31,7 @@ pub use counters::FlowTableCounters;
 pub use entry::{Class, Deadline, Entry, FlowKey, Full, Handle, Insertion, Removal, Removed};
 pub use error::FlowTableError;
 
-use crate::Instant;
+use crate::{Instant, Occupancy};
 use clock::{Coarse, Ticker};
 use counters::bump;
 use dpdk_rs::{HashKey, HugeSlice, Memory, TagGroup};
@@ -105,6 +105,10 @@ pub struct FlowTable<K, V> {
     /// The group that the sweep goes on with.
     cursor: usize,
     counters: FlowTableCounters,
+    /// Entries that were asked for.
+    capacity: usize,
+    /// Who is shown how full it is.
+    occupancy: Option<Occupancy>,
 }
 
 impl<K: FlowKey, V: Default> FlowTable<K, V> {
@@ -156,7 +160,22 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
             len: 0,
             cursor: 0,
             counters: FlowTableCounters::default(),
+            capacity: entries,
+            occupancy: None,
         })
+    }
+
+    /// Shows how full it is, from now on and as of the last [`expire`](Self::expire). The limit is the number of entries
+    /// that was asked for.
+    pub fn show(&mut self, occupancy: Occupancy) {
+        self.occupancy = Some(occupancy);
+        self.show_len();
+    }
+
+    fn show_len(&mut self) {
+        if let Some(occupancy) = &mut self.occupancy {
+            occupancy.set(self.len, self.capacity);
+        }
     }
 
     /// Entries in it, expired ones that were not met yet included.

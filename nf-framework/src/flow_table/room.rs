@@ -17,6 +17,7 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
         let now = self.ticker.advance(now);
         let before = self.len;
         if before == 0 {
+            self.show_len();
             return 0;
         }
         let groups = (budget as usize).div_ceil(TagGroup::SLOTS).min(self.tags.len());
@@ -30,6 +31,7 @@ impl<K: FlowKey, V: Default> FlowTable<K, V> {
                 self.expire_if_due(group * TagGroup::SLOTS + slot, now, &mut removed);
             }
         }
+        self.show_len();
         before - self.len
     }
 

@@ -26,8 +26,9 @@ pub use split::{SplitError, split_ipv4};
 
 use crate::annotation::Annotation;
 use crate::batch::Batch;
-use crate::counters::WorkerCounters;
+use crate::counters::{Occupancy, WorkerCounters};
 use crate::direction::Direction;
+use crate::function::WorkerSetup;
 use crate::headers::{EtherType, EthernetHeader, MAX_VLAN_TAGS, VlanTag};
 use crate::time::Instant;
 use crate::verdict::DropReason;
@@ -64,13 +65,28 @@ pub(crate) struct Fragments {
     arrived: Burst,
     /// What goes on and found no room in its batch.
     ready: VecDeque<Mbuf>,
+    /// Of datagrams, and of packets that wait.
+    occupancy: [Occupancy; 2],
 }
 
 impl Fragments {
     pub(crate) fn new(config: &FragmentsConfig, hash: HashKey) -> Self {
         let limits = config.limits();
         let ready = VecDeque::with_capacity(Burst::CAPACITY + limits.held);
-        Self { table: Table::new(limits, hash), arrived: Burst::new(), ready }
+        Self { table: Table::new(limits, hash), arrived: Burst::new(), ready, occupancy: Default::default() }
+    }
+
+    /// Shows from now on how full it is.
+    pub(crate) fn show(&mut self, worker: &mut WorkerSetup) {
+        "(fragments)".clone_into(&mut worker.function);
+        self.occupancy = ["datagrams", "held"].map(|table| worker.occupancy(table));
+        self.show_occupancy();
+    }
+
+    fn show_occupancy(&mut self) {
+        for (shown, (entries, limit)) in self.occupancy.iter_mut().zip(self.table.occupancy()) {
+            shown.set(entries, limit);
+        }
     }
 
     /// Looks at packets that have come in. What is held or dropped is gone from the batch, what
@@ -87,7 +103,7 @@ impl Fragments {
 
     #[inline(never)]
     fn take_in(&mut self, batch: &mut Batch, side: Direction, now: Instant, counters: &WorkerCounters) {
-        let Self { table, arrived, ready } = self;
+        let Self { table, arrived, ready, .. } = self;
         for slot in batch.undecided() {
             if let Some(packet) = batch.take(slot) {
                 // As many as a batch has slots find room.
@@ -135,6 +151,7 @@ impl Fragments {
             }
         };
         self.table.expire(now, BUCKETS_PER_TICK, to);
+        self.show_occupancy();
         counters.fragments.store(self.table.held() as u64, Ordering::Relaxed);
     }
 

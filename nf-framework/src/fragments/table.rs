@@ -47,6 +47,8 @@ pub(super) struct Table<P> {
     buckets: Box<[Bucket]>,
     datagrams: Box<[Datagram]>,
     held: Held<P>,
+    /// Datagrams in all buckets.
+    known: usize,
     /// Packets that one bucket may hold.
     share: u32,
     /// The bucket that expiry looks at next.
@@ -126,6 +128,7 @@ impl<P> Table<P> {
             buckets: vec![bucket; buckets].into(),
             datagrams: vec![Datagram::new(Key::default()); buckets * WAYS].into(),
             held: Held::new(places),
+            known: 0,
             share,
             next_to_expire: 0,
         }
@@ -134,6 +137,11 @@ impl<P> Table<P> {
     /// Packets that wait.
     pub(super) fn held(&self) -> usize {
         self.held.count as usize
+    }
+
+    /// Datagrams that are known, and packets that wait, each with how many may.
+    pub(super) fn occupancy(&self) -> [(usize, usize); 2] {
+        [(self.known, self.datagrams.len()), (self.held(), self.held.places.len())]
     }
 
     /// Takes a fragment in. `to` is told what becomes of it and of those that waited for it, in the
@@ -261,6 +269,7 @@ impl<P> Table<P> {
         let bucket = &mut self.buckets[place.bucket];
         bucket.tags[place.way] = 0;
         bucket.datagrams -= 1;
+        self.known -= 1;
     }
 
     /// A place for one more datagram, if need be that of one that is worth less.
@@ -282,6 +291,7 @@ impl<P> Table<P> {
         let bucket = &mut self.buckets[place.bucket];
         bucket.tags[place.way] = tag;
         bucket.datagrams += 1;
+        self.known += 1;
         bucket.worth[place.way] = Worth { has_first: false, since: now };
         self.datagram_mut(place).begin(key);
     }

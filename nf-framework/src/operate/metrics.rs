@@ -3,9 +3,9 @@
 
 use super::views::{DeviceView, FateView, FunctionView, PortView, WorkerView};
 use crate::neighbours::NeighbourCounters;
-use crate::report::{Balance, CounterReport, DropReport, WorkReport};
+use crate::report::{BackendReport, Balance, CounterReport, DropReport, TableReport, WorkReport};
 use std::fmt::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// All that metrics are made of, at one moment.
 #[derive(Clone, Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct Facts {
     pub(crate) dpdk: String,
     pub(crate) uptime: Duration,
     pub(crate) generation: u64,
+    pub(crate) reloads: ReloadFacts,
     pub(crate) cycles_per_second: u64,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
@@ -25,14 +26,49 @@ pub(crate) struct Facts {
     pub(crate) drops: Vec<DropReport>,
     pub(crate) counters: Vec<CounterReport>,
     pub(crate) gauges: Vec<CounterReport>,
+    /// Those of one worker each.
+    pub(crate) tables: Vec<TableReport>,
+    /// Each with its function.
+    pub(crate) backends: Vec<(String, BackendReport)>,
     pub(crate) balance: Balance,
     /// The functions and what stands around them, with what they cost.
     pub(crate) parts: Vec<(String, WorkReport)>,
     pub(crate) pool: Option<PoolFacts>,
-    /// With a router: what it says of neighbours, and how many are in each state.
-    pub(crate) neighbours: Option<(NeighbourCounters, Vec<(&'static str, u64)>)>,
+    /// With a router.
+    pub(crate) neighbours: Option<NeighbourFacts>,
     /// Of the process, by itself and as the system sees it.
     pub(crate) process: ProcessFacts,
+}
+
+/// What has become of reloads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReloadFacts {
+    pub(crate) changed: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) refused: u64,
+    pub(crate) unanswered: u64,
+    /// Whether what the file said the last time is in force.
+    pub(crate) succeeded: bool,
+    /// Since when that has been so, or until when it last was: the start counts too.
+    pub(crate) last_success: SystemTime,
+}
+
+impl ReloadFacts {
+    /// Of a program that has just been started.
+    pub(crate) fn begin() -> Self {
+        let last_success = SystemTime::now();
+        Self { changed: 0, unchanged: 0, refused: 0, unanswered: 0, succeeded: true, last_success }
+    }
+}
+
+/// What the router says of neighbours.
+#[derive(Clone, Debug)]
+pub(crate) struct NeighbourFacts {
+    pub(crate) counters: NeighbourCounters,
+    /// How many are in each state.
+    pub(crate) states: Vec<(&'static str, u64)>,
+    /// How many there is room for.
+    pub(crate) limit: u64,
 }
 
 /// The packets' pool.
@@ -119,7 +155,20 @@ impl Samples<'_> {
     }
 
     fn of_neighbours(&mut self, facts: &Facts, of: fn(&NeighbourCounters) -> u64) {
-        facts.neighbours.iter().for_each(|(counters, _)| self.add(&[], of(counters)));
+        facts.neighbours.iter().for_each(|neighbours| self.add(&[], of(&neighbours.counters)));
+    }
+
+    fn each_table(&mut self, facts: &Facts, of: fn(&TableReport) -> u64) {
+        for table in &facts.tables {
+            let worker = table.worker.map_or_else(String::new, |worker| worker.to_string());
+            self.add(&[&table.function, &table.table, &worker], of(table));
+        }
+    }
+
+    fn each_backend(&mut self, facts: &Facts, of: fn(&BackendReport) -> Option<u64>) {
+        for (function, backend) in &facts.backends {
+            of(backend).into_iter().for_each(|value| self.add(&[function, &backend.service, &backend.name], value));
+        }
     }
 }
 
@@ -136,6 +185,16 @@ const METRICS: &[Metric] = &[
         |facts, to| to.add(&[], u8::from(facts.draining))),
     gauge("nf_generation", &[], "The generation of policies that is in force; 1 at the start, and one more with each reload that changes something",
         |facts, to| to.add(&[], facts.generation)),
+    counter("nf_reloads_total", &["result"], "Times that the configuration was read again, by what came of it: changed, unchanged, refused (the program runs on with what it had), unanswered (a worker does not say that it has taken over)",
+        |facts, to| {
+            let ReloadFacts { changed, unchanged, refused, unanswered, .. } = facts.reloads;
+            let results = [("changed", changed), ("unchanged", unchanged), ("refused", refused), ("unanswered", unanswered)];
+            results.into_iter().for_each(|(result, count)| to.add(&[result], count));
+        }),
+    gauge("nf_config_last_reload_successful", &[], "Whether the configuration as it was last read is in force: 0 after a reload that was refused or not answered; 1 before the first",
+        |facts, to| to.add(&[], u8::from(facts.reloads.succeeded))),
+    gauge("nf_config_last_reload_success_timestamp_seconds", &[], "When the configuration was last read and found to be in force or taken over, in seconds since 1970; before the first reload, when the program began",
+        |facts, to| to.add(&[], facts.reloads.last_success.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())),
 
     counter("nf_port_received_packets_total", &["port"], "Packets that workers received from the port",
         |facts, to| to.each_port(facts, |port| Some(port.received))),
@@ -207,6 +266,14 @@ const METRICS: &[Metric] = &[
         |facts, to| facts.counters.iter().for_each(|of| to.add(&[&of.function, &of.name], of.value))),
     gauge("nf_function_value", &["function", "name"], "Gauges of the function's own",
         |facts, to| facts.gauges.iter().for_each(|of| to.add(&[&of.function, &of.name], of.value))),
+    gauge("nf_table_entries", &["function", "table", "worker"], "Entries in a table of bounded size: functions by their names, and in parentheses what stands around them; a table that is full is full of one worker's",
+        |facts, to| to.each_table(facts, |of| of.entries)),
+    gauge("nf_table_entries_limit", &["function", "table", "worker"], "Entries that the table was made for; it may take some more before it refuses any",
+        |facts, to| to.each_table(facts, |of| of.limit)),
+    gauge("nf_backend_up", &["function", "service", "backend"], "Whether a backend is up, by its checks, whatever people have ordered; not there of one that nobody checks",
+        |facts, to| to.each_backend(facts, |of| of.is_up.map(u64::from))),
+    gauge("nf_backend_connections", &["function", "service", "backend"], "Connections that a backend has",
+        |facts, to| to.each_backend(facts, |of| Some(of.connections))),
     counter("nf_part_calls_total", &["part"], "Bursts that a part of the work was done for: functions by their names, and in parentheses what stands around them",
         |facts, to| to.each_part(facts, |work| work.calls)),
     counter("nf_part_packets_total", &["part"], "Packets in these bursts",
@@ -228,7 +295,9 @@ const METRICS: &[Metric] = &[
         |facts, to| facts.pool.iter().for_each(|pool| to.add(&[&pool.name], pool.available))),
 
     gauge("nf_neighbours", &["state"], "With a router: neighbours, by what is known of them (RFC 4861)",
-        |facts, to| facts.neighbours.iter().flat_map(|(_, states)| states).for_each(|(state, count)| to.add(&[state], count))),
+        |facts, to| facts.neighbours.iter().flat_map(|of| &of.states).for_each(|(state, count)| to.add(&[state], count))),
+    gauge("nf_neighbours_limit", &[], "Neighbours, in all states, that the table was made for; it may take some more before one makes room for another",
+        |facts, to| facts.neighbours.iter().for_each(|of| to.add(&[], of.limit))),
     counter("nf_neighbour_questions_total", &[], "Questions for neighbours that were sent",
         |facts, to| to.of_neighbours(facts, |of| of.questions)),
     counter("nf_neighbour_answers_total", &[], "Questions of neighbours that were answered",
@@ -382,6 +451,10 @@ mod tests {
         let worker = WorkerView::new(0, None, counts);
         let function = FunctionReport { name: "nat".to_owned(), seen: 5, dropped: 1, ..FunctionReport::default() };
         let function = FunctionView::new(&function);
+        let backend = |(number, is_up): (usize, Option<bool>)| {
+            let (service, name) = ("web".to_owned(), format!("b{number}"));
+            ("lb".to_owned(), BackendReport { service, name, is_up, connections: 5 })
+        };
         let own = |name: &str| CounterReport { function: "nat".to_owned(), name: name.to_owned(), value: 8 };
         Facts {
             program: "nat".to_owned(),
@@ -389,6 +462,7 @@ mod tests {
             dpdk: "22.11".to_owned(),
             uptime: Duration::from_millis(1500),
             generation: 1,
+            reloads: ReloadFacts { refused: 3, ..ReloadFacts::begin() },
             cycles_per_second: 2_000_000_000,
             ready: true,
             draining: false,
@@ -398,10 +472,22 @@ mod tests {
             drops: vec![DropReport { reason: "policy".to_owned(), help: String::new(), count: 0 }],
             counters: vec![own("mapped")],
             gauges: vec![own("occupancy")],
+            tables: vec![TableReport {
+                function: "nat".to_owned(),
+                table: "sessions".to_owned(),
+                worker: Some(0),
+                entries: 7,
+                limit: 100,
+            }],
+            backends: [Some(false), None].into_iter().enumerate().map(backend).collect(),
             balance: Balance::default(),
             parts: vec![("(ingress)".to_owned(), WorkReport::default())],
             pool: Some(PoolFacts { name: "packets-0".to_owned(), packets: 100, available: 40 }),
-            neighbours: Some((NeighbourCounters::default(), vec![("REACHABLE", 4)])),
+            neighbours: Some(NeighbourFacts {
+                counters: NeighbourCounters::default(),
+                states: vec![("REACHABLE", 4)],
+                limit: 4096,
+            }),
             process: ProcessFacts::now(),
         }
     }
@@ -486,6 +572,10 @@ mod tests {
         }
         let received = samples.iter().find(|(name, ..)| name == "nf_port_received_packets_total").unwrap();
         assert_eq!((received.1["port"].as_str(), received.2), ("net_\"tap\\0\n", 11.0));
+        let count = |metric: &str| samples.iter().filter(|(name, ..)| name == metric).count();
+        assert_eq!((count("nf_backend_up"), count("nf_backend_connections")), (1, 2), "one is not checked");
+        let refused = |of: &&Sample| of.0 == "nf_reloads_total" && of.1["result"] == "refused";
+        assert_eq!(samples.iter().find(refused).unwrap().2, 3.0);
         let cpu = samples.iter().find(|(name, ..)| name == "process_resident_memory_bytes").unwrap();
         assert!(cpu.2 > 1e5, "{cpu:?}");
     }

@@ -23,7 +23,7 @@ pub(crate) mod views;
 pub(crate) use arguments::Arguments;
 pub use config::AdminConfig;
 pub(crate) use health::{Health, Pulse};
-pub(crate) use metrics::{Facts, PoolFacts, ProcessFacts, text};
+pub(crate) use metrics::{Facts, NeighbourFacts, PoolFacts, ProcessFacts, ReloadFacts, text};
 pub(crate) use reply::Reply;
 pub(crate) use request::{Answer, Asked, Desk, Inbox, Page, Program, Request};
 pub(crate) use server::Server;

@@ -22,7 +22,7 @@ const COMMANDS: [Command; 11] = [
         "/nf/stats",
         "Counters, gauges, drops, the balance. No parameters",
         "stats",
-        &["ports", "functions", "workers"],
+        &["ports", "functions", "workers", "tables"],
     ),
     Command("/nf/ports", "Counters and links of ports. No parameters", "ports", &[]),
     Command("/nf/workers", "Packets, rounds and idle share of workers. No parameters", "workers", &[]),

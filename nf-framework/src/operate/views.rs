@@ -1,6 +1,8 @@
 //! What the door shows of a program, as it is written in JSON.
 
-use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
+use crate::report::{
+    Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, TableReport, WorkReport, WorkerReport,
+};
 use dpdk_rs::{Lcore, Port, PortStats};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -29,6 +31,8 @@ pub(crate) struct StatsView {
     pub(crate) drops: Vec<DropReport>,
     pub(crate) counters: Vec<CounterReport>,
     pub(crate) gauges: Vec<CounterReport>,
+    /// All that can be full: the functions' tables, the neighbours and the packets' pool too.
+    pub(crate) tables: Vec<TableReport>,
     pub(crate) workers: Vec<WorkerView>,
     pub(crate) handed_over: u64,
     /// Of the time-stamp counter.

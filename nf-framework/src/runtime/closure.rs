@@ -6,6 +6,7 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::direction::Direction;
 use crate::function::{Destination, FileContent, Finding, NetworkFunction, SetupError, WorkerSetup};
 use crate::operate::topics::AnyTopic;
+use crate::report::BackendReport;
 use crate::steering::Affinity;
 use dpdk_rs::Memory;
 use serde::de::DeserializeOwned;
@@ -94,6 +95,10 @@ where
 
     fn memory(&self, _: &AnyPolicy) -> usize {
         0
+    }
+
+    fn backends(&self, _: &AnyPolicy) -> Vec<BackendReport> {
+        Vec::new()
     }
 
     fn topics(&self) -> Vec<AnyTopic> {

@@ -12,7 +12,7 @@ use crate::headers::MacAddress;
 use crate::kernel::KernelError;
 use crate::mailbox::ask_all;
 use crate::neighbours::NeighbourTable;
-use crate::operate::{Asked, Inbox};
+use crate::operate::{Asked, Inbox, ReloadFacts};
 use crate::report::Report;
 use crate::trace::{Taps, Tracing};
 use dpdk_rs::Port;
@@ -45,6 +45,7 @@ pub struct Control {
     pub(super) routing: Option<RefCell<InForceRouter>>,
     pub(super) kernel: RefCell<Option<Followed>>,
     pub(super) generation: Cell<u64>,
+    pub(super) reloads: Cell<ReloadFacts>,
     pub(super) draining: Cell<bool>,
     /// By port.
     pub(super) lives: RefCell<Vec<Life>>,

@@ -11,6 +11,7 @@ use crate::fragments::FragmentsConfig;
 use crate::function::{Destination, FileContent, Finding, Function, Invalid, NetworkFunction, SetupError, WorkerSetup};
 use crate::operate::Topic;
 use crate::operate::topics::AnyTopic;
+use crate::report::BackendReport;
 use crate::steering::{Affinity, AffinityConflict};
 use dpdk_rs::{Eal, Memory};
 use std::any::Any;
@@ -66,6 +67,9 @@ pub(crate) trait AnyFunction: Any + Send + Sync {
 
     /// Where it sends packets.
     fn destinations(&self, policy: &AnyPolicy) -> Vec<Destination>;
+
+    /// Whom it gives work to.
+    fn backends(&self, policy: &AnyPolicy) -> Vec<BackendReport>;
 
     /// What it shows and lets be done.
     fn topics(&self) -> Vec<AnyTopic>;
@@ -138,6 +142,10 @@ impl<F: Function> AnyFunction for F {
 
     fn inside_of(&self) -> &[&str] {
         Function::inside_of(self)
+    }
+
+    fn backends(&self, policy: &AnyPolicy) -> Vec<BackendReport> {
+        policy.downcast_ref().map_or_else(Vec::new, |policy| Function::backends(self, policy))
     }
 
     fn topics(&self) -> Vec<AnyTopic> {

@@ -41,7 +41,7 @@ use crate::fragments::{Fragments, FragmentsConfig};
 use crate::function::{Registry, WorkerSetup};
 use crate::idle::Idle;
 use crate::mailbox::Mailbox;
-use crate::operate::{self, AdminDoor, Health, Inbox, Pulse};
+use crate::operate::{self, AdminDoor, Health, Inbox, Pulse, ReloadFacts};
 use crate::partial_checksums;
 use crate::report::{DropReport, Report, all_drops};
 use crate::steering::{Links, Sorter, Steering, connect};
@@ -331,6 +331,7 @@ impl<'eal> Runtime<'eal> {
                         routing,
                         kernel,
                         generation,
+                        reloads: Cell::new(ReloadFacts::begin()),
                         draining,
                         lives: RefCell::new(lives),
                         telling,
@@ -495,7 +496,11 @@ fn work(plan: Plan, shared: &Shared) -> Vec<QueuePair> {
     let last = if sides > 1 { PortIx(1) } else { PortIx(0) };
     let mut pipeline = Pipeline::new(chain, (PortIx(0), last), setup.pool.clone(), Arc::clone(counters));
     pipeline.errors = errors;
-    pipeline.fragments = fragments.map(|config| Fragments::new(&config, HashKey::random()));
+    pipeline.fragments = fragments.map(|config| {
+        let mut fragments = Fragments::new(&config, HashKey::random());
+        fragments.show(&mut setup);
+        fragments
+    });
     pipeline.sorter = setup.steering.map(|steering| Sorter::new(steering, setup.index, to_owner, trusted));
     let of_sides = [Direction::Outbound, Direction::Inbound].map(Role::Side).into_iter().take(sides);
     let hosts = (0..).map(PortIx).skip(sides).map(Role::Host);

@@ -25,15 +25,18 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
 use crate::function::{FileContent, Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
+use crate::report::BackendReport;
 use crate::router::{RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
 use crate::verdict::DropReason;
 use std::any::{Any, TypeId};
+use std::collections::HashSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 /// What a reload has done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +119,14 @@ impl InForce {
         let Loaded { function, policy, section } = loaded.clone();
         Self { function, section, policies: vec![policy] }
     }
+
+    /// Whom it gives work to, each once: of two of one name nothing could be told apart.
+    pub(super) fn backends(&self) -> Vec<BackendReport> {
+        let mut backends = self.policies.last().map_or_else(Vec::new, |policy| self.function.backends(policy));
+        let mut seen = HashSet::new();
+        backends.retain(|backend| seen.insert((backend.service.clone(), backend.name.clone())));
+        backends
+    }
 }
 
 impl fmt::Debug for InForce {
@@ -152,7 +163,7 @@ impl Control {
     ///
     /// [`ReloadError`].
     pub fn reload(&self, file: &ConfigFile) -> Result<Reload, ReloadError> {
-        self.log(self.take_over(file))
+        self.note(self.take_over(file))
     }
 
     /// As [`reload`](Self::reload), from a file that is still to be read.
@@ -161,7 +172,7 @@ impl Control {
     ///
     /// [`ReloadError`]; also when the file cannot be read or is not TOML.
     pub fn reload_from(&self, path: impl AsRef<Path>) -> Result<Reload, ReloadError> {
-        self.log(ConfigFile::read(path).map_err(ReloadError::from).and_then(|file| self.take_over(&file)))
+        self.note(ConfigFile::read(path).map_err(ReloadError::from).and_then(|file| self.take_over(&file)))
     }
 
     /// Hands a new policy to every instance of a function, each between two bursts, and
@@ -220,7 +231,20 @@ impl Control {
         Ok(())
     }
 
-    fn log(&self, result: Result<Reload, ReloadError>) -> Result<Reload, ReloadError> {
+    /// Logs and counts what has become of a reload.
+    fn note(&self, result: Result<Reload, ReloadError>) -> Result<Reload, ReloadError> {
+        let mut reloads = self.reloads.get();
+        *match &result {
+            Ok(Reload::Unchanged { .. }) => &mut reloads.unchanged,
+            Ok(Reload::Changed { .. }) => &mut reloads.changed,
+            Err(ReloadError::Unanswered { .. }) => &mut reloads.unanswered,
+            Err(_) => &mut reloads.refused,
+        } += 1;
+        reloads.succeeded = result.is_ok();
+        if result.is_ok() {
+            reloads.last_success = SystemTime::now();
+        }
+        self.reloads.set(reloads);
         match &result {
             Ok(Reload::Unchanged { generation }) => {
                 log::info!("nothing to reload, generation {generation} stays in force");

@@ -7,8 +7,10 @@ use crate::operate::views::{
     BalanceView, ChainRow, DrainView, FunctionView, InterfaceView, NeighbourView, PageView, PortView, ProgramView,
     ReloadView, StatsView, WorkerView,
 };
-use crate::operate::{Answer, Asked, Facts, Page, PoolFacts, ProcessFacts, Reply, Request, shown, text};
-use crate::report::Report;
+use crate::operate::{
+    Answer, Asked, Facts, NeighbourFacts, Page, PoolFacts, ProcessFacts, Reply, Request, shown, text,
+};
+use crate::report::{Report, TableReport};
 use dpdk_rs::Version;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -187,6 +189,7 @@ impl Control {
             drops: report.drops.clone(),
             counters: report.counters.clone(),
             gauges: report.gauges.clone(),
+            tables: self.all_tables(&report),
             workers: self.worker_views(&report),
             handed_over: report.handed_over,
             cycles_per_second: report.cycles_per_second,
@@ -194,6 +197,35 @@ impl Control {
             generation: report.generation,
             ports: self.port_views(report),
         }
+    }
+
+    /// Those of each worker, and what all share.
+    fn all_tables(&self, report: &Report) -> Vec<TableReport> {
+        let shared = |function: &str, table: &str, entries, limit| {
+            let (function, table) = (function.to_owned(), table.to_owned());
+            TableReport { function, table, worker: None, entries, limit }
+        };
+        let neighbours = self.neighbour_facts().map(|of| {
+            let entries = of.states.iter().map(|(_, count)| count).sum();
+            shared("(router)", "neighbours", entries, of.limit)
+        });
+        let pool = self.pool_facts().map(|pool| {
+            let in_use = pool.packets.saturating_sub(pool.available);
+            shared("(pool)", "mbufs", in_use, pool.packets)
+        });
+        report.tables.iter().cloned().chain(neighbours).chain(pool).collect()
+    }
+
+    fn pool_facts(&self) -> Option<PoolFacts> {
+        let pool = &self.setups.first()?.pool;
+        let (packets, available) = (pool.config().size.into(), pool.available().into());
+        Some(PoolFacts { name: pool.name().to_owned(), packets, available })
+    }
+
+    fn neighbour_facts(&self) -> Option<NeighbourFacts> {
+        let table = self.neighbours()?;
+        let limit = self.config.router.as_ref()?.neighbours.capacity.into();
+        Some(NeighbourFacts { counters: table.counters(), states: table.count_by_state(), limit })
     }
 
     fn port_views(&self, report: Report) -> Vec<PortView> {
@@ -217,18 +249,16 @@ impl Control {
     fn metrics(&self) -> Answer {
         let report = self.report();
         let program = self.program_view();
-        let pool = self.setups.first().map(|setup| PoolFacts {
-            name: setup.pool.name().to_owned(),
-            packets: setup.pool.config().size.into(),
-            available: setup.pool.available().into(),
-        });
-        let neighbours = self.neighbours().map(|table| (table.counters(), table.count_by_state()));
+        let in_force = self.in_force.borrow();
+        let backends =
+            in_force.iter().flat_map(|of| of.backends().into_iter().map(|one| (of.function.name().to_owned(), one)));
         let mut facts = Facts {
             program: program.name,
             version: program.version,
             dpdk: program.dpdk,
             uptime: self.uptime(),
             generation: program.generation,
+            reloads: self.reloads.get(),
             cycles_per_second: report.cycles_per_second,
             ready: program.ready,
             draining: program.draining,
@@ -237,10 +267,12 @@ impl Control {
             drops: self.shared.drops(),
             counters: report.counters.clone(),
             gauges: report.gauges.clone(),
+            tables: report.tables.clone(),
+            backends: backends.collect(),
             balance: report.balance,
             parts: report.parts().into_iter().map(|(name, work)| (name.to_owned(), work)).collect(),
-            pool,
-            neighbours,
+            pool: self.pool_facts(),
+            neighbours: self.neighbour_facts(),
             ports: self.port_views(report),
             process: ProcessFacts::default(),
         };

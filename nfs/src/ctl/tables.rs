@@ -2,8 +2,8 @@
 
 use super::output::Output;
 use crate::door::{
-    Balance, ChainRow, Counter, Device, Drop, FunctionTopics, Port, Program, Stats, Topic, Worker, bytes, duration,
-    link_speed, share,
+    Balance, ChainRow, Counter, Device, Drop, FunctionTopics, Occupancy, Port, Program, Stats, Topic, Worker, bytes,
+    duration, link_speed, share,
 };
 use nf_framework::Table;
 use std::io;
@@ -37,6 +37,7 @@ pub(super) fn stats(stats: &Stats, output: &mut Output) -> io::Result<()> {
     output.table(chain(&stats.functions))?;
     output.table(counters("counter", &stats.counters))?;
     output.table(counters("gauge", &stats.gauges))?;
+    output.table(occupancy(&stats.tables))?;
     output.table(drops(&stats.drops))?;
     output.gap()?;
     if stats.handed_over > 0 {
@@ -148,6 +149,20 @@ pub(super) fn counters(what: &str, counters: &[Counter]) -> Table {
     let mut table = Table::new(&[what, "value"]);
     for counter in counters {
         table.row([format!("{}.{}", counter.function, counter.name), counter.value.to_string()]);
+    }
+    table
+}
+
+fn occupancy(tables: &[Occupancy]) -> Table {
+    let mut table = Table::new(&["occupancy", "worker", "value", "room for", "full"]);
+    for of in tables {
+        table.row([
+            format!("{}.{}", of.function, of.table),
+            of.worker.map_or("-".to_owned(), |worker| worker.to_string()),
+            of.entries.to_string(),
+            of.limit.to_string(),
+            of.share().map_or("-".to_owned(), share),
+        ]);
     }
     table
 }

@@ -44,6 +44,8 @@ pub struct Stats {
     pub counters: Vec<Counter>,
     /// The functions' own gauges.
     pub gauges: Vec<Counter>,
+    /// How full its tables are.
+    pub tables: Vec<Occupancy>,
     /// Its workers.
     pub workers: Vec<Worker>,
     /// How often a packet went from one worker to another.
@@ -201,6 +203,31 @@ pub struct Counter {
     pub name: String,
     /// What it stands at.
     pub value: u64,
+}
+
+/// How full a table is, on one worker if it is of one.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Occupancy {
+    /// Whose.
+    pub function: String,
+    /// What it is called.
+    pub table: String,
+    /// The worker that has it, unless all share it.
+    pub worker: Option<u64>,
+    /// What is in it.
+    pub entries: u64,
+    /// What there is room for.
+    pub limit: u64,
+}
+
+impl Occupancy {
+    /// How full it is: 1 is full, and a table that takes some more can be above. `None` where there is no room at all.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a share is shown")]
+    pub fn share(&self) -> Option<f64> {
+        (self.limit > 0).then(|| self.entries as f64 / self.limit as f64)
+    }
 }
 
 /// Where all packets went.

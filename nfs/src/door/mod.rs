@@ -10,8 +10,8 @@ mod human;
 mod place;
 
 pub use answers::{
-    Balance, ChainRow, Counter, Device, Drop, FunctionTopics, Link, Page, Parameter, Port, Program, Stats, Step, Topic,
-    Trace, Traces, Worker,
+    Balance, ChainRow, Counter, Device, Drop, FunctionTopics, Link, Occupancy, Page, Parameter, Port, Program, Stats,
+    Step, Topic, Trace, Traces, Worker,
 };
 pub use client::Client;
 pub use error::DoorError;

@@ -3,7 +3,9 @@
 use super::config::LimitConfig;
 use super::policy::Policy;
 use super::sources::Prefixes;
-use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory, TokenBucket, TokenLevel, TokenRate};
+use nf_framework::{
+    Class, FlowTable, FlowTableError, HashKey, Instant, Memory, TokenBucket, TokenLevel, TokenRate, WorkerSetup,
+};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -47,6 +49,13 @@ impl Limits {
         let mut limits = Self { by_slot: Vec::new(), sources };
         limits.adopt(policy, workers);
         Ok(limits)
+    }
+
+    /// Shows how many sources are known.
+    pub(super) fn show(&mut self, worker: &mut WorkerSetup) {
+        if let Some(sources) = &mut self.sources {
+            sources.table.show(worker.occupancy("sources"));
+        }
     }
 
     /// Bytes that it takes of a worker's memory.

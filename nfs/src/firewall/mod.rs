@@ -143,8 +143,10 @@ impl Function for Firewall {
 
     fn instance(&self, policy: Arc<Policy>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
         let (memory, workers) = (worker.memory(), worker.workers());
-        let tracking = Tracking::new(&policy.config, &memory, workers)?;
-        let limits = Limits::new(&policy, &memory, workers)?;
+        let mut tracking = Tracking::new(&policy.config, &memory, workers)?;
+        let mut limits = Limits::new(&policy, &memory, workers)?;
+        tracking.show(worker);
+        limits.show(worker);
         let proxy = SynProxy::new(&policy, &tracking, &memory)?;
         let channel =
             policy.config.log.as_ref().filter(|_| !worker.is_offline()).map(|config| {

@@ -8,7 +8,8 @@ use super::sources::Sources;
 use super::timer::Timer;
 use nf_framework::headers::IpProtocol;
 use nf_framework::{
-    Class, Deadline, FlowTable, FlowTableCounters, FlowTableError, Handle, HashKey, Insertion, Instant, Memory, Removed,
+    Class, Deadline, FlowTable, FlowTableCounters, FlowTableError, Handle, HashKey, Insertion, Instant, Memory,
+    Removed, WorkerSetup,
 };
 use std::net::IpAddr;
 use std::ops::Range;
@@ -81,6 +82,12 @@ impl Tracking {
             sweep_v6: false,
             judgements: Judgements { now: Generation::FIRST, oldest: Generation::FIRST, walk: None },
         })
+    }
+
+    /// Shows how full the tables are. That of the sources has room for those of all connections.
+    pub(super) fn show(&mut self, worker: &mut WorkerSetup) {
+        self.v4.show(worker.occupancy("connections-ipv4"));
+        self.v6.show(worker.occupancy("connections-ipv6"));
     }
 
     /// Bytes that a worker's tables take.

@@ -10,7 +10,7 @@ use super::policy::{Policy, Timer};
 use nf_framework::headers::{IpProtocol, TcpFlags};
 use nf_framework::{
     Class, Deadline, FlowKey, FlowTable, FlowTableError, Handle, HashKey, Insertion, Instant, Memory, Removal, Removed,
-    TokenBucket,
+    TokenBucket, WorkerSetup,
 };
 use std::time::Duration;
 
@@ -116,6 +116,12 @@ impl Connections {
             others: bucket(),
             gone: Vec::with_capacity(GONE.into()),
         })
+    }
+
+    /// Shows how full the tables are.
+    pub(super) fn show(&mut self, worker: &mut WorkerSetup) {
+        self.v4.show(worker.occupancy("connections-ipv4"));
+        self.v6.show(worker.occupancy("connections-ipv6"));
     }
 
     /// Bytes that they take.

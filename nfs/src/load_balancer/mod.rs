@@ -46,7 +46,8 @@ use connections::Connections;
 use counters::Shared;
 use health::{Gauges, Health, Traffic};
 use nf_framework::{
-    Affinity, Destination, Finding, Function, Invalid, Memory, NextHops, Prefix, SetupError, Topic, WorkerSetup,
+    Affinity, BackendReport, Destination, Finding, Function, Invalid, Memory, NextHops, Prefix, SetupError, Topic,
+    WorkerSetup,
 };
 use reasons::{Counters, Reasons};
 use std::net::IpAddr;
@@ -173,6 +174,10 @@ impl Function for LoadBalancer {
         services.flat_map(of).collect()
     }
 
+    fn backends(&self, policy: &Policy) -> Vec<BackendReport> {
+        policy.reports(&self.shared)
+    }
+
     fn topics(&self) -> Vec<Topic<Self>> {
         vec![
             Topic::list(
@@ -218,7 +223,8 @@ impl Function for LoadBalancer {
         let policy = all_up.map_or(policy, Arc::new);
         policy.find_next_hops(self.next_hops.get_or_init(|| worker.next_hops()))?;
         let backends = self.shared.of_worker(worker.index());
-        let connections = Connections::new(&policy.config, &worker.memory(), backends)?;
+        let mut connections = Connections::new(&policy.config, &worker.memory(), backends)?;
+        connections.show(worker);
         let translation = Translation::new(&policy, worker)?;
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
         let door = self.health.door(worker.index() == 0, worker.counter("check-packets-lost"), Gauges::new(worker));

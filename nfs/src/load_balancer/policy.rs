@@ -12,7 +12,7 @@ use super::health::{self, Check, ProbeAddresses};
 use super::maglev::{self, Member};
 use super::status::{Order, Status, WHOLE};
 use nf_framework::headers::IpProtocol;
-use nf_framework::{Invalid, NextHop, NextHops, Prefix, TooManyNextHops};
+use nf_framework::{BackendReport, Invalid, NextHop, NextHops, Prefix, TooManyNextHops};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -233,6 +233,18 @@ impl Policy {
         let timeouts = timeouts.map(|seconds| Duration::from_secs(seconds.into()));
         let next_hops = OnceLock::new();
         Ok(Self { config, probes, checks, timeouts, hash, services, backends, ways, next_hops, addresses })
+    }
+
+    /// The backends of the configuration; those that are gone are known by no name of their own.
+    pub(super) fn reports(&self, shared: &Shared) -> Vec<BackendReport> {
+        let all = (0..).zip(&self.backends).filter_map(|(slot, backend)| Some((slot, backend.as_ref()?)));
+        let report = |(slot, backend): (u16, &Backend)| BackendReport {
+            service: backend.identity.service.clone(),
+            name: backend.name.clone(),
+            is_up: backend.is_checked.then(|| backend.status.is_up()),
+            connections: shared.totals(slot).live,
+        };
+        all.filter(|(_, backend)| backend.service.is_some()).map(report).collect()
     }
 
     /// Writes down what runs now: a backend without checks is up, for when its checks begin.

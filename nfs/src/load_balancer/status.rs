@@ -50,6 +50,11 @@ impl Status {
         }
     }
 
+    /// What checks say, whatever people want.
+    pub(super) fn is_up(&self) -> bool {
+        self.share.load(Ordering::Relaxed) > 0
+    }
+
     /// For what checks it.
     pub(super) fn set_share(&self, thousandths: u16) {
         self.share.store(thousandths, Ordering::Relaxed);

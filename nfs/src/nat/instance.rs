@@ -1,6 +1,7 @@
 //! The packet path of one worker.
 
 use super::flow::{FlowKey, FlowTuple, Kind, NotSeen, Protocol, Seen, look, usual, usual_flags};
+use super::occupancy::Occupancies;
 use super::policy::{Endpoint, Policy, Timer};
 use super::ports::Slot;
 use super::reasons::{Counters, Reasons};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub struct Instance {
     pub(super) policy: Arc<Policy>,
     pub(super) sessions: Sessions,
+    occupancies: Occupancies,
     pub(super) identifications: Identifications,
     pub(super) unsolicited: Unsolicited,
     pub(super) reasons: Reasons,
@@ -65,6 +67,7 @@ impl NetworkFunction for Instance {
         self.identifications.tick(cx.now(), budget.0);
         self.unsolicited.tick(&self.reasons, cx);
         self.counters.follow(&self.sessions);
+        self.occupancies.follow(&self.sessions, &self.policy, cx.now());
     }
 
     fn held(&self) -> usize {
@@ -83,7 +86,7 @@ impl NetworkFunction for Instance {
 impl Instance {
     pub(super) fn new(
         policy: Arc<Policy>,
-        sessions: Sessions,
+        (sessions, occupancies): (Sessions, Occupancies),
         identifications: Identifications,
         reasons: Reasons,
         counters: Counters,
@@ -91,7 +94,7 @@ impl Instance {
         let unsolicited = Unsolicited::new();
         let deadlines = [Deadline::default(); Timer::COUNT];
         let scratch = Some(Box::default());
-        Self { policy, sessions, identifications, unsolicited, reasons, counters, deadlines, scratch }
+        Self { policy, sessions, occupancies, identifications, unsolicited, reasons, counters, deadlines, scratch }
     }
 
     pub(super) fn adopt(&mut self, policy: Arc<Policy>) {

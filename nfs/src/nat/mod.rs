@@ -9,6 +9,7 @@ mod icmp;
 mod instance;
 mod lint;
 mod log;
+mod occupancy;
 mod policy;
 mod ports;
 mod query;
@@ -31,6 +32,7 @@ use crate::identification::Identifications;
 use crate::json_log;
 use log::{Events, Log};
 use nf_framework::{Affinity, Direction, Finding, Function, Invalid, Prefix, SetupError, Topic, Tuple, WorkerSetup};
+use occupancy::Occupancies;
 use ports::{BLOCK_BITS, Ports};
 use reasons::{Counters, Reasons};
 use sessions::Sessions;
@@ -156,10 +158,11 @@ impl Function for Nat {
         let ports = Ports::new(|port| worker.owns(Direction::Inbound, &reply(port)));
         let events = self.events(&policy, worker)?;
         let (memory, index, workers) = (worker.memory(), worker.index(), worker.workers());
-        let sessions = Sessions::new(&policy, &memory, ports, events)?;
+        let mut sessions = Sessions::new(&policy, &memory, ports, events)?;
+        let occupancies = Occupancies::new(worker, &mut sessions);
         let identifications = Identifications::new(&memory, index, workers)?;
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
-        Ok(Instance::new(policy, sessions, identifications, reasons, counters))
+        Ok(Instance::new(policy, (sessions, occupancies), identifications, reasons, counters))
     }
 
     fn adopt(instance: &mut Instance, policy: Arc<Policy>) {

@@ -359,6 +359,11 @@ impl Policy {
         of_pools.flatten().next().or_else(of_one_to_one).or_else(of_forward)
     }
 
+    /// The ports that are given out of a group's addresses.
+    pub(super) fn range_of(&self, group: u8) -> Option<PortRange> {
+        self.pools.iter().find(|pool| pool.group == group).map(|pool| pool.ports)
+    }
+
     pub(super) fn paired(&self) -> bool {
         self.config.pooling == Pooling::Paired
     }

@@ -10,6 +10,7 @@ use super::policy::MOST_ADDRESSES;
 use crate::random::Random;
 use nf_framework::Instant;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 /// Ports belong to workers in blocks of 2 to the power of this: as many as have their records in one
 /// cache line.
@@ -88,6 +89,8 @@ struct Address {
     free: Vec<u64>,
     in_use: u32,
     resting: u32,
+    /// By protocol: those that are not free.
+    taken: [u32; Protocol::COUNT],
 }
 
 /// Where a worker's own ports are among all.
@@ -155,6 +158,20 @@ impl Places {
     }
 }
 
+impl Address {
+    /// Makes a port free, if it is not.
+    fn set_free(&mut self, record: usize) {
+        if is_set(&self.free, record) {
+            return;
+        }
+        set(&mut self.free, record, true);
+        let of_protocol = record.checked_div(self.records.len() / Protocol::COUNT);
+        if let Some(taken) = of_protocol.and_then(|protocol| self.taken.get_mut(protocol)) {
+            *taken -= 1;
+        }
+    }
+}
+
 impl Ports {
     /// `owns` says whether the block of ports that begins with this one comes back to this worker.
     pub(super) fn new(owns: impl Fn(u16) -> bool) -> Self {
@@ -182,7 +199,17 @@ impl Ports {
                 }
             }
             let records = vec![Record::default(); records];
-            let new = Address { address, group, status, then: None, records, free, in_use: 0, resting: 0 };
+            let new = Address {
+                address,
+                group,
+                status,
+                then: None,
+                records,
+                free,
+                in_use: 0,
+                resting: 0,
+                taken: [0; Protocol::COUNT],
+            };
             match self.addresses.get_mut(index) {
                 Some(place) => *place = new,
                 None => self.addresses.push(new),
@@ -230,6 +257,30 @@ impl Ports {
     /// Address, status, ports in use and at rest, of each.
     pub(super) fn occupancy(&self) -> impl Iterator<Item = (Ipv4Addr, Status, u32, u32)> {
         self.addresses.iter().map(|of| (of.address, of.status, of.in_use, of.resting))
+    }
+
+    /// Addresses that are known, also those that are gone.
+    pub(super) fn addresses(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Adds what some addresses have, by protocol: ports that are not free, and all that are given out. `range` says of
+    /// a group which these are. Addresses that get no new mappings have none.
+    pub(super) fn add_up(
+        &self,
+        addresses: Range<usize>,
+        range: impl Fn(u8) -> Option<PortRange>,
+        sums: &mut [(usize, usize); Protocol::COUNT],
+    ) {
+        let addresses = self.addresses.get(addresses.start..addresses.end.min(self.addresses.len()));
+        for address in addresses.unwrap_or_default().iter().filter(|of| of.status == Status::Active) {
+            let Some(range) = range(address.group) else { continue };
+            let (from, to) = (self.places.from(range.first.into()), self.places.from(u32::from(range.last) + 1));
+            for ((entries, limit), taken) in sums.iter_mut().zip(address.taken) {
+                *entries += taken as usize;
+                *limit += to.saturating_sub(from);
+            }
+        }
     }
 
     /// Ports of one address and protocol that this worker has.
@@ -336,6 +387,7 @@ impl Ports {
             let found = found.or_else(|| first(&all.free, base + start..base + to, mask));
             let record = found.or_else(|| first(&all.free, base + from..base + start, mask))?;
             set(&mut all.free, record, false);
+            all.taken[protocol.index()] += 1;
             let port = places.port(record - base);
             // One that is not ours leaves the free ones for good, and is met no more.
             if may(port) {
@@ -376,7 +428,7 @@ impl Ports {
         let Some(record) = all.records.get_mut(slot.record as usize) else { return };
         if quiet == 0 {
             *record = Record::default();
-            return set(&mut all.free, slot.record as usize, true);
+            return all.set_free(slot.record as usize);
         }
         *record = Record { inside: NONE, port: seconds(now), sessions: 0 };
         all.resting += 1;
@@ -404,7 +456,7 @@ impl Ports {
             }
             if let Some(all) = self.addresses.get_mut(usize::from(slot.address)) {
                 all.resting -= 1;
-                set(&mut all.free, slot.record as usize, true);
+                all.set_free(slot.record as usize);
                 if let Some(record) = all.records.get_mut(slot.record as usize) {
                     *record = Record::default();
                 }
@@ -419,7 +471,7 @@ impl Ports {
         if let Some(all) = self.addresses.get_mut(usize::from(slot.address))
             && all.records.get(slot.record as usize) == Some(&Record::default())
         {
-            set(&mut all.free, slot.record as usize, true);
+            all.set_free(slot.record as usize);
         }
     }
 
@@ -461,7 +513,7 @@ fn is_set(bits: &[u64], index: usize) -> bool {
 }
 
 /// The first bit that is set of a range, and of the bits of a mask over each word.
-fn first(bits: &[u64], range: std::ops::Range<usize>, mask: u64) -> Option<usize> {
+fn first(bits: &[u64], range: Range<usize>, mask: u64) -> Option<usize> {
     if range.is_empty() {
         return None;
     }

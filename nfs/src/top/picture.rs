@@ -3,8 +3,8 @@
 //! A counter that stands lower than before began anew in between, at nothing: what it stands at is what it counted
 //! since. Of a program that was started anew so are all of them, and the time that it has run is the time between.
 
-use super::sample::{Backend, Occupancy, Sample};
-use crate::door::{ChainRow, Counter, Device, Drop, Port, Program, Worker};
+use super::sample::{Backend, Sample};
+use crate::door::{ChainRow, Counter, Device, Drop, Occupancy, Port, Program, Worker};
 use std::time::Duration;
 
 /// What a program does between two moments.
@@ -22,8 +22,8 @@ pub struct Picture {
     pub drops: Vec<DropLine>,
     /// Gauges of functions.
     pub gauges: Vec<Counter>,
-    /// How full functions are.
-    pub occupancy: Vec<Occupancy>,
+    /// How full tables are.
+    pub occupancy: Vec<OccupancyLine>,
     /// Servers of load balancers.
     pub backends: Vec<BackendLine>,
 }
@@ -99,6 +99,15 @@ pub struct BackendLine {
     pub begun: f64,
 }
 
+/// A table, of all workers that have one.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct OccupancyLine {
+    /// All of them together.
+    pub all: Occupancy,
+    /// How full the fullest is, which will be the first to refuse anything.
+    pub fullest: Option<f64>,
+}
+
 /// What was counted between two moments.
 #[derive(Clone, Copy, Debug)]
 struct Between {
@@ -152,7 +161,7 @@ impl Picture {
             chain: chain(between, rows(old), rows(new)),
             drops: drops(between, &old.stats.drops, &new.stats.drops),
             gauges: new.stats.gauges.clone(),
-            occupancy: new.occupancy.clone(),
+            occupancy: occupancy(&new.stats.tables),
             backends: backends(between, &old.backends, &new.backends),
         }
     }
@@ -236,6 +245,23 @@ fn drops(between: Between, old: &[Drop], new: &[Drop]) -> Vec<DropLine> {
     lines
 }
 
+fn occupancy(tables: &[Occupancy]) -> Vec<OccupancyLine> {
+    let mut lines: Vec<OccupancyLine> = Vec::new();
+    for table in tables {
+        let is_same =
+            |line: &&mut OccupancyLine| (&line.all.function, &line.all.table) == (&table.function, &table.table);
+        match lines.iter_mut().find(is_same) {
+            Some(OccupancyLine { all, fullest }) => {
+                all.entries += table.entries;
+                all.limit += table.limit;
+                *fullest = [*fullest, table.share()].into_iter().flatten().reduce(f64::max);
+            }
+            None => lines.push(OccupancyLine { all: table.clone(), fullest: table.share() }),
+        }
+    }
+    lines
+}
+
 fn backends(between: Between, old: &[Backend], new: &[Backend]) -> Vec<BackendLine> {
     let line = |(old, new): (Backend, Backend)| BackendLine {
         packets: between.rate(old.packets, new.packets),
@@ -282,8 +308,27 @@ mod tests {
             stats: Stats { ports: vec![port], workers: vec![worker], drops, ..Stats::default() },
             chain: vec![row],
             backends: vec![backend],
-            occupancy: Vec::new(),
         }
+    }
+
+    #[test]
+    fn tables_of_workers_are_added_up_and_the_fullest_is_known() {
+        let table = |table: &str, worker, entries, limit| Occupancy {
+            function: "nat".into(),
+            table: table.into(),
+            worker,
+            entries,
+            limit,
+        };
+        let tables = [
+            table("a", Some(0), 10, 100),
+            table("b", None, 0, 0),
+            table("a", Some(1), 90, 100),
+            table("a", Some(2), 0, 0),
+        ];
+        let lines = occupancy(&tables);
+        let shown: Vec<_> = lines.iter().map(|line| (line.all.entries, line.all.limit, line.fullest)).collect();
+        assert_eq!(shown, [(100, 200, Some(0.9)), (0, 0, None)]);
     }
 
     #[test]

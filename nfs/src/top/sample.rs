@@ -21,8 +21,6 @@ pub struct Sample {
     pub chain: Vec<ChainRow>,
     /// Of all functions that have backends.
     pub backends: Vec<Backend>,
-    /// Of all functions that say how full they are.
-    pub occupancy: Vec<Occupancy>,
 }
 
 /// A server of a load balancer.
@@ -54,17 +52,6 @@ pub struct Backend {
     pub failed: u64,
 }
 
-/// How full a function is.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Occupancy {
-    /// The function.
-    pub function: String,
-    /// What it has of something.
-    pub used: u64,
-    /// What there is room for.
-    pub capacity: u64,
-}
-
 /// Asks again and again, and remembers what does not change.
 #[derive(Debug)]
 pub(super) struct Sampler {
@@ -87,15 +74,11 @@ impl Sampler {
         if self.topics.as_ref().is_none_or(|(pid, _)| *pid != program.pid) {
             self.topics = Some((program.pid, or_nothing(self.client.read("/v1/functions"))?));
         }
-        let (mut backends, mut occupancy) = (Vec::new(), Vec::new());
+        let mut backends = Vec::new();
         for (function, topic) in self.having("backends") {
             backends.extend(self.backends(&function, &topic)?);
         }
-        for (function, topic) in self.having("occupancy") {
-            let value: Value = or_nothing(self.client.read(&path(&["v1", "functions", &function, &topic])))?;
-            occupancy.extend(how_full(&function, &value));
-        }
-        Ok(Sample { at, program, stats, chain, backends, occupancy })
+        Ok(Sample { at, program, stats, chain, backends })
     }
 
     /// The functions with a topic of this name.
@@ -125,13 +108,6 @@ fn backend(mut item: Value) -> Option<Backend> {
     serde_json::from_value(item).ok()
 }
 
-fn how_full(function: &str, value: &Value) -> Option<Occupancy> {
-    let number = |name: &str| value.get(name)?.as_u64();
-    let capacity = number("capacity")?;
-    let used = number("sessions").or_else(|| number("connections")).or_else(|| number("used"))?;
-    Some(Occupancy { function: function.to_owned(), used, capacity })
-}
-
 /// What a program does not have, or refuses just now, is empty; one that is not reached is an error.
 fn or_nothing<T: Default>(result: Result<T, DoorError>) -> Result<T, DoorError> {
     match result {
@@ -151,12 +127,5 @@ mod tests {
         let nested = json!({"service": "web", "backend": "b1", "address": "10.0.0.1", "weight": 1, "totals": {"packets": 7, "live": 2}});
         assert_eq!(backend(flat), backend(nested));
         assert_eq!(backend(json!(1)), None);
-    }
-
-    #[test]
-    fn a_function_is_as_full_as_it_says() {
-        let full = Occupancy { function: "nat".into(), used: 3, capacity: 10 };
-        assert_eq!(how_full("nat", &json!({"sessions": 3, "capacity": 10, "mappings": 2})), Some(full));
-        assert_eq!(how_full("nat", &json!({"sessions": 3})), None);
     }
 }

@@ -1,9 +1,10 @@
 //! A picture as tables, which is what is drawn and what is written.
 
 use super::keys::View;
-use super::picture::{BackendLine, ChainLine, DropLine, Picture, PortLine, WorkerLine};
+use super::picture::{BackendLine, ChainLine, DropLine, OccupancyLine, Picture, PortLine, WorkerLine};
 use crate::door::{Counter, Drop, link_speed, rate, share};
 use nf_framework::Table;
+use std::cmp::Ordering;
 
 /// One table.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ pub fn sections(picture: &Picture, view: View, width: usize) -> Vec<Section> {
         sections.push(drops(&picture.drops, all));
     }
     if all || view == View::Backends {
-        sections.extend([backends(&picture.backends, width), occupancy(picture, width)]);
+        sections.extend([backends(&picture.backends, width), occupancy(picture, width, all)]);
     }
     sections.into_iter().flatten().collect()
 }
@@ -213,16 +214,19 @@ fn state(line: &BackendLine) -> String {
     }
 }
 
-fn occupancy(picture: &Picture, width: usize) -> Option<Section> {
+fn occupancy(picture: &Picture, width: usize, is_overview: bool) -> Option<Section> {
     let bar_width = if width >= WIDE { 30 } else { 10 };
-    let mut table = Table::new(&["occupancy", "value", "room for", "full"]);
+    let mut table = Table::new(&["occupancy", "value", "room for", "fullest worker"]);
     let mut tones = Vec::new();
-    for full in &picture.occupancy {
-        #[allow(clippy::cast_precision_loss, reason = "a share is shown")]
-        let part = (full.capacity > 0).then(|| full.used as f64 / full.capacity as f64);
-        let cells = [full.function.clone(), full.used.to_string(), full.capacity.to_string(), bar(part, bar_width)];
-        table.row(cells);
-        tones.push(tone(part.is_some_and(|part| part >= 1.0), part.is_some_and(|part| part >= 0.8)));
+    let mut lines: Vec<&OccupancyLine> = picture.occupancy.iter().collect();
+    if is_overview {
+        // What there is no room to show is the emptiest.
+        lines.sort_by(|one, other| other.fullest.partial_cmp(&one.fullest).unwrap_or(Ordering::Equal));
+    }
+    for OccupancyLine { all, fullest } in lines {
+        let name = format!("{}.{}", all.function, all.table);
+        table.row([name, all.entries.to_string(), all.limit.to_string(), bar(*fullest, bar_width)]);
+        tones.push(tone(fullest.is_some_and(|part| part >= 1.0), fullest.is_some_and(|part| part >= 0.8)));
     }
     for Counter { function, name, value } in &picture.gauges {
         table.row([format!("{function}.{name}"), value.to_string(), "-".to_owned(), "-".to_owned()]);

@@ -6,10 +6,10 @@
 mod fake;
 
 use fake::{Answer, Fake};
-use nfs::door::{ChainRow, Counter, Device, Drop, Link, Port, Program, Stats, Worker};
+use nfs::door::{ChainRow, Counter, Device, Drop, Link, Occupancy, Port, Program, Stats, Worker};
 use nfs::top::picture::Picture;
 use nfs::top::screen::{Shown, draw, extent};
-use nfs::top::{Backend, Key, Looks, Occupancy, Sample, View};
+use nfs::top::{Backend, Key, Looks, Sample, View};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Rect;
@@ -55,6 +55,13 @@ fn sample(at: Instant, n: u64) -> Sample {
         sessions,
         ..ChainRow::default()
     };
+    let table = |function: &str, table: &str, worker, (entries, limit)| Occupancy {
+        function: function.into(),
+        table: table.into(),
+        worker,
+        entries,
+        limit,
+    };
     let reason = |reason: &str, help: &str, count| Drop { reason: reason.into(), help: help.into(), count };
     let backend = |name: &str, share, order: &str| Backend {
         service: "web".into(),
@@ -90,6 +97,13 @@ fn sample(at: Instant, n: u64) -> Sample {
                 reason("hop-limit", "it has gone too far", 3),
                 reason("ttl", "", 1),
             ],
+            tables: vec![
+                table("(router)", "neighbours", None, (17, 4096)),
+                table("load-balancer", "connections-ipv4", Some(0), (642, 1_000_000)),
+                table("load-balancer", "connections-ipv4", Some(1), (0, 1_000_000)),
+                table("firewall", "connections-ipv4", Some(0), (234_567, 1_500_000)),
+                table("firewall", "connections-ipv4", Some(1), (1_240_000, 1_500_000)),
+            ],
             gauges: vec![Counter { function: "firewall".into(), name: "sources".into(), value: 17 }],
             generation: 3,
             ..Stats::default()
@@ -100,7 +114,6 @@ fn sample(at: Instant, n: u64) -> Sample {
             row("load-balancer", 180, Some(642)),
         ],
         backends: vec![backend("b1", 1000, "serve"), backend("b2", 0, "serve"), backend("b3", 1000, "drain")],
-        occupancy: vec![Occupancy { function: "firewall".into(), used: 1_234_567, capacity: 1_500_000 }],
     }
 }
 
@@ -217,16 +230,14 @@ fn in_a_pipe_pictures_are_text() {
         "GET /v1/stats" => {
             let received = 1000 * asked.fetch_add(1, Ordering::Relaxed);
             let port = format!("{{\"name\":\"net_null0\",\"received\":{received},\"sent\":0}}");
-            Answer::Json(
-                200,
-                format!("{{\"ports\":[{port}],\"functions\":[{{\"name\":\"nat\",\"seen\":5,\"sessions\":3}}]}}"),
-            )
+            let table = "{\"function\":\"lb\",\"table\":\"connections\",\"worker\":0,\"entries\":5,\"limit\":10}";
+            let functions = "[{\"name\":\"nat\",\"seen\":5,\"sessions\":3}]";
+            Answer::Json(200, format!("{{\"ports\":[{port}],\"functions\":{functions},\"tables\":[{table}]}}"))
         }
         "GET /v1/functions" => {
-            let topics = "{\"name\":\"backends\",\"kind\":\"list\"},{\"name\":\"occupancy\",\"kind\":\"state\"}";
+            let topics = "{\"name\":\"backends\",\"kind\":\"list\"}";
             Answer::Json(200, format!("[{{\"name\":\"lb\",\"topics\":[{topics}]}}]"))
         }
-        "GET /v1/functions/lb/occupancy" => Answer::Json(200, "{\"sessions\":5,\"capacity\":10}".to_owned()),
         "GET /v1/functions/lb/backends?limit=200" => {
             let backend = "{\"service\":\"web\",\"name\":\"b1\",\"address\":\"10.0.0.1\",\"weight\":1,\"share\":0}";
             Answer::Json(200, format!("{{\"items\":[{backend}],\"next\":null}}"))
@@ -241,7 +252,7 @@ fn in_a_pipe_pictures_are_text() {
         "\nport       link  rx pkt/s",
         "\nnet_null0     -  ",
         "\nweb/b1   10.0.0.1  down",
-        "\nlb             5        10   50% █████░░░░░\n",
+        "\nlb.connections      5        10   50% █████░░░░░\n",
     ] {
         assert_eq!(text.matches(part).count(), 2, "{part:?} in {text}");
     }

@@ -357,11 +357,6 @@ impl Engine {
         self.counters
     }
 
-    /// How many backends are not ready.
-    pub(crate) fn down(&self) -> usize {
-        self.backends.values().filter(|backend| backend.judge.state != State::Up).count()
-    }
-
     /// How many checks are under way, connections that are being ended among them.
     #[cfg(test)]
     pub(crate) fn under_way(&self) -> usize {

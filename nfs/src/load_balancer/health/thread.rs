@@ -63,8 +63,6 @@ pub(crate) struct Gauges {
     failed: Counter,
     /// Backends that went down or came back.
     changes: Counter,
-    /// Backends that are not ready now.
-    down: Counter,
 }
 
 impl Gauges {
@@ -73,7 +71,6 @@ impl Gauges {
             checks: worker.counter("checks"),
             failed: worker.counter("checks-failed"),
             changes: worker.counter("backend-changes"),
-            down: worker.counter("backends-down"),
         }
     }
 }
@@ -104,9 +101,9 @@ impl Door {
     /// Shows what is counted.
     pub(crate) fn follow(&mut self) {
         let Some((_, gauges)) = &mut self.from else { return };
-        let Shared { checks, failed, changes, down, lost, .. } = &*self.shared;
-        let Gauges { checks: c, failed: f, changes: s, down: d } = gauges;
-        for (shown, counted) in [(c, checks), (f, failed), (s, changes), (d, down)] {
+        let Shared { checks, failed, changes, lost, .. } = &*self.shared;
+        let Gauges { checks: c, failed: f, changes: s } = gauges;
+        for (shown, counted) in [(c, checks), (f, failed), (s, changes)] {
             shown.add(counted.load(Ordering::Relaxed).wrapping_sub(shown.value()));
         }
         if lost.load(Ordering::Relaxed) > 0 {
@@ -131,7 +128,6 @@ struct Shared {
     checks: AtomicU64,
     failed: AtomicU64,
     changes: AtomicU64,
-    down: AtomicU64,
     /// Packets for which there was no room on the way to the first worker.
     lost: AtomicU64,
 }
@@ -266,7 +262,6 @@ impl Shared {
             let changed = changes.iter().filter(|change| change.from != State::Unknown).count();
             self.changes.fetch_add(changed as u64, Ordering::Relaxed);
         }
-        self.down.store(engine.down() as u64, Ordering::Relaxed);
         let pause = if engine.is_idle() { engine.wake().map_or(IDLE, |at| at.saturating_sub(now)) } else { PAUSE };
         room.now = now;
         pause.clamp(PAUSE, IDLE)
@@ -305,8 +300,8 @@ mod tests {
     use super::*;
 
     fn gauges() -> Gauges {
-        let [checks, failed, changes, down] = [(); 4].map(|()| Counter::default());
-        Gauges { checks, failed, changes, down }
+        let [checks, failed, changes] = [(); 3].map(|()| Counter::default());
+        Gauges { checks, failed, changes }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -352,8 +347,8 @@ mod tests {
         assert_eq!((states[0].state, states[0].last.clone()), (State::Down, Some(Err(super::super::Failure::Refused))));
         doors.iter_mut().for_each(Door::follow);
         let (_, gauges) = doors[0].from.as_ref().unwrap();
-        let shown = [&gauges.checks, &gauges.failed, &gauges.changes, &gauges.down].map(Counter::value);
-        assert_eq!(shown, [1, 1, 0, 1]);
+        let shown = [&gauges.checks, &gauges.failed, &gauges.changes].map(Counter::value);
+        assert_eq!(shown, [1, 1, 0]);
         assert_eq!(health.counters().checks, 1);
     }
 
