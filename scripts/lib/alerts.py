@@ -163,6 +163,14 @@ class Live:
         until(f"{name} is ready", lambda: self.lives(name) and fetch(f"http://127.0.0.1:{port}/readyz"))
         return f"127.0.0.1:{port}"
 
+    def reload(self, name, more):
+        """With this behind what the program began with."""
+        with open(self.path(name + ".toml"), encoding="utf-8") as file:
+            text = file.read()
+        with open(self.path(name + ".toml"), "w", encoding="utf-8") as file:
+            file.write(text.partition("# more\n")[0] + "# more\n" + more)
+        self.processes[name].send_signal(signal.SIGHUP)
+
     def start_prometheus(self, targets):
         """With the configuration and the rules of deploy/, but everything happens at once."""
         rules = re.sub(r"^( +for:) .*$", r"\1 1s", read("prometheus", "nf.rules.yml"), flags=re.M)
@@ -212,11 +220,10 @@ def named_in_rules():
     code = "\n".join(line for line in text.splitlines() if not line.strip().startswith("#"))
     metrics = set(re.findall(r"\bnf_[a-z_]+", code))
     for label, values in re.findall(r'\{(reason|name)=~?"([^"]+)"', code):
-        metric = "nf_dropped_packets_total" if label == "reason" else "nf_function_(own_total|value)"
+        metric = "nf_dropped_packets_total" if label == "reason" else "nf_function_own_total"
         for value in values.split("|"):
-            metrics.add(f'{{__name__=~"{metric}", {label}="{value}"}}')
-    # Functions of these programs need not have any.
-    return metrics - {"nf_function_value"}
+            metrics.add(f'{metric}{{{label}="{value}"}}')
+    return metrics
 
 
 def live(program, scratch):
@@ -272,6 +279,13 @@ def live(program, scratch):
         if run.firing() != {dead}:
             sys.exit(f"alerts about nothing: {run.firing() - {dead}}")
         print("NfBackendDown fires for the backend that nobody is, and nothing else does")
+
+        refused = ("NfReloadRefused", office)
+        run.reload("office", "[no-such-function]\n")
+        until("the reload that was refused has an alert", lambda: refused in run.firing())
+        run.reload("office", "")
+        until("the alert goes with a reload that is not", lambda: refused not in run.firing())
+        print("NfReloadRefused fires for a file that is wrong, and no longer when that is put right")
 
         run.processes["office"].send_signal(signal.SIGKILL)
         start = time.monotonic()
