@@ -487,7 +487,7 @@ impl Registry {
         sums(&self.gauges)
     }
 
-    fn room(&self, function: &str, name: &str, worker: usize) -> Arc<Room> {
+    pub(crate) fn room(&self, function: &str, name: &str, worker: usize) -> Arc<Room> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tables.iter().position(|known| known.function == function && known.name == name);
         let at = known.unwrap_or_else(|| {

@@ -149,6 +149,22 @@ fn a_program_shows_what_it_is_and_does() {
 fn a_reload_by_the_door_is_the_one_by_sighup() {
     let scratch = Scratch::new("admin-reload");
     let (program, door) = start(&scratch, "", &[]);
+    // By result, whether the last one was carried out, and when one was.
+    let reloads = || {
+        let metrics = door.get("/metrics").body;
+        let value = |name: &str| -> f64 {
+            let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
+            line.and_then(|line| line.rsplit(' ').next()).unwrap().parse().unwrap()
+        };
+        let results = ["changed", "unchanged", "refused", "unanswered"];
+        let counts = results.map(|result| value(&format!("nf_reloads_total{{result=\"{result}\"}}")));
+        let when = value("nf_config_last_reload_success_timestamp_seconds");
+        (counts, value("nf_config_last_reload_successful"), when)
+    };
+    let (counts, successful, start) = reloads();
+    assert_eq!((counts, successful), ([0.0; 4], 1.0));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(start > now - 3600.0 && start <= now, "{start} of {now}");
     assert_eq!(door.post("/v1/reload", "").json(), json!({"generation": 1, "changes": []}));
     let path = scratch.path("port-block.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -156,6 +172,9 @@ fn a_reload_by_the_door_is_the_one_by_sighup() {
     let expected = json!({"generation": 2, "changes": ["+ [port-block] blocked[1] = 53"]});
     assert_eq!(door.post("/v1/reload", "{}").json(), expected);
     assert_eq!(door.get("/v1/program").json()["generation"], 2);
+    let (counts, successful, carried_out) = reloads();
+    assert_eq!((counts, successful), ([1.0, 1.0, 0.0, 0.0], 1.0));
+    assert!(carried_out > start);
     for (new, why) in [
         ("[9, 'x']", ":8: [port-block] blocked[1]: expected an integer from 0 to 65535, found a string \"x\""),
         ("[9]\nx = 1", ":9: [port-block] x: unknown key (known: blocked)"),
@@ -168,6 +187,14 @@ fn a_reload_by_the_door_is_the_one_by_sighup() {
     let fixed = door.post("/v1/reload", "").json()["error"].to_string();
     assert!(fixed.contains("[admin] orders: false -> true is a change that a running program cannot make"), "{fixed}");
     assert_eq!(door.get("/v1/program").json()["generation"], 2);
+    assert_eq!(reloads(), ([1.0, 1.0, 3.0, 0.0], 0.0, carried_out));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(door.post("/v1/reload", "").status, 422);
+    std::fs::write(&path, &text).unwrap();
+    assert_eq!(door.post("/v1/reload", "").status, 200);
+    let (counts, successful, again) = reloads();
+    assert_eq!((counts, successful), ([2.0, 1.0, 4.0, 0.0], 1.0));
+    assert!(again > carried_out);
     assert!(program.stop("INT").0.success());
 }
 

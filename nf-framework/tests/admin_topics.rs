@@ -9,8 +9,8 @@ mod door;
 use common::{Scratch, on_eal};
 use door::Door;
 use nf_framework::{
-    AdminConfig, AdminDoor, Budget, Context, Counter, ForwardingKind, Function, Gauge, Invalid, Loaded, Mbuf,
-    PacketFunction, Piece, Runtime, RuntimeConfig, SetupError, Topic, Verdict, WorkerSetup,
+    AdminConfig, AdminDoor, BackendReport, Budget, Context, Counter, ForwardingKind, Function, Gauge, Invalid, Loaded,
+    Mbuf, Occupancy, PacketFunction, Piece, Runtime, RuntimeConfig, SetupError, Topic, Verdict, WorkerSetup,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ struct Instance {
     there: Vec<bool>,
     seen: Counter,
     left: Gauge,
+    full: Occupancy,
 }
 
 #[derive(serde::Deserialize)]
@@ -47,6 +48,7 @@ impl PacketFunction for Instance {
 
     fn tick(&mut self, _: &mut Context<'_>, _: Budget) {
         self.left.set(self.worker as u64 + 1);
+        self.full.set(10 * (self.worker + 1), 100);
     }
 }
 
@@ -91,9 +93,18 @@ impl Function for Numbers {
         ]
     }
 
+    /// One is down, one is checked by nobody, and one has the name of another.
+    fn backends(&self, (): &()) -> Vec<BackendReport> {
+        let backend = |name: &str, is_up| {
+            let (service, name) = ("s".to_owned(), name.to_owned());
+            BackendReport { service, name, is_up, connections: 7 }
+        };
+        vec![backend("a", Some(false)), backend("b", None), backend("a", Some(true))]
+    }
+
     fn instance(&self, _: Arc<()>, worker: &mut WorkerSetup) -> Result<Instance, SetupError> {
-        let (seen, left) = (worker.counter("seen"), worker.gauge("left"));
-        Ok(Instance { worker: worker.index(), there: vec![true; ENTRIES], seen, left })
+        let (seen, left, full) = (worker.counter("seen"), worker.gauge("left"), worker.occupancy("numbers"));
+        Ok(Instance { worker: worker.index(), there: vec![true; ENTRIES], seen, left, full })
     }
 
     fn adopt(_: &mut Instance, _: Arc<()>) {}
@@ -159,6 +170,26 @@ fn ask(door: &Door) {
     assert_eq!(stats["gauges"], json!([{"function": "numbers", "name": "left", "value": 3}]));
     let metrics = door.get("/metrics").body;
     assert!(metrics.contains("nf_function_value{function=\"numbers\",name=\"left\"} 3\n"), "{metrics}");
+    let of_worker = |worker: usize| {
+        let (entries, worker) = (10 * (worker + 1), Some(worker));
+        json!({"function": "numbers", "table": "numbers", "worker": worker, "entries": entries, "limit": 100})
+    };
+    assert_eq!(json!(stats["tables"].as_array().unwrap()[..2]), json!([of_worker(0), of_worker(1)]));
+    let pool = &stats["tables"][2];
+    assert_eq!((&pool["function"], &pool["table"], &pool["worker"]), (&json!("(pool)"), &json!("mbufs"), &json!(null)));
+    assert!(pool["entries"].as_u64() > Some(0) && pool["limit"].as_u64() > pool["entries"].as_u64(), "{pool}");
+    assert_eq!(stats["tables"].as_array().unwrap().len(), 3);
+    for (metric, labels, value) in [
+        ("nf_table_entries", "function=\"numbers\",table=\"numbers\",worker=\"1\"", 20),
+        ("nf_table_entries_limit", "function=\"numbers\",table=\"numbers\",worker=\"1\"", 100),
+        ("nf_backend_up", "function=\"numbers\",service=\"s\",backend=\"a\"", 0),
+        ("nf_backend_connections", "function=\"numbers\",service=\"s\",backend=\"b\"", 7),
+    ] {
+        let line = format!("{metric}{{{labels}}} {value}\n");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    let backends = |metric: &str| metrics.lines().filter(|line| line.starts_with(metric)).count();
+    assert_eq!((backends("nf_backend_up{"), backends("nf_backend_connections{")), (1, 2));
     assert!(door.get("/healthz").status == 200, "workers went on");
 }
 

@@ -287,3 +287,32 @@ fn a_flow_of_56_bytes_fills_one_line_and_a_handle_8_bytes() {
     assert_eq!(FlowTable::<[u8; 16], [u64; 5]>::SLOT_BYTES, 71);
     assert_eq!(size_of::<Option<Handle>>(), 8);
 }
+
+#[test]
+fn how_full_it_is_is_shown_as_of_the_last_sweep_and_as_long_as_it_is_there() {
+    lab(|lab| {
+        let (registry, mut gone) = (crate::function::Registry::default(), Gone::new());
+        let shown = || registry.tables().iter().map(|of| (of.worker, of.entries, of.limit)).collect::<Vec<_>>();
+        let mut shown_table = |worker, entries| {
+            let mut table = table(lab, entries);
+            table.show(Occupancy::of(registry.room("f", "flows", worker)));
+            table
+        };
+        let (mut first, second) = (shown_table(0, 1000), shown_table(1, 500));
+        assert_eq!(shown(), [(Some(0), 0, 1000), (Some(1), 0, 500)]);
+        for number in 0..7 {
+            put(&mut first, number, Class::KEPT, 0, 100 + number, &mut gone);
+        }
+        first.expire(at(50), 16, |_| ());
+        assert_eq!(shown()[0], (Some(0), 7, 1000));
+        // One that is to take its place waits.
+        let next = shown_table(0, 2000);
+        assert_eq!(shown()[0], (Some(0), 7, 1000));
+        assert_eq!(first.expire(at(200), 2000, |_| ()), 7);
+        assert_eq!(shown()[0], (Some(0), 0, 1000));
+        drop((first, second));
+        assert_eq!(shown(), [(Some(0), 0, 2000)]);
+        drop(next);
+        assert_eq!(shown(), []);
+    });
+}

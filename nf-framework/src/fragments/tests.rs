@@ -697,3 +697,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn how_full_it_is_is_known() {
+    let mut bench = Bench::with(Limits { timeout: TIMEOUT, datagrams: 100, held: 70 });
+    assert_eq!(bench.table.occupancy(), [(0, 128), (0, 70)], "whole buckets");
+    bench.take(&part(&v4(), 0, 16, true), 1);
+    bench.take(&part(&v6(), 16, 8, true), 2);
+    bench.take(&part(&v6(), 24, 8, true), 3);
+    assert_eq!(bench.table.occupancy(), [(2, 128), (2, 70)]);
+    bench.take(&part(&v4(), 16, 8, false), 4);
+    assert_eq!(bench.table.occupancy(), [(1, 128), (2, 70)], "one has come whole");
+    bench.now = at(3000);
+    bench.expire();
+    assert_eq!(bench.table.occupancy(), [(0, 128), (0, 70)]);
+}

@@ -200,6 +200,7 @@ handed/s       packets that belonged to another worker
 pkt/call       packets that a function gets at once
 cycles/pkt     of the time stamp counter, as far as it is measured
 held           packets that a function keeps for a while
+fullest        the first worker whose table will have no room for more
 
 Yellow is worth a look, red does not work. Any key leaves this.";
 

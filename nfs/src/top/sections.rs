@@ -214,14 +214,17 @@ fn state(line: &BackendLine) -> String {
     }
 }
 
+/// Tables that the overview shows.
+const FULLEST: usize = 5;
+
 fn occupancy(picture: &Picture, width: usize, is_overview: bool) -> Option<Section> {
     let bar_width = if width >= WIDE { 30 } else { 10 };
     let mut table = Table::new(&["occupancy", "value", "room for", "fullest worker"]);
     let mut tones = Vec::new();
     let mut lines: Vec<&OccupancyLine> = picture.occupancy.iter().collect();
     if is_overview {
-        // What there is no room to show is the emptiest.
         lines.sort_by(|one, other| other.fullest.partial_cmp(&one.fullest).unwrap_or(Ordering::Equal));
+        lines.truncate(FULLEST);
     }
     for OccupancyLine { all, fullest } in lines {
         let name = format!("{}.{}", all.function, all.table);

@@ -8,7 +8,7 @@ use nf_framework::Direction;
 use nf_framework::Function;
 use nf_framework::headers::TcpFlags;
 use nf_framework::testing::{Frame, Trial};
-use nfs::load_balancer::{Config, Failure, HealthState, LoadBalancer, Policy};
+use nfs::load_balancer::{Config, Failure, HealthState, LoadBalancer, Order, Policy};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -651,4 +651,29 @@ fn what_is_wrong_with_checks_is_said_by_its_key() {
     }
     let echo = checked("dsr", "", "kind = \"icmp\"", &[11]).replace("port = 80", "");
     assert!(policy(&echo).is_ok());
+}
+
+#[test]
+fn backends_are_shown_as_their_checks_say_whatever_people_want() {
+    with_balancer(&checked("ipip", "", QUICK, &[11, 12]), |bench| {
+        let mut backends = Backends::new(&[(11, Is::Serving), (12, Is::Stopped)]);
+        backends.live(bench, seconds(4));
+        let shown = |bench: &Bench| {
+            let of = bench.balancer.backends(&bench.running).into_iter();
+            of.map(|of| (of.service, of.name, of.is_up, of.connections)).collect::<Vec<_>>()
+        };
+        let of = |number: u8, is_up, connections| {
+            ("web".to_owned(), IpAddr::V4(backend(number)).to_string(), is_up, connections)
+        };
+        assert_eq!(shown(bench), [of(11, Some(true), 0), of(12, Some(false), 0)]);
+        bench.connect(1000..1010);
+        assert_eq!(shown(bench), [of(11, Some(true), 10), of(12, Some(false), 0)]);
+        // Who puts one down wants no alert for it.
+        bench.command(|instance| instance.order("web", "10.0.0.11", Order::Down)).unwrap();
+        bench.tend();
+        assert_eq!(shown(bench)[0], of(11, Some(true), 10));
+        // One that nobody checks is neither; one that is gone is not shown, though it has connections.
+        bench.reload(config(&format!("{PROBES}{}", service("ipip", "", &[12])))).unwrap();
+        assert_eq!(shown(bench), [of(12, None, 0)]);
+    });
 }

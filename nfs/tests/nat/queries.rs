@@ -149,6 +149,35 @@ fn occupancy_counts_what_is_in_use_and_what_rests() {
 }
 
 #[test]
+fn what_is_in_use_is_shown_with_what_there_is_room_for() {
+    const TEXT: &str = "timeouts.udp = 10\nsubscribers = 100\ntimeouts.port_quiet = 4";
+    on_one_worker(TEXT, |nat| {
+        let shown = |nat: &mut Bench, wanted: [u64; 5]| {
+            nat.pass(1);
+            let tables = nat.trial.report().tables;
+            let shown: Vec<_> = tables.iter().map(|of| (of.table.as_str(), of.entries, of.limit)).collect();
+            let names = ["sessions", "subscribers", "tcp-ports", "udp-ports", "icmp-identifiers"];
+            let limits = [4096, 100, 64_512, 64_512, 64_512];
+            let mut expected: Vec<_> = names.into_iter().zip(wanted).zip(limits).map(|((n, e), l)| (n, e, l)).collect();
+            expected.sort_unstable();
+            let mut sorted = shown.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, expected);
+            assert!(tables.iter().all(|of| of.worker == Some(0)));
+        };
+        shown(nat, [0; 5]);
+        begin(nat);
+        nat.udp_port(A, 5000, (Y, 54));
+        shown(nat, [5, 2, 1, 2, 1]);
+        // Sessions of UDP are over, and their ports rest: nobody can have them.
+        nat.pass(11);
+        shown(nat, [2, 1, 1, 2, 1]);
+        nat.pass(6);
+        shown(nat, [2, 1, 1, 0, 1]);
+    });
+}
+
+#[test]
 fn what_it_counts_is_what_happened() {
     const TEXT: &str = "timeouts.udp = 10\nforward = [{ protocol = \"tcp\", outside = \"198.51.100.100\", \
                         ports = \"80\", to = [\"192.168.1.40:8080\"] }]";
