@@ -119,6 +119,7 @@ fn a_program_shows_what_it_is_and_does() {
             "generation",
             "handed_over",
             "ports",
+            "tables",
             "workers"
         ]
     );
