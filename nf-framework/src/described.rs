@@ -200,6 +200,11 @@ impl FromStr for Described {
                     let Some(IcmpMatch { types, codes }) = of else {
                         return Err(wrong(format!("{} has no type {word}", protocol_name(protocol))));
                     };
+                    let are_several = types.start() != types.end();
+                    if are_several || codes.start() != codes.end() && codes != (0..=u8::MAX) {
+                        let what = if are_several { "types" } else { "codes" };
+                        return Err(wrong(format!("{word:?} names several {what}: a packet has one, as in 3/1")));
+                    }
                     described.icmp = Some((*types.start(), *codes.start()));
                 }
                 _ => return Err(wrong(format!("{word:?} says nothing: from, vlan, dscp, flags, fragment or related"))),

@@ -1,6 +1,6 @@
 //! A packet in words is judged as the same packet is that comes first into an empty firewall.
 
-use super::bench::{A, A6, ACK, Bench, X, X6, config, denied, packet, v4, v6, with_firewall};
+use super::bench::{A, A6, Bench, X, X6, config, denied, packet, v4, v6, with_firewall};
 use super::captured::pcap;
 use nf_framework::Described;
 use nf_framework::testing::Frame;
@@ -267,10 +267,14 @@ fn what_is_no_packet_is_refused() {
         ("icmp 10.0.0.5 > 10.0.0.6 related", "icmp is not related to a connection"),
         ("icmp 2001:db8::1 > 2001:db8::2 3/1 related", "icmp is not related to a connection"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 flags syn", "udp has no TCP flags"),
+        ("icmp 10.0.0.5 > 10.0.0.6 3-5", "\"3-5\" names several types: a packet has one, as in 3/1"),
+        ("icmp 10.0.0.5 > 10.0.0.6 3/0-4 related", "\"3/0-4\" names several codes: a packet has one, as in 3/1"),
         ("44 2001:db8::1 > 2001:db8::2", "44 is an extension header of IPv6, behind which a protocol stands"),
     ] {
         let error = words.parse::<Described>().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{words}\n{error}");
     }
-    assert!("44 10.0.0.5 > 10.0.0.6".parse::<Described>().is_ok() && ACK == 16);
+    for words in ["44 10.0.0.5 > 10.0.0.6", "icmp 10.0.0.5 > 10.0.0.6 8-8", "icmp 10.0.0.5 > 10.0.0.6 8/0-255"] {
+        assert!(words.parse::<Described>().is_ok(), "{words}");
+    }
 }
