@@ -65,8 +65,11 @@ impl Sources {
         }
     }
 
-    pub(super) fn begin(&mut self, source: IpAddr, now: Instant) -> Result<(), Refusal> {
+    /// Counts one more connection, if the source may have it. One that it takes the place of, which this source has begun,
+    /// counts until it ends, and is not in the way.
+    pub(super) fn begin(&mut self, source: IpAddr, instead_of: Option<IpAddr>, now: Instant) -> Result<(), Refusal> {
         let key = self.prefixes.of(source);
+        let ends = u32::from(instead_of.is_some_and(|before| self.prefixes.of(before) == key));
         let handle = match self.table.lookup(&key) {
             Some(handle) => handle,
             None => {
@@ -78,7 +81,7 @@ impl Sources {
             }
         };
         match self.table.entry_mut(handle).map(|entry| entry.value) {
-            Some(count) if *count < self.most => *count += 1,
+            Some(count) if count.saturating_sub(ends) < self.most => *count += 1,
             _ => return Err(Refusal::SourceLimit),
         }
         Ok(())
@@ -114,7 +117,7 @@ mod tests {
             let config: Config = toml::from_str("connections_per_source = 2").unwrap();
             let mut sources = Sources::new(&config, 1, &lab.eal.memory(), 1).unwrap().unwrap();
             let source = |number: u32| IpAddr::V4(Ipv4Addr::from(number));
-            let mut begin = |number| sources.begin(source(number), Instant::START);
+            let mut begin = |number| sources.begin(source(number), None, Instant::START);
             for number in 0..64 {
                 assert_eq!(begin(number), Ok(()));
             }
@@ -125,7 +128,7 @@ mod tests {
             for number in [7, 7] {
                 sources.end(source(number));
             }
-            assert_eq!(sources.begin(source(64), Instant::START), Ok(()));
+            assert_eq!(sources.begin(source(64), None, Instant::START), Ok(()));
         });
     }
 }

@@ -161,6 +161,7 @@ impl Tracking {
     }
 
     /// Begins a connection, in place of one with its key that is over. So many of its slot may be half open, if that is limited.
+    /// Limits are asked first, so that what is over stays what it was where nothing begins.
     pub(super) fn begin(
         &mut self,
         key: &FlowKey,
@@ -173,28 +174,33 @@ impl Tracking {
             self.counts.begin_embryonic(&mut connection, most)?;
         }
         let protocol = key.protocol();
-        // One that is over makes place for what begins under its key.
-        if protocol == IpProtocol::TCP
-            && let Some(over) = self.find(key)
-        {
+        let over = if protocol == IpProtocol::TCP { self.find(key) } else { None };
+        let ends = match key {
+            FlowKey::V4(key) => key.ends(),
+            FlowKey::V6(key) => key.ends(),
+        };
+        let before = over.and_then(|over| self.get(over)).map(|over| originator(ends, over));
+        let begun = self.counts.sources.as_mut().map_or(Ok(()), |sources| sources.begin(source, before, now));
+        if let Err(refusal) = begun {
+            self.counts.is_open(&mut connection);
+            return Err(refusal);
+        }
+        // Its place is free then, so that a full table refuses nothing that comes instead.
+        if let Some(over) = over {
             self.end(over);
         }
         let (class, Self { v4, v6, counts, .. }) = (connection.class(protocol), self);
-        let begun = counts.sources.as_mut().map_or(Ok(()), |sources| sources.begin(source, now));
-        let place = begun.and_then(|()| {
-            let place = match key {
-                FlowKey::V4(key) => insert(v4, *key, (connection, class), (timeout, now), counts).map(Place::V4),
-                FlowKey::V6(key) => insert(v6, *key, (connection, class), (timeout, now), counts).map(Place::V6),
-            };
-            if let (None, Some(sources)) = (place, &mut counts.sources) {
+        let place = match key {
+            FlowKey::V4(key) => insert(v4, *key, (connection, class), (timeout, now), counts).map(Place::V4),
+            FlowKey::V6(key) => insert(v6, *key, (connection, class), (timeout, now), counts).map(Place::V6),
+        };
+        if place.is_none() {
+            counts.is_open(&mut connection);
+            if let Some(sources) = &mut counts.sources {
                 sources.end(source);
             }
-            place.ok_or(Refusal::Full)
-        });
-        if place.is_err() {
-            counts.is_open(&mut connection);
         }
-        place
+        place.ok_or(Refusal::Full)
     }
 
     /// A connection is of another slot from here on, and not counted there.
@@ -344,8 +350,12 @@ impl Counts {
         let mut connection = removed.value;
         self.is_open(&mut connection);
         if let Some(sources) = &mut self.sources {
-            let (low, high) = removed.key.ends();
-            sources.end(if connection.low_began() { low.0 } else { high.0 });
+            sources.end(originator(removed.key.ends(), &connection));
         }
     }
+}
+
+/// Who began a connection between these ends.
+fn originator((low, high): ((IpAddr, u16), (IpAddr, u16)), connection: &Connection) -> IpAddr {
+    if connection.low_began() { low.0 } else { high.0 }
 }

@@ -1,7 +1,8 @@
 //! Full tables, limits and rates: row F15.
 
-use super::bench::{A, ACK, B, Bench, OUT, SYN, SYN_ACK, X, X6, denied, tcp, v4, v6, with_firewall};
+use super::bench::{A, ACK, B, Bench, OUT, RST, SYN, SYN_ACK, X, X6, config, denied, tcp, v4, v6, with_firewall};
 use nf_framework::Direction;
+use nf_framework::testing::lab;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 #[test]
@@ -73,6 +74,41 @@ fn a_source_has_as_many_connections_as_it_may() {
         bench.pass(31);
         assert_eq!(bench.connections(), 0);
         assert_eq!(bench.out(&udp(A, 6000)), Ok(()), "those that are over do not count");
+    });
+}
+
+#[test]
+fn what_is_over_stays_until_its_successor_is_within_all_limits() {
+    let accept = |limit: &str| format!("[[rules]]\nprotocol = \"tcp\"\naction = \"accept\"\n{limit}\n");
+    // The second connection takes all that the outside host may have.
+    for (text, reason) in [
+        (format!("connections_per_source = 1\n{}", accept("")), "source-limit"),
+        (accept("limit = { embryonic = 1 }"), "embryonic-limit"),
+        (accept("limit = { connections_per_second = 1, burst = 2 }"), "rate-limit"),
+    ] {
+        let config = config(&text);
+        lab(move |lab| {
+            let mut bench = Bench::new(lab, 1, config, None);
+            bench.connect(4000);
+            let reset = tcp(A, X, 4000, 80, RST).sequence_number(1000);
+            assert_eq!(bench.out(&reset), Ok(()));
+            assert_eq!(bench.back(&tcp(X, B, 1000, 80, SYN)), Ok(()));
+            assert_eq!(bench.back(&tcp(X, A, 80, 4000, SYN)), denied(reason));
+            // What belongs to nothing would be dropped.
+            assert_eq!((bench.out(&reset), bench.connections()), (Ok(()), 2), "{reason}");
+        });
+    }
+}
+
+#[test]
+fn what_comes_instead_of_a_sources_own_is_not_too_much_for_it() {
+    let text = "connections_per_source = 1\n[[rules]]\nprotocol = \"tcp\"\naction = \"accept\"\n";
+    with_firewall(text, |bench| {
+        for _ in 0..3 {
+            bench.connect(4000);
+            assert_eq!(bench.out(&tcp(A, X, 4000, 80, RST).sequence_number(1000)), Ok(()));
+        }
+        assert_eq!(bench.connections(), 1);
     });
 }
 

@@ -514,14 +514,15 @@ impl Model {
                 return Err("firewall-embryonic-limit");
             }
         }
-        // What is over makes place.
-        self.connections.remove(&key);
+        // What is over makes place, once its successor may begin.
         if let Some(most) = self.setting.per_source {
-            let begun = self.connections.values().filter(|of| host(of.source.0) == host(asked.source));
+            let others = self.connections.iter().filter(|(of, _)| **of != key);
+            let begun = others.filter(|(_, of)| host(of.source.0) == host(asked.source));
             if begun.count() >= usize::try_from(most).expect("a few") {
                 return Err("firewall-source-limit");
             }
         }
+        self.connections.remove(&key);
         if self.full {
             return Err("firewall-connections-full");
         }
