@@ -63,14 +63,13 @@ impl Limits {
         if policy.limits_sources() { FlowTable::<SourceKey, [TokenLevel; 2]>::bytes(policy.config.sources) } else { 0 }
     }
 
-    /// Goes on with other rules: what is saved up stays, as far as the new limits let it.
+    /// Goes on with other rules: what is saved up stays, as far as the new limits let it. A slot that none of them has keeps
+    /// its limits, for the connections that live on by it.
     pub(super) fn adopt(&mut self, policy: &Policy, workers: usize) {
-        let before = std::mem::replace(&mut self.by_slot, vec![Limit::default(); policy.slots()]);
+        self.by_slot.resize(policy.slots().max(self.by_slot.len()), Limit::default());
         for (slot, config) in policy.limits() {
-            let fresh = Limit::new(&config, workers);
-            let followed = before.get(usize::from(slot)).map_or(fresh, |before| fresh.following(before));
             if let Some(limit) = self.by_slot.get_mut(usize::from(slot)) {
-                *limit = followed;
+                *limit = config.map_or(Limit::default(), |config| Limit::new(&config, workers).following(limit));
             }
         }
     }

@@ -164,9 +164,9 @@ impl Policy {
         rule.and_then(|rule| self.rules.get(rule)).map(|rule| rule.slot)
     }
 
-    /// The limits of rules, by slot.
-    pub(super) fn limits(&self) -> impl Iterator<Item = (u16, LimitConfig)> {
-        self.rules.iter().filter_map(|rule| Some((rule.slot, rule.limit?)))
+    /// The limits of rules, if they have any, by slot.
+    pub(super) fn limits(&self) -> impl Iterator<Item = (u16, Option<LimitConfig>)> {
+        self.rules.iter().map(|rule| (rule.slot, rule.limit))
     }
 
     /// Whether a rule limits what each source may have, or one did when the program started.

@@ -265,6 +265,28 @@ fn what_a_rule_without_a_name_has_accepted_is_not_anothers_that_has_its_place() 
 }
 
 #[test]
+fn what_is_kept_is_limited_as_its_rule_was_that_is_gone() {
+    let rule = |port: u16| {
+        let limit = "limit = { packets_per_second = 1, burst = 2 }";
+        format!("rfc4890 = false\n[[rules]]\nprotocol = \"udp\"\ndestination_ports = {port}\naction = \"accept\"\n{limit}\n")
+    };
+    with_firewall(&rule(53), move |bench| {
+        let packet = v4(A, X).udp(5000, 53);
+        assert_eq!(bench.out(&packet), Ok(()));
+        for text in [rule(54), NONE.to_owned(), rule(55)] {
+            bench.reload(&text).unwrap();
+            let limited = denied("rate-limit");
+            let sent: Vec<_> = (0..10).map(|_| bench.out(&packet)).collect();
+            assert!(sent.contains(&limited), "{text}");
+            bench.pass(10);
+            assert_eq!(bench.out(&packet), Ok(()), "{text}");
+        }
+        bench.reload(&format!("live = \"rejudge\"\n{OUT}")).unwrap();
+        assert!((0..10).all(|_| bench.out(&packet).is_ok()), "a rule without a limit has it now");
+    });
+}
+
+#[test]
 fn a_trace_names_the_rule_that_forbids_what_is_about_a_connection() {
     let text = format!("[[rules]]\nname = \"no-errors\"\nstate = \"related\"\naction = \"drop\"\n{OUT}");
     with_firewall(&text, |bench| {
