@@ -133,6 +133,9 @@ fn cookies(rule: &RuleConfig, key: &str) -> Result<(), Invalid> {
         SynCookies::UnderAttack if !has_limit => {
             "an attack is known by limit = { embryonic = N }: give it, or write \"always\""
         }
+        SynCookies::Always if rule.fragment == Some(true) => {
+            "a SYN in fragments is answered by no cookie, so that none of TCP would begin: leave this out, or fragment = true"
+        }
         SynCookies::UnderAttack | SynCookies::Always => return Ok(()),
     };
     Err(Invalid::new(format!("{key}.syn_cookies"), message))

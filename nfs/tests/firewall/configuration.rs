@@ -141,6 +141,11 @@ fn what_makes_no_sense_is_named_by_its_key() {
             rule("syn_cookies = \"under-attack\""),
             "rules[0].syn_cookies: an attack is known by limit = { embryonic = N }",
         ),
+        (
+            rule("fragment = true\nsyn_cookies = \"always\""),
+            "rules[0].syn_cookies: a SYN in fragments is answered by no cookie",
+        ),
+        (rule("fragment = false\nsyn_cookies = \"always\""), "nothing"),
         (rule("syn_cookies = \"sometimes\""), "unknown variant `sometimes`"),
         ("syn_cookies_mss = 100".to_owned(), "syn_cookies_mss: 100 is not from 536 to 9216"),
         ("timeouts = { udp = 0 }".to_owned(), "timeouts.udp: 0 seconds are not from 1 to 1000000"),

@@ -221,7 +221,7 @@ impl Rule {
     /// Whether it may have SYN cookies.
     pub(crate) fn takes_cookies(&self) -> bool {
         let begins = self.action == Action::Accept && !self.related && self.icmp.is_empty();
-        begins && self.may_be_tcp() && self.flags.is_none()
+        begins && self.may_be_tcp() && self.flags.is_none() && self.fragment != Some(true)
     }
 
     fn toml(&self) -> String {
