@@ -44,6 +44,7 @@ impl WorkerState {
             (Action::Accept, Some(reason)) if reason == self.reasons.syn_proxy => What::Accepted,
             // Nobody has shown that it is there.
             (Action::Accept, Some(reason)) if reason == self.reasons.syn_cookie => return Some(reason),
+            (Action::Accept, Some(DropReason::DRAINING)) => What::Draining,
             (Action::Accept, Some(_)) => What::Limited,
             (Action::Reject, _) => What::Rejected,
             (Action::Drop | Action::Log, _) => What::Dropped,

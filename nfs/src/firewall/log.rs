@@ -36,6 +36,8 @@ pub(super) enum What {
     Rejected,
     /// It was too much.
     Limited,
+    /// The program begins nothing any more.
+    Draining,
     /// A rule of this action asked for the line; what becomes of the packet others say.
     Logged,
 }
@@ -69,6 +71,7 @@ impl json_log::Event for Event {
             What::Dropped => "dropped",
             What::Rejected => "rejected",
             What::Limited => "limited",
+            What::Draining => "draining",
             What::Logged => "logged",
         };
         let from = if self.direction == Direction::Outbound { "inside" } else { "outside" };

@@ -130,6 +130,15 @@ fn flows_are_written_down_with_the_rule_that_has_decided() {
 }
 
 #[test]
+fn what_is_refused_by_a_program_that_is_drained_is_called_so() {
+    let (lines, _) = logged("drained", 1, "", RULES, |bench| {
+        bench.trial.set_draining(true);
+        assert_eq!(bench.out(&v4(A, X).icmp_echo_request(7, 1)), Err("draining".to_owned()));
+    });
+    assert_eq!((lines.len(), &lines[0]["event"], &lines[0]["rule"]), (1, &"draining".into(), &"out".into()));
+}
+
+#[test]
 fn what_is_too_much_is_lost_and_counted() {
     const OUT: &str = super::bench::OUT;
     let (lines, lost) = logged("rate", 1, "lines_per_second = 1", OUT, |bench| {
