@@ -1,7 +1,9 @@
 //! Numbers by which connections and counters know rules, over reloads as well.
 //!
 //! A rule that is known again has the number that it had. Those of rules that are gone stay theirs while there are others,
-//! as connections that they have accepted live on; then whoever has been gone for the longest makes room.
+//! as connections that they have accepted live on; then whoever has been gone for the longest makes room. A connection that
+//! is older than that is the new rule's from then on, in lists, counts and limits: only workers know which slots live
+//! connections have, and one would have to look through all of them for a case that takes 65 535 rules to come and go.
 
 use super::config::{Config, RuleConfig};
 use super::rule::Rule;
