@@ -124,7 +124,7 @@ pub use mailbox::WorkerStopped;
 pub use neighbours::{DuplicateAddress, Neighbour, NeighbourConfig, NeighbourCounters, NeighbourState, NeighbourTable};
 pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use offline::is_inside;
-pub use operate::{AdminConfig, AdminDoor, AdminError, Piece, SocketError, Topic};
+pub use operate::{AdminConfig, AdminDoor, AdminError, NoParameters, Piece, SocketError, Topic};
 pub use position::Position;
 pub use report::{
     BackendReport, Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, TableReport, WorkReport,

@@ -21,7 +21,7 @@ use firewall_model::setting::{Action, Cookies, Limit, Rule, Setting, Term, Timeo
 use firewall_model::tcp::State;
 use firewall_model::{MILLISECOND, Nanoseconds, SECOND, Side};
 use nf_framework::testing::{Lab, Outcome, Trial, lab};
-use nf_framework::{Direction, FragmentsConfig, Function, WorkerSetup};
+use nf_framework::{Direction, FragmentsConfig, Function, Piece, WorkerSetup};
 use nfs::firewall::{Config, ConnectionFilter, ConnectionView, Firewall, Instance, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -430,8 +430,9 @@ impl Run {
         let mut next = Some(0);
         while let Some(from) = next {
             let all = ConnectionFilter::default();
-            let (some, further) = self.trial.command(0, |firewall: &mut Instance, _| firewall.list(&all, from));
-            found.extend(some);
+            let Piece { items, next: further } =
+                self.trial.command(0, |firewall: &mut Instance, _| firewall.list(&all, from));
+            found.extend(items.into_iter().map(|(_, connection)| connection));
             next = further;
         }
         let listed = |of: ConnectionView| {

@@ -22,7 +22,7 @@ use nat_model::setting::{Filtering, Forward, Pool, Setting, Timeouts};
 use nat_model::world::{CONFIGURATION, Expected, NEXT, NEXT_V4, OWN, ROUTER, World, tally};
 use nat_model::{MILLISECOND, Nanoseconds, SECOND, Side};
 use nf_framework::testing::{Frame, Lab, Outcome, Trial, lab};
-use nf_framework::{Affinity, Chain, Direction, FragmentsConfig, Function, WorkerSetup};
+use nf_framework::{Affinity, Chain, Direction, FragmentsConfig, Function, Piece, WorkerSetup};
 use nfs::nat::{Config, Instance, Nat, Protocol, SessionFilter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -356,8 +356,8 @@ impl Run {
             let mut all = Vec::new();
             let mut next = Some(0);
             while let Some(from) = next {
-                let (some, further) = nat.list(&SessionFilter::default(), from);
-                all.extend(some);
+                let Piece { items, next: further } = nat.list(&SessionFilter::default(), from);
+                all.extend(items.into_iter().map(|(_, session)| session));
                 next = further;
             }
             all

@@ -29,7 +29,7 @@ pub(crate) use request::{Answer, Asked, Desk, Inbox, Page, Program, Request};
 pub(crate) use server::Server;
 pub use socket::SocketError;
 pub(crate) use telemetry::offer;
-pub use topics::{Piece, Topic};
+pub use topics::{NoParameters, Piece, Topic};
 
 use request::Closing;
 use socket::Socket;

@@ -7,8 +7,8 @@ use super::arguments::Arguments;
 use super::reply::Reply;
 use crate::context::Context;
 use crate::function::{Function, NetworkFunction};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,6 +22,11 @@ pub struct Piece<T> {
     /// The place to go on from; `None` at the end.
     pub next: Option<usize>,
 }
+
+/// The parameters of a [`Topic`] that has none: whoever gives one is told so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParameters {}
 
 /// What people and programs can ask of a function while it runs, or tell it to do; see [`Function::topics`].
 ///

@@ -18,7 +18,7 @@ use nf_framework::headers::TcpFlags;
 use nf_framework::testing::Frame;
 use nf_framework::{
     Affinity, Batch, Budget, Context, Control, Direction, DropReason, Forwarding, Function as _, Loaded, Mbuf,
-    NetworkFunction, Ports, Runtime, Tuple, Verdict, WorkerSetup,
+    NetworkFunction, Piece, Ports, Runtime, Tuple, Verdict, WorkerSetup,
 };
 use nfs::firewall::{ConnectionFilter, Firewall};
 use std::net::Ipv4Addr;
@@ -413,8 +413,8 @@ fn established(control: &Control) -> anyhow::Result<usize> {
     while let Some(from) = next {
         let filter = ConnectionFilter { address: Some("192.0.2.1/32".parse()?), ..ConnectionFilter::default() };
         let answers = control.command::<Firewall, _>("firewall", move |instance, _| instance.list(&filter, from))?;
-        let (connections, more) = answers.into_iter().next().context("no worker")?;
-        count += connections.iter().filter(|connection| connection.state == "ESTABLISHED").count();
+        let Piece { items, next: more } = answers.into_iter().next().context("no worker")?;
+        count += items.iter().filter(|(_, connection)| connection.state == "ESTABLISHED").count();
         next = more;
     }
     Ok(count)

@@ -15,8 +15,8 @@ use crate::source::{End, Externals, Flows, Kept, Shelf, Store, When, client, kep
 use anyhow::{Context as _, anyhow, ensure};
 use dpdk_rs::Eal;
 use nf_framework::{
-    Affinity, Batch, Budget, Context, Direction, DropReason, Function, Loaded, NetworkFunction, PortsConfig, Runtime,
-    RuntimeConfig, SetupError, Verdict, WorkerSetup,
+    Affinity, Batch, Budget, Context, Direction, DropReason, Function, Loaded, NetworkFunction, Piece, PortsConfig,
+    Runtime, RuntimeConfig, SetupError, Verdict, WorkerSetup,
 };
 use nfs::nat::{Config, Instance, Nat, SessionFilter};
 use std::collections::HashMap;
@@ -141,8 +141,8 @@ fn externals(shelf: &Shelf<Instance>, sessions: u32) -> anyhow::Result<Externals
     let instance = lent.get().context("the NAT is gone")?;
     let (mut by_inside, mut next) = (HashMap::new(), Some(0));
     while let Some(from) = next {
-        let (sessions, more) = instance.list(&SessionFilter::default(), from);
-        by_inside.extend(sessions.into_iter().map(|session| (session.inside, session.external)));
+        let Piece { items, next: more } = instance.list(&SessionFilter::default(), from);
+        by_inside.extend(items.into_iter().map(|(_, session)| (session.inside, session.external)));
         next = more;
     }
     // The few that found no room are others once more.

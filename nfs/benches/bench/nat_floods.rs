@@ -16,7 +16,7 @@ use nf_framework::headers::TcpFlags;
 use nf_framework::testing::Frame;
 use nf_framework::{
     Affinity, Batch, Budget, Context, Control, Direction, DropReason, Forwarding, Function as _, Loaded,
-    NetworkFunction, Ports, Report, Runtime, Tuple, Verdict, WorkerSetup,
+    NetworkFunction, Piece, Ports, Report, Runtime, Tuple, Verdict, WorkerSetup,
 };
 use nfs::nat::{Nat, Occupancy, SessionFilter, SessionView};
 use std::collections::HashMap;
@@ -382,8 +382,8 @@ fn connections(control: &Control) -> anyhow::Result<Vec<SessionView>> {
             ..SessionFilter::default()
         };
         let answers = control.command::<Nat, _>("nat", move |instance, _| instance.list(&filter, from))?;
-        let (sessions, more) = answers.into_iter().next().context("no worker")?;
-        all.extend(sessions.into_iter().filter(|session| session.remote.1 == 443));
+        let Piece { items, next: more } = answers.into_iter().next().context("no worker")?;
+        all.extend(items.into_iter().map(|(_, session)| session).filter(|session| session.remote.1 == 443));
         next = more;
     }
     Ok(all)

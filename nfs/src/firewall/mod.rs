@@ -54,7 +54,7 @@ pub use query::{ConnectionFilter, ConnectionView, RuleHits};
 use limits::Limits;
 use log::Events;
 use nf_framework::{
-    Affinity, Direction, FileContent, Finding, Function, Invalid, Memory, SetupError, Topic, WorkerSetup,
+    Affinity, Direction, FileContent, Finding, Function, Invalid, Memory, NoParameters, SetupError, Topic, WorkerSetup,
 };
 use reasons::{Counters, Reasons};
 use std::sync::Arc;
@@ -65,11 +65,6 @@ use worker_state::WorkerState;
 /// The control object.
 #[derive(Clone, Copy, Debug)]
 pub struct Firewall;
-
-/// Nothing can be said of what is meant.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoParameters {}
 
 impl Function for Firewall {
     type Config = Config;
@@ -124,7 +119,7 @@ impl Function for Firewall {
                 .parameter("port", "a port that one end or the other has")
                 .parameter("rule", "the rule that accepted it")
         };
-        let connections = |instance: &mut Instance, filter: &ConnectionFilter, from| instance.piece(filter, from);
+        let connections = |instance: &mut Instance, filter: &ConnectionFilter, from| instance.list(filter, from);
         vec![
             with_filter(Topic::list("connections", "who talks to whom, and by which rule", connections)),
             Topic::state(

@@ -107,16 +107,10 @@ impl ConnectionFilter {
 }
 
 impl Instance {
-    /// Connections that a filter means, out of a part of the tables: from 0, and then from what came back,
-    /// until that is `None`.
+    /// Connections that a filter means, out of a part of the tables, each with its place there: from 0, and then from what is
+    /// next, until that is `None`.
     #[must_use]
-    pub fn list(&self, filter: &ConnectionFilter, from: usize) -> (Vec<ConnectionView>, Option<usize>) {
-        let Piece { items, next } = self.piece(filter, from);
-        (items.into_iter().map(|(_, view)| view).collect(), next)
-    }
-
-    /// The same with the place of each in the tables.
-    pub(super) fn piece(&self, filter: &ConnectionFilter, from: usize) -> Piece<ConnectionView> {
+    pub fn list(&self, filter: &ConnectionFilter, from: usize) -> Piece<ConnectionView> {
         let (found, next) = self.part(from);
         let v4 = self.state.tracking.v4.slots();
         let slot = |place: &Place| match place {

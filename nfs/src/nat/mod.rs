@@ -31,7 +31,9 @@ pub use query::{AddressOccupancy, Cleared, MappingView, Occupancy, SessionFilter
 use crate::identification::Identifications;
 use crate::json_log;
 use log::{Events, Log};
-use nf_framework::{Affinity, Direction, Finding, Function, Invalid, Prefix, SetupError, Topic, Tuple, WorkerSetup};
+use nf_framework::{
+    Affinity, Direction, Finding, Function, Invalid, NoParameters, Prefix, SetupError, Topic, Tuple, WorkerSetup,
+};
 use occupancy::Occupancies;
 use ports::{BLOCK_BITS, Ports};
 use reasons::{Counters, Reasons};
@@ -66,11 +68,6 @@ impl Nat {
         Ok(Events::new(log.as_ref().map(Log::channel), lost))
     }
 }
-
-/// Nothing can be said of what is meant.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoParameters {}
 
 impl Function for Nat {
     type Config = Config;
@@ -129,7 +126,7 @@ impl Function for Nat {
             with_filter(Topic::list(
                 "sessions",
                 "who talks to whom, and behind which address and port",
-                |instance: &mut Instance, filter, from| instance.piece(filter, from),
+                |instance: &mut Instance, filter, from| instance.list(filter, from),
             )),
             Topic::state(
                 "occupancy",

@@ -108,16 +108,10 @@ impl SessionFilter {
 }
 
 impl Instance {
-    /// Sessions that a filter means, out of a part of the table: from 0, and then from what came back,
-    /// until that is `None`.
+    /// Sessions that a filter means, out of a part of the table, each with its place there: from 0, and then from what is
+    /// next, until that is `None`.
     #[must_use]
-    pub fn list(&self, filter: &SessionFilter, from: usize) -> (Vec<SessionView>, Option<usize>) {
-        let Piece { items, next } = self.piece(filter, from);
-        (items.into_iter().map(|(_, view)| view).collect(), next)
-    }
-
-    /// The same with the place of each in the table.
-    pub(super) fn piece(&self, filter: &SessionFilter, from: usize) -> Piece<SessionView> {
+    pub fn list(&self, filter: &SessionFilter, from: usize) -> Piece<SessionView> {
         let to = from.saturating_add(SLOTS);
         let entries = self.sessions.flows.entries_in(from..to).filter_map(|(handle, key, session)| {
             let flow = FlowTuple::of_key(key).filter(|flow| filter.fits(flow, session))?;

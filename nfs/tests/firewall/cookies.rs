@@ -1,9 +1,9 @@
 //! SYN cookies: row F15. A client, a server and the firewall between them, segment by segment.
 
 use super::bench::{A, A6, ACK, Bench, FIN_ACK, R, R6, RST, SYN, SYN_ACK, X, X6, packet, v4, v6, with_firewall};
-use nf_framework::Direction;
 use nf_framework::headers::{Headers, Transport};
 use nf_framework::testing::{Frame, Outcome};
+use nf_framework::{Direction, Piece};
 use nfs::firewall::{ConnectionFilter, ConnectionView, Instance};
 
 const RULES: &str = r#"
@@ -157,9 +157,9 @@ fn fate(bench: &mut Bench, direction: Direction, frame: &Frame) -> String {
 fn states(bench: &mut Bench) -> Vec<ConnectionView> {
     let (mut all, mut next) = (Vec::new(), Some(0));
     while let Some(from) = next {
-        let (some, further) =
+        let Piece { items, next: further } =
             bench.trial.command(0, move |instance: &mut Instance, _| instance.list(&ConnectionFilter::default(), from));
-        all.extend(some);
+        all.extend(items.into_iter().map(|(_, connection)| connection));
         next = further;
     }
     all

@@ -1,6 +1,7 @@
 //! Other rules while the program runs; what it says of itself, and what it is told to end.
 
 use super::bench::{A, A6, B, OUT, R, X, X6, denied, packet, v4, v6, with_firewall};
+use nf_framework::Piece;
 use nf_framework::headers::IpProtocol;
 use nfs::firewall::{ConnectionFilter, ConnectionView, Instance};
 
@@ -87,8 +88,9 @@ fn list(bench: &mut super::bench::Bench, filter: &ConnectionFilter) -> Vec<Conne
     let (mut all, mut from) = (Vec::new(), Some(0));
     while let Some(part) = from {
         let filter = filter.clone();
-        let (found, next) = bench.trial.command(0, move |instance: &mut Instance, _| instance.list(&filter, part));
-        all.extend(found);
+        let Piece { items, next } =
+            bench.trial.command(0, move |instance: &mut Instance, _| instance.list(&filter, part));
+        all.extend(items.into_iter().map(|(_, connection)| connection));
         from = next;
     }
     all
@@ -268,7 +270,9 @@ fn what_a_rule_without_a_name_has_accepted_is_not_anothers_that_has_its_place() 
 fn what_is_kept_is_limited_as_its_rule_was_that_is_gone() {
     let rule = |port: u16| {
         let limit = "limit = { packets_per_second = 1, burst = 2 }";
-        format!("rfc4890 = false\n[[rules]]\nprotocol = \"udp\"\ndestination_ports = {port}\naction = \"accept\"\n{limit}\n")
+        format!(
+            "rfc4890 = false\n[[rules]]\nprotocol = \"udp\"\ndestination_ports = {port}\naction = \"accept\"\n{limit}\n"
+        )
     };
     with_firewall(&rule(53), move |bench| {
         let packet = v4(A, X).udp(5000, 53);

@@ -1,6 +1,7 @@
 //! What a running NAT says of itself, and what it is told to end.
 
 use super::bench::{A, B, Bench, P, X, Y, dropped, from, from_outside, left, on_one_worker};
+use nf_framework::Piece;
 use nf_framework::headers::TcpFlags;
 use nfs::nat::{AddressOccupancy, Cleared, Instance, MappingView, Occupancy, Protocol, SessionFilter, SessionView};
 use std::net::Ipv4Addr;
@@ -9,8 +10,8 @@ fn list(nat: &mut Bench, filter: SessionFilter) -> Vec<SessionView> {
     let mut all = Vec::new();
     let mut from = Some(0);
     while let Some(part) = from {
-        let (sessions, next) = nat.trial.command(0, |instance: &mut Instance, _| instance.list(&filter, part));
-        all.extend(sessions);
+        let Piece { items, next } = nat.trial.command(0, |instance: &mut Instance, _| instance.list(&filter, part));
+        all.extend(items.into_iter().map(|(_, session)| session));
         from = next;
     }
     all.sort_by_key(|view| (view.inside, view.remote, view.protocol as u8));
