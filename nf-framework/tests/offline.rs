@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use common::Scratch;
 use nf_framework::capture::{CaptureReader, CaptureWriter, CapturedPacket};
 use nf_framework::testing::Frame;
+use program::port_block;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -48,11 +51,8 @@ impl Replay {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let test = std::env::current_exe().unwrap();
-        let program = test.parent().and_then(Path::parent).unwrap().join("examples/port-block");
-        assert!(program.is_file(), "{} is not there: cargo test builds it unless told which tests", program.display());
-        let mut command = Command::new(program);
-        command.env_remove("RUST_LOG").args(["--config", &self.path("config.toml")]).args(arguments);
+        let mut command = port_block();
+        command.args(["--config", &self.path("config.toml")]).args(arguments);
         command.stdin(Stdio::null());
         command
     }

@@ -2,31 +2,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use common::{Scratch, cpus, eal_arguments, floating_lcores, free_hugepages, read_capture, write_capture};
 use nf_framework::testing::Frame;
-use std::io::{BufRead, BufReader, Read};
+use program::{Program, port_block};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::Output;
 
 /// The example's own test runs here; its program is built beside.
 #[path = "../examples/port-block/main.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
 mod port_block;
-
-/// The example program, which cargo builds beside the tests.
-fn port_block() -> Command {
-    let test = std::env::current_exe().unwrap();
-    // target/PROFILE/deps/TEST
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let program = profile.join("examples/port-block");
-    assert!(program.is_file(), "{} is not there: cargo test builds it unless told which tests", program.display());
-    let mut command = Command::new(program);
-    for variable in ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_LOG"] {
-        command.env_remove(variable);
-    }
-    command
-}
 
 /// A configuration file that blocks ports 9 and 8081, with something in place of something.
 fn configuration(scratch: &Scratch, from: &str, to: &str) -> String {
@@ -56,69 +44,6 @@ fn capture_ports(scratch: &Scratch) -> [String; 2] {
     })
 }
 
-/// A child that does not outlive its test.
-struct Running {
-    child: Child,
-    out: BufReader<Box<dyn Read>>,
-    said: String,
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let out = BufReader::new(Box::new(child.stdout.take().unwrap()) as Box<dyn Read>);
-        Self { child, out, said: String::new() }
-    }
-
-    /// Whose stderr is read in place of its stdout.
-    fn start_with_its_log(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(Box::new(child.stderr.take().unwrap()) as Box<dyn Read>);
-        Self { child, out, said: String::new() }
-    }
-
-    /// Reads its output up to a line that has this text.
-    fn wait_for(&mut self, text: &str) {
-        loop {
-            let mut line = String::new();
-            if self.out.read_line(&mut line).unwrap() == 0 {
-                let mut errors = String::new();
-                if let Some(mut stderr) = self.child.stderr.take() {
-                    stderr.read_to_string(&mut errors).unwrap();
-                }
-                panic!("no {text:?} in:\n{}{errors}", self.said);
-            }
-            self.said += &line;
-            if line.contains(text) {
-                return;
-            }
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    /// Its status, and all that it wrote to stdout since, and to stderr.
-    fn end(mut self) -> (ExitStatus, String, String) {
-        let (mut out, mut errors) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).unwrap();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut errors).unwrap();
-        }
-        (self.child.wait().unwrap(), out, errors)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn all_but_the_blocked_packets_leave_as_they_came_and_a_signal_ends_it() {
     for signal in ["INT", "TERM"] {
@@ -132,9 +57,9 @@ fn all_but_the_blocked_packets_leave_as_they_came_and_a_signal_ends_it() {
         command.args(eal_arguments(1, &devices.each_ref().map(String::as_str)));
         command.args(["--", "--config", &config, "--stats-interval", "1"]);
 
-        let mut program = Running::start(&mut command);
-        program.wait_for("--- port-block after 1 s");
-        program.wait_for("balance: 150 received");
+        let mut program = Program::start(&mut command);
+        program.wait_for_output("--- port-block after 1 s");
+        program.wait_for_output("balance: 150 received");
         program.signal(signal);
         let (status, out, errors) = program.end();
         assert_eq!(status.code(), Some(0), "SIG{signal}: {status}\n{errors}");
@@ -149,8 +74,9 @@ fn all_but_the_blocked_packets_leave_as_they_came_and_a_signal_ends_it() {
         assert_eq!(read_capture(scratch.path("out1.pcap")), two_of_five(&outbound));
         assert_eq!(read_capture(scratch.path("out0.pcap")), two_of_five(&inbound));
 
+        let (_, last) = out.rsplit_once("--- port-block has stopped\n").unwrap();
         let balance = "balance: 150 received + 0 originated = 90 sent + 60 dropped + 0 consumed + 0 held";
-        assert_eq!(out.trim_end().lines().last(), Some(balance), "{out}");
+        assert_eq!(last.trim_end().lines().last(), Some(balance), "{out}");
         for row in [
             "port       received  sent  missed  no mbuf",
             "net_pcap0       100    30       0        0",
@@ -160,7 +86,7 @@ fn all_but_the_blocked_packets_leave_as_they_came_and_a_signal_ends_it() {
             "port-block.hits     60",
             "policy                60  a function's rules forbid it",
         ] {
-            assert!(out.lines().any(|line| line == row), "{row:?} in:\n{out}");
+            assert!(last.lines().any(|line| line == row), "{row:?} in:\n{out}");
         }
         assert!(
             errors.contains("port-block runs on net_pcap0 and net_pcap1 with 1 worker; Ctrl-C stops it"),
@@ -350,7 +276,7 @@ fn sighup_reads_the_configuration_again_and_keeps_the_old_one_if_the_new_one_is_
     let mut command = port_block();
     command.args(eal_arguments(1, &capture_ports(&scratch).each_ref().map(String::as_str)));
     command.args(["--", "--config", &config]);
-    let mut program = Running::start_with_its_log(&mut command);
+    let mut program = Program::start(&mut command);
     program.wait_for("port-block runs on net_pcap0 and net_pcap1 with 1 worker");
     let fixed = "is a change that a running program cannot make (restart it)";
     let refused = "reload refused, generation";
@@ -372,7 +298,7 @@ fn sighup_reads_the_configuration_again_and_keeps_the_old_one_if_the_new_one_is_
         program.wait_for(&expected);
     }
     program.signal("INT");
-    let (status, log, _) = program.end();
+    let (status, _, log) = program.end();
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
@@ -447,13 +373,13 @@ fn a_program_that_drains_says_how_it_ended() {
         let mut command = port_block();
         command.args(eal_arguments(1, &capture_ports(&scratch).each_ref().map(String::as_str)));
         command.args(["--", "--config", &config, "--drain", "3600"]);
-        let mut program = Running::start_with_its_log(&mut command);
+        let mut program = Program::start(&mut command);
         program.wait_for("port-block runs on net_pcap0 and net_pcap1 with 1 worker");
         program.signal(signal);
         program.wait_for("no new sessions: draining for up to 3600 s");
         // It has none.
         program.wait_for("drained in ");
-        let (status, log, _) = program.end();
+        let (status, _, log) = program.end();
         assert_eq!(status.code(), Some(0), "{log}");
     }
 }
@@ -492,11 +418,11 @@ fn a_second_program_on_one_file_prefix_is_refused_and_the_first_goes_on() {
         command.args(["--", "--config", &config]).args(interval);
         command
     };
-    let mut first = Running::start(&mut program(&["--stats-interval", "1"]));
-    first.wait_for("balance: 10 received");
+    let mut first = Program::start(&mut program(&["--stats-interval", "1"]));
+    first.wait_for_output("balance: 10 received");
     let sentence = format!("another DPDK program is running under the same --file-prefix ({})", prefix.0);
     assert_refuses("second", &program(&[]).output().unwrap(), &[&sentence]);
-    first.wait_for("balance: 10 received");
+    first.wait_for_output("balance: 10 received");
     first.signal("INT");
     let (status, out, errors) = first.end();
     assert!(status.success(), "{out}{errors}");

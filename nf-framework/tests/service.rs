@@ -3,29 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use common::{Scratch, eal_arguments, write_capture};
 use nf_framework::testing::Frame;
-use std::io::{BufRead, BufReader, Read};
+use program::{Program, example};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
-
-/// The example program, which cargo builds beside the tests.
-fn misbehave() -> Command {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let program = profile.join("examples/misbehave");
-    assert!(program.is_file(), "{} is not there: cargo test builds it unless told which tests", program.display());
-    let mut command = Command::new(program);
-    for variable in ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_LOG", "JOURNAL_STREAM", "NOTIFY_SOCKET"] {
-        command.env_remove(variable);
-    }
-    command
-}
 
 fn configuration(scratch: &Scratch, devices: [&str; 2]) -> String {
     let [inside, outside] = devices;
@@ -52,53 +41,10 @@ fn on_packets(scratch: &Scratch, ports: &[u16]) -> Command {
         let (rx, tx) = (scratch.path(&format!("in{port}.pcap")), scratch.path(&format!("out{port}.pcap")));
         format!("net_pcap{port},rx_pcap={rx},tx_pcap={tx}")
     };
-    let mut command = misbehave();
+    let mut command = example("misbehave");
     command.args(eal_arguments(1, &[&device(0), &device(1)]));
     command.args(["--", "--config", &configuration(scratch, ["net_pcap0", "net_pcap1"])]);
     command
-}
-
-/// A child that does not outlive its test, and its log.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    said: String,
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        Self { child, log, said: String::new() }
-    }
-
-    /// Reads its log up to a line that has this text.
-    fn wait_for(&mut self, text: &str) {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "no {text:?} in:\n{}", self.said);
-            self.said += &line;
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    /// Its status, and all that it wrote into its log.
-    fn end(mut self) -> (ExitStatus, String) {
-        self.log.read_to_string(&mut self.said).unwrap();
-        (self.child.wait().unwrap(), std::mem::take(&mut self.said))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The only file in a directory.
@@ -126,7 +72,7 @@ fn a_panic_ends_the_program_and_leaves_what_it_had_in_hand() {
     let scratch = Scratch::new("service-panic");
     let crashes = scratch.path("made/anew");
     let mut command = on_packets(&scratch, &[1, 2, 9, 3]);
-    let (status, log) = Running::start(command.args(["--crash-dir", &crashes])).end();
+    let (status, _, log) = Program::start(command.args(["--crash-dir", &crashes])).end();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.ends_with("error: worker 0 panicked: told to, from port 4009\n"), "{log}");
 
@@ -154,7 +100,7 @@ fn a_backtrace_is_in_the_report_if_it_was_asked_for() {
     let crashes = scratch.path("crashes");
     let mut command = on_packets(&scratch, &[9]);
     // As a service has it.
-    let (_, log) = Running::start(command.env("RUST_BACKTRACE", "1").env("STATE_DIRECTORY", &crashes)).end();
+    let (_, _, log) = Program::start(command.env("RUST_BACKTRACE", "1").env("STATE_DIRECTORY", &crashes)).end();
     let report = std::fs::read_to_string(only_file(&crashes)).unwrap();
     assert!(report.contains("misbehave::Misbehave as nf_framework::function::PacketFunction"), "{log}{report}");
 }
@@ -163,7 +109,7 @@ fn a_backtrace_is_in_the_report_if_it_was_asked_for() {
 fn a_report_that_cannot_be_written_is_a_line_in_the_log() {
     let scratch = Scratch::new("service-nowhere");
     let mut command = on_packets(&scratch, &[9]);
-    let (status, log) = Running::start(command.args(["--crash-dir", "/proc/nf-nowhere"])).end();
+    let (status, _, log) = Program::start(command.args(["--crash-dir", "/proc/nf-nowhere"])).end();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("the report of worker 0's panic was not written: /proc/nf-nowhere: "), "{log}");
     assert!(log.ends_with("error: worker 0 panicked: told to, from port 4009\n"), "{log}");
@@ -204,7 +150,7 @@ fn a_service_manager_hears_of_the_start_a_reload_and_the_end() {
     ] {
         let manager = Manager::at(&address);
         let mut command = on_packets(&scratch, &[]);
-        let mut program = Running::start(command.env("NOTIFY_SOCKET", variable).env("WATCHDOG_USEC", "200000"));
+        let mut program = Program::start(command.env("NOTIFY_SOCKET", variable).env("WATCHDOG_USEC", "200000"));
         let ready = manager.wait_for("READY=1");
         assert!(ready.ends_with("WATCHDOG=1\nSTATUS=forwarding with 1 worker by generation 1"), "{ready}");
         manager.wait_for("WATCHDOG=1");
@@ -214,7 +160,7 @@ fn a_service_manager_hears_of_the_start_a_reload_and_the_end() {
         program.signal("TERM");
         manager.wait_for("STOPPING=1");
         program.wait_for("");
-        let (status, log) = program.end();
+        let (status, _, log) = program.end();
         assert!(status.success(), "{log}");
     }
 }
@@ -225,7 +171,7 @@ fn a_worker_that_hangs_is_said_and_the_watchdog_is_told_nothing() {
     let path = scratch.path("notify");
     let manager = Manager::at(&SocketAddr::from_pathname(&path).unwrap());
     let mut command = on_packets(&scratch, &[10]);
-    let mut program = Running::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000"));
+    let mut program = Program::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000"));
     // Its first round does not end, so it is not ready either.
     program.wait_for("runs on net_pcap0 and net_pcap1");
     program.wait_for("worker 0 does not turn");
@@ -242,7 +188,7 @@ fn every_line_of_a_log_for_machines_is_an_object() {
     let scratch = Scratch::new("service-json");
     let mut command = on_packets(&scratch, &[9]);
     command.args(["--crash-dir", &scratch.path("crashes"), "--log-format", "json"]).env("RUST_LOG", "debug");
-    let (status, log) = Running::start(command.env("RUST_BACKTRACE", "1")).end();
+    let (status, _, log) = Program::start(command.env("RUST_BACKTRACE", "1")).end();
     assert_eq!(status.code(), Some(1), "{log}");
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let has = |target: &str, level: &str, message: &str| {
@@ -268,17 +214,17 @@ fn after_sigkill_the_same_command_starts_again() {
         .chain([format!("--file-prefix={prefix}")])
         .collect();
     for _ in 0..3 {
-        let mut command = misbehave();
+        let mut command = example("misbehave");
         command.args(&arguments).args(["--", "--config", &config]).env("RUNTIME_DIRECTORY", &scratch.0);
-        let mut program = Running::start(&mut command);
+        let mut program = Program::start(&mut command);
         program.wait_for("runs on net_null0 and net_null1");
         // The socket that the one before has left is replaced.
         let socket = format!("admin socket: {}\n", scratch.path("misbehave.sock"));
-        if !program.said.contains(&socket) {
+        if !program.logged().contains(&socket) {
             program.wait_for(&socket);
         }
         program.signal("KILL");
-        let (status, log) = program.end();
+        let (status, _, log) = program.end();
         assert_eq!(status.code(), None, "{log}");
     }
 }
@@ -287,11 +233,11 @@ fn after_sigkill_the_same_command_starts_again() {
 fn a_signal_that_comes_twice_at_once_is_one_and_the_program_ends_in_order() {
     let scratch = Scratch::new("service-twice");
     for _ in 0..5 {
-        let mut program = Running::start(&mut on_packets(&scratch, &[1]));
+        let mut program = Program::start(&mut on_packets(&scratch, &[1]));
         program.wait_for("runs on net_pcap0 and net_pcap1");
-        let (id, kill) = (program.child.id(), "kill -INT $0; kill -TERM $0; kill -INT $0");
+        let (id, kill) = (program.id(), "kill -INT $0; kill -TERM $0; kill -INT $0");
         assert!(Command::new("sh").args(["-c", kill, &id.to_string()]).status().unwrap().success());
-        let (status, log) = program.end();
+        let (status, _, log) = program.end();
         assert_eq!(status.code(), Some(0), "{log}");
     }
 }
