@@ -6,7 +6,6 @@ mod common;
 #[allow(dead_code, reason = "it is for other tests too")]
 mod door;
 #[path = "common/program.rs"]
-#[allow(dead_code, reason = "it is for other tests too")]
 mod program;
 
 use common::{Scratch, eal_arguments};

@@ -5,7 +5,6 @@ mod common;
 #[allow(dead_code, reason = "what other tests need of it")]
 #[path = "common/door.rs"]
 mod door;
-#[allow(dead_code, reason = "what other tests need of it")]
 #[path = "common/program.rs"]
 mod program;
 
