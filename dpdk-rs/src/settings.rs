@@ -4,7 +4,7 @@
 use crate::Errno;
 use crate::events;
 use crate::mempool::Mempool;
-use crate::port::{PortBuilder, PortError};
+use crate::port_error::PortError;
 use crate::port_info::{Interrupts, Offloads, PortId, PortInfo, control};
 use crate::queue::QueuePair;
 use crate::reception::{self, Reception};
@@ -21,6 +21,8 @@ const RX_UNSOUND: Offloads =
 /// strangers in it looks complete while its own packets are out.
 const TX_UNSOUND: Offloads = Offloads(sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE | sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS);
 
+/// Descriptors of each queue unless asked for.
+pub(crate) const DESCRIPTORS: u16 = 1024;
 /// Bytes of a frame beside its MTU: Ethernet header, two VLAN tags, frame check sequence.
 const OVERHEAD: u32 = 14 + 8 + 4;
 
@@ -118,7 +120,7 @@ impl Settings {
         let port = || info.name.clone();
         let pool = self.pool.clone().ok_or_else(|| PortError::NoPool { port: port() })?;
         let refused = |step| move |errno| PortError::Refused { port: port(), step, errno };
-        let asked = self.descriptors.unwrap_or((PortBuilder::DESCRIPTORS, PortBuilder::DESCRIPTORS));
+        let asked = self.descriptors.unwrap_or((DESCRIPTORS, DESCRIPTORS));
         let descriptors = info.adjusted_descriptors(asked);
         if descriptors != asked {
             let ((rx, tx), (asked_rx, asked_tx)) = (descriptors, asked);
