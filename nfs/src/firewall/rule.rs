@@ -1,6 +1,7 @@
 //! A rule as it was validated: what it asks for, and what follows.
 
 use super::config::{Action, LimitConfig, RuleConfig, State, SynCookies};
+use super::marks;
 use nf_framework::headers::IpProtocol;
 use nf_framework::terms::{AddressTerm, protocol_name};
 use nf_framework::{Addresses, Direction, FlagsMatch, IcmpMatch, Invalid};
@@ -146,7 +147,7 @@ impl Conditions {
                                 destination_ports,
                                 tcp_flags: self.flags,
                                 icmp: icmp.clone(),
-                                marks: super::views::marks_of(self),
+                                marks: marks::of(self.direction, self.fragment),
                             });
                         }
                     }

@@ -1,7 +1,7 @@
 //! What counts as one source, and how many connections each has begun.
 
 use super::config::Config;
-use super::tracking::Refusal;
+use super::refusal::Refusal;
 use nf_framework::{Class, FlowTable, FlowTableError, HashKey, Instant, Memory};
 use std::net::IpAddr;
 

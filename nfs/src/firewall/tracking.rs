@@ -4,6 +4,7 @@
 use super::config::Config;
 use super::connection::{Connection, Ends, FlowKey, Generation, KeyV4, KeyV6};
 use super::policy::Policy;
+use super::refusal::Refusal;
 use super::sources::Sources;
 use super::timer::Timer;
 use nf_framework::headers::IpProtocol;
@@ -47,15 +48,6 @@ struct Counts {
     sources: Option<Sources>,
     /// By slot, those that are half open, of rules that limit them.
     embryonic: Vec<u32>,
-}
-
-/// Why a connection does not begin.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
-    Full,
-    SourceLimit,
-    SourcesFull,
-    EmbryonicLimit,
 }
 
 /// A connection's entry, of either family.

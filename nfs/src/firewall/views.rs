@@ -6,6 +6,7 @@
 //! or two.
 
 use super::config::State;
+use super::marks;
 use super::rule::{ALL_DSCP, Conditions, Rule};
 use nf_framework::{AddressSet, Classifier, ClassifierError, Direction, Invalid, Key, Memory, SetupError};
 use std::collections::BTreeMap;
@@ -18,11 +19,6 @@ const MOST: usize = 64;
 const CLASSES: usize = 1 << 8;
 /// Numbers of VLANs, with 0 for none.
 const VLANS: u16 = 1 << 12;
-/// Marks of a packet, and of a rule that asks for them.
-const OUTBOUND: u8 = 1;
-const INBOUND: u8 = 2;
-const WHOLE: u8 = 4;
-const FRAGMENT: u8 = 8;
 
 /// A packet that rules are asked about.
 #[derive(Clone, Copy, Debug)]
@@ -52,19 +48,6 @@ struct View {
     places: Vec<usize>,
     /// Built once DPDK runs; none is needed where no rule can match.
     classifier: OnceLock<Classifier>,
-}
-
-/// What a rule asks for of side and fragment.
-pub(super) fn marks_of(conditions: &Conditions) -> u8 {
-    conditions.direction.map_or(0, of_direction) | conditions.fragment.map_or(0, of_fragment)
-}
-
-fn of_direction(direction: Direction) -> u8 {
-    if direction == Direction::Inbound { INBOUND } else { OUTBOUND }
-}
-
-fn of_fragment(fragment: bool) -> u8 {
-    if fragment { FRAGMENT } else { WHOLE }
 }
 
 impl Views {
@@ -139,7 +122,7 @@ impl Views {
                 for (place, packet) in asked.iter().enumerate() {
                     if left >> place & 1 == 1 && self.view_of(packet) == view {
                         left &= !(1 << place);
-                        let marks = of_direction(packet.direction) | of_fragment(packet.fragment);
+                        let marks = marks::of(Some(packet.direction), Some(packet.fragment));
                         (keys[count], places[count]) = (Some(packet.key.marks(marks)), first + place);
                         count += 1;
                     }
