@@ -2,8 +2,8 @@
 
 use super::configuration::Functions;
 use super::error::CommandError;
+use super::in_force::InForce;
 use super::life::{Life, Telling};
-use super::reload::InForce;
 use super::routing::{Followed, InForceRouter, NextRouter};
 use super::{RuntimeConfig, Shared};
 use crate::context::Context;

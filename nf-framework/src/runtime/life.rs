@@ -6,17 +6,16 @@
 //! own settings, and the workers get the new queues. What functions know stays where it is.
 
 use super::config::SteeringKind;
-use super::control::Control;
 use super::course::{Course, Failed, LOOKS, Step};
-use super::ports::{PlannedPort, filters, look_at_mac_address};
+use super::ports::{PlannedPort, look_at_mac_address};
 use crate::berth::Berth;
 use crate::headers::MacAddress;
-use crate::mailbox::{Errand, Letter, QueuesLetter};
+use crate::mailbox::{Errand, Letter, Mailbox, QueuesLetter};
 use crate::report::PortReport;
 use crate::router::RouterConfig;
 use crate::steering::Steering;
 use crate::verdict::PortIx;
-use dpdk_rs::{Offloads, Port, PortInfo, QueuePair};
+use dpdk_rs::{Port, PortInfo, QueuePair};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,37 +26,6 @@ const LINK_LOOKS: Duration = Duration::from_secs(1);
 const CLOSE_LOOKS: Duration = Duration::from_millis(200);
 /// How long after a port was built anew its link is not taken as a reason to do so again.
 const LINK_SETTLES: Duration = Duration::from_secs(3);
-/// How long workers may take to give queues back to somebody who waits; it takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why a port is not up again.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RebuildError {
-    /// The program has no such port.
-    #[error("there is no port {name:?}; there are: {have}")]
-    NoSuchPort {
-        /// As asked for.
-        name: String,
-        /// Those that there are.
-        have: String,
-    },
-    /// It does not start. It is still tried, now and then.
-    #[error("port {port} is down: {why}")]
-    Down {
-        /// Its name.
-        port: String,
-        /// What stood in the way the last time.
-        why: String,
-    },
-    /// A worker has not given its queue back: it has stopped, or a function keeps it busy.
-    #[error("port {port}: a worker has not given its queues back: it has stopped, or a function keeps it busy")]
-    QueuesOut {
-        /// Its name.
-        port: String,
-    },
-}
-
 /// One port's life.
 #[derive(Debug)]
 pub(super) struct Life {
@@ -194,102 +162,50 @@ impl Life {
         }
     }
 
-    /// Asks the workers that have queues of the port for them, or gives them theirs.
-    fn write_to_workers(&self, control: &Control, index: usize, errand: Errand) {
-        let port = PortIx(u16::try_from(index).unwrap_or(u16::MAX));
-        for (mailbox, berth) in control.shared.mailboxes.iter().zip(&self.berths) {
-            mailbox.post(Letter::Queues(QueuesLetter { port, berth: Arc::clone(berth), errand }));
-        }
-    }
-}
-
-impl Control {
-    /// Looks after the ports: takes note of links that have gone down or come up, resets devices that
-    /// ask for it, lets those go that are taken away, and looks for them. [`App`](crate::App) does so
-    /// all the time; a program that runs by [`Runtime`](crate::Runtime) calls it now and then. It does
-    /// not wait for workers. What it finds and does is in the log and in the [report](Self::report).
-    pub fn tend_ports(&self) {
-        for index in 0..self.ports.len() {
-            self.tend_port(index);
-        }
+    /// Somebody wants the port to be built anew, at once.
+    pub(super) fn ask(&mut self) {
+        self.asked = true;
+        self.why_down.clear();
     }
 
-    /// Has a port built anew, as after a reset of its device: the workers give its queues back, it is
-    /// stopped and started by its settings, and they get new ones. Packets that are to leave by it are
-    /// dropped meanwhile (`port-down`), and functions keep what they know. A port that is down is tried
-    /// at once. Returns when it is up, or when it does not start.
-    ///
-    /// # Errors
-    ///
-    /// [`RebuildError`]. The port is then still down, and [`tend_ports`](Self::tend_ports) goes on.
-    pub fn rebuild_port(&self, name: &str) -> Result<(), RebuildError> {
-        let index = self.ports.iter().position(|port| port.name() == name).ok_or_else(|| RebuildError::NoSuchPort {
-            name: name.to_owned(),
-            have: self.ports.iter().map(Port::name).collect::<Vec<_>>().join(", "),
-        })?;
-        if let Some(life) = self.lives.borrow_mut().get_mut(index) {
-            life.asked = true;
-            life.why_down.clear();
-        }
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            self.tend_port(index);
-            let lives = self.lives.borrow();
-            let Some(life) = lives.get(index) else { return Ok(()) };
-            if life.is_up() && !life.asked {
-                return Ok(());
-            }
-            if self.ports.get(index).is_some_and(Port::is_up) && (self.stopping() || Instant::now() > give_up) {
-                return Err(RebuildError::QueuesOut { port: name.to_owned() });
-            }
-            if !life.why_down.is_empty() || self.stopping() {
-                let stopping = "the program is stopping".to_owned();
-                let why = if life.why_down.is_empty() { stopping } else { life.why_down.clone() };
-                return Err(RebuildError::Down { port: name.to_owned(), why });
-            }
-            drop(lives);
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    /// Whether that is still to be done.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
     }
 
-    /// Has devices that filter VLANs let those of a router's interfaces through.
-    pub(super) fn admit_vlans(&self, router: &RouterConfig) {
-        for (port, life) in self.ports.iter().zip(self.lives.borrow().iter()).take(self.telling.sides) {
-            let vlans = life.plan.vlans(router, self.telling.sides);
-            if port.rx_offloads().contains(Offloads::RX_VLAN_FILTER) {
-                port.admit_vlans(&vlans);
-            } else if port.info().is_ok_and(|info| filters(&info, &vlans)) {
-                log::warn!(
-                    "{}: a virtual function that began without VLANs gets no frames of theirs: restart",
-                    port.name()
-                );
-            }
-        }
+    /// What stood in the way of its start the last time; empty if it was not tried since somebody asked.
+    pub(super) fn why_down(&self) -> &str {
+        &self.why_down
     }
 
-    /// Whether all ports are up.
-    pub(super) fn ports_are_up(&self) -> bool {
-        self.lives.borrow().iter().all(Life::is_up)
+    /// The VLANs that the port is to let through for a router.
+    pub(super) fn vlans(&self, router: &RouterConfig, sides: usize) -> Vec<u16> {
+        self.plan.vlans(router, sides)
     }
 
-    fn tend_port(&self, index: usize) {
-        let mut lives = self.lives.borrow_mut();
-        let (Some(port), Some(life)) = (self.ports.get(index), lives.get_mut(index)) else { return };
+    /// Does what is to be done now for the port of this number. Returns its MAC address if that has changed.
+    pub(super) fn tend(
+        &mut self,
+        index: usize,
+        port: &Port,
+        telling: &Telling,
+        mailboxes: &[Arc<Mailbox>],
+    ) -> Option<MacAddress> {
         let now = Instant::now();
         let mut said = port.events();
-        if std::mem::take(&mut life.asked) {
-            said.reset |= life.is_up();
-            life.course.hurry(now);
+        if std::mem::take(&mut self.asked) {
+            said.reset |= self.is_up();
+            self.course.hurry(now);
         }
-        let (berths, mut home) = (&life.berths, None);
+        let (berths, mut home) = (&self.berths, None);
         let all_home = || {
             home = Berth::take_all(berths);
             home.is_some()
         };
-        match life.course.step(now, said, all_home) {
+        match self.course.step(now, said, all_home) {
             Step::Wait => {
-                if life.is_up() && (said.link || now >= life.next_look) {
-                    life.look_at_link(port);
+                if self.is_up() && (said.link || now >= self.next_look) {
+                    self.look_at_link(port);
                 }
             }
             Step::Recall { away } => {
@@ -302,7 +218,7 @@ impl Control {
                 } else {
                     log::warn!("{name}: its device is to be reset: the workers give its queues back");
                 }
-                life.write_to_workers(self, index, Errand::GiveBack);
+                self.write_to_workers(mailboxes, index, Errand::GiveBack);
             }
             Step::TakeDown { away } => {
                 if let Err(error) = port.take_down(home.unwrap_or_default()) {
@@ -313,41 +229,54 @@ impl Control {
                 }
             }
             Step::BringUp => {
-                if std::mem::take(&mut life.find_anew) {
+                if std::mem::take(&mut self.find_anew) {
                     let_go(port);
                 }
-                self.bring_up(index, port, life);
+                return self.bring_up(index, port, telling, mailboxes);
             }
             Step::LetGo => let_go(port),
             Step::LookFor => {
                 let_go(port);
-                self.bring_up(index, port, life);
+                return self.bring_up(index, port, telling, mailboxes);
             }
         }
+        None
     }
 
-    fn bring_up(&self, index: usize, port: &Port, life: &mut Life) {
+    fn bring_up(
+        &mut self,
+        index: usize,
+        port: &Port,
+        telling: &Telling,
+        mailboxes: &[Arc<Mailbox>],
+    ) -> Option<MacAddress> {
         match port.bring_up() {
             Ok(queues) => {
-                life.course.came_up();
-                life.resets += 1;
+                self.course.came_up();
+                self.resets += 1;
                 let now = Instant::now();
-                life.link.begin_anew(now);
-                life.next_look = now + life.link.looks();
-                for (berth, queues) in life.berths.iter().zip(queues) {
+                self.link.begin_anew(now);
+                self.next_look = now + self.link.looks();
+                for (berth, queues) in self.berths.iter().zip(queues) {
                     berth.put(queues);
                 }
-                let trusted = self.tell_again(index, port, &life.plan);
-                life.write_to_workers(self, index, Errand::Take { trusted });
-                self.take_mac_address(index, port, life);
-                log::info!("{}: up again, MAC address {}", port.name(), life.mac);
-                if std::mem::take(&mut life.wants_address) {
-                    (life.asked, life.find_anew) = (true, true);
+                let trusted = self.tell_again(index, port, telling);
+                self.write_to_workers(mailboxes, index, Errand::Take { trusted });
+                let before = std::mem::replace(&mut self.mac, mac_of(port));
+                let changed = index < telling.sides && self.mac != before;
+                if changed {
+                    log::warn!("{}: its MAC address is {} now, in place of {before}", port.name(), self.mac);
                 }
+                look_at_mac_address(port);
+                log::info!("{}: up again, MAC address {}", port.name(), self.mac);
+                if std::mem::take(&mut self.wants_address) {
+                    (self.asked, self.find_anew) = (true, true);
+                }
+                changed.then_some(self.mac)
             }
             Err(error) => {
-                life.why_down = error.to_string();
-                match life.course.failed(Instant::now()) {
+                self.why_down = error.to_string();
+                match self.course.failed(Instant::now()) {
                     Failed::First => log::warn!("{error}: it is tried again"),
                     Failed::Again => log::debug!("{error}"),
                     Failed::GivenUp => {
@@ -355,31 +284,27 @@ impl Control {
                         log::error!("{error}: the device is given up, and looked for every {seconds} s");
                     }
                 }
+                None
             }
         }
     }
 
     /// Tells a port that was started again what it was told at the start.
-    fn tell_again(&self, index: usize, port: &Port, plan: &PlannedPort) -> bool {
-        let Telling { steering, sides, kind, workers } = &self.telling;
+    fn tell_again(&self, index: usize, port: &Port, telling: &Telling) -> bool {
+        let Telling { steering, sides, kind, workers } = telling;
         let steering = steering.as_deref().filter(|_| index < *sides);
-        plan.tell(port, *workers, steering, *kind).unwrap_or_else(|error| {
+        self.plan.tell(port, *workers, steering, *kind).unwrap_or_else(|error| {
             log::error!("{error}");
             false
         })
     }
 
-    /// Takes a port's MAC address as it is now.
-    fn take_mac_address(&self, index: usize, port: &Port, life: &mut Life) {
-        let mac = mac_of(port);
-        if index < self.telling.sides && mac != life.mac {
-            log::warn!("{}: its MAC address is {mac} now, in place of {}", port.name(), life.mac);
-            if let Err(error) = self.change_mac_address(index, mac) {
-                log::error!("{}: the router keeps its old MAC address: {error}", port.name());
-            }
+    /// Asks the workers that have queues of the port for them, or gives them theirs.
+    fn write_to_workers(&self, mailboxes: &[Arc<Mailbox>], index: usize, errand: Errand) {
+        let port = PortIx(u16::try_from(index).unwrap_or(u16::MAX));
+        for (mailbox, berth) in mailboxes.iter().zip(&self.berths) {
+            mailbox.post(Letter::Queues(QueuesLetter { port, berth: Arc::clone(berth), errand }));
         }
-        life.mac = mac;
-        look_at_mac_address(port);
     }
 }
 

@@ -16,7 +16,8 @@
 use super::configuration::{warn_of_findings, warn_of_unused};
 use super::control::Control;
 use super::error::CommandError;
-use super::loaded::{AnyFunction, AnyPolicy, Loaded};
+use super::in_force::InForce;
+use super::loaded::{AnyFunction, AnyPolicy};
 use super::routing::{NextRouter, check_addresses, warn_of_no_way};
 use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
@@ -25,13 +26,10 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
 use crate::function::{FileContent, Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
-use crate::report::BackendReport;
 use crate::router::{RouterConfig, RouterError, Tables};
 use crate::steering::Affinity;
 use crate::verdict::DropReason;
 use std::any::{Any, TypeId};
-use std::collections::HashSet;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -102,37 +100,6 @@ pub enum ReloadError {
         /// Which worker.
         source: WorkerStopped,
     },
-}
-
-/// What a function works by now.
-pub(super) struct InForce {
-    pub(super) function: Arc<dyn AnyFunction>,
-    /// The part of the file that it was last made of.
-    section: Table,
-    /// The newest last, and earlier ones only while it is not known that every instance has
-    /// let them go.
-    policies: Vec<AnyPolicy>,
-}
-
-impl InForce {
-    pub(super) fn new(loaded: &Loaded) -> Self {
-        let Loaded { function, policy, section } = loaded.clone();
-        Self { function, section, policies: vec![policy] }
-    }
-
-    /// Whom it gives work to, each once: of two of one name nothing could be told apart.
-    pub(super) fn backends(&self) -> Vec<BackendReport> {
-        let mut backends = self.policies.last().map_or_else(Vec::new, |policy| self.function.backends(policy));
-        let mut seen = HashSet::new();
-        backends.retain(|backend| seen.insert((backend.service.clone(), backend.name.clone())));
-        backends
-    }
-}
-
-impl fmt::Debug for InForce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InForce").field("function", &self.function.name()).finish_non_exhaustive()
-    }
 }
 
 /// A policy that is about to be a function's.
