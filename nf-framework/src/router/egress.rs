@@ -1,6 +1,8 @@
 //! The second half: what the functions let pass is addressed to its next hop and sent.
 
-use super::tables::{self, Interface, Tables, Target, Way};
+use super::interfaces::{Interface, source};
+use super::tables::Tables;
+use super::target::{Target, Way};
 use super::{ETHERNET, FoundAll, Hop, Out, Router, complain, ingress, send, tag};
 use crate::annotation::Annotation;
 use crate::batch::{Batch, Slots};
@@ -117,7 +119,7 @@ impl Router {
         };
         let interface = interface.and_then(|index| self.tables.interface(index));
         let is_ipv4 = destination(packet.data()).is_some_and(|to| to.is_ipv4());
-        let source = interface.and_then(|interface| tables::source(interface, is_ipv4));
+        let source = interface.and_then(|interface| source(interface, is_ipv4));
         packet.set_annotation(None);
         source.is_some_and(|source| icmp::sign(packet.data_mut(), source))
     }

@@ -1,6 +1,6 @@
 //! The first half: is it for us, is it sound, has it hops left, and where does it go?
 
-use super::tables::{Target, Way};
+use super::target::{Target, Way};
 use super::{ETHERNET, Found, Out, PortOffloads, Router, complain, tag, vlan};
 use crate::batch::{Batch, Slots};
 use crate::context::Context;

@@ -8,16 +8,20 @@
 mod config;
 mod egress;
 mod ingress;
+mod interfaces;
 mod offloads;
 mod tables;
+mod target;
 mod traced;
 mod trie;
 mod vlans;
+mod ways;
 
 pub use config::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, Side};
+pub(crate) use interfaces::{Interface, PortFacts, with_host};
 pub(crate) use offloads::PortOffloads;
 pub use tables::RouterError;
-pub(crate) use tables::{Interface, PortFacts, Tables, with_host};
+pub(crate) use tables::Tables;
 
 use crate::context::Context;
 use crate::forwarding::Forwarding;
@@ -34,9 +38,10 @@ use crate::trace::{Note, TracedPacket};
 use crate::verdict::{DropReason, PortIx, Verdict};
 use crate::{Batch, Direction};
 use dpdk_rs::{Burst, Mbuf, Producer};
+use interfaces::{MOST_INTERFACES, any_source, source};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use tables::{MOST_INTERFACES, Target};
+use target::Target;
 use zerocopy::FromBytes as _;
 
 /// One worker's router.
@@ -263,8 +268,8 @@ fn complain(tables: &Tables, errors: &mut TokenBucket, error: IcmpError, about: 
     let Some(to) = icmp::sender_told(ip).filter(|to| tables.is_other_host(*to)) else { return };
     let came_in = tables.entrance(cx.direction(), vlan(about, tables)).and_then(|index| tables.interface(index));
     let from = came_in
-        .and_then(|interface| tables::source(interface, to.is_ipv4()))
-        .or_else(|| tables::any_source(&tables.interfaces, to.is_ipv4()));
+        .and_then(|interface| source(interface, to.is_ipv4()))
+        .or_else(|| any_source(&tables.interfaces, to.is_ipv4()));
     let Some(from) = from.filter(|_| errors.take(cx.now())) else { return };
     let Some(mut packet) = cx.allocate() else { return };
     if icmp::write_error(&mut packet, error, (from, to), ip, about.is_marked()) {

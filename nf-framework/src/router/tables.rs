@@ -1,149 +1,23 @@
 //! What a router works by: its interfaces, and where packets go. Built whole off the data path,
 //! then only read.
 
-use super::config::{InterfaceAddress, Refuse, RouteConfig, RouterConfig, Side};
+use super::config::{InterfaceAddress, RouterConfig};
+use super::interfaces::{Interface, PortFacts, VLANS, interfaces, is_link_local, overlap, with_host};
+use super::target::{Target, Way};
 use super::trie::Trie;
+use super::ways::{Gateway, SPECIAL, is_forwarded, kernel_way, route_way};
 use super::{Found, PortOffloads};
 use crate::batch::Slots;
 use crate::classifier::Prefix;
-use crate::classifier::is_host;
 use crate::direction::Direction;
 use crate::function::Invalid;
 use crate::headers::MacAddress;
-use crate::kernel::{KernelAddress, KernelNextHop, KernelRoute, KernelState};
+use crate::kernel::{KernelAddress, KernelState};
 use crate::neighbours::Link;
-use crate::verdict::PortIx;
 use dpdk_rs::{Memory, OutOfMemory};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
-
-/// Interfaces that a router may have.
-pub(super) const MOST_INTERFACES: u16 = 1024;
-/// VLANs that there are, without 0 (no VLAN) and 4095 (reserved).
-const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
-/// What every link carries, RFC 791 and RFC 8200 section 5.
-const LEAST_MTU: u16 = 68;
-const LEAST_MTU_V6: u16 = 1280;
-
-/// What a port says of itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct PortFacts {
-    pub(crate) mac: MacAddress,
-    pub(crate) mtu: u16,
-    pub(crate) offloads: PortOffloads,
-}
-
-/// An interface of the router.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Interface {
-    pub(crate) name: String,
-    /// The way of packets that come in by it: from inside they go outbound.
-    pub(crate) enters: Direction,
-    pub(crate) port: PortIx,
-    pub(crate) vlan: Option<u16>,
-    /// Whether the port's device puts its tag on.
-    pub(crate) inserts_vlans: bool,
-    pub(crate) mac: MacAddress,
-    pub(crate) mtu: u16,
-    /// The port with the kernel at its other end.
-    pub(crate) host: Option<PortIx>,
-    /// Its own, a link-local one of IPv6 among them.
-    pub(crate) addresses: Vec<InterfaceAddress>,
-}
-
-/// Where packets are sent to: a router, on an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Gateway {
-    pub(crate) interface: u16,
-    pub(crate) address: IpAddr,
-}
-
-/// What becomes of a packet by its destination, as a number that a tree can hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Target(u32);
-
-/// What a [`Target`] says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
-    /// Nobody knows a way there.
-    None,
-    /// Dropped without a word.
-    Blackhole,
-    /// The sender is told that it is forbidden.
-    Prohibited,
-    /// For this host.
-    Own,
-    /// For a function of the chain, and for this host if none takes it.
-    Function,
-    /// No host has this address.
-    Martian,
-    Multicast,
-    Broadcast,
-    /// Does not leave its link.
-    LinkLocal,
-    /// The destination is a neighbour on this interface.
-    Connected(u16),
-    /// By this next hop.
-    Via(u16),
-}
-
-impl Target {
-    pub(crate) const NONE: Self = Self(0);
-    const KINDS: [Way; 9] = [
-        Way::None,
-        Way::Blackhole,
-        Way::Prohibited,
-        Way::Own,
-        Way::Function,
-        Way::Martian,
-        Way::Multicast,
-        Way::Broadcast,
-        Way::LinkLocal,
-    ];
-    const CONNECTED: u32 = 1 << 16;
-    const VIA: u32 = 2 << 16;
-    const FORWARDED: u32 = Self::CONNECTED | Self::VIA;
-    /// By direction: set where packets that are forwarded leave at its end.
-    const LEADS: [u32; 2] = [4 << 16, 8 << 16];
-
-    pub(crate) fn new(way: Way) -> Self {
-        match way {
-            Way::Connected(interface) => Self(Self::CONNECTED | u32::from(interface)),
-            Way::Via(next_hop) => Self(Self::VIA | u32::from(next_hop)),
-            way => Self((0..).zip(Self::KINDS).find(|(_, kind)| *kind == way).map_or(0, |(number, _)| number)),
-        }
-    }
-
-    /// The same, for packets that leave by an interface that others enter this way.
-    fn leaving_where(self, enters: Direction) -> Self {
-        Self(self.0 | Self::LEADS[enters.reversed() as usize])
-    }
-
-    /// Whether packets there are forwarded to the end of this direction.
-    #[inline]
-    pub(crate) fn leads(self, direction: Direction) -> bool {
-        self.0 & Self::LEADS[direction as usize] != 0
-    }
-
-    /// The next hop, if it is one at the end of this direction.
-    #[inline]
-    pub(crate) fn via_towards(self, direction: Direction) -> Option<usize> {
-        let leads = Self::LEADS[direction as usize];
-        (self.0 & (Self::FORWARDED | leads) == Self::VIA | leads).then_some(self.0 as usize & 0xffff)
-    }
-
-    #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "the low half is the index")]
-    pub(crate) fn way(self) -> Way {
-        let index = self.0 as u16;
-        match self.0 & Self::FORWARDED {
-            Self::CONNECTED => Way::Connected(index),
-            Self::VIA => Way::Via(index),
-            _ => Self::KINDS.get(usize::from(index)).copied().unwrap_or(Way::None),
-        }
-    }
-}
+use std::net::IpAddr;
 
 /// All that a router looks up.
 #[derive(Debug)]
@@ -261,7 +135,7 @@ impl Tables {
         };
         let targets = |v4: bool| -> Vec<(Prefix, u32)> {
             let of_family = ways.iter().filter(|(prefix, _)| prefix.address().is_ipv4() == v4);
-            of_family.map(|(prefix, way)| (*prefix, target(*way).0)).collect()
+            of_family.map(|(prefix, way)| (*prefix, u32::from(target(*way)))).collect()
         };
         let entrances = [Direction::Outbound, Direction::Inbound].map(|side| Entrance::new(side, &interfaces));
         let on_link = (0..).zip(&interfaces).map(|(index, _)| {
@@ -278,8 +152,8 @@ impl Tables {
             of_functions.iter().filter(near).copied().collect()
         };
         Ok(Self {
-            v4: Trie::new(memory, Target::NONE.0, &targets(true))?,
-            v6: Trie::new(memory, Target::NONE.0, &targets(false))?,
+            v4: Trie::new(memory, Target::NONE.into(), &targets(true))?,
+            v6: Trie::new(memory, Target::NONE.into(), &targets(false))?,
             has_vlans,
             tagged: has_vlans || ports.iter().any(|port| port.offloads.strips_vlans),
             offloads: [ports.first(), ports.last()]
@@ -354,7 +228,7 @@ impl Tables {
 
     /// Where packets to this address go.
     pub(crate) fn find(&self, address: IpAddr) -> Target {
-        Target(match address {
+        Target::from(match address {
             IpAddr::V4(address) => self.v4.find(address.octets()),
             IpAddr::V6(address) => self.v6.find(address.octets()),
         })
@@ -376,71 +250,6 @@ impl fmt::Display for Tables {
         write!(f, "{addresses} addresses, {} next hops, {bytes} bytes", self.next_hops.len())
     }
 }
-
-impl From<u32> for Target {
-    #[inline]
-    fn from(number: u32) -> Self {
-        Self(number)
-    }
-}
-
-impl From<Target> for u32 {
-    fn from(target: Target) -> Self {
-        target.0
-    }
-}
-
-/// The interfaces that the kernel is on, in the order in which they are followed.
-pub(crate) fn with_host(interfaces: &[Interface]) -> Vec<u16> {
-    (0..).zip(interfaces).filter(|(_, interface)| interface.host.is_some()).map(|(index, _)| index).collect()
-}
-
-fn own_address(known: &KernelAddress) -> Option<InterfaceAddress> {
-    format!("{}/{}", known.address, known.prefix_length).parse().ok()
-}
-
-/// Whether routes to a prefix are of any use.
-fn is_forwarded(prefix: Prefix) -> bool {
-    !is_link_local(prefix.address()) && !prefix.address().is_multicast()
-}
-
-fn kernel_way(route: &KernelRoute, of_kernel: &[u16], next_hops: &mut Vec<Gateway>) -> Option<Way> {
-    let interface = |place: u16| of_kernel.get(usize::from(place)).copied();
-    match route.next_hop {
-        KernelNextHop::Blackhole => Some(Way::Blackhole),
-        KernelNextHop::Unreachable => Some(Way::None),
-        KernelNextHop::Prohibited => Some(Way::Prohibited),
-        KernelNextHop::Link { interface: place } => Some(Way::Connected(interface(place)?)),
-        KernelNextHop::Gateway { interface: place, address } => {
-            by_next_hop(Gateway { interface: interface(place)?, address }, next_hops)
-        }
-    }
-}
-
-/// By a next hop, which may be known; `None` if there are too many.
-fn by_next_hop(hop: Gateway, next_hops: &mut Vec<Gateway>) -> Option<Way> {
-    let position = next_hops.iter().position(|known| *known == hop).unwrap_or(next_hops.len());
-    let index = u16::try_from(position).ok()?;
-    if position == next_hops.len() {
-        next_hops.push(hop);
-    }
-    Some(Way::Via(index))
-}
-
-/// What is never forwarded: RFC 6890 where it says that a router must not.
-const SPECIAL: [(&str, Way); 11] = [
-    ("0.0.0.0/8", Way::Martian),
-    ("127.0.0.0/8", Way::Martian),
-    ("169.254.0.0/16", Way::LinkLocal),
-    ("224.0.0.0/4", Way::Multicast),
-    ("240.0.0.0/4", Way::Martian),
-    ("255.255.255.255/32", Way::Broadcast),
-    ("::/128", Way::Martian),
-    ("::1/128", Way::Martian),
-    ("::ffff:0:0/96", Way::Martian),
-    ("fe80::/10", Way::LinkLocal),
-    ("ff00::/8", Way::Multicast),
-];
 
 impl Entrance {
     fn new(side: Direction, interfaces: &[Interface]) -> Self {
@@ -474,177 +283,14 @@ impl RouterConfig {
     }
 }
 
-fn interfaces(config: &RouterConfig, ports: &[PortFacts]) -> Result<Vec<Interface>, Invalid> {
-    if config.interfaces.is_empty() || config.interfaces.len() > usize::from(MOST_INTERFACES) {
-        return Err(Invalid::new("interfaces", format!("a router has from 1 to {MOST_INTERFACES} interfaces")));
-    }
-    let mut interfaces: Vec<Interface> = Vec::new();
-    for (name, written) in &config.interfaces {
-        let invalid = |key: &str, message: String| Invalid::new(format!("interfaces.{name}.{key}"), message);
-        if let Some(vlan) = written.vlan.filter(|vlan| !VLANS.contains(vlan)) {
-            return Err(invalid("vlan", format!("{vlan} is not from {} to {}", VLANS.start(), VLANS.end())));
-        }
-        let (enters, port) = match written.side {
-            Side::Inside => (Direction::Outbound, 0),
-            Side::Outside => (Direction::Inbound, ports.len().saturating_sub(1)),
-        };
-        let Some(facts) = ports.get(port) else { return Err(invalid("side", "there is no port".to_owned())) };
-        let port = PortIx(u16::try_from(port).unwrap_or(0));
-        if let Some(other) = interfaces.iter().find(|other| other.port == port && other.vlan == written.vlan) {
-            let vlan = written.vlan.map_or("frames without a tag".to_owned(), |vlan| format!("VLAN {vlan}"));
-            return Err(invalid(
-                "vlan",
-                format!("{vlan} on this port is the interface {:?} already (give each a VLAN of its own)", other.name),
-            ));
-        }
-        let v6 = written.addresses.iter().any(|own| own.address.is_ipv6());
-        let mtu = written.mtu.unwrap_or(facts.mtu);
-        let least = if v6 { LEAST_MTU_V6 } else { LEAST_MTU };
-        if mtu < least || mtu > facts.mtu {
-            return Err(invalid("mtu", format!("{mtu} is not from {least} to {}, the port's", facts.mtu)));
-        }
-        if written.addresses.is_empty() && written.host.is_none() {
-            return Err(invalid("addresses", "an interface needs at least one, or a host that has some".to_owned()));
-        }
-        let mut addresses = Vec::new();
-        for (place, own) in written.addresses.iter().enumerate() {
-            let key = format!("addresses[{place}]");
-            let elsewhere =
-                interfaces.iter().flat_map(|other| other.addresses.iter().map(move |theirs| (other, theirs)));
-            let mut taken = elsewhere.filter(|(_, theirs)| !is_link_local(theirs.address));
-            if let Some((other, theirs)) = taken.find(|(_, theirs)| overlap(theirs.prefix, own.prefix)) {
-                let message =
-                    format!("{own} overlaps with {theirs} of {:?}: each link has prefixes of its own", other.name);
-                return Err(invalid(&key, message));
-            }
-            if addresses.iter().any(|earlier: &InterfaceAddress| earlier.address == own.address) {
-                return Err(invalid(&key, format!("{} stands here twice", own.address)));
-            }
-            addresses.push(*own);
-        }
-        if v6 && !addresses.iter().any(|own| is_link_local(own.address)) {
-            addresses.push(link_local(facts.mac));
-        }
-        let twice = |host: &String| {
-            config.interfaces.iter().find(|(other, theirs)| *other != name && theirs.host.as_ref() == Some(host))
-        };
-        if let Some((other, _)) = written.host.as_ref().and_then(twice) {
-            return Err(invalid("host", format!("is that of the interface {other:?} too: each needs one of its own")));
-        }
-        let earlier = interfaces.iter().filter(|other| other.host.is_some()).count();
-        let host = written.host.as_ref().and_then(|_| u16::try_from(ports.len() + earlier).ok()).map(PortIx);
-        let name = name.clone();
-        let (vlan, inserts_vlans) = (written.vlan, facts.offloads.inserts_vlans);
-        interfaces.push(Interface { name, enters, port, vlan, inserts_vlans, mac: facts.mac, mtu, host, addresses });
-    }
-    Ok(interfaces)
-}
-
-fn overlap(one: Prefix, other: Prefix) -> bool {
-    one.contains(other.address()) || other.contains(one.address())
-}
-
-pub(super) fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
-}
-
-/// The address that every IPv6 interface has.
-fn link_local(mac: MacAddress) -> InterfaceAddress {
-    let address = Link::link_local(mac);
-    let prefix = Prefix::new(Ipv6Addr::from_segments([0xfe80, 0, 0, 0, 0, 0, 0, 0]).into(), 64);
-    InterfaceAddress { address: address.into(), prefix: prefix.unwrap_or_else(|_| Prefix::from(IpAddr::from(address))) }
-}
-
-fn route_way(
-    (index, route, earlier): (usize, &RouteConfig, &mut BTreeMap<Prefix, usize>),
-    interfaces: &[Interface],
-    next_hops: &mut Vec<Gateway>,
-) -> Result<Way, Invalid> {
-    let invalid = |key: &str, message: String| Invalid::new(format!("routes[{index}].{key}"), message);
-    let named = |name: &String| {
-        let position = interfaces.iter().position(|interface| interface.name == *name);
-        position.and_then(|position| u16::try_from(position).ok()).ok_or_else(|| {
-            let have: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-            invalid("interface", format!("there is no interface {name:?} (there are: {})", have.join(", ")))
-        })
-    };
-    let interface = route.interface.as_ref().map(named).transpose()?;
-    let special = || SPECIAL.iter().filter_map(|(prefix, _)| prefix.parse::<Prefix>().ok());
-    let is_part = |special: Prefix| special.length() <= route.to.length() && special.contains(route.to.address());
-    if special().any(is_part) {
-        return Err(invalid("to", format!("{} is never forwarded, whatever a route says", route.to)));
-    }
-    let on_link = |interface: &&Interface| interface.addresses.iter().any(|own| own.prefix == route.to);
-    if let Some(other) = interfaces.iter().find(on_link) {
-        return Err(invalid("to", format!("{} is the link of the interface {:?}", route.to, other.name)));
-    }
-    if let Some(earlier) = earlier.insert(route.to, index) {
-        return Err(invalid("to", format!("{} stands in routes[{earlier}] already", route.to)));
-    }
-    match (route.refuse, route.via, interface) {
-        (Some(refuse), None, None) => Ok(match refuse {
-            Refuse::Blackhole => Way::Blackhole,
-            Refuse::Unreachable => Way::None,
-            Refuse::Prohibited => Way::Prohibited,
-        }),
-        (None, None, Some(interface)) => Ok(Way::Connected(interface)),
-        (None, Some(via), interface) => {
-            if via.is_ipv4() != route.to.address().is_ipv4() {
-                return Err(invalid("via", format!("{via} is of another IP version than {}", route.to)));
-            }
-            if interfaces
-                .iter()
-                .flat_map(|interface| &interface.addresses)
-                .any(|own| own.broadcast().is_some_and(|broadcast| via == broadcast || via == own.prefix.address()))
-            {
-                return Err(invalid(
-                    "via",
-                    format!("{via} is the first or the last address of a link, which no host has"),
-                ));
-            }
-            if !is_host(via) {
-                return Err(invalid("via", format!("{via} is not an address that a host can have")));
-            }
-            if interfaces.iter().flat_map(|interface| &interface.addresses).any(|own| own.address == via) {
-                return Err(invalid("via", format!("{via} is this router's own address")));
-            }
-            let near = |interface: &Interface| interface.addresses.iter().any(|own| own.prefix.contains(via));
-            let found = if is_link_local(via) { None } else { interfaces.iter().position(near) };
-            let found = found.and_then(|position| u16::try_from(position).ok());
-            let interface = match (interface, found) {
-                (Some(interface), _) => interface,
-                (None, Some(found)) => found,
-                (None, None) => {
-                    let message = format!("{via} is on no interface's prefix (name the interface that it is on)");
-                    return Err(invalid("via", message));
-                }
-            };
-            let hop = Gateway { interface, address: via };
-            by_next_hop(hop, next_hops).ok_or_else(|| invalid("via", "more than 65536 next hops".to_owned()))
-        }
-        _ => Err(invalid(
-            "to",
-            "a route has either via, with an interface or without, or interface, or refuse".to_owned(),
-        )),
-    }
-}
-
-/// An address of this interface to send from; of IPv6 one that is valid beyond the link if there
-/// is one.
-pub(crate) fn source(interface: &Interface, v4: bool) -> Option<IpAddr> {
-    let mut own = interface.addresses.iter().map(|own| own.address).filter(|address| address.is_ipv4() == v4);
-    own.clone().find(|address| !is_link_local(*address)).or_else(|| own.next())
-}
-
-/// An IPv4 address of the router, or an IPv6 one.
-pub(crate) fn any_source(interfaces: &[Interface], v4: bool) -> Option<IpAddr> {
-    let sources = || interfaces.iter().filter_map(|interface| source(interface, v4));
-    sources().find(|address| !is_link_local(*address)).or_else(|| sources().next())
+fn own_address(known: &KernelAddress) -> Option<InterfaceAddress> {
+    format!("{}/{}", known.address, known.prefix_length).parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{KernelNextHop, KernelRoute};
     use crate::testing::lab;
 
     const CONFIG: &str = "

@@ -1,6 +1,7 @@
 //! What the router says of a packet that is being traced.
 
-use super::tables::{Tables, Way};
+use super::tables::Tables;
+use super::target::Way;
 use crate::headers::{Headers, Network};
 use crate::next_hop::NextHops;
 use crate::trace::{Note, TracedPacket};
