@@ -131,7 +131,7 @@ impl<S: FnMut(fmt::Arguments<'_>)> Explainer<S> {
     /// Follows the next packets.
     fn follow(&mut self) -> Result<(), OfflineError> {
         let request = TraceRequest { count: TOGETHER, filter: String::new(), seconds: 1 };
-        let share = Share::new(&request, self.worker.pipeline.chain.len())?;
+        let share = Share::new(&request.prepare()?, self.worker.pipeline.chain.len());
         self.worker.pipeline.chain.tracer = Some(Box::new(share.tracer(0)));
         Ok(())
     }
