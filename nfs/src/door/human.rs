@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Text of a program's, without what a terminal would take for an order: names come from files and from the network.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Three digits and k, M, G or T: `0`, `12`, `1.23k`, `45.6M`.
 #[must_use]
 pub fn rate(per_second: f64) -> String {
