@@ -280,6 +280,26 @@ fn a_damaged_capture_is_replayed_up_to_there() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let replay = Replay::new("full");
+    let capture = replay.capture("in.pcapng", &[(micros(0), out(1, 53))]);
+    let to = replay.path("out");
+    for arguments in [&["--explain", &capture][..], &["--replay", &capture, "--write", &to]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = replay.command(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.starts_with("error: the answer cannot be written: No space left on device"), "{errors}");
+        // Who has seen enough has seen enough.
+        std::fs::remove_dir_all(&to).unwrap_or_default();
+        let mut child = replay.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert!(child.wait_with_output().unwrap().status.success(), "{arguments:?}");
+        std::fs::remove_dir_all(&to).unwrap_or_default();
+    }
+}
+
+#[test]
 fn what_cannot_be_replayed_is_one_sentence() {
     let replay = Replay::new("bad");
     let good = replay.capture("good.pcapng", &[(micros(0), out(1, 53))]);
