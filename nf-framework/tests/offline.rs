@@ -280,6 +280,14 @@ fn a_damaged_capture_is_replayed_up_to_there() {
 }
 
 #[test]
+fn of_a_capture_without_packets_that_is_said() {
+    let replay = Replay::new("none");
+    let output = replay.run(&["--explain", &replay.capture("none.pcapng", &[])]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text == "there are no packets in the capture\n", "{text}");
+}
+
+#[test]
 fn an_answer_that_cannot_be_written_is_a_failure() {
     let replay = Replay::new("full");
     let capture = replay.capture("in.pcapng", &[(micros(0), out(1, 53))]);

@@ -30,6 +30,9 @@ fn explain(file: &ConfigFile, packets: &AskedPackets, inside: &[Prefix]) -> Resu
             let capture = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
             let explained = policy.explain_capture(capture, inside);
             let explained = explained.map_err(|error| format!("{}: {error}", path.display()))?;
+            if explained.is_empty() {
+                return Ok("there are no packets in the capture".to_owned());
+            }
             Ok(explained.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         }
     }
