@@ -293,7 +293,7 @@ fn how_full_it_is_is_shown_as_of_the_last_sweep_and_as_long_as_it_is_there() {
     lab(|lab| {
         let (registry, mut gone) = (crate::function::Registry::default(), Gone::new());
         let shown = || registry.tables().iter().map(|of| (of.worker, of.entries, of.limit)).collect::<Vec<_>>();
-        let mut shown_table = |worker, entries| {
+        let shown_table = |worker, entries| {
             let mut table = table(lab, entries);
             table.show(Occupancy::of(registry.room("f", "flows", worker)));
             table
