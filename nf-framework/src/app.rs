@@ -234,8 +234,7 @@ impl App {
         let asked = options.offline.explain.as_deref().map(|asked| AskedPackets::new(asked, inside)).transpose()?;
         if let (Some(packets), Some(explain)) = (&asked, self.explain) {
             let text = explain(&file, packets, inside).map_err(AppError::Explain)?;
-            print(format_args!("{text}"));
-            return Ok(());
+            return answer(format_args!("{text}"));
         }
         let configuration = Configuration::load(&file, &self.functions)?;
         if options.check {
@@ -248,12 +247,19 @@ impl App {
         let forwards = configuration.runtime().forwarding.is_some();
         if let Some(packets) = asked {
             warn_unless(forwards);
-            return Ok(offline::explain(name, configuration, packets, inside, &signals.stop, print)?);
+            let mut answered = Ok(());
+            let say = |text: std::fmt::Arguments<'_>| {
+                if answered.is_ok() {
+                    answered = answer(text);
+                }
+            };
+            offline::explain(name, configuration, packets, inside, &signals.stop, say)?;
+            return answered;
         }
         if !options.offline.replay.is_empty() {
             warn_unless(forwards);
             let (counters, result) = offline::run(name, configuration, &options.offline, &signals.stop)?;
-            print(format_args!("{counters}"));
+            answer(format_args!("{counters}"))?;
             return Ok(result?);
         }
         let door = open_door(self.name, self.version, &configuration, &options)?;
@@ -375,10 +381,9 @@ fn warn_unless(forwards: bool) {
 fn check(configuration: &Configuration, eal: Option<&Eal>) -> Result<(), AppError> {
     let check = configuration.check(eal);
     if check.problems().is_empty() {
-        print(format_args!("{check}the configuration is valid, and fits"));
-        return Ok(());
+        return answer(format_args!("{check}the configuration is valid, and fits"));
     }
-    print(format_args!("{check}the configuration is valid, and does not fit"));
+    answer(format_args!("{check}the configuration is valid, and does not fit"))?;
     Err(AppError::DoesNotFit(check.problems().to_vec()))
 }
 
@@ -403,6 +408,8 @@ enum AppError {
     NoPackets(#[from] NoPackets),
     #[error("{0}")]
     Explain(Box<dyn std::error::Error>),
+    #[error("the answer cannot be written: {0}")]
+    Output(std::io::Error),
     #[error("{}", .0.join("; "))]
     DoesNotFit(Vec<String>),
 }
@@ -432,7 +439,11 @@ fn supervise(name: &str, control: &Control, options: &Options, signals: &Signals
                 draining = Some(Instant::now());
                 service.stopping(&status(control, true));
             }
-            Some(AdminOrder::Drain { .. }) | None => {}
+            // One that is under way takes as long from now on as was said last.
+            Some(AdminOrder::Drain { limit: Some(asked) }) => {
+                limit = draining.map_or(asked, |since| since.elapsed().saturating_add(asked));
+            }
+            Some(AdminOrder::Drain { limit: None }) | None => {}
         }
         if signals.reload.swap(false, Ordering::Relaxed) {
             // The result is in the log.
@@ -519,8 +530,16 @@ impl Step {
 
 /// Prints for whoever reads it. A function goes on forwarding when nobody does any more.
 fn print(text: std::fmt::Arguments<'_>) {
+    let _ = answer(text);
+}
+
+/// Prints what was asked for. Who reads it may stop, as `head` does.
+fn answer(text: std::fmt::Arguments<'_>) -> Result<(), AppError> {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(AppError::Output(error)),
+        _ => Ok(()),
+    }
 }
 
 /// What signals have asked for.

@@ -131,6 +131,9 @@ impl AskedPackets {
     }
 }
 
+/// What may stand behind the addresses, beside an ICMP type.
+const WORDS: [&str; 6] = ["from", "vlan", "dscp", "flags", "fragment", "related"];
+
 impl FromStr for Described {
     type Err = InvalidDescription;
 
@@ -166,7 +169,13 @@ impl FromStr for Described {
             related: false,
         };
         described.take_side(&[]);
+        let mut said = Vec::new();
         while let Some(word) = words.next() {
+            let what = if WORDS.contains(&word) { word } else { "the type" };
+            if said.contains(&what) {
+                return Err(wrong(format!("{what} is said twice")));
+            }
+            said.push(what);
             let mut value = || words.next().ok_or_else(|| wrong(format!("what follows {word:?} is missing")));
             match word {
                 "from" => {

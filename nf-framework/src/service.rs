@@ -121,6 +121,8 @@ fn connect(name: &str) -> io::Result<(UnixDatagram, SocketAddr)> {
         None if name.starts_with('/') => SocketAddr::from_pathname(name)?,
         None => return Err(io::Error::new(io::ErrorKind::Unsupported, "neither a path nor @ and a name")),
     };
+    // Whether anybody is there, which a manager that hears nothing could not say.
+    UnixDatagram::unbound()?.connect_addr(&address)?;
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     Ok((socket, address))
@@ -234,6 +236,7 @@ mod tests {
     fn a_socket_that_is_none_is_no_reason_to_fail() {
         for name in ["", "relative", "vsock:2:1", "/nowhere/at/all"] {
             let mut service = Service::new(|wanted| (wanted == "NOTIFY_SOCKET").then(|| name.to_owned()), 7);
+            assert!(service.to.is_none(), "{name:?}: and the log says so");
             service.tend(Instant::now(), || vec![1], String::new);
             assert_eq!(service.reloading(|| 5), 5);
         }

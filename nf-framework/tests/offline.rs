@@ -211,6 +211,35 @@ fn at_its_own_pace_a_capture_takes_as_long_as_it_is() {
 }
 
 #[test]
+fn a_time_beyond_all_clocks_is_waited_for_until_somebody_stops_it() {
+    let replay = Replay::new("far");
+    // A second packet, 2^64 s less one later: an interface that counts whole seconds, which no writer of ours makes.
+    let block = |kind: u32, body: &[u8]| {
+        let length = u32::try_from(body.len() + 12).unwrap().to_le_bytes();
+        [&kind.to_le_bytes(), &length, body, &length].concat()
+    };
+    let packet = |time: u64| {
+        let (upper, lower) = ((time >> 32).to_le_bytes(), (time & 0xffff_ffff).to_le_bytes());
+        let length = 60_u32.to_le_bytes();
+        block(6, &[&[0; 4], &upper[..4], &lower[..4], &length, &length, &[0; 60][..]].concat())
+    };
+    let section = block(0x0a0d_0d0a, &[&[0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0], &[0xff; 8][..]].concat());
+    let interface = block(1, &[1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 0, 0]);
+    let far = replay.path("far.pcapng");
+    std::fs::write(&far, [section, interface, packet(0), packet(u64::MAX)].concat()).unwrap();
+    let mut command = replay.command(&["--replay", &far, "--write", &replay.path("out"), "--pace"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !Path::new(&replay.path("out/dropped.pcapng")).exists() {
+        std::thread::yield_now();
+    }
+    let stopped = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && errors.starts_with("error: told to stop before"), "{errors}");
+}
+
+#[test]
 fn a_replay_that_is_told_to_stop_closes_its_files_and_shows_its_counters() {
     let replay = Replay::new("stop");
     let path = replay.capture("in.pcapng", &[(micros(0), out(1, 53)), (Duration::from_secs(3600), out(2, 53))]);
@@ -251,6 +280,34 @@ fn a_damaged_capture_is_replayed_up_to_there() {
 }
 
 #[test]
+fn of_a_capture_without_packets_that_is_said() {
+    let replay = Replay::new("none");
+    let output = replay.run(&["--explain", &replay.capture("none.pcapng", &[])]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text == "there are no packets in the capture\n", "{text}");
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let replay = Replay::new("full");
+    let capture = replay.capture("in.pcapng", &[(micros(0), out(1, 53))]);
+    let to = replay.path("out");
+    for arguments in [&["--explain", &capture][..], &["--replay", &capture, "--write", &to]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = replay.command(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.starts_with("error: the answer cannot be written: No space left on device"), "{errors}");
+        // Who has seen enough has seen enough.
+        std::fs::remove_dir_all(&to).unwrap_or_default();
+        let mut child = replay.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert!(child.wait_with_output().unwrap().status.success(), "{arguments:?}");
+        std::fs::remove_dir_all(&to).unwrap_or_default();
+    }
+}
+
+#[test]
 fn what_cannot_be_replayed_is_one_sentence() {
     let replay = Replay::new("bad");
     let good = replay.capture("good.pcapng", &[(micros(0), out(1, 53))]);
@@ -262,6 +319,10 @@ fn what_cannot_be_replayed_is_one_sentence() {
     std::fs::create_dir_all(replay.path("there")).unwrap();
     let over = replay.capture("there/inside.pcapng", &[]);
     let there = replay.path("there");
+    // The same file by another name.
+    std::fs::create_dir_all(replay.path("linked")).unwrap();
+    std::fs::hard_link(&good, replay.path("linked/outside.pcapng")).unwrap();
+    let linked = replay.path("linked");
     let file = format!("{good}/out");
     let two = format!("{good},{good}");
     let three = format!("{two},{good}");
@@ -281,6 +342,11 @@ fn what_cannot_be_replayed_is_one_sentence() {
         (&["--replay", &two, "--write", &out, "--inside", "10.0.0.0/8"], 1, "--inside is for one capture"),
         (&["--replay", &good, "--write", &there], 1, "there/inside.pcapng: there is a file of this name already"),
         (&["--replay", &over, "--write", &there, "--force"], 1, "there/inside.pcapng: is to be replayed, and would be"),
+        (
+            &["--replay", &good, "--write", &linked, "--force"],
+            1,
+            "linked/outside.pcapng: is to be replayed, and would be",
+        ),
         (&["--replay", &good, "--write", &file], 1, "good.pcapng/out: cannot be written: Not a directory"),
         (&["--replay", &good], 2, "--write <DIR>"),
         (&["--write", &out], 2, "--replay <IN.pcap[,IN2.pcap]>"),

@@ -1,10 +1,13 @@
 //! The programs as their users run them, with the examples of their configurations.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
+use nf_framework::capture::{CaptureWriter, CapturedPacket};
+use nf_framework::testing::Frame;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 const NF_CHAIN: &str = env!("CARGO_BIN_EXE_nf-chain");
 const FIREWALL: &str = env!("CARGO_BIN_EXE_firewall");
@@ -801,4 +804,52 @@ fn the_firewall_explains_without_starting() {
     assert!(help.contains("--explain <PACKET|FILE>") && help.contains("--inside <PREFIX,PREFIX>"), "{help}");
     std::fs::remove_file(capture).unwrap();
     std::fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn a_drain_takes_as_long_as_was_said_last() {
+    let (socket, from_inside, nothing) = (file("drain", ""), file("inside", ""), file("outside", ""));
+    std::fs::remove_file(&socket).unwrap();
+    let frame = Frame::new().ipv4([10, 0, 0, 5], [203, 0, 113, 9]).udp(4000, 53).build();
+    for (path, frames) in [(&from_inside, &[frame][..]), (&nothing, &[])] {
+        let mut writer = CaptureWriter::new(std::fs::File::create(path).unwrap(), &["eth0"]).unwrap();
+        for frame in frames {
+            writer.write(&CapturedPacket::new(Duration::ZERO, frame)).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let config = file(
+        "drained",
+        &format!(
+            "forwarding = \"wire\"\npackets = 4095\n[ports]\ninside = \"net_pcap0\"\noutside = \"net_pcap1\"\n\
+             descriptors = 256\n[admin]\nsocket = {socket:?}\n[firewall]\nconnections = 1024\n\
+             [[firewall.rules]]\nname = \"out\"\nfrom = \"inside\"\naction = \"accept\"\n"
+        ),
+    );
+    let devices = [(0, &from_inside), (1, &nothing)]
+        .map(|(port, path)| format!("--vdev=net_pcap{port},rx_pcap={},tx_pcap=/dev/null", path.display()));
+    let usual = command(FIREWALL, &config);
+    let without_devices = usual.get_args().take_while(|argument| !argument.as_encoded_bytes().starts_with(b"--vdev="));
+    let mut program = Command::new(FIREWALL);
+    program.args(without_devices).args(devices).args(["--", "--config"]).arg(&config);
+    let mut child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let ask = |words: &[&str]| {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_nf-ctl"));
+        ctl.arg("--json").arg("--socket").arg(&socket).args(words).output().unwrap()
+    };
+    while !String::from_utf8(ask(&["connections"]).stdout).unwrap().contains("10.0.0.5") {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended early");
+    }
+    for seconds in ["3600", "0"] {
+        let told = ask(&["drain", "--seconds", seconds]);
+        assert!(told.status.success(), "{told:?}");
+        let told = String::from_utf8(told.stdout).unwrap();
+        assert!(told.contains(&format!("\"seconds\":{seconds},\"sessions\":1")), "{told}");
+    }
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && errors.contains("1 session"), "{errors}");
+    for path in [from_inside, nothing, config] {
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -107,6 +107,7 @@ impl<S: FnMut(fmt::Arguments<'_>)> Explainer<S> {
 
     /// The packets of a capture, each at its time.
     fn captured(mut self, mut sources: Sources, stop: &AtomicBool) -> Result<(), OfflineError> {
+        let is_empty = sources.next().is_none();
         while let Some((port, time)) = sources.next() {
             if stop.load(Ordering::Relaxed) {
                 return Err(OfflineError::Stopped);
@@ -125,13 +126,21 @@ impl<S: FnMut(fmt::Arguments<'_>)> Explainer<S> {
                 "{count} packets are not whole in the capture, and are left out (tcpdump -s 0 takes all of a packet)"
             ));
         }
-        sources.fault().map_or(Ok(()), |fault| Err(fault.into()))
+        match sources.fault() {
+            Some(fault) => Err(fault.into()),
+            None => {
+                if is_empty && sources.truncated() == 0 {
+                    (self.say)(format_args!("there are no packets in the capture"));
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Follows the next packets.
     fn follow(&mut self) -> Result<(), OfflineError> {
         let request = TraceRequest { count: TOGETHER, filter: String::new(), seconds: 1 };
-        let share = Share::new(&request, self.worker.pipeline.chain.len())?;
+        let share = Share::new(&request.prepare()?, self.worker.pipeline.chain.len());
         self.worker.pipeline.chain.tracer = Some(Box::new(share.tracer(0)));
         Ok(())
     }

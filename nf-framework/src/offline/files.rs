@@ -9,6 +9,7 @@ use crate::worker::Transmit;
 use dpdk_rs::Burst;
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -75,10 +76,12 @@ pub(super) fn prepare(
 ) -> Result<(), OutputError> {
     let failed = |error| OutputError::Write { path: directory.to_owned(), error };
     std::fs::create_dir_all(directory).map_err(failed)?;
-    let read: Vec<PathBuf> = replayed.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    // A file may have several names.
+    let file = |path: &Path| std::fs::metadata(path).map(|of| (of.dev(), of.ino()));
+    let read: Vec<_> = replayed.iter().filter_map(|path| file(path).ok()).collect();
     for part in ports.iter().map(|(part, _)| part.as_str()).chain([DROPPED]) {
         let path = path(directory, part);
-        match path.canonicalize() {
+        match file(&path) {
             Ok(known) if read.contains(&known) => return Err(OutputError::Replayed(path)),
             Ok(_) if !force => return Err(OutputError::Exists(path)),
             _ => {}

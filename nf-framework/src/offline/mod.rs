@@ -236,7 +236,7 @@ impl Replay {
         self.advance(began);
         while let Some((port, first)) = self.sources.next() {
             if let Some(start) = pace {
-                self.wait_until(start + first.saturating_sub(began), stop);
+                self.wait_until(start, first.saturating_sub(began), stop);
             }
             if stop.load(Ordering::Relaxed) {
                 return Err(OfflineError::Stopped);
@@ -294,10 +294,12 @@ impl Replay {
         self.files.set_time(to);
     }
 
-    fn wait_until(&mut self, then: WallInstant, stop: &AtomicBool) {
+    /// Waits until so much time has gone since the start.
+    fn wait_until(&mut self, start: WallInstant, gone: Duration, stop: &AtomicBool) {
         const LOOK: Duration = Duration::from_millis(50);
         while !stop.load(Ordering::Relaxed) {
-            let left = then.saturating_duration_since(WallInstant::now());
+            // A capture may say more than an instant has room for.
+            let left = gone.saturating_sub(start.elapsed());
             if left.is_zero() {
                 return;
             }

@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::reply::Reply;
-use crate::trace::{DropsRequest, TraceRequest};
+use crate::trace::{DropsRequest, PreparedTrace};
 use std::cell::Cell;
 use std::future::Future as _;
 use std::pin::pin;
@@ -46,7 +46,7 @@ pub(crate) enum Request {
         seconds: Option<u64>,
     },
     /// Answered when the packets have come, or the time is over.
-    Trace(TraceRequest),
+    Trace(PreparedTrace),
     BeginDrops(DropsRequest),
     EndDrops,
 }

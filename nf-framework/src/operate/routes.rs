@@ -3,6 +3,7 @@
 use super::arguments::{Arguments, from_form};
 use super::reply::Reply;
 use super::request::{Page, Request};
+use crate::trace::TraceRequest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -34,9 +35,13 @@ pub(crate) fn is_order(method: &str) -> bool {
     !matches!(method, "GET" | "HEAD")
 }
 
-/// What a request asks for.
+/// What a request asks for. An order may take a while to be understood: a name server is asked for names in a filter.
 pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
     let path = decode(raw.path)?;
+    if is_order(raw.method) && !raw.query.is_empty() {
+        // What stands there is not left out: it may have said what alone is to be ended.
+        return Err(Reply::bad("an order has its parameters in the body, and none in the address"));
+    }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let get = |request: Request| expect(raw, Method::Get).and_then(|()| no_parameters(raw)).map(|()| request);
     match segments.as_slice() {
@@ -79,8 +84,12 @@ pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
             let DrainArguments { seconds } = arguments(raw)?;
             Ok(Request::Drain { seconds })
         }
-        ["v1", "trace"] => expect(raw, Method::Post).and_then(|()| arguments(raw)).map(Request::Trace),
-        ["v1", "drops"] if raw.method == "DELETE" => no_parameters(raw).map(|()| Request::EndDrops),
+        ["v1", "trace"] => {
+            expect(raw, Method::Post)?;
+            let wanted: TraceRequest = arguments(raw)?;
+            wanted.prepare().map(Request::Trace).map_err(|error| Reply::bad(error.to_string()))
+        }
+        ["v1", "drops"] if raw.method == "DELETE" => Ok(Request::EndDrops),
         ["v1", "drops"] => expect(raw, Method::Begin).and_then(|()| arguments(raw)).map(Request::BeginDrops),
         _ => Err(Reply::not_found("there is nothing at this address (docs/admin.md has all addresses)")),
     }
@@ -233,11 +242,16 @@ mod tests {
             ("GET", "/v1/reload", "", 405, "takes POST"),
             ("BREW", "/v1/reload", "", 405, "takes POST"),
             ("DELETE", "/metrics", "", 405, "takes GET, HEAD"),
+            ("POST", "/v1/functions/nat/clear?inside=10.0.0.5", "", 400, "in the body"),
+            ("POST", "/v1/reload?force=1", "", 400, "in the body"),
+            ("DELETE", "/v1/drops?file=a", "", 400, "in the body"),
             ("POST", "/v1/reload", "{\"force\": true}", 400, "unknown field `force`"),
             ("POST", "/v1/drain", "{\"seconds\": -1}", 400, "seconds: invalid value"),
             ("POST", "/v1/drain", "{", 400, "EOF"),
             ("GET", "/v1/trace", "", 405, "takes POST"),
             ("POST", "/v1/trace", "{}", 400, "missing field `count`"),
+            ("POST", "/v1/trace", "count=0", 400, "0 packets cannot be traced"),
+            ("POST", "/v1/trace", "count=1&filter=prot tcp", 400, "is not understood"),
             ("PUT", "/v1/drops", "", 405, "takes POST, DELETE"),
             ("POST", "/v1/drops", "{\"file\": 7}", 400, "file: invalid type"),
             ("POST", "/v1/drain", "{} {}", 400, "not one JSON object"),
@@ -246,5 +260,10 @@ mod tests {
             let (was, sentence) = ask(method, target, body).unwrap_err();
             assert!(was == status && sentence.contains(part), "{method} {target} {body}: {was} {sentence}");
         }
+        // libpcap would be busy with it for minutes.
+        let hosts: Vec<String> = (0..2500).map(|host| format!("host 10.0.{}.{}", host / 250, host % 250)).collect();
+        let body = format!("count=1&filter={}", hosts.join(" or "));
+        let (was, sentence) = ask("POST", "/v1/trace", &body).unwrap_err();
+        assert!(was == 400 && sentence.contains("takes too long to be compiled: 1000 are the most"), "{sentence}");
     }
 }

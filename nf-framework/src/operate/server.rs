@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 /// Connections at once, and how many of them may have come by TCP: strangers do not shut the socket.
 const CONNECTIONS: u32 = 64;
@@ -107,6 +108,8 @@ impl Server {
             // Idle connections close at once.
             let _ = tokio::time::timeout(TIME_TO_CLOSE, all.acquire_many(CONNECTIONS)).await;
         });
+        // Who waits for a name server keeps nobody from stopping.
+        runtime.shutdown_background();
     }
 }
 
@@ -213,8 +216,13 @@ impl Visitor {
         let form =
             content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/x-www-form-urlencoded");
         let body = if is_order { whole(body).await? } else { Bytes::new() };
-        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
-        self.ask(route(&Raw { method, path, query, body: &body, form })?).await
+        let understand = move || {
+            let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+            route(&Raw { method: parts.method.as_str(), path, query, body: &body, form })
+        };
+        // An order may have to wait for a name server: nobody else does meanwhile.
+        let request = if is_order { spawn_blocking(understand).await.map_err(|_| stopping())? } else { understand() };
+        self.ask(request?).await
     }
 
     /// Has the control thread answer.
@@ -222,7 +230,6 @@ impl Visitor {
         let patience =
             if matches!(request, Request::Reload | Request::Trace(_)) { PATIENCE_TO_RELOAD } else { PATIENCE };
         let busy = || Reply::failure(503, "control is busy: as many requests wait as may (try again)");
-        let stopping = || Reply::failure(503, "the program is stopping");
         let answer = self.desk.ask(request).map_err(|refused| match refused {
             Refused::Busy => busy(),
             Refused::Stopping => stopping(),
@@ -235,6 +242,10 @@ impl Visitor {
             }
         }
     }
+}
+
+fn stopping() -> Reply {
+    Reply::failure(503, "the program is stopping")
 }
 
 /// A body that is not too long and comes in time.

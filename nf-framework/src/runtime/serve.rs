@@ -55,9 +55,9 @@ impl Control {
             self.tend_trace();
             let asked = inbox.next(until)?;
             match asked.request {
-                Request::Trace(ref request) => {
-                    let request = request.clone();
-                    self.trace_for(asked, &request);
+                Request::Trace(ref trace) => {
+                    let trace = trace.clone();
+                    self.trace_for(asked, &trace);
                 }
                 Request::BeginDrops(ref request) => {
                     let answer = self.drops_for(Some(request));

@@ -5,7 +5,8 @@ use super::serve::{failure, json};
 use crate::mailbox::ask_all;
 use crate::operate::{Answer, Asked};
 use crate::trace::{
-    DropNames, DropsError, DropsRequest, DropsWritten, Names, Share, Taps, TraceError, TraceRequest, Traces, Tracing,
+    DropNames, DropsError, DropsRequest, DropsWritten, Names, PreparedTrace, Share, Taps, TraceError, TraceRequest,
+    Traces, Tracing,
 };
 use std::sync::Mutex;
 use std::thread;
@@ -19,7 +20,11 @@ impl Control {
     ///
     /// [`TraceError`], with what is wrong with the filter.
     pub fn begin_trace(&self, request: &TraceRequest) -> Result<Tracing, TraceError> {
-        let share = Share::new(request, self.shared.functions.len())?;
+        self.begin_prepared(&request.clone().prepare()?)
+    }
+
+    fn begin_prepared(&self, trace: &PreparedTrace) -> Result<Tracing, TraceError> {
+        let share = Share::new(trace, self.shared.functions.len());
         // Made here, so that workers do not allocate.
         let tracers = (0..self.workers()).map(|worker| Some(Box::new(share.tracer(worker))));
         let tracers: Mutex<Vec<_>> = Mutex::new(tracers.collect());
@@ -36,7 +41,7 @@ impl Control {
         if begun.iter().any(Option::is_some) {
             return Err(TraceError::Busy);
         }
-        Ok(Tracing::new(share, request))
+        Ok(Tracing::new(share, trace))
     }
 
     /// Ends a trace: what was found. Everything is as it was before it.
@@ -100,8 +105,8 @@ impl Control {
     }
 
     /// Begins a trace that somebody at the door waits for.
-    pub(super) fn trace_for(&self, asked: Asked, request: &TraceRequest) {
-        match self.begin_trace(request) {
+    pub(super) fn trace_for(&self, asked: Asked, trace: &PreparedTrace) {
+        match self.begin_prepared(trace) {
             Ok(tracing) => *self.awaited.borrow_mut() = Some((asked, tracing)),
             Err(error @ TraceError::Busy) => asked.answer(failure(409, error.to_string())),
             Err(error @ TraceError::Worker(_)) => asked.answer(failure(500, error.to_string())),

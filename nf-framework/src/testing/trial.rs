@@ -447,7 +447,8 @@ impl Trial {
     /// When the filter makes no sense.
     pub fn begin_trace(&mut self, count: u32, filter: &str) {
         let request = TraceRequest { count, filter: filter.to_owned(), seconds: 1 };
-        let share = Share::new(&request, self.names.len()).unwrap_or_else(|error| panic!("{error}"));
+        let trace = request.prepare().unwrap_or_else(|error| panic!("{error}"));
+        let share = Share::new(&trace, self.names.len());
         for (worker, lane) in self.lanes.iter_mut().enumerate() {
             lane.pipeline.chain.tracer = Some(Box::new(share.tracer(worker)));
         }

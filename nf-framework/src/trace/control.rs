@@ -29,10 +29,37 @@ impl TraceRequest {
     pub const MOST: u32 = 1000;
     /// The longest time, in seconds.
     pub const LONGEST: u32 = 300;
+    /// Bytes of a filter at most. What libpcap needs to compile one grows with the cube of its length: a second here,
+    /// and hours for what a request has room for.
+    pub const LONGEST_FILTER: usize = 1000;
+
+    /// Looks at what is wanted and compiles the filter. That may take a while, as libpcap asks a name server for names
+    /// in it, and so is not for the control thread.
+    pub(crate) fn prepare(self) -> Result<PreparedTrace, TraceError> {
+        if !(1..=Self::MOST).contains(&self.count) {
+            return Err(TraceError::Count(self.count));
+        }
+        if !(1..=Self::LONGEST).contains(&self.seconds) {
+            return Err(TraceError::Seconds(self.seconds));
+        }
+        if self.filter.len() > Self::LONGEST_FILTER {
+            return Err(TraceError::LongFilter(self.filter.len()));
+        }
+        let filter = Arc::new(PacketFilter::new(&self.filter)?);
+        Ok(PreparedTrace { count: self.count, seconds: self.seconds, filter })
+    }
 
     fn usual_seconds() -> u32 {
         10
     }
+}
+
+/// A trace that makes sense, with its filter compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct PreparedTrace {
+    count: u32,
+    seconds: u32,
+    filter: Arc<PacketFilter>,
 }
 
 /// Why nothing can be traced.
@@ -42,6 +69,9 @@ pub enum TraceError {
     /// The filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// Its length.
+    #[error("a filter of {0} bytes takes too long to be compiled: {most} are the most", most = TraceRequest::LONGEST_FILTER)]
+    LongFilter(usize),
     /// The number of packets.
     #[error("{0} packets cannot be traced: 1 to {most} can", most = TraceRequest::MOST)]
     Count(u32),
@@ -66,17 +96,10 @@ pub(crate) struct Share {
 
 impl Share {
     /// For a chain of so many functions.
-    pub(crate) fn new(request: &TraceRequest, functions: usize) -> Result<Self, TraceError> {
-        if !(1..=TraceRequest::MOST).contains(&request.count) {
-            return Err(TraceError::Count(request.count));
-        }
-        if !(1..=TraceRequest::LONGEST).contains(&request.seconds) {
-            return Err(TraceError::Seconds(request.seconds));
-        }
-        let filter = Arc::new(PacketFilter::new(&request.filter)?);
+    pub(crate) fn new(trace: &PreparedTrace, functions: usize) -> Self {
         // Each part of the chain, in and out; and once more as it may turn, or make others.
-        let room = 2 * request.count as usize * (functions + 6);
-        Ok(Self { filter, left: Arc::new(AtomicU32::new(request.count)), room })
+        let room = 2 * trace.count as usize * (functions + 6);
+        Self { filter: Arc::clone(&trace.filter), left: Arc::new(AtomicU32::new(trace.count)), room }
     }
 
     /// A worker's part.
@@ -102,8 +125,8 @@ pub struct Tracing {
 const LAST: Duration = Duration::from_millis(100);
 
 impl Tracing {
-    pub(crate) fn new(share: Share, request: &TraceRequest) -> Self {
-        let until = Instant::now() + Duration::from_secs(request.seconds.into());
+    pub(crate) fn new(share: Share, trace: &PreparedTrace) -> Self {
+        let until = Instant::now() + Duration::from_secs(trace.seconds.into());
         Self { share, until, used_up: None }
     }
 

@@ -10,6 +10,7 @@ use dpdk_rs::{Mbuf, Ticks};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -189,7 +190,8 @@ impl Taps {
             meant[index / 64] |= 1 << (index % 64);
         }
         let failed = |error| DropsError::File { file: request.file.clone(), error };
-        let file = File::create_new(&request.file).map_err(failed)?;
+        // For those who may open the door's socket: packets are nobody else's business.
+        let file = File::options().write(true).create_new(true).mode(0o640).open(&request.file).map_err(failed)?;
         let interfaces: Vec<&str> = names.ports.iter().map(|(_, name)| name.as_str()).chain(["(no port)"]).collect();
         let writer = CaptureWriter::new(BufWriter::new(file), &interfaces).map_err(failed)?;
         let Some(receivers) = self.receivers.take() else { return Err(DropsError::Busy(request.file.clone())) };
@@ -199,8 +201,12 @@ impl Taps {
         }
         let ending = Arc::new(AtomicBool::new(false));
         let (taps, until, rate) = (self.taps.clone(), Arc::clone(&ending), request.per_second);
+        let path = request.file.clone();
         let thread = thread::spawn(move || {
             let written = write(&receivers, &taps, writer, &names, rate, &until);
+            if let Err(error) = &written {
+                log::error!("no more drops are written to {}: {error}", path.display());
+            }
             (receivers, written)
         });
         self.taps.iter().for_each(|tap| tap.on.store(true, Ordering::Relaxed));
@@ -293,6 +299,7 @@ mod tests {
     use crate::capture::CaptureReader;
     use crate::testing::lab;
     use dpdk_rs::PortId;
+    use std::os::unix::fs::PermissionsExt;
 
     fn names() -> DropNames {
         let reasons = crate::verdict::DropReasons::built_in().list().into_iter().map(|(name, _)| name).collect();
@@ -333,6 +340,8 @@ mod tests {
             drop_packets(&counters[0], &taps, lab.pool, &reasons);
             assert_eq!(taps.end().unwrap(), DropsWritten { written: 2, left_out: 0 });
             let bytes = std::fs::read(&request.file).unwrap();
+            let mode = std::fs::metadata(&request.file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o137, 0, "for its owner, and for its group to read: {mode:o}");
             std::fs::remove_file(&request.file).unwrap();
             let mut reader = CaptureReader::new(&bytes[..]).unwrap();
             for (number, interface, reason) in [(0, 0, "policy"), (2, 2, "no-route")] {

@@ -15,7 +15,7 @@ mod pipeline;
 mod story;
 mod tracer;
 
-pub(crate) use control::Share;
+pub(crate) use control::{PreparedTrace, Share};
 pub use control::{TraceError, TraceRequest, Tracing};
 pub(crate) use drops::{DropNames, Taps};
 pub use drops::{DropsError, DropsRequest, DropsWritten};

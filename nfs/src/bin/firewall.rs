@@ -5,6 +5,7 @@ use nf_framework::config::ConfigFile;
 use nf_framework::{App, AskedPackets, Function, Prefix};
 use nfs::firewall::Firewall;
 use std::error::Error;
+use std::fs::File;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -26,9 +27,12 @@ fn explain(file: &ConfigFile, packets: &AskedPackets, inside: &[Prefix]) -> Resu
             Ok(taken.unwrap_or_default() + &policy.explain(packet).to_string())
         }
         AskedPackets::Capture(path) => {
-            let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let explained = policy.explain_capture(&bytes, inside);
+            let capture = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let explained = policy.explain_capture(capture, inside);
             let explained = explained.map_err(|error| format!("{}: {error}", path.display()))?;
+            if explained.is_empty() {
+                return Ok("there are no packets in the capture".to_owned());
+            }
             Ok(explained.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         }
     }

@@ -12,7 +12,7 @@ mod topics;
 mod traces;
 mod values;
 
-use crate::door::{Client, DoorError};
+use crate::door::{Client, DoorError, say_error};
 use arguments::{Arguments, Command};
 use clap::{CommandFactory as _, Parser as _};
 use output::Output;
@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = output.flush();
-            eprintln!("error: {failure}");
+            say_error(&failure);
             ExitCode::from(failure.exit_status())
         }
     }

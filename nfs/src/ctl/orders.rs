@@ -49,7 +49,7 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
             }
             let answer = client.order("/v1/trace", &arguments)?;
             if output.json {
-                return Ok(output.line(answer.trim_end())?);
+                return output.document(&client, &answer);
             }
             Ok(traces::show(&client.parse(&answer)?, output)?)
         }
@@ -85,7 +85,7 @@ fn tell(
 /// Shows what an order has done; a sentence of ours, if it says nothing.
 fn done(client: &Client, answer: String, otherwise: &str, output: &mut Output) -> Result<(), Failure> {
     if output.json {
-        return Ok(output.line(answer.trim_end())?);
+        return output.document(client, &answer);
     }
     if answer.trim().is_empty() {
         return Ok(output.line(otherwise)?);
@@ -109,7 +109,7 @@ fn reload(client: &Client, output: &mut Output) -> Result<(), Failure> {
     }
     let answer = client.order("/v1/reload", &json!({}))?;
     if output.json {
-        return Ok(output.line(answer.trim_end())?);
+        return output.document(client, &answer);
     }
     let Reloaded { generation, changes } = client.parse(&answer)?;
     for change in &changes {

@@ -1,6 +1,9 @@
 //! Where the answers go.
 
+use super::Failure;
+use crate::door::{Client, printable};
 use nf_framework::Table;
+use serde::de::IgnoredAny;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 /// Standard output, or what stands for it.
@@ -32,9 +35,17 @@ impl Output {
         self.to.write_all(bytes)
     }
 
+    /// A line for people.
     pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
         self.begun = true;
-        writeln!(self.to, "{line}")
+        writeln!(self.to, "{}", printable(line))
+    }
+
+    /// The program's JSON as it came, if that is what it is.
+    pub(super) fn document(&mut self, client: &Client, text: &str) -> Result<(), Failure> {
+        client.parse::<IgnoredAny>(text)?;
+        self.bytes(text.trim_end().as_bytes())?;
+        Ok(self.bytes(b"\n")?)
     }
 
     /// An empty line between two things, and none before the first.
@@ -46,7 +57,8 @@ impl Output {
     pub(super) fn rows(&mut self, table: &mut Table, is_first: bool) -> io::Result<()> {
         for (index, line) in table.take_lines().into_iter().enumerate() {
             let is_head = is_first && index == 0;
-            self.line(&if is_head && self.colours { format!("\x1b[1m{line}\x1b[0m") } else { line })?;
+            let (begin, end) = if is_head && self.colours { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+            self.bytes(format!("{begin}{}{end}\n", printable(&line)).as_bytes())?;
         }
         Ok(())
     }

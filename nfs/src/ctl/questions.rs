@@ -48,7 +48,7 @@ fn whole<T: serde::de::DeserializeOwned>(
 ) -> Result<(), Failure> {
     let text = client.text(&format!("/v1/{what}"))?;
     if output.json {
-        return Ok(output.line(text.trim_end())?);
+        return output.document(client, &text);
     }
     Ok(show(&client.parse(&text)?, output)?)
 }
@@ -64,7 +64,7 @@ fn drops(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let part: Part<'_> =
         serde_json::from_str(&text).map_err(|_| Failure::Nothing("the program counts no drops".to_owned()))?;
     if output.json {
-        return Ok(output.line(part.drops.get())?);
+        return output.document(client, part.drops.get());
     }
     let drops: Vec<crate::door::Drop> = client.parse(part.drops.get())?;
     if drops.is_empty() {

@@ -22,9 +22,7 @@ impl List {
     /// Shows it as it comes.
     pub(super) fn show(&self, client: &Client, what: &str, output: &mut Output) -> Result<(), Failure> {
         let (mut shown, mut cursor, mut rows) = (0_u64, None::<String>, Rows::default());
-        if output.json {
-            output.bytes(b"{\"items\":[")?;
-        }
+        let mut is_first = true;
         loop {
             let piece = self.limit.map_or(PIECE, |limit| PIECE.min(limit - shown)).to_string();
             let given = self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -32,6 +30,8 @@ impl List {
                 [("limit", piece.as_str())].into_iter().chain(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let page: Page = client.read(&format!("{}{}", self.path, query_string(given.chain(paging))))?;
             if output.json {
+                // Not before there is something: a refusal is no part of a document.
+                output.bytes(if is_first { b"{\"items\":[" } else { b"" })?;
                 for item in &page.items {
                     output.bytes(if shown == 0 { b"" } else { b"," })?;
                     output.bytes(item.get().as_bytes())?;
@@ -43,13 +43,13 @@ impl List {
                 rows.show(&items, output)?;
                 shown += items.len() as u64;
             }
-            cursor = page.next;
+            (cursor, is_first) = (page.next, false);
             if cursor.is_none() || self.limit.is_some_and(|limit| shown >= limit) {
                 break;
             }
         }
         if output.json {
-            return Ok(output.line(&format!("],\"next\":{}}}", Value::from(cursor)))?);
+            return Ok(output.bytes(format!("],\"next\":{}}}\n", Value::from(cursor)).as_bytes())?);
         }
         if shown == 0 && cursor.is_none() {
             output.line(&format!("no {what}"))?;
@@ -100,7 +100,7 @@ fn show(
     let query = query_string(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let text = client.text(&format!("{path}{query}"))?;
     if output.json {
-        return Ok(output.line(text.trim_end())?);
+        return output.document(client, &text);
     }
     Ok(values::show(&client.parse(&text)?, output)?)
 }

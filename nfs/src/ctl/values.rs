@@ -1,6 +1,7 @@
 //! JSON whose shape only a function knows, as tables.
 
 use super::output::Output;
+use crate::door::printable;
 use nf_framework::Table;
 use serde_json::{Map, Value};
 use std::io;
@@ -97,7 +98,7 @@ fn cell(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(number) => number.to_string(),
-        Value::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+        Value::String(text) => printable(text),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         Value::Object(object) => object.get("name").map_or_else(|| value.to_string(), cell),

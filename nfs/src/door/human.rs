@@ -1,6 +1,19 @@
 //! Figures as people read them.
 
+use std::io::Write as _;
 use std::time::Duration;
+
+/// Text of a program's, without what a terminal would take for an order: names come from files and from the network.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Says on stderr why a program ends. Whether anybody reads it changes nothing.
+pub fn say_error(error: &dyn std::fmt::Display) {
+    let lines: Vec<String> = error.to_string().lines().map(printable).collect();
+    let _ = writeln!(std::io::stderr(), "error: {}", lines.join("\n"));
+}
 
 /// Three digits and k, M, G or T: `0`, `12`, `1.23k`, `45.6M`.
 #[must_use]

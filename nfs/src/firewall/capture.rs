@@ -12,6 +12,7 @@ use nf_framework::terms::protocol_name;
 use nf_framework::{Direction, Ports, Prefix, is_inside};
 use std::collections::HashMap;
 use std::fmt;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -46,11 +47,11 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// When it is no such file. One that breaks off is read as far as it goes, and the packet that is missing is said
+    /// When it is no such file, or a damaged one. One that breaks off is read as far as it goes, and the packet that is missing is said
     /// to be so.
-    pub fn explain_capture(&self, bytes: &[u8], inside: &[Prefix]) -> Result<Vec<Explained>, InvalidCapture> {
+    pub fn explain_capture(&self, capture: impl Read, inside: &[Prefix]) -> Result<Vec<Explained>, InvalidCapture> {
         let mut scene = Scene { replay: Replay::new(self), inside, fragments: HashMap::new() };
-        let CaptureFile { packets, breaks_off } = capture_file::read(bytes)?;
+        let CaptureFile { packets, breaks_off } = capture_file::read(capture)?;
         let first = packets.first().map_or(Duration::ZERO, |packet| packet.time);
         let last = packets.last().map_or(Duration::ZERO, |packet| packet.time.saturating_sub(first));
         let explain = |(captured, number): (Captured, usize)| {

@@ -1,15 +1,16 @@
 //! Frames from capture files. What is no Ethernet and has IP in it gets an Ethernet header.
 
 use nf_framework::capture::{CaptureError, CaptureReader, CapturedPacket, LinkType};
+use std::io::Read;
 use std::time::Duration;
 
 /// Why a capture cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCapture {
-    /// Another format.
-    #[error("neither a pcap nor a pcapng file")]
-    Format,
+    /// Another format, or a damage; what the reader says of it.
+    #[error("{0}")]
+    Unreadable(String),
     /// Frames of another kind.
     #[error(
         "link type {0} is not Ethernet (1), raw IP (101) or Linux cooked (113, 276): capture on an interface of such"
@@ -35,10 +36,11 @@ pub(super) struct Captured {
     pub(super) missing: usize,
 }
 
-/// Reads a file's bytes.
-pub(super) fn read(bytes: &[u8]) -> Result<CaptureFile, InvalidCapture> {
+/// Reads a file.
+pub(super) fn read(capture: impl Read) -> Result<CaptureFile, InvalidCapture> {
     let mut file = CaptureFile::default();
-    let mut reader = CaptureReader::new(bytes).map_err(|_| InvalidCapture::Format)?;
+    let unreadable = |error: CaptureError| InvalidCapture::Unreadable(error.to_string());
+    let mut reader = CaptureReader::new(capture).map_err(unreadable)?;
     // Also if it has no packets.
     reader.link_type().map_or(Ok(()), |link_type| with_ethernet(link_type, &[]).map(drop))?;
     loop {
@@ -46,7 +48,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CaptureFile, InvalidCapture> {
             Ok(Some(packet)) => file.packets.push(Captured::new(&packet)?),
             Ok(None) => return Ok(file),
             Err(CaptureError::CutShort { .. }) => return Ok(CaptureFile { breaks_off: true, ..file }),
-            Err(_) => return Err(InvalidCapture::Format),
+            Err(error) => return Err(unreadable(error)),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod sections;
 pub use keys::{Key, Looks, View};
 pub use sample::{Backend, Sample};
 
+use crate::door::say_error;
 use arguments::Arguments;
 use clap::Parser as _;
 use std::io::{self, IsTerminal as _};
@@ -31,7 +32,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            say_error(&failure);
             let status = if let Failure::Door(error) = failure { error.exit_status() } else { 1 };
             ExitCode::from(status)
         }

@@ -6,7 +6,7 @@ use super::keys::View;
 use super::picture::Picture;
 use super::sample::Sampler;
 use super::sections::sections;
-use crate::door::{Client, duration};
+use crate::door::{Client, duration, printable};
 use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             // Who asked for some number of pictures does not wait for ever.
             Err(error) if left.is_some() => return Err(error.into()),
             Err(error) => {
-                eprintln!("gone, waiting ({error})");
+                eprintln!("gone, waiting ({})", printable(&error.to_string()));
                 wait(&mut sampler, arguments.interval)
             }
         };
@@ -62,6 +62,7 @@ fn text(picture: &Picture) -> String {
     let uptime = duration(picture.uptime());
     let head = format!("{} {}, {state}, up {uptime}, generation {}", program.name, program.version, program.generation);
     let tables = sections(picture, View::Overview, WIDTH);
-    let tables = tables.into_iter().map(|section| format!("\n{}\n", section.lines.join("\n")));
-    [format!("{head}\n")].into_iter().chain(tables).collect()
+    let lines = |section: &[String]| section.iter().map(|line| printable(line) + "\n").collect::<String>();
+    let tables = tables.into_iter().map(|section| format!("\n{}", lines(&section.lines)));
+    [printable(&head) + "\n"].into_iter().chain(tables).collect()
 }

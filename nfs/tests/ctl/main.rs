@@ -290,6 +290,46 @@ fn a_program_that_does_not_answer_as_one_is_named() {
 }
 
 #[test]
+fn names_give_the_terminal_no_orders() {
+    // As JSON has them, and as UTF-8: what begins an order of a terminal's, in 7 and in 8 bits.
+    let name = r"\u001b]0;title\u0007\u001b[2J\u009b31m";
+    let answers = [
+        ("GET /v1/program", r#"{"name":"NAME","version":"NAME","config":"NAME"}"#),
+        ("GET /v1/stats", r#"{"drops":[{"reason":"NAME","help":"NAME","count":1}],"ports":[{"name":"NAME"}]}"#),
+        ("GET /v1/functions", r#"[{"name":"NAME","topics":[{"name":"NAME","help":"NAME"}]}]"#),
+        ("POST /v1/trace", r#"{"packets":[{"packet":"NAME","steps":[{"place":"NAME","note":"NAME"}]}]}"#),
+        ("GET /v1/interfaces", r#"[{"NAME":"NAME"}]"#),
+        ("POST /v1/reload", r#"{"generation":1,"changes":["NAME"]}"#),
+    ];
+    let answers = answers.map(|(request, answer)| (request, answer.replace("NAME", name)));
+    let fake = Fake::new(move |request| {
+        let answer = answers.iter().find(|(known, _)| request.starts_with(known)).map(|(_, answer)| answer.clone());
+        answer.map_or(Answer::Json(400, r#"{"error":"\u001b[2J"}"#.to_owned()), |answer| Answer::Json(200, answer))
+    });
+    for words in
+        [&["program"][..], &["stats"], &["drops"], &["functions"], &["trace", "1"], &["interfaces"], &["reload"]]
+    {
+        let text = fake.prints(words);
+        assert!(text.contains("]0;title") && !text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+    assert_eq!(fake.fails(&["routes"]), (Some(1), "error:  [2J\n".to_owned()));
+}
+
+#[test]
+fn what_is_printed_as_json_is_json_or_nothing() {
+    for answer in ["<html></html>", "", "{\"a\":1}}"] {
+        let fake = Fake::new(|_| Answer::Json(200, answer.to_owned()));
+        for words in [&["stats", "--json"][..], &["program", "--json"], &["reload", "--json"], &["routes", "--json"]] {
+            let output = fake.ctl(words);
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{answer} {words:?}");
+        }
+    }
+    let fake = Fake::new(|_| Answer::Json(400, r#"{"error":"no"}"#.to_owned()));
+    let output = fake.ctl(&["routes", "--json"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "of a refusal nothing is part of a list");
+}
+
+#[test]
 fn whoever_reads_may_stop_reading() {
     // More than a pipe takes.
     let fake = Fake::new(|request| match request {

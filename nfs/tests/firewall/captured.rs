@@ -116,7 +116,7 @@ fn each_packet_of_a_capture_is_explained_as_it_is_judged() {
         let inside = INSIDE.map(|prefix| prefix.parse().unwrap());
         for (big_endian, nanoseconds) in [(false, false), (true, false), (false, true), (true, true)] {
             let capture = pcap(scene.iter().map(|(_, frame, _)| frame), big_endian, nanoseconds);
-            let explained = policy.explain_capture(&capture, &inside).unwrap();
+            let explained = policy.explain_capture(&capture[..], &inside).unwrap();
             assert_eq!(explained.len(), scene.len());
             for ((_, _, expected), found) in scene.iter().zip(&explained) {
                 let text = found.to_string();
@@ -135,7 +135,7 @@ fn each_packet_of_a_capture_is_explained_as_it_is_judged() {
             assert_eq!(last.to_string(), expected);
         }
         let capture = pcap(scene.iter().map(|(_, frame, _)| frame), false, false);
-        let explained = policy.explain_capture(&capture, &inside).unwrap();
+        let explained = policy.explain_capture(&capture[..], &inside).unwrap();
         for ((direction, frame, _), explained) in scene.into_iter().zip(explained) {
             let held = frame.get(20..22) == Some(&[0, 1]) && frame[12..14] == [8, 0];
             let outcome = bench.send(direction, &[frame]);
@@ -153,10 +153,10 @@ fn private_addresses_are_inside_unless_told_otherwise_and_time_ends_connections(
     let answer = v4(X, A).udp(53, 5000).build();
     let arp = Frame::new().arp_request(A, X).build();
     let frames = [&question, &answer, &question, &arp, &arp, &answer];
-    let explained = policy.explain_capture(&pcap(frames, false, false), &[]).unwrap();
+    let explained = policy.explain_capture(&pcap(frames, false, false)[..], &[]).unwrap();
     assert!(explained.iter().all(|of| of.passes), "answered, it lasts longer");
     let frames = [&question, &arp, &arp, &answer];
-    let explained = policy.explain_capture(&pcap(frames, false, false), &[]).unwrap();
+    let explained = policy.explain_capture(&pcap(frames, false, false)[..], &[]).unwrap();
     assert_eq!(explained.iter().map(|of| of.passes).collect::<Vec<_>>(), [true, true, true, false]);
 }
 
@@ -165,14 +165,23 @@ fn what_is_no_capture_is_told_so() {
     let policy = Firewall.policy(config(OUT)).unwrap();
     let mut other = pcap([], false, false);
     other[20] = 105;
+    let unreadable = |text: &str| InvalidCapture::Unreadable(text.to_owned());
+    // A packet that is sound, and one whose length is not.
+    let whole = pcap([&v4(A, X).udp(1, 2).build()], false, false);
+    let damaged = [&whole[..], &[0; 8], &[0xff; 8]].concat();
+    let place = format!("damaged at byte {}: what begins there cannot have 4294967295 bytes", whole.len());
     for (bytes, expected) in [
-        (Vec::new(), InvalidCapture::Format),
-        (b"\n\r\r\n with more".to_vec(), InvalidCapture::Format),
-        (pcap([], true, false)[..23].to_vec(), InvalidCapture::Format),
+        (Vec::new(), unreadable("neither a pcap nor a pcapng file: it is empty")),
+        (
+            b"\n\r\r\n with more".to_vec(),
+            unreadable("damaged at byte 0: the section that begins there does not say in which byte order it is"),
+        ),
+        (pcap([], true, false)[..23].to_vec(), unreadable("damaged at byte 0: the file ends there, 1 bytes too early")),
+        (damaged, unreadable(&place)),
         (other, InvalidCapture::LinkType(105)),
         (pcapng(105, &[&[0; 60]], true), InvalidCapture::LinkType(105)),
     ] {
-        assert_eq!(policy.explain_capture(&bytes, &[]).unwrap_err(), expected);
+        assert_eq!(policy.explain_capture(&bytes[..], &[]).unwrap_err(), expected);
     }
     let said = InvalidCapture::LinkType(105).to_string();
     assert!(said.contains("105 is not Ethernet (1), raw IP (101) or Linux cooked (113, 276)"), "{said}");
@@ -269,7 +278,7 @@ fn what_the_capture_has_cut_off_is_judged_by_its_headers() {
         record[8..12].copy_from_slice(&u32::try_from(kept).unwrap().to_le_bytes());
         bytes.extend([&record, &frame[..kept]].concat());
         let inside = INSIDE.map(|prefix| prefix.parse().unwrap());
-        let explained = policy.explain_capture(&bytes, &inside).unwrap();
+        let explained = policy.explain_capture(&bytes[..], &inside).unwrap();
         let text = explained.last().unwrap().to_string();
         assert!(text.contains(expected), "{kept}: {text}\n{expected}");
     }

@@ -293,6 +293,8 @@ fn a_described_packet_is_explained() {
         ("udp 10.0.0.5:1 > 10.0.0.6:1 from above", "\"above\" is no side"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 from", "what follows \"from\" is missing"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 vlan ten", "\"ten\" is not a VLAN"),
+        ("udp 10.0.0.5:1 > 10.0.0.6:1 from inside from outside", "from is said twice"),
+        ("icmp 10.0.0.5 > 10.0.0.6 3/1 echo-request", "the type is said twice"),
         ("udp 10.0.0.5:1 > 10.0.0.6:1 quickly", "\"quickly\" says nothing"),
         ("icmp 10.0.0.5 > 10.0.0.6 packet-too-big", "icmp has no type packet-too-big"),
     ] {

@@ -191,7 +191,7 @@ fn a_described_packet_is_judged_as_the_first_one_of_an_empty_firewall() {
                 // In a capture as well, with everybody on one side.
                 let everybody: &[&str] = if side == "inside" { &["0.0.0.0/0", "::/0"] } else { &["192.0.2.99"] };
                 let inside: Vec<_> = everybody.iter().map(|prefix| prefix.parse().unwrap()).collect();
-                let captured = policy.explain_capture(&pcap([&frame], false, false), &inside).unwrap();
+                let captured = policy.explain_capture(&pcap([&frame], false, false)[..], &inside).unwrap();
                 assert_eq!(captured[0].why.reason(), explained.reason(), "{words}\n{}", captured[0]);
             }
             assert!(accepted >= least, "{accepted} were accepted\n{whole}");

@@ -1,6 +1,7 @@
 //! What is fuzzed. A target is a file here and a line in [`ALL`]: `scripts/fuzz` finds it there, and
 //! `tests/fuzz_regressions.rs` replays what has ever made it fail.
 
+mod capture;
 mod fragments;
 mod headers;
 mod links;
@@ -26,8 +27,15 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const ALL: &[Target] =
-    &[headers::TARGET, quoted::TARGET, fragments::TARGET, split::TARGET, neighbours::TARGET, router::TARGET];
+pub(crate) const ALL: &[Target] = &[
+    headers::TARGET,
+    quoted::TARGET,
+    fragments::TARGET,
+    split::TARGET,
+    neighbours::TARGET,
+    router::TARGET,
+    capture::TARGET,
+];
 
 const A4: [u8; 4] = [192, 0, 2, 1];
 const B4: [u8; 4] = [198, 51, 100, 1];
