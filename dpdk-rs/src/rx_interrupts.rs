@@ -5,11 +5,11 @@
 //! later raises it, and the wait ends, or does not even begin: the file that tells of it is watched all the time, by its
 //! edges. So no packet is slept through where the device keeps its word, and where it does not, a wait ends by itself.
 
+use crate::Errno;
 use crate::log_sink;
 use crate::port_info::PortId;
 use crate::queue::RxQueue;
 use crate::started::Started;
-use crate::Errno;
 use dpdk_sys as sys;
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

@@ -264,8 +264,7 @@ impl App {
         let crash_directory =
             crash_directory.unwrap_or_else(|| CrashReports::usual_directory(|variable| std::env::var(variable).ok()));
         let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
-        let runtime =
-            runtime.admin(door).crash_reports(CrashReports::new(crash_directory, name, version));
+        let runtime = runtime.admin(door).crash_reports(CrashReports::new(crash_directory, name, version));
         let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())

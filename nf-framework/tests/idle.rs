@@ -81,8 +81,9 @@ fn all_sleep_in(call: &str, control: &Control) {
 }
 
 fn config(inside: &str, outside: &str) -> RuntimeConfig {
-    let text =
-        format!("forwarding = 'wire'\npackets = 4095\n[ports]\ninside = '{inside}'\noutside = '{outside}'\n");
+    let text = format!(
+        "forwarding = 'wire'\npackets = 4095\n[ports]\ndescriptors = 256\ninside = '{inside}'\noutside = '{outside}'\n"
+    );
     ConfigFile::parse("test.toml", &text).unwrap().framework(&[]).unwrap()
 }
 
@@ -144,15 +145,19 @@ fn workers_sleep_by_interrupts_where_all_their_ports_have_them() {
             let taps = config("net_tap0", "net_tap1");
             let report = run(&taps, Affinity::Any, &|control| {
                 all_sleep_in(EPOLL_WAIT, control);
-                ip("addr add 192.0.2.1/24 dev in0\nneigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev in0\n");
+                ip("addr add 192.0.2.1/24 dev in0\n");
                 let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
                 let sent = |report: nf_framework::Report| report.balance.sent;
                 let mut packets = 0;
                 for _ in 0..3 {
+                    // The kernel forgets it when the interface goes down.
+                    ip("neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev in0 nud permanent\n");
                     for _ in 0..20 {
                         let before = sent(control.report());
                         socket.send_to(b"wake up", "192.0.2.2:9").unwrap();
-                        until("a packet is forwarded", || sent(control.report()) > before);
+                        until(&format!("packet {packets} is forwarded: {}", control.report()), || {
+                            sent(control.report()) > before
+                        });
                         packets += 1;
                     }
                     // The queues that come then are others.
