@@ -13,6 +13,7 @@
 //! | [`Burst`] | up to 64 packets | inline, never allocates |
 //! | [`PortBuilder`], [`Port`] | an Ethernet device | started before it has queues, stopped only without them, also to be started again |
 //! | [`RxQueue`], [`TxQueue`] | one hardware queue | polled through `&mut`, not cloneable |
+//! | [`RxInterrupts`] | where a thread sleeps until packets come | a wait has an end, whatever the device does |
 //! | [`RssKey`], [`RssTable`] | which queue a packet comes to | set, read back, and believed only then |
 //! | [`Ring`] | packets from one thread to another | one producer, one consumer |
 //! | [`Memory`], [`HugeSlice`] | hugepages for tables | given back before DPDK is cleaned up |
@@ -75,6 +76,7 @@ mod rss;
 #[cfg(feature = "rte-hash")]
 pub mod rte_hash;
 mod running;
+mod rx_interrupts;
 mod settings;
 mod sleep;
 mod started;
@@ -105,6 +107,7 @@ pub use rss::{
     FlowTuple, IpVersion, PortBlocksError, RssError, RssField, RssFunctions, RssKey, RssProblem, RssTable,
     RssTableSize, RssTableSizeError, Toeplitz,
 };
+pub use rx_interrupts::RxInterrupts;
 pub use sleep::precise_sleeps;
 pub use tag_group::TagGroup;
 pub use telemetry::{TelemetryError, TelemetryValue};

@@ -2,6 +2,7 @@
 //! the EAL starts becomes part of the error, if the start fails.
 
 use crate::virtual_function;
+use std::cell::Cell;
 use std::ffi::c_char;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,19 @@ pub(crate) fn install() {
     if result != 0 {
         log::warn!("DPDK's log stays on stderr: no stream could be opened for it");
     }
+}
+
+thread_local! {
+    /// Whether what goes wrong on this thread is no news.
+    static IS_TRYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does what may fail and will be done in another way then: what DPDK says of it is for debugging.
+pub(crate) fn trying<T>(attempt: impl FnOnce() -> T) -> T {
+    IS_TRYING.set(true);
+    let outcome = attempt();
+    IS_TRYING.set(false);
+    outcome
 }
 
 /// Logs what was held back.
@@ -50,6 +64,7 @@ unsafe extern "C" fn sink(line: *const c_char, length: usize, level: u32) {
             dpdk_sys::RTE_LOG_NOTICE | dpdk_sys::RTE_LOG_INFO => log::Level::Info,
             _ => log::Level::Debug,
         };
+        let level = if IS_TRYING.get() { level.max(log::Level::Debug) } else { level };
         let text = String::from_utf8_lossy(bytes).trim().to_owned();
         virtual_function::hear(&text);
         if let Some(lines) = held().as_mut() {

@@ -40,6 +40,7 @@ impl<'eal> PortBuilder<'eal> {
             tx_offloads: Offloads::NONE,
             rss: RssFunctions::FLOWS,
             reception: Reception { promiscuous: true, vlans: Vec::new() },
+            rx_interrupts: false,
             pool: None,
         };
         Self { eal, port, settings }
@@ -102,6 +103,15 @@ impl<'eal> PortBuilder<'eal> {
     #[must_use]
     pub fn vlans(mut self, vlans: impl IntoIterator<Item = u16>) -> Self {
         self.settings.reception.vlans = vlans.into_iter().collect();
+        self
+    }
+
+    /// Whether receive queues shall have interrupts, for threads that sleep while nothing comes
+    /// ([`RxInterrupts`](crate::RxInterrupts)); without this no device is asked for them. One that refuses is started
+    /// without, and [`RxQueue::has_interrupt`](crate::RxQueue::has_interrupt) tells.
+    #[must_use]
+    pub fn rx_interrupts(mut self, wanted: bool) -> Self {
+        self.settings.rx_interrupts = wanted;
         self
     }
 

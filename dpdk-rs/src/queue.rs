@@ -2,6 +2,7 @@
 
 use crate::burst::Burst;
 use crate::mbuf::{Glance, Mbuf};
+use crate::rx_interrupts::RxInterrupt;
 use crate::started::Started;
 use crate::{Mempool, PortId};
 use dpdk_sys as sys;
@@ -23,8 +24,10 @@ pub struct QueuePair {
 /// ```
 #[derive(Debug)]
 pub struct RxQueue {
-    port: Arc<Started>,
-    queue: u16,
+    /// Where the device has one. Declared before the port, so it goes before the stop.
+    pub(crate) interrupt: Option<RxInterrupt>,
+    pub(crate) port: Arc<Started>,
+    pub(crate) queue: u16,
     refused: u64,
     /// The pool's data room in bytes.
     largest: u16,
@@ -42,9 +45,16 @@ pub struct TxQueue {
 }
 
 impl QueuePair {
-    pub(crate) fn new(port: &Arc<Started>, queue: u16, pool: &Mempool, prepare: bool) -> Self {
+    pub(crate) fn new(
+        port: &Arc<Started>,
+        queue: u16,
+        pool: &Mempool,
+        prepare: bool,
+        interrupt: Option<RxInterrupt>,
+    ) -> Self {
         Self {
             rx: RxQueue {
+                interrupt,
                 port: Arc::clone(port),
                 queue,
                 refused: 0,

@@ -3,15 +3,17 @@
 
 use crate::Errno;
 use crate::events;
+use crate::log_sink;
 use crate::mempool::Mempool;
 use crate::port_error::PortError;
 use crate::port_info::{Interrupts, Offloads, PortId, PortInfo, control};
 use crate::queue::QueuePair;
 use crate::reception::{self, Reception};
 use crate::rss::RssFunctions;
+use crate::rx_interrupts::{self, RxInterrupt};
 use crate::started::{Claim, Started};
 use dpdk_sys as sys;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Receive offloads that make packets of several segments.
 const RX_UNSOUND: Offloads =
@@ -36,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) tx_offloads: Offloads,
     pub(crate) rss: RssFunctions,
     pub(crate) reception: Reception,
+    /// Of receive queues, where the device has them.
+    pub(crate) rx_interrupts: bool,
     pub(crate) pool: Option<Mempool>,
 }
 
@@ -99,11 +103,11 @@ impl Settings {
         alone: bool,
     ) -> Result<(Arc<Started>, Vec<QueuePair>), (Claim, PortError)> {
         match self.start(&mut claim, info, alone) {
-            Ok(pool) => {
-                let started = Arc::new(Started { claim, _pool: pool.clone() });
+            Ok((pool, interrupts)) => {
+                let started = Arc::new(Started { claim, interrupts: Mutex::new(()), _pool: pool.clone() });
                 let prepare = self.tx_offloads != Offloads::NONE;
-                let pair = |queue| QueuePair::new(&started, queue, &pool, prepare);
-                let queues = (0..self.queues).map(pair).collect();
+                let pair = |(queue, interrupt)| QueuePair::new(&started, queue, &pool, prepare, interrupt);
+                let queues = (0..self.queues).zip(interrupts).map(pair).collect();
                 Ok((started, queues))
             }
             Err(error) => {
@@ -115,7 +119,13 @@ impl Settings {
         }
     }
 
-    fn start(&self, claim: &mut Claim, info: &PortInfo, alone: bool) -> Result<Mempool, PortError> {
+    /// The interrupts are those of the receive queues.
+    fn start(
+        &self,
+        claim: &mut Claim,
+        info: &PortInfo,
+        alone: bool,
+    ) -> Result<(Mempool, Vec<Option<RxInterrupt>>), PortError> {
         self.check(info)?;
         let port = || info.name.clone();
         let pool = self.pool.clone().ok_or_else(|| PortError::NoPool { port: port() })?;
@@ -134,7 +144,14 @@ impl Settings {
         let _control = control();
         let id = claim.port();
         events::watch(id).map_err(refused("events"))?;
-        with_or_without(info.interrupts, |interrupts| self.start_with(claim, info, &pool, descriptors, interrupts))?;
+        let rx = self.rx_interrupts && rx_interrupts::are_apart(&info.name);
+        let with = with_or_without(Asked { device: info.interrupts, rx }, |asked| {
+            let mut start = || self.start_with(claim, info, &pool, descriptors, asked);
+            if asked.rx { log_sink::trying(start) } else { start() }
+        })?;
+        // SAFETY: the port is started with these queues, of which nobody else has heard yet.
+        let interrupt = |queue| with.rx.then(|| unsafe { RxInterrupt::of(id, queue, &info.driver) }).flatten();
+        let interrupts = (0..self.queues).map(interrupt).collect();
         if !alone && !reception::answers(&id, &info.driver) {
             return Err(PortError::NoAnswer { port: info.name.clone(), driver: info.driver.clone() });
         }
@@ -142,7 +159,7 @@ impl Settings {
         for frames in unseen {
             log::warn!("{} ({}) does not let through {frames}", info.name, info.driver);
         }
-        Ok(pool)
+        Ok((pool, interrupts))
     }
 
     fn start_with(
@@ -151,7 +168,7 @@ impl Settings {
         info: &PortInfo,
         pool: &Mempool,
         (rx, tx): (u16, u16),
-        interrupts: Interrupts,
+        Asked { device, rx: rx_interrupts }: Asked,
     ) -> Result<(), PortError> {
         let refused = |step| move |errno| PortError::Refused { port: info.name.clone(), step, errno };
         let PortId(id) = claim.port();
@@ -164,8 +181,9 @@ impl Settings {
             rss_functions: if self.queues > 1 { self.rss.0 & info.rss_functions } else { 0 },
             rss_key: std::ptr::null_mut(),
             rss_key_size: 0,
-            link_interrupt: interrupts.link,
-            removal_interrupt: interrupts.removal,
+            link_interrupt: device.link,
+            removal_interrupt: device.removal,
+            rx_interrupts,
         };
         // SAFETY: the port exists and is claimed, so no other `Port` can be using it; it is stopped.
         Errno::check(unsafe { sys::shim_port_configure(id, &raw const config) }).map_err(refused("configure"))?;
@@ -184,12 +202,21 @@ impl Settings {
     }
 }
 
-/// Starts a device with the interrupts that it has, and if it then refuses, as some do on a kernel
-/// driver without interrupts, without.
-fn with_or_without<E>(have: Interrupts, mut start: impl FnMut(Interrupts) -> Result<(), E>) -> Result<(), E> {
-    match start(have) {
-        Err(_) if have != Interrupts::default() => start(Interrupts::default()),
-        outcome => outcome,
+/// Interrupts that a device is started with: its own, and those of its receive queues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Asked {
+    device: Interrupts,
+    rx: bool,
+}
+
+/// Starts a device with these interrupts, and if it then refuses, as some do on a kernel driver without interrupts, with
+/// fewer: those of receive queues are the first to go. Returns those that it has.
+fn with_or_without<E>(asked: Asked, mut start: impl FnMut(Asked) -> Result<(), E>) -> Result<Asked, E> {
+    match start(asked) {
+        Ok(()) => Ok(asked),
+        Err(_) if asked.rx => with_or_without(Asked { rx: false, ..asked }, start),
+        Err(_) if asked != Asked::default() => with_or_without(Asked::default(), start),
+        Err(error) => Err(error),
     }
 }
 
@@ -199,21 +226,28 @@ mod tests {
 
     #[test]
     fn a_device_that_refuses_its_interrupts_is_started_without() {
-        let none = Interrupts::default();
-        let link = Interrupts { link: true, removal: false };
-        let both = Interrupts { link: true, removal: true };
+        let none = Asked::default();
+        let link = Asked { device: Interrupts { link: true, removal: false }, rx: false };
+        let both = Asked { device: Interrupts { link: true, removal: true }, rx: false };
+        let all = Asked { rx: true, ..both };
+        let rx = Asked { rx: true, ..none };
         for (have, refuses, tried, outcome) in [
-            (both, &[][..], &[both][..], Ok(())),
-            (none, &[], &[none], Ok(())),
-            (link, &[link], &[link, none], Ok(())),
-            (both, &[both, none], &[both, none], Err("second")),
-            (none, &[none], &[none], Err("first")),
+            (both, &[][..], &[both][..], Ok(both)),
+            (none, &[], &[none], Ok(none)),
+            (link, &[link], &[link, none], Ok(none)),
+            (both, &[both, none], &[both, none], Err(2)),
+            (none, &[none], &[none], Err(1)),
+            (all, &[], &[all], Ok(all)),
+            (all, &[all], &[all, both], Ok(both)),
+            (all, &[all, both], &[all, both, none], Ok(none)),
+            (all, &[all, both, none], &[all, both, none], Err(3)),
+            (rx, &[rx], &[rx, none], Ok(none)),
+            (rx, &[rx, none], &[rx, none], Err(2)),
         ] {
             let mut asked = Vec::new();
             let start = |interrupts| {
                 asked.push(interrupts);
-                let error = if asked.len() == 1 { "first" } else { "second" };
-                if refuses.contains(&interrupts) { Err(error) } else { Ok(()) }
+                if refuses.contains(&interrupts) { Err(asked.len()) } else { Ok(()) }
             };
             assert_eq!(with_or_without(have, start), outcome);
             assert_eq!(asked, tried);
@@ -229,6 +263,7 @@ mod tests {
             tx_offloads: Offloads::NONE,
             rss: RssFunctions::NONE,
             reception: Reception { promiscuous: true, vlans: Vec::new() },
+            rx_interrupts: false,
             pool: None,
         }
     }

@@ -6,7 +6,7 @@ use crate::port_info::{PortId, control};
 use crate::running::Running;
 use dpdk_sys as sys;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The right to configure a port: one at a time. Stops the port when it goes; the device
 /// stays, and is closed with the EAL.
@@ -77,6 +77,8 @@ impl fmt::Debug for Claim {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) claim: Claim,
+    /// Held while the interrupt of one of its queues is enabled or disabled: queues of a device may share the register.
+    pub(crate) interrupts: Mutex<()>,
     /// The device's queues hold packets of it; declared last, so it goes after the stop.
     pub(crate) _pool: Mempool,
 }

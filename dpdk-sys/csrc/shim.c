@@ -216,6 +216,7 @@ int shim_port_configure(uint16_t port, const struct shim_port_config *config)
 	conf.txmode.offloads = config->tx_offloads;
 	conf.intr_conf.lsc = config->link_interrupt;
 	conf.intr_conf.rmv = config->removal_interrupt;
+	conf.intr_conf.rxq = config->rx_interrupts;
 	if (config->rss_functions != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = config->rss_functions;

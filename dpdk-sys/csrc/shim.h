@@ -108,6 +108,7 @@ struct shim_port_config {
 	uint8_t rss_key_size;
 	bool link_interrupt;
 	bool removal_interrupt;
+	bool rx_interrupts;     /* of each receive queue, to be enabled when wanted */
 };
 int shim_port_configure(uint16_t port, const struct shim_port_config *config);
 

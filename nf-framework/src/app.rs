@@ -264,14 +264,13 @@ impl App {
         }
         let door = open_door(self.name, self.version, &configuration, &options)?;
         let eal = start(eal_args)?;
-        let runtime = Runtime::configured(&eal, configuration)?;
+        let runtime = Runtime::configured(&eal, configuration.idle(options.idle))?;
         warn_unless(forwards);
         let crash_directory = options.crash_dir.clone();
         let crash_directory =
             crash_directory.unwrap_or_else(|| CrashReports::usual_directory(|variable| std::env::var(variable).ok()));
         let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
-        let runtime =
-            runtime.admin(door).idle(options.idle).crash_reports(CrashReports::new(crash_directory, name, version));
+        let runtime = runtime.admin(door).crash_reports(CrashReports::new(crash_directory, name, version));
         let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())

@@ -518,6 +518,10 @@ fn run_errand(letter: &QueuesLetter, ports: &mut [WorkerPort], pipeline: &mut Pi
     }
 }
 
+fn now_of(clock: Clock) -> impl Fn() -> Instant {
+    move || Instant::from_nanoseconds(clock.elapsed_nanoseconds())
+}
+
 /// One lcore's packets, queues and functions.
 pub(crate) struct Worker {
     pipeline: Pipeline,
@@ -571,7 +575,9 @@ impl Worker {
 
     /// Polls until told to stop, and gives the queues back.
     pub(crate) fn run(mut self, idle: Idle, stop: &AtomicBool) -> Vec<QueuePair> {
-        let mut naps = Naps::new(idle);
+        // Nothing wakes a worker for what others hand over.
+        let alone = self.as_owner.is_empty() && self.as_first.is_empty() && self.as_sender.is_empty();
+        let mut naps = Naps::new(idle, alone);
         self.round_began = Ticks::now();
         while !stop.load(Ordering::Relaxed) {
             // A trace begins and ends with the housekeeping.
@@ -600,7 +606,7 @@ impl Worker {
             if is_due {
                 self.housekeeping::<TRACED>(now);
             }
-            naps.after(idle, || self.now());
+            naps.after(idle, now_of(self.clock), &mut self.ports);
             if is_due {
                 break;
             }
@@ -608,7 +614,7 @@ impl Worker {
     }
 
     fn now(&self) -> Instant {
-        Instant::from_nanoseconds(self.clock.elapsed_nanoseconds())
+        now_of(self.clock)()
     }
 
     /// The time, and how long the round before took: one reading tells both.

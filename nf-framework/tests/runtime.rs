@@ -249,7 +249,7 @@ fn packets_that_functions_make_go_round_and_are_consumed() {
 fn a_worker_that_sleeps_between_looks_keeps_house_and_forwards_all_the_same() {
     on_eal(|eal| {
         let functions = vec![Loaded::new(Source { left: 500 }, ())];
-        let runtime = Runtime::new(eal, &wire("net_ring0", None), functions).unwrap().idle(Idle::Sleep);
+        let runtime = Runtime::with_idle(eal, &wire("net_ring0", None), functions, Idle::Sleep).unwrap();
         let control = |control: &Control| {
             let threads =
                 control.command::<Source, _>("source", |_, _| std::fs::read_link("/proc/thread-self").unwrap());

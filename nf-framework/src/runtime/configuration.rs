@@ -6,6 +6,7 @@ use super::routing::{check_addresses, warn_of_no_way, warn_of_silence};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Finding, Function, NetworkFunction, SetupError, WorkerSetup};
+use crate::idle::Idle;
 use crate::steering::Affinity;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -146,6 +147,7 @@ pub struct Configuration {
     /// From inside to outside.
     pub(super) functions: Vec<Loaded>,
     pub(super) known: Functions,
+    pub(super) idle: Idle,
 }
 
 /// Validates the table of a function that the chain does not name, and says that it is not in use: who wrote it may
@@ -193,7 +195,13 @@ impl Configuration {
             }
         }
         known.unused(file, chain).try_for_each(|function| warn_of_unused(file, function))?;
-        Ok(Self { runtime, functions, known: known.clone() })
+        Ok(Self { runtime, functions, known: known.clone(), idle: Idle::default() })
+    }
+
+    /// What workers do while nothing comes, which no file says.
+    #[must_use]
+    pub fn idle(self, idle: Idle) -> Self {
+        Self { idle, ..self }
     }
 
     /// The framework's part.

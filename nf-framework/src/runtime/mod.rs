@@ -134,8 +134,8 @@ impl<'eal> Runtime<'eal> {
     ///
     /// [`RuntimeError`]; what was started is stopped again.
     pub fn configured(eal: &'eal Eal, configuration: Configuration) -> Result<Self, RuntimeError> {
-        let Configuration { runtime, functions, known } = configuration;
-        Ok(Self { known, ..Self::new(eal, &runtime, functions)? })
+        let Configuration { runtime, functions, known, idle } = configuration;
+        Ok(Self { known, ..Self::with_idle(eal, &runtime, functions, idle)? })
     }
 
     /// Makes the pool and starts the ports, with a queue pair for each lcore.
@@ -144,6 +144,20 @@ impl<'eal> Runtime<'eal> {
     ///
     /// [`RuntimeError`]; what was started is stopped again.
     pub fn new(eal: &'eal Eal, config: &RuntimeConfig, functions: Vec<Loaded>) -> Result<Self, RuntimeError> {
+        Self::with_idle(eal, config, functions, Idle::default())
+    }
+
+    /// As [`Runtime::new`], of workers that do this while nothing comes.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError`]; what was started is stopped again.
+    pub fn with_idle(
+        eal: &'eal Eal,
+        config: &RuntimeConfig,
+        functions: Vec<Loaded>,
+        idle: Idle,
+    ) -> Result<Self, RuntimeError> {
         if !(1..=dpdk_rs::Burst::CAPACITY).contains(&config.burst) {
             return Err(RuntimeError::Burst(config.burst));
         }
@@ -170,7 +184,7 @@ impl<'eal> Runtime<'eal> {
         static RUNTIMES: AtomicU32 = AtomicU32::new(0);
         let number = RUNTIMES.fetch_add(1, Ordering::Relaxed);
         let pool = Mempool::new(eal, &format!("packets-{number}"), needs.pool)?;
-        let started = plan.start(eal, &config.ports, &pool, workers)?;
+        let started = plan.start(eal, &config.ports, &pool, workers, idle)?;
         let name = format!("links-{number}");
         let routed = config.forwarding == Some(ForwardingKind::Router);
         let links = connect(eal, &name, lcores.len(), (plan.steering.is_some(), routed), &plan.queues())?;
@@ -218,7 +232,7 @@ impl<'eal> Runtime<'eal> {
             lcores,
             shared,
             around: Around::default(),
-            idle: Idle::default(),
+            idle,
             crash_reports: None,
             lives,
             telling,
@@ -232,12 +246,6 @@ impl<'eal> Runtime<'eal> {
     pub fn around(mut self, wrap: impl Fn(Box<dyn Forwarding>) -> Box<dyn Forwarding> + Send + Sync + 'static) -> Self {
         self.around = Around(Some(Arc::new(wrap)));
         self
-    }
-
-    /// What workers do while nothing comes; unless this is called they look again at once.
-    #[must_use]
-    pub fn idle(self, idle: Idle) -> Self {
-        Self { idle, ..self }
     }
 
     /// Where it is written down what is known when a worker panics; unless this is called, nowhere. The place that a

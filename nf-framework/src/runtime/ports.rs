@@ -5,6 +5,7 @@ use super::error::RuntimeError;
 use crate::direction::Direction;
 use crate::eal_arguments::{device_behind, environment, why_nothing_is_behind};
 use crate::headers::MacAddress;
+use crate::idle::Idle;
 use crate::router::{PortOffloads, RouterConfig, Side};
 use crate::steering::{Affinity, Steering};
 use dpdk_rs::{
@@ -155,9 +156,13 @@ impl PortPlan {
         config: &PortsConfig,
         pool: &Mempool,
         workers: NonZero<u16>,
+        idle: Idle,
     ) -> Result<Vec<StartedPort>, RuntimeError> {
         let steering = |place: usize| self.steering.as_deref().filter(|_| place < self.sides);
-        let start = |(place, port): (usize, &PlannedPort)| port.start(eal, config, pool, workers, steering(place));
+        let start = |(place, port): (usize, &PlannedPort)| {
+            let builder = port.builder(eal, config).pool(pool).rx_interrupts(idle == Idle::Sleep);
+            port.start(builder, workers, steering(place), config.steering)
+        };
         self.ports.iter().enumerate().map(start).collect()
     }
 }
@@ -174,19 +179,18 @@ impl PlannedPort {
 
     fn start(
         &self,
-        eal: &Eal,
-        config: &PortsConfig,
-        pool: &Mempool,
+        builder: PortBuilder<'_>,
         workers: NonZero<u16>,
         steering: Option<&Steering>,
+        kind: SteeringKind,
     ) -> Result<StartedPort, RuntimeError> {
-        let (port, queues) = self.builder(eal, config).pool(pool).start()?;
+        let (port, queues) = builder.start()?;
         if self.offloads != Default::default() {
             let (rx, tx) = self.offloads;
             log::info!("{}: left to the device: {}", port.name(), PortOffloads::new(rx, tx));
         }
         look_at_mac_address(&port);
-        let trusted = self.tell(&port, workers, steering, config.steering)?;
+        let trusted = self.tell(&port, workers, steering, kind)?;
         Ok(StartedPort { port, queues, trusted })
     }
 

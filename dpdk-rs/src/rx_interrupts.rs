@@ -1,0 +1,197 @@
+//! Interrupts of receive queues, for a thread that sleeps until packets come.
+//!
+//! A thread that polls has no use for them, so they are off. One that wants to sleep enables those of its queues, looks at
+//! every queue once more, and waits. What had come before an interrupt was enabled is found by the look. What comes
+//! later raises it, and the wait ends, or does not even begin: the file that tells of it is watched all the time, by its
+//! edges. So no packet is slept through where the device keeps its word, and where it does not, a wait ends by itself.
+
+use crate::Errno;
+use crate::log_sink;
+use crate::port_info::PortId;
+use crate::queue::RxQueue;
+use crate::started::Started;
+use dpdk_sys as sys;
+use std::ffi::c_int;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Interrupts that one look at them takes note of; what is left over ends the next wait.
+const MOST_AT_ONCE: usize = 8;
+
+/// Where a thread waits for packets of its queues. A queue has an interrupt where its port was asked for them
+/// ([`PortBuilder::rx_interrupts`](crate::PortBuilder::rx_interrupts)) and the device has them.
+///
+/// ```no_run
+/// # use dpdk_rs::{Burst, Errno, RxInterrupts, RxQueue};
+/// # use std::time::Duration;
+/// # fn sleep(queue: &mut RxQueue, burst: &mut Burst) -> Result<(), Errno> {
+/// let interrupts = RxInterrupts::new()?;
+/// interrupts.enable(queue)?;
+/// if queue.receive(burst) == 0 {
+///     interrupts.wait(Duration::from_millis(1));
+/// }
+/// queue.disable_interrupt();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct RxInterrupts {
+    epoll: Arc<OwnedFd>,
+}
+
+impl RxInterrupts {
+    /// Without any queue.
+    ///
+    /// # Errors
+    ///
+    /// Those of `epoll_create1(2)`: the process has too many open files.
+    pub fn new() -> Result<Self, Errno> {
+        // SAFETY: no precondition.
+        let epoll = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: just opened, and nobody else's.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        Ok(Self { epoll: Arc::new(epoll) })
+    }
+
+    /// Enables a queue's interrupt, to end a [`wait`](Self::wait) here until it is
+    /// [disabled](RxQueue::disable_interrupt). It tells only of packets that come from now on.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` for a queue that [has none](RxQueue::has_interrupt), and what the driver says.
+    pub fn enable(&self, queue: &mut RxQueue) -> Result<(), Errno> {
+        let interrupt = queue.interrupt.as_mut().ok_or(Errno(libc::ENOTSUP))?;
+        interrupt.watch(&self.epoll)?;
+        interrupt.enable(&queue.port, queue.queue)
+    }
+
+    /// Waits until an interrupt has been raised since the last wait, a signal comes, or so much time is over, which is
+    /// counted in whole milliseconds. Says whether something came.
+    #[must_use = "the queues tell what came, if anything did"]
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST_AT_ONCE];
+        let milliseconds = c_int::try_from(at_most.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: there is room for that many events, and the file is open as long as `self` is.
+        let told = unsafe {
+            libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), MOST_AT_ONCE as c_int, milliseconds)
+        };
+        told != 0
+    }
+}
+
+/// A receive queue's interrupt.
+#[derive(Debug)]
+pub(crate) struct RxInterrupt {
+    /// The driver's, which tells of it. Open as long as the port is started.
+    file: RawFd,
+    /// Whether it has to be enabled.
+    is_switched: bool,
+    is_enabled: bool,
+    /// Where it is waited for.
+    watched_by: Option<Arc<OwnedFd>>,
+}
+
+/// Its queues' files are those that it reads packets from: they always tell, and there is nothing to enable.
+const ALWAYS_TELLS: &str = "net_tap";
+
+impl RxInterrupt {
+    /// That of a queue, if it has one that works as far as the driver says.
+    ///
+    /// # Safety
+    ///
+    /// The port is started with this queue, and nobody else enables or disables interrupts of its queues.
+    pub(crate) unsafe fn of(port: PortId, queue: u16, driver: &str) -> Option<Self> {
+        log_sink::trying(|| {
+            // SAFETY: any port and queue may be asked about.
+            let file = unsafe { sys::rte_eth_dev_rx_intr_ctl_q_get_fd(port.0, queue) };
+            // A driver that has set none up leaves 0, or says that there is none.
+            if file <= 0 {
+                return None;
+            }
+            // SAFETY: the caller's.
+            let switched = Errno::check(unsafe { sys::rte_eth_dev_rx_intr_enable(port.0, queue) });
+            // SAFETY: the caller's.
+            unsafe { sys::rte_eth_dev_rx_intr_disable(port.0, queue) };
+            let is_switched = match switched {
+                Ok(_) => true,
+                Err(Errno(libc::ENOTSUP)) if driver == ALWAYS_TELLS => false,
+                Err(_) => return None,
+            };
+            Some(Self { file, is_switched, is_enabled: false, watched_by: None })
+        })
+    }
+
+    fn watch(&mut self, epoll: &Arc<OwnedFd>) -> Result<(), Errno> {
+        if self.watched_by.as_ref().is_some_and(|watched_by| Arc::ptr_eq(watched_by, epoll)) {
+            return Ok(());
+        }
+        self.unwatch();
+        // By its edges, as nobody reads the file: it stays readable. Each interrupt is an edge.
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
+        // SAFETY: both files are open, the second as the port is started; `event` is ours.
+        checked(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, self.file, &raw mut event) })?;
+        self.watched_by = Some(Arc::clone(epoll));
+        Ok(())
+    }
+
+    fn unwatch(&mut self) {
+        if let Some(epoll) = self.watched_by.take() {
+            // SAFETY: as in `watch`; no event is needed to delete one (epoll_ctl(2)).
+            unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, self.file, std::ptr::null_mut()) };
+        }
+    }
+
+    fn enable(&mut self, port: &Started, queue: u16) -> Result<(), Errno> {
+        if self.is_switched && !self.is_enabled {
+            let _interrupts = port.interrupts.lock().unwrap_or_else(PoisonError::into_inner);
+            // SAFETY: the port is started, as `Started` says, and has this queue; the lock makes this the only change
+            // of its queues' interrupts.
+            Errno::check(unsafe { sys::rte_eth_dev_rx_intr_enable(port.id().0, queue) })?;
+            self.is_enabled = true;
+        }
+        Ok(())
+    }
+
+    fn disable(&mut self, port: &Started, queue: u16) {
+        if std::mem::take(&mut self.is_enabled) {
+            let _interrupts = port.interrupts.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that stays enabled costs time, and no packet: what the driver says does not matter.
+            // SAFETY: as in `enable`.
+            unsafe { sys::rte_eth_dev_rx_intr_disable(port.id().0, queue) };
+        }
+    }
+}
+
+impl Drop for RxInterrupt {
+    fn drop(&mut self) {
+        self.unwatch();
+    }
+}
+
+impl RxQueue {
+    /// Whether it can end a thread's [wait](RxInterrupts::wait).
+    #[must_use]
+    pub fn has_interrupt(&self) -> bool {
+        self.interrupt.is_some()
+    }
+
+    /// Disables its interrupt, if it is [enabled](RxInterrupts::enable), which one that is polled has no use for.
+    pub fn disable_interrupt(&mut self) {
+        if let Some(interrupt) = &mut self.interrupt {
+            interrupt.disable(&self.port, self.queue);
+        }
+    }
+}
+
+/// Whether a device's interrupts are apart from each other. Behind uio it has one for everything, and a driver that is
+/// asked to tell of packets by that one tells of nothing else any more.
+pub(crate) fn are_apart(device: &str) -> bool {
+    let driver = std::fs::read_link(Path::new("/sys/bus/pci/devices").join(device).join("driver"));
+    !driver.is_ok_and(|driver| driver.file_name().is_some_and(|name| name.to_string_lossy().contains("uio")))
+}
+
+fn checked(code: c_int) -> Result<c_int, Errno> {
+    if code >= 0 { Ok(code) } else { Err(Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or_default())) }
+}
