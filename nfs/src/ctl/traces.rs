@@ -5,7 +5,7 @@ use crate::door::{Step, Trace, Traces};
 use std::io;
 
 /// Columns before a step goes on in the next line.
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 80;
 
 pub(super) fn show(traces: &Traces, output: &mut Output) -> io::Result<()> {
     for trace in &traces.packets {

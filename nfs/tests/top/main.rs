@@ -9,7 +9,7 @@ use fake::{Answer, Fake};
 use nfs::door::{ChainRow, Counter, Device, Drop, Link, Occupancy, Port, Program, Stats, Worker};
 use nfs::top::picture::Picture;
 use nfs::top::screen::{Shown, draw, extent};
-use nfs::top::{Backend, Key, Looks, Sample, View};
+use nfs::top::{Answered, Backend, Key, Looks, Sample, View};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Rect;
@@ -77,7 +77,7 @@ fn sample(at: Instant, n: u64) -> Sample {
         failed: 0,
     };
     Sample {
-        at,
+        at: Answered::at_once(at),
         program: Program {
             name: "edge".into(),
             version: "0.1.0".into(),
