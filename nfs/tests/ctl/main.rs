@@ -228,9 +228,8 @@ fn a_trace_is_a_line_for_each_step() {
     let fake = Fake::of(&[("POST /v1/trace {\"count\":1,\"seconds\":10}", traces)]);
     let expected = "\
 packet 1: tcp 10.0.0.5:4321 > 192.0.2.9:443 SYN
-       0 ns  arrives  by net_tap0
-     850 ns  nat      next; new session;
-                      source 10.0.0.5:4321 -> 198.51.100.7:1024
+      0 ns arrives  by net_tap0
+    850 ns nat      next; new session; source 10.0.0.5:4321 -> 198.51.100.7:1024
 
 packet 2: icmp, for the sake of packet 1
 
