@@ -229,7 +229,8 @@ fn a_trace_is_a_line_for_each_step() {
     let expected = "\
 packet 1: tcp 10.0.0.5:4321 > 192.0.2.9:443 SYN
       0 ns arrives  by net_tap0
-    850 ns nat      next; new session; source 10.0.0.5:4321 -> 198.51.100.7:1024
+    850 ns nat      next; new session;
+                    source 10.0.0.5:4321 -> 198.51.100.7:1024
 
 packet 2: icmp, for the sake of packet 1
 
