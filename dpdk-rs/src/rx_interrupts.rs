@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Interrupts that one look at them takes note of; what is left over ends the next wait.
-const MOST_AT_ONCE: usize = 8;
+const MOST_AT_ONCE: u8 = 8;
 
 /// Where a thread waits for packets of its queues. A queue has an interrupt where its port was asked for them
 /// ([`PortBuilder::rx_interrupts`](crate::PortBuilder::rx_interrupts)) and the device has them.
@@ -71,11 +71,11 @@ impl RxInterrupts {
     /// counted in whole milliseconds. Says whether something came.
     #[must_use = "the queues tell what came, if anything did"]
     pub fn wait(&self, at_most: Duration) -> bool {
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST_AT_ONCE];
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; MOST_AT_ONCE as usize];
         let milliseconds = c_int::try_from(at_most.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: there is room for that many events, and the file is open as long as `self` is.
         let told = unsafe {
-            libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), MOST_AT_ONCE as c_int, milliseconds)
+            libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), c_int::from(MOST_AT_ONCE), milliseconds)
         };
         told != 0
     }

@@ -3,8 +3,10 @@
 firewall-packets.py judge FAMILY INSIDE OUTSIDE FILE  sends them from both sides, and writes a line for each case
 firewall-packets.py expect FILE...                    fails unless the verdicts are those that are right for this firewall
 firewall-packets.py compare OURS LINUX                says where two such files differ, and fails where nobody knows why
+firewall-packets.py flood SIDE ADDRESS RATE PORT...   SYNs from many addresses outside to these ports of one address, so many
+                                                      a second as far as the machine allows, until it is told to stop
 
-FAMILY is 4 or 6. INSIDE and OUTSIDE are NAMESPACE=INTERFACE=MAC, the MAC address being whom packets are sent to there.
+FAMILY is 4 or 6. INSIDE, OUTSIDE and SIDE are NAMESPACE=INTERFACE=MAC, the MAC address being whom packets are sent to there.
 No host has the addresses of these packets, so nobody answers. Both firewalls have the same rules: everything may begin
 inside, TCP to port 80 and UDP to ports 53 and 4999 outside, over IPv6 also pings, and nothing else.
 
@@ -13,7 +15,10 @@ twice, what came through before was judged as well, and nobody has waited for a 
 """
 
 import ctypes
+import itertools
 import os
+import random
+import signal
 import socket
 import struct
 import sys
@@ -32,6 +37,8 @@ ICMP, TCP, UDP, GRE, ICMPV6 = 1, 6, 17, 47, 58
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 WEB, DNS, FENCE, CLOSED = 80, 53, 4999, 81
 FENCE_FROM = 4998
+FLOOD_FROM, FLOOD_SOURCES = int(ip_address("198.18.0.0")), 1 << 17  # RFC 2544
+FLOOD_PACKETS = 1 << 14
 WINDOW = 8192
 
 
@@ -470,4 +477,29 @@ def compare(ours, linux):
     sys.exit(unknown > 0)
 
 
-{"judge": judge, "expect": expect, "compare": compare}[sys.argv[1]](*sys.argv[2:])
+def flood(side, address, rate, *ports):
+    packets = Packets(4)
+    packets.addresses = {INSIDE: ip_address(address).packed, OUTSIDE: None}
+    made = []
+    for port, _ in zip(itertools.cycle(map(int, ports)), range(FLOOD_PACKETS)):
+        source = struct.pack("!I", FLOOD_FROM + random.randrange(FLOOD_SOURCES))
+        made.append(packets.tcp(OUTSIDE, (random.randrange(1024, 65536), port), SYN, random.getrandbits(32), source=source))
+    outside = Side(4, side)
+    told = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    begun, sent = time.monotonic(), 0
+    for packet in itertools.cycle(made):
+        if told:
+            break
+        try:
+            outside.send(packet)
+            sent += 1
+        except OSError:
+            pass  # there is no room
+        if sent % 64 == 0:
+            time.sleep(max(0.0, begun + sent / int(rate) - time.monotonic()))
+    seconds = time.monotonic() - begun
+    print(f"{sent} SYNs in {seconds:.1f} s, {sent / seconds:.0f} a second")
+
+
+{"judge": judge, "expect": expect, "compare": compare, "flood": flood}[sys.argv[1]](*sys.argv[2:])

@@ -156,7 +156,12 @@ stop_program() {
     say "stopping $program_name with SIGINT; its final table:"
     alive "$program" || die "$program_name has ended before it was told to"
     kill -INT "$program"
-    wait_until 10 not alive "$program" || die "$program_name does not stop"
+    await_end 10
+}
+
+# await_end SECONDS: until the program that was told to has ended; shows its final table.
+await_end() {
+    wait_until "$1" not alive "$program" || die "$program_name does not stop"
     local status=0
     wait "$program" || status=$?
     unset 'processes[program]'

@@ -19,7 +19,7 @@ pub(super) fn ask(question: &Question, client: Client, limit: Option<u64>, outpu
         }
         Question::Chain { workers } => {
             let by = query(workers.then_some(("by", "worker")));
-            whole(&format!("chain{by}"), &client, output, |chain: &Vec<_>, output| output.table(tables::chain(chain)))
+            whole(&format!("chain{by}"), &client, output, |chain: &Vec<_>, output| tables::chain(chain, output))
         }
         Question::Drops => drops(&client, output),
         Question::Functions => {

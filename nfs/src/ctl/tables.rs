@@ -3,11 +3,14 @@
 use super::output::Output;
 use crate::door::{
     Balance, ChainRow, Counter, Device, Drop, FunctionTopics, Occupancy, Port, Program, Stats, Topic, Worker, bytes,
-    duration, link_speed, share,
+    duration, share, wrapped,
 };
 use nf_framework::Table;
 use std::io;
 use std::time::Duration;
+
+/// Columns of a terminal: no table of a program's figures is wider.
+const COLUMNS: usize = 80;
 
 pub(super) fn program(program: &Program, output: &mut Output) -> io::Result<()> {
     let state = match (program.ready, program.draining) {
@@ -34,7 +37,7 @@ pub(super) fn program(program: &Program, output: &mut Output) -> io::Result<()> 
 pub(super) fn stats(stats: &Stats, output: &mut Output) -> io::Result<()> {
     ports(&stats.ports, output)?;
     output.table(workers(&stats.workers))?;
-    output.table(chain(&stats.functions))?;
+    chain(&stats.functions, output)?;
     output.table(counters("counter", &stats.counters))?;
     output.table(counters("gauge", &stats.gauges))?;
     output.table(occupancy(&stats.tables))?;
@@ -48,19 +51,18 @@ pub(super) fn stats(stats: &Stats, output: &mut Output) -> io::Result<()> {
 
 /// The ports, and what happened to them.
 pub(super) fn ports(ports: &[Port], output: &mut Output) -> io::Result<()> {
-    let heads = ["port", "link", "rx packets", "tx packets", "rx bytes", "tx bytes", "missed", "no mbuf", "errors"];
+    let heads = ["port", "link", "rx packets", "tx packets", "rx bytes", "tx bytes", "missed", "errors"];
     let mut table = Table::new(&heads);
     for port in ports {
         let device = |of: fn(&Device) -> String| port.device.as_ref().map_or("-".to_owned(), of);
         table.row([
             port.name.clone(),
-            link(port),
+            port.link_state(),
             port.received.to_string(),
             port.sent.to_string(),
             device(|device| bytes(device.rx_bytes)),
             device(|device| bytes(device.tx_bytes)),
-            device(|device| device.rx_missed.to_string()),
-            device(|device| device.rx_no_mbuf.to_string()),
+            device(|device| (device.rx_missed + device.rx_no_mbuf).to_string()),
             device(|device| (device.rx_errors + device.tx_errors).to_string()),
         ]);
     }
@@ -77,21 +79,15 @@ pub(super) fn ports(ports: &[Port], output: &mut Output) -> io::Result<()> {
         if !happened.is_empty() {
             output.line(&format!("{}: {}", port.name, happened.join(", ")))?;
         }
+        if let Some(count) = port.device.as_ref().map(|device| device.rx_no_mbuf).filter(|count| *count > 0) {
+            output.line(&format!("{}: {count} of the missed packets found no mbuf", port.name))?;
+        }
         if port.misled > 0 {
             let (name, misled) = (&port.name, port.misled);
             output.line(&format!("{name}: does not spread packets as it was told; {misled} worker(s) have seen it"))?;
         }
     }
     Ok(())
-}
-
-fn link(port: &Port) -> String {
-    match (&port.link, port.down) {
-        (_, true) => "gone".to_owned(),
-        (None, _) => "-".to_owned(),
-        (Some(link), _) if !link.up => "down".to_owned(),
-        (Some(link), _) => link.speed_mbps.filter(|mbps| *mbps > 0).map_or("up".to_owned(), link_speed),
-    }
 }
 
 pub(super) fn workers(workers: &[Worker]) -> Table {
@@ -113,25 +109,43 @@ pub(super) fn workers(workers: &[Worker]) -> Table {
     table
 }
 
-/// What each function did and what that costs. Columns that nothing is said of are left out.
-pub(super) fn chain(rows: &[ChainRow]) -> Table {
-    type Cell = fn(&ChainRow) -> Option<String>;
-    let columns: [(&str, Cell); 10] = [
-        ("worker", |row| row.worker.map(|n| n.to_string())),
-        ("packets", |row| row.shown().map(|n| n.to_string())),
-        ("packets/call", |row| row.calls.map(|calls| ratio(row.shown().unwrap_or(0), calls))),
-        ("cycles/packet", |row| row.cycles.map(|cycles| ratio(cycles, row.shown().unwrap_or(0)))),
-        ("passed", |row| row.passed.map(|n| n.to_string())),
-        ("sent", |row| row.sent.map(|n| n.to_string())),
-        ("dropped", |row| row.dropped.map(|n| n.to_string())),
-        ("taken", |row| row.taken.map(|n| n.to_string())),
-        ("held", |row| row.held.map(|n| n.to_string())),
-        ("sessions", |row| row.sessions.map(|n| n.to_string())),
-    ];
-    let said: Vec<(&str, Cell)> =
-        columns.into_iter().filter(|(_, cell)| rows.iter().any(|row| cell(row).is_some())).collect();
-    let mut table =
-        Table::new(&[&["function"], said.iter().map(|(head, _)| *head).collect::<Vec<_>>().as_slice()].concat());
+/// A column of a table of functions.
+type ChainColumn = (&'static str, fn(&ChainRow) -> Option<String>);
+
+const WORKER: ChainColumn = ("worker", |row| row.worker.map(|n| n.to_string()));
+
+/// What a function costs, and what it keeps.
+const COST: [ChainColumn; 6] = [
+    WORKER,
+    ("packets", |row| row.shown().map(|n| n.to_string())),
+    ("packets/call", |row| row.calls.map(|calls| ratio(row.shown().unwrap_or(0), calls))),
+    ("cycles/packet", |row| row.cycles.map(|cycles| ratio(cycles, row.shown().unwrap_or(0)))),
+    ("held", |row| row.held.map(|n| n.to_string())),
+    ("sessions", |row| row.sessions.map(|n| n.to_string())),
+];
+
+/// What became of the packets that it saw.
+const VERDICTS: [ChainColumn; 5] = [
+    WORKER,
+    ("passed", |row| row.passed.map(|n| n.to_string())),
+    ("sent", |row| row.sent.map(|n| n.to_string())),
+    ("dropped", |row| row.dropped.map(|n| n.to_string())),
+    ("taken", |row| row.taken.map(|n| n.to_string())),
+];
+
+/// What each function costs, and below it what it did: side by side they would be wider than a terminal.
+pub(super) fn chain(rows: &[ChainRow], output: &mut Output) -> io::Result<()> {
+    output.table(of_functions(rows, &COST))?;
+    let judging: Vec<ChainRow> = rows.iter().filter(|row| row.passed.is_some()).cloned().collect();
+    output.table(of_functions(&judging, &VERDICTS))
+}
+
+/// Columns that nothing is said of are left out.
+fn of_functions(rows: &[ChainRow], columns: &[ChainColumn]) -> Table {
+    let said: Vec<&ChainColumn> =
+        columns.iter().filter(|(_, cell)| rows.iter().any(|row| cell(row).is_some())).collect();
+    let heads: Vec<&str> = ["function"].into_iter().chain(said.iter().map(|(head, _)| *head)).collect();
+    let mut table = Table::new(&heads);
     for row in rows {
         let cells = said.iter().map(|(_, cell)| cell(row).unwrap_or_else(|| "-".to_owned()));
         table.row([row.function.clone()].into_iter().chain(cells));
@@ -171,9 +185,15 @@ fn occupancy(tables: &[Occupancy]) -> Table {
 pub(super) fn drops(drops: &[Drop]) -> Table {
     let mut drops: Vec<&Drop> = drops.iter().collect();
     drops.sort_by_key(|drop| std::cmp::Reverse(drop.count));
-    let mut table = Table::new(&["dropped because", "packets", ""]);
+    let heads = ["dropped because", "packets", ""];
+    let reasons = drops.iter().map(|drop| drop.reason.len()).max().unwrap_or(0).max(heads[0].len());
+    let counts = drops.iter().map(|drop| drop.count.to_string().len()).max().unwrap_or(0).max(heads[1].len());
+    let mut table = Table::new(&heads);
     for drop in drops {
-        table.row([drop.reason.clone(), drop.count.to_string(), drop.help.clone()]);
+        let (mut reason, mut count) = (drop.reason.clone(), drop.count.to_string());
+        for help in wrapped(&drop.help, COLUMNS.saturating_sub(reasons + counts + 4)) {
+            table.row([std::mem::take(&mut reason), std::mem::take(&mut count), help]);
+        }
     }
     table
 }

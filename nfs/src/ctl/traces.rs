@@ -5,7 +5,7 @@ use crate::door::{Step, Trace, Traces};
 use std::io;
 
 /// Columns before a step goes on in the next line.
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 80;
 
 pub(super) fn show(traces: &Traces, output: &mut Output) -> io::Result<()> {
     for trace in &traces.packets {
@@ -37,12 +37,12 @@ fn show_one(trace: &Trace, output: &mut Output) -> io::Result<()> {
 fn lines(step: &Step, width: usize) -> Vec<String> {
     let note = Some(&step.note).filter(|note| !note.is_empty());
     let parts: Vec<&String> = [&step.verdict].into_iter().chain(note).chain(&step.changes).collect();
-    let mut lines = vec![format!("{:>8} ns  {:width$} ", step.nanoseconds, step.place)];
+    let mut lines = vec![format!("{:>7} ns {:width$} ", step.nanoseconds, step.place)];
     for (index, part) in parts.iter().enumerate() {
         let end = if index + 1 < parts.len() { ";" } else { "" };
         let is_full = lines.last().is_some_and(|line| line.chars().count() + part.chars().count() + 2 > COLUMNS);
         if index > 0 && is_full {
-            lines.push(" ".repeat(width + 14));
+            lines.push(" ".repeat(width + 12));
         }
         if let Some(line) = lines.last_mut() {
             *line += &format!(" {part}{end}");

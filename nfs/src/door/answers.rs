@@ -1,6 +1,7 @@
 //! What the door answers, as far as programs here read it. What an older program does not say is empty, and what
 //! a newer one says beyond this is left out: `nf-ctl --json` has all of it.
 
+use super::human::link_speed;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -80,6 +81,19 @@ pub struct Port {
     pub link: Option<Link>,
     /// What its device has counted.
     pub device: Option<Device>,
+}
+
+impl Port {
+    /// Its link in one word: `25G` or `up`, `down`, `gone` with its device, or a dash where nobody knows.
+    #[must_use]
+    pub fn link_state(&self) -> String {
+        match (&self.link, self.down) {
+            (_, true) => "gone".to_owned(),
+            (None, _) => "-".to_owned(),
+            (Some(link), _) if !link.up => "down".to_owned(),
+            (Some(link), _) => link.speed_mbps.filter(|mbps| *mbps > 0).map_or("up".to_owned(), link_speed),
+        }
+    }
 }
 
 /// A port's link.

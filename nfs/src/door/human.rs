@@ -73,19 +73,40 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// Of megabits per second: `100 Mbit/s`, `2.5 Gbit/s`.
+/// A sentence in lines of so many characters at most, which break between words; a longer word has a line of its own.
 #[must_use]
-pub fn link_speed(mbps: u64) -> String {
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => *line += &format!(" {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Of megabits per second, in bits: `100M`, `2.5G`.
+#[must_use]
+pub(super) fn link_speed(mbps: u64) -> String {
     match (mbps / 1000, mbps % 1000) {
-        (0, _) => format!("{mbps} Mbit/s"),
-        (gbps, 0) => format!("{gbps} Gbit/s"),
-        (gbps, rest) => format!("{gbps}.{} Gbit/s", rest / 100),
+        (0, _) => format!("{mbps}M"),
+        (gbps, 0) => format!("{gbps}G"),
+        (gbps, rest) => format!("{gbps}.{}G", rest / 100),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sentences_break_between_words() {
+        assert_eq!(wrapped("the port took nothing more", 12), ["the port", "took nothing", "more"]);
+        assert_eq!(wrapped("a neighbourhood", 5), ["a", "neighbourhood"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
 
     #[test]
     fn figures_have_three_digits() {
@@ -108,6 +129,6 @@ mod tests {
         assert_eq!([0.0, 0.0004, 0.052, 0.5, 0.9995, 1.0].map(share), ["0%", "0%", "5.2%", "50%", "100%", "100%"]);
         let times = [0, 59, 61, 3600, 90_061].map(|seconds| duration(Duration::from_secs(seconds)));
         assert_eq!(times, ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"]);
-        assert_eq!([10, 1000, 2500, 100_000].map(link_speed), ["10 Mbit/s", "1 Gbit/s", "2.5 Gbit/s", "100 Gbit/s"]);
+        assert_eq!([10, 1000, 2500, 100_000].map(link_speed), ["10M", "1G", "2.5G", "100G"]);
     }
 }

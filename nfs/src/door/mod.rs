@@ -15,7 +15,7 @@ pub use answers::{
 };
 pub use client::Client;
 pub use error::DoorError;
-pub use human::{bytes, duration, link_speed, printable, rate, say_error, share};
+pub use human::{bytes, duration, printable, rate, say_error, share, wrapped};
 pub(crate) use place::seconds;
 pub use place::{Place, Whereabouts};
 

@@ -14,7 +14,7 @@ pub mod screen;
 pub mod sections;
 
 pub use keys::{Key, Looks, View};
-pub use sample::{Backend, Sample};
+pub use sample::{Answered, Backend, Sample};
 
 use crate::door::say_error;
 use arguments::Arguments;

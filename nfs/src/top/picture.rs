@@ -5,7 +5,7 @@
 
 use super::sample::{Backend, Sample};
 use crate::door::{ChainRow, Counter, Device, Drop, Occupancy, Port, Program, Worker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a program does between two moments.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -141,28 +141,34 @@ impl Picture {
     /// What was done from one sample to the next.
     #[must_use]
     pub fn between(old: &Sample, new: &Sample) -> Self {
-        let is_other = old.program.pid != new.program.pid || new.program.uptime_seconds < old.program.uptime_seconds;
-        let passed = new.at.saturating_duration_since(old.at).as_secs_f64();
-        let seconds = if is_other { passed.min(new.program.uptime_seconds) } else { passed };
-        Self::of(Between { seconds, anew: is_other }, old, new)
+        let anew = old.program.pid != new.program.pid || new.program.uptime_seconds < old.program.uptime_seconds;
+        let between = |at: fn(&Sample) -> Instant| {
+            let passed = at(new).saturating_duration_since(at(old)).as_secs_f64();
+            Between { seconds: if anew { passed.min(new.program.uptime_seconds) } else { passed }, anew }
+        };
+        Self::of(between, old, new)
     }
 
     /// What was done since the program began, which is all that is known at first.
     #[must_use]
     pub fn since_start(sample: &Sample) -> Self {
-        Self::of(Between { seconds: sample.program.uptime_seconds, anew: true }, sample, sample)
+        Self::of(|_| Between { seconds: sample.program.uptime_seconds, anew: true }, sample, sample)
     }
 
-    fn of(between: Between, old: &Sample, new: &Sample) -> Self {
+    /// Of answers at each of these moments.
+    fn of(between: impl Fn(fn(&Sample) -> Instant) -> Between, old: &Sample, new: &Sample) -> Self {
+        let stats = between(|sample| sample.at.stats);
+        // What a function did is a part of the statistics where there is no chain.
+        let functions = if new.chain.is_empty() { stats } else { between(|sample| sample.at.chain) };
         Self {
             program: new.program.clone(),
-            ports: ports(between, &old.stats.ports, &new.stats.ports),
-            workers: workers(between, &old.stats.workers, &new.stats.workers),
-            chain: chain(between, rows(old), rows(new)),
-            drops: drops(between, &old.stats.drops, &new.stats.drops),
+            ports: ports(stats, &old.stats.ports, &new.stats.ports),
+            workers: workers(stats, &old.stats.workers, &new.stats.workers),
+            chain: chain(functions, rows(old), rows(new)),
+            drops: drops(stats, &old.stats.drops, &new.stats.drops),
             gauges: new.stats.gauges.clone(),
             occupancy: occupancy(&new.stats.tables),
-            backends: backends(between, &old.backends, &new.backends),
+            backends: backends(between(|sample| sample.at.backends), &old.backends, &new.backends),
         }
     }
 
@@ -277,7 +283,7 @@ fn backends(between: Between, old: &[Backend], new: &[Backend]) -> Vec<BackendLi
 mod tests {
     use super::*;
     use crate::door::Stats;
-    use std::time::Instant;
+    use crate::top::sample::Answered;
 
     /// A program after so many seconds, of which all counters stand at `n` and multiples of it.
     fn sample(start: Instant, pid: u32, seconds: f64, n: u64) -> Sample {
@@ -303,7 +309,7 @@ mod tests {
         let drops = vec![reason("old", 1_000_000), reason("new", 5 * n)];
         let backend = Backend { name: "b1".into(), packets: n, bytes: 100 * n, begun: 2 * n, ..Backend::default() };
         Sample {
-            at: start + Duration::from_secs_f64(seconds),
+            at: Answered::at_once(start + Duration::from_secs_f64(seconds)),
             program: Program { pid, uptime_seconds: seconds, ..Program::default() },
             stats: Stats { ports: vec![port], workers: vec![worker], drops, ..Stats::default() },
             chain: vec![row],
@@ -346,6 +352,16 @@ mod tests {
         assert_eq!(drops, [("new", 500.0), ("old", 0.0)]);
         let backend = &picture.backends[0];
         assert_eq!((backend.packets, backend.bits, backend.begun), (100.0, 80_000.0, 200.0));
+    }
+
+    #[test]
+    fn each_answer_has_its_own_time() {
+        let start = Instant::now();
+        let (old, mut new) = (sample(start, 7, 10.0, 100), sample(start, 7, 12.0, 300));
+        (new.at.chain, new.at.backends) = (start + Duration::from_secs(14), start + Duration::from_secs(20));
+        let picture = Picture::between(&old, &new);
+        let rates = (picture.ports[0].received, picture.chain[0].packets, picture.backends[0].packets);
+        assert_eq!(rates, (1000.0, 16_000.0, 20.0), "in 2, 4 and 10 s");
     }
 
     #[test]

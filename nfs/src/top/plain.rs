@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Columns that lines may have: a file is as wide as anybody likes, and people look at it in a terminal.
-const WIDTH: usize = 100;
+const WIDTH: usize = 80;
 
 /// Writes pictures until there are enough, or nobody reads them.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {

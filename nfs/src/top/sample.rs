@@ -11,8 +11,6 @@ const BACKENDS: usize = 200;
 /// All that is asked at once.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// When it was asked.
-    pub at: Instant,
     /// `/v1/program`
     pub program: Program,
     /// `/v1/stats`
@@ -21,6 +19,28 @@ pub struct Sample {
     pub chain: Vec<ChainRow>,
     /// Of all functions that have backends.
     pub backends: Vec<Backend>,
+    /// When these were answered.
+    pub at: Answered,
+}
+
+/// Moments of one sample's answers: a program that has much to do takes its time between two of them, in which its
+/// counters go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// `stats`.
+    pub stats: Instant,
+    /// `chain`.
+    pub chain: Instant,
+    /// `backends`.
+    pub backends: Instant,
+}
+
+impl Answered {
+    /// All at once.
+    #[must_use]
+    pub fn at_once(at: Instant) -> Self {
+        Self { stats: at, chain: at, backends: at }
+    }
 }
 
 /// A server of a load balancer.
@@ -68,9 +88,10 @@ impl Sampler {
     /// Asks for everything.
     pub(super) fn sample(&mut self) -> Result<Sample, DoorError> {
         let program: Program = self.client.read("/v1/program")?;
-        let at = Instant::now();
         let stats = self.client.read("/v1/stats")?;
+        let mut at = Answered::at_once(Instant::now());
         let chain = or_nothing(self.client.read("/v1/chain"))?;
+        at.chain = Instant::now();
         if self.topics.as_ref().is_none_or(|(pid, _)| *pid != program.pid) {
             self.topics = Some((program.pid, or_nothing(self.client.read("/v1/functions"))?));
         }
@@ -78,7 +99,8 @@ impl Sampler {
         for (function, topic) in self.having("backends") {
             backends.extend(self.backends(&function, &topic)?);
         }
-        Ok(Sample { at, program, stats, chain, backends })
+        at.backends = Instant::now();
+        Ok(Sample { program, stats, chain, backends, at })
     }
 
     /// The functions with a topic of this name.

@@ -2,7 +2,7 @@
 
 use super::keys::View;
 use super::picture::{BackendLine, ChainLine, DropLine, OccupancyLine, Picture, PortLine, WorkerLine};
-use crate::door::{Counter, Drop, link_speed, rate, share};
+use crate::door::{Counter, Drop, rate, share, wrapped};
 use nf_framework::Table;
 use std::cmp::Ordering;
 
@@ -43,7 +43,7 @@ pub fn sections(picture: &Picture, view: View, width: usize) -> Vec<Section> {
         sections.push(chain(&picture.chain, width, !all));
     }
     if all || view == View::Drops {
-        sections.push(drops(&picture.drops, all));
+        sections.push(drops(&picture.drops, width, all));
     }
     if all || view == View::Backends {
         sections.extend([backends(&picture.backends, width), occupancy(picture, width, all)]);
@@ -92,7 +92,7 @@ fn ports(lines: &[PortLine], width: usize) -> Option<Section> {
     let mut table = Table::new(&heads);
     for line in lines {
         let port = &line.port;
-        let mut cells = vec![port.name.clone(), link(line), rate(line.received), rate(line.sent)];
+        let mut cells = vec![port.name.clone(), port.link_state(), rate(line.received), rate(line.sent)];
         cells.extend(match line.bits {
             Some((received, sent)) => [rate(received), rate(sent), rate(line.missed), rate(line.errors)],
             None => ["-"; 4].map(str::to_owned),
@@ -110,18 +110,6 @@ fn ports(lines: &[PortLine], width: usize) -> Option<Section> {
     section(table, tones.collect::<Vec<_>>())
 }
 
-fn link(line: &PortLine) -> String {
-    match (&line.port.link, line.port.down) {
-        (_, true) => "gone".to_owned(),
-        (None, _) => "-".to_owned(),
-        (Some(link), _) if !link.up => "down".to_owned(),
-        (Some(link), _) => {
-            let speed = link.speed_mbps.filter(|mbps| *mbps > 0).map(link_speed);
-            speed.map_or("up".to_owned(), |speed| speed.trim_end_matches("bit/s").replace(' ', ""))
-        }
-    }
-}
-
 /// Of a worker that is idle less than this there is little left.
 const NEARLY_BUSY: f64 = 0.05;
 
@@ -131,7 +119,7 @@ fn workers(lines: &[WorkerLine], width: usize) -> Option<Section> {
     for line in lines {
         table.row([
             line.worker.worker.to_string(),
-            line.worker.cpu.or(line.worker.lcore).map_or("-".to_owned(), |cpu| cpu.to_string()),
+            line.worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string()),
             rate(line.received),
             rate(line.sent),
             rate(line.handed_over),
@@ -163,16 +151,35 @@ fn chain(lines: &[ChainLine], width: usize, is_whole: bool) -> Option<Section> {
     section(table, lines.iter().map(|_| Tone::Usual).collect::<Vec<_>>())
 }
 
-fn drops(lines: &[DropLine], is_overview: bool) -> Option<Section> {
-    let mut table = Table::new(&["dropped because", "pkt/s", "packets", ""]);
+fn drops(lines: &[DropLine], width: usize, is_overview: bool) -> Option<Section> {
+    let heads = ["dropped because", "pkt/s", "packets", ""];
     // Those that do not happen now are history, for which there is a view.
     let happens = |line: &&DropLine| !is_overview || line.packets > 0.0 || lines.len() <= 3;
-    for line in lines.iter().filter(happens) {
-        let Drop { reason, help, count } = line.reason.clone();
-        table.row([reason, rate(line.packets), count.to_string(), help]);
+    let rows = || {
+        let row = |line: &DropLine| [line.reason.reason.clone(), rate(line.packets), line.reason.count.to_string()];
+        lines.iter().filter(happens).map(row)
+    };
+    let widest = |column: usize| rows().map(|row| row[column].len()).max().unwrap_or(0).max(heads[column].len());
+    let room = width.saturating_sub((0..3).map(|column| widest(column) + 2).sum());
+    let mut table = Table::new(&heads);
+    let mut tones = Vec::new();
+    for (line, [mut reason, mut now, mut count]) in lines.iter().filter(happens).zip(rows()) {
+        let Drop { help, .. } = &line.reason;
+        let helps = if is_overview { vec![shortened(help, room)] } else { wrapped(help, room) };
+        for help in helps {
+            table.row([&mut reason, &mut now, &mut count].map(std::mem::take).into_iter().chain([help]));
+            tones.push(tone(false, line.packets > 0.0));
+        }
     }
-    let tones = lines.iter().filter(happens).map(|line| tone(false, line.packets > 0.0));
-    section(table, tones.collect::<Vec<_>>())
+    section(table, tones)
+}
+
+/// As much of a sentence as there is room for: where something of everything is shown, each has one line.
+fn shortened(text: &str, room: usize) -> String {
+    match wrapped(text, room.saturating_sub(2)).first() {
+        Some(first) if first.len() < text.trim().len() && text.chars().count() > room => format!("{first} …"),
+        _ => text.trim().to_owned(),
+    }
 }
 
 fn backends(lines: &[BackendLine], width: usize) -> Option<Section> {

@@ -9,7 +9,7 @@ use fake::{Answer, Fake};
 use nfs::door::{ChainRow, Counter, Device, Drop, Link, Occupancy, Port, Program, Stats, Worker};
 use nfs::top::picture::Picture;
 use nfs::top::screen::{Shown, draw, extent};
-use nfs::top::{Backend, Key, Looks, Sample, View};
+use nfs::top::{Answered, Backend, Key, Looks, Sample, View};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Rect;
@@ -77,7 +77,7 @@ fn sample(at: Instant, n: u64) -> Sample {
         failed: 0,
     };
     Sample {
-        at,
+        at: Answered::at_once(at),
         program: Program {
             name: "edge".into(),
             version: "0.1.0".into(),
@@ -195,7 +195,7 @@ fn scrolling_ends_at_the_last_line() {
     let area = Rect::new(0, 0, 80, 4);
     let mut looks = view(View::Drops);
     let (lines, page) = extent(&shown, &looks, area);
-    assert_eq!((lines, page), (4, 1), "the heads stay");
+    assert_eq!((lines, page), (5, 1), "the heads stay");
     looks.press(Key::End, lines, page);
     assert_eq!(screen(&shown, &looks, 80, 4).lines().last().unwrap().split_whitespace().next(), Some("ttl"));
 }
