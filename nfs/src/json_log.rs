@@ -137,7 +137,10 @@ impl<E: Event> Log<E> {
     ///
     /// When it cannot be opened, or there is no thread.
     pub(crate) fn start(config: &LogConfig) -> io::Result<Self> {
-        Self::write_to(LogFile::open(config.file.clone())?, config)
+        let unwritable = |error: io::Error| {
+            io::Error::new(error.kind(), format!("log.file: {} cannot be written: {error}", config.file.display()))
+        };
+        Self::write_to(LogFile::open(config.file.clone()).map_err(unwritable)?, config)
     }
 
     fn write_to(file: impl Sink + Send + 'static, config: &LogConfig) -> io::Result<Self> {
@@ -454,6 +457,14 @@ mod tests {
         let mut opened = LogFile::open(pipe.clone()).unwrap();
         let _ = std::fs::remove_file(&pipe);
         assert!(opened.write_all(b"a line").is_ok());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_an_error_that_names_key_and_file() {
+        let directory = std::env::temp_dir();
+        let Err(error) = Log::<Something>::start(&config(directory.clone())) else { panic!("a directory is written") };
+        let expected = format!("log.file: {} cannot be written: Is a directory", directory.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
     }
 
     #[test]

@@ -336,6 +336,11 @@ fn the_examples_of_services_are_valid_with_their_options() {
             include_str!("../../deploy/examples/load-balancer.env"),
         ),
     ] {
+        // Prometheus asks where they listen.
+        let name = program.rsplit('/').next().unwrap();
+        let port = configuration.lines().find_map(|line| line.strip_prefix("listen = \"")?.strip_suffix('"')).unwrap();
+        let prometheus = include_str!("../../deploy/prometheus/prometheus.yml");
+        assert!(prometheus.contains(&format!("- 127.0.0.1:{port} # {name}\n")), "{name} listens at {port}");
         let config = file("service", configuration);
         let options = environment.lines().find_map(|line| line.strip_prefix("OPTIONS=")).unwrap();
         let devices = environment.lines().find_map(|line| line.strip_prefix("EAL_ARGUMENTS=")).unwrap();
@@ -361,7 +366,7 @@ fn whole_nat_example() -> String {
         let uncommented = line.strip_prefix("# ").filter(|rest| is_configuration(rest));
         format!("{}\n", uncommented.unwrap_or(line))
     });
-    lines.collect::<String>().replace("/var/log/nat.jsonl", "/dev/null")
+    lines.collect::<String>().replace("/var/log/nf/nat.jsonl", "/dev/null")
 }
 
 #[test]
@@ -376,7 +381,7 @@ fn the_nats_example_runs_and_changes_on_the_way() {
         (
             "via = \"198.51.100.254\"",
             "via = \"198.51.100.9\"",
-            "generation 2 stays in force: FILE:62: [nat] pools[0].addresses[0]: 198.51.100.9 is the next router of routes[0]",
+            "generation 2 stays in force: FILE:72: [nat] pools[0].addresses[0]: 198.51.100.9 is the next router of routes[0]",
         ),
         ("keep_parity = false", "keep_parity = true", "generation 3: [nat] keep_parity: false -> true"),
         ("10.0.0.10:80", "10.0.0.11:80", "generation 4: [nat] forward[0].to[0]"),
@@ -437,74 +442,74 @@ fn a_nat_that_makes_no_sense_is_one_sentence_with_its_line() {
         nat_example().replacen(old, new, 1)
     };
     let cases = [
-        ("sessions", of("sessions = 65536", "sessions = 6"), "FILE:35: [nat] sessions: 6 is not from 64 to 268435456"),
+        ("sessions", of("sessions = 65536", "sessions = 6"), "FILE:45: [nat] sessions: 6 is not from 64 to 268435456"),
         (
             "selection",
             of("\"random\"", "\"randomly\""),
-            "FILE:43: [nat] port_selection: unknown value \"randomly\" (known: random, preserve)",
+            "FILE:53: [nat] port_selection: unknown value \"randomly\" (known: random, preserve)",
         ),
         ("mss", of("# mss = 1360", "mss = 100"), "[nat] mss: 100 is less than every host takes, 536 (RFC 9293)"),
         (
             "prefix",
             of("198.51.100.8/31", "198.51.100.8/33"),
-            "FILE:62: [nat] pools[0].addresses[0]: \"198.51.100.8/33\" is not a prefix: the length is from 0 to 32",
+            "FILE:72: [nat] pools[0].addresses[0]: \"198.51.100.8/33\" is not a prefix: the length is from 0 to 32",
         ),
         (
             "draining",
             of("\"198.51.100.10\"", "\"198.51.100.9\""),
-            "FILE:63: [nat] pools[0].draining: an address is either in use (addresses) or draining",
+            "FILE:73: [nat] pools[0].draining: an address is either in use (addresses) or draining",
         ),
-        ("version", of("\"0.0.0.0/0\"]", "\"::/0\"]"), "FILE:65: [nat] pools[0].to: ::/0 is not IPv4"),
+        ("version", of("\"0.0.0.0/0\"]", "\"::/0\"]"), "FILE:75: [nat] pools[0].to: ::/0 is not IPv4"),
         (
             "ports",
             of("\"8080\"", "\"0\""),
-            "FILE:72: [nat] forward[0].ports: \"0\" is not a range of ports: write \"1024-65535\", or \"80\" for one, from 1 to 65535",
+            "FILE:82: [nat] forward[0].ports: \"0\" is not a range of ports: write \"1024-65535\", or \"80\" for one, from 1 to 65535",
         ),
         (
             "taken",
             of("outside = \"198.51.100.8\"", "outside = \"198.51.100.99\""),
-            "FILE:71: [nat] forward[0].outside: 198.51.100.99 is an address of one_to_one",
+            "FILE:81: [nat] forward[0].outside: 198.51.100.99 is an address of one_to_one",
         ),
         (
             "server",
             of("ports = \"8080\"", "ports = \"1-65500\""),
-            "FILE:73: [nat] forward[0].to[0]: 1-65500 are 65500 ports, and from 80 to 65535 there are 65456",
+            "FILE:83: [nat] forward[0].to[0]: 1-65500 are 65500 ports, and from 80 to 65535 there are 65456",
         ),
         (
             "number",
             of("\"8080\"", "8080"),
-            "FILE:72: [nat] forward[0].ports: expected a range of ports in quotes (\"1024-65535\", or \"80\" for one), found 8080",
+            "FILE:82: [nat] forward[0].ports: expected a range of ports in quotes (\"1024-65535\", or \"80\" for one), found 8080",
         ),
         (
             "lengths",
             of("inside = \"10.0.0.99\"", "inside = \"10.0.1.0/24\""),
-            "FILE:79: [nat] one_to_one[0].outside: 198.51.100.99/32 has not the length of 10.0.1.0/24",
+            "FILE:89: [nat] one_to_one[0].outside: 198.51.100.99/32 has not the length of 10.0.1.0/24",
         ),
         (
             "pool",
             of("outside = \"198.51.100.99\"", "outside = \"198.51.100.9\""),
-            "FILE:79: [nat] one_to_one[0].outside: 198.51.100.9 is an address of a pool",
+            "FILE:89: [nat] one_to_one[0].outside: 198.51.100.9 is an address of a pool",
         ),
         (
             "next-router",
             of("via = \"198.51.100.254\"", "via = \"198.51.100.99\""),
-            "FILE:79: [nat] one_to_one[0].outside: 198.51.100.99 is the next router of routes[0] (leave it out)",
+            "FILE:89: [nat] one_to_one[0].outside: 198.51.100.99 is the next router of routes[0] (leave it out)",
         ),
         (
             "network",
             of("\"198.51.100.8/31\"", "\"198.51.100.4\", \"198.51.100.0/31\""),
-            "FILE:62: [nat] pools[0].addresses[1]: 198.51.100.0 is the first address of 198.51.100.0/24 on the interface \"wan\", which stands for the network (leave it out)",
+            "FILE:72: [nat] pools[0].addresses[1]: 198.51.100.0 is the first address of 198.51.100.0/24 on the interface \"wan\", which stands for the network (leave it out)",
         ),
         (
             "broadcast",
             of("outside = \"198.51.100.8\"", "outside = \"198.51.100.255\""),
-            "FILE:71: [nat] forward[0].outside: 198.51.100.255 is the last address of 198.51.100.0/24 on the interface \"wan\", its broadcast address (leave it out)",
+            "FILE:81: [nat] forward[0].outside: 198.51.100.255 is the last address of 198.51.100.0/24 on the interface \"wan\", its broadcast address (leave it out)",
         ),
-        ("timeout", of("udp = 300", "udp = 0"), "FILE:83: [nat] timeouts.udp: 0 seconds are not from 1 to 1000000"),
+        ("timeout", of("udp = 300", "udp = 0"), "FILE:93: [nat] timeouts.udp: 0 seconds are not from 1 to 1000000"),
         (
             "wire",
             of("forwarding = \"router\"", "forwarding = \"wire\""),
-            "FILE:18: [router]: this table is for forwarding = \"router\"",
+            "FILE:28: [router]: this table is for forwarding = \"router\"",
         ),
     ];
     assert_refused(NAT, &cases);

@@ -281,7 +281,7 @@ const METRICS: &[Metric] = &[
     counter("nf_part_cycles_total", &["part"], "Cycles of the time-stamp counter that this took",
         |facts, to| to.each_part(facts, |work| work.cycles)),
 
-    counter("nf_dropped_packets_total", &["reason"], "Packets that were dropped, by reason; docs and /v1/stats say what each means",
+    counter("nf_dropped_packets_total", &["reason"], "Packets that were dropped, by reason; docs/drops.md says what each means",
         |facts, to| facts.drops.iter().for_each(|drop| to.add(&[&drop.reason], drop.count))),
     counter("nf_originated_packets_total", &[], "Packets that functions made",
         |facts, to| to.add(&[], facts.balance.originated)),
@@ -619,6 +619,26 @@ mod tests {
         }
     }
 
+    /// What each label may be.
+    const LABELS: &[(&str, &str)] = &[
+        ("program", "`nat`, `firewall`, `load-balancer`, `nf-chain`, or the name of your own"),
+        ("version", "the program's"),
+        ("dpdk", "the release of DPDK that runs, such as `22.11.11`"),
+        ("port", "a device of `[ports]`, as it is called there: `net_tap0`, `0000:01:10.0`"),
+        ("worker", "a worker's number, from 0"),
+        ("lcore", "DPDK's number of the CPU that it runs on"),
+        ("function", "a name in `chain`; of tables also `(fragments)`"),
+        ("part", "a name in `chain`; before and behind these `(ingress)` and `(egress)`, and `(receive, send, other)`"),
+        ("name", "a counter or gauge of the function's own: its page lists them"),
+        ("table", "what the entries are of: `sessions`, `subscribers`, `tcp-ports`, `connections-ipv4`"),
+        ("service", "the name of a load balancer's service"),
+        ("backend", "the name of one of its backends"),
+        ("reason", "one of [drops.md](drops.md); those of the program's chain are there from the start, at 0"),
+        ("result", "`changed`, `unchanged`, `refused`, `unanswered`"),
+        ("pool", "the name of the pool of packets"),
+        ("state", "`INCOMPLETE`, `REACHABLE`, `STALE`, `DELAY`, `PROBE`, `UNREACHABLE`"),
+    ];
+
     #[test]
     fn the_list_in_the_docs_is_the_table() {
         let mut list = String::from(
@@ -630,6 +650,13 @@ mod tests {
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
             let _ = writeln!(list, "| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "));
         }
+        list.push_str("\n## Labels\n\n| label | its values |\n|---|---|\n");
+        for (label, values) in LABELS {
+            let _ = writeln!(list, "| `{label}` | {values} |");
+        }
+        list.push_str("\nHits of rules are no metrics: `nf-ctl rules` has them.\n");
+        let used: BTreeSet<&str> = METRICS.iter().flat_map(|metric| metric.labels).copied().collect();
+        assert_eq!(LABELS.iter().map(|(label, _)| *label).collect::<BTreeSet<_>>(), used);
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
         if std::env::var_os("NF_WRITE_DOCS").is_some() {
             std::fs::write(path, &list).unwrap();

@@ -467,6 +467,12 @@ impl Trial {
         Traces::of(tracers, &names)
     }
 
+    /// Name and help of every reason that a packet may be dropped for: the framework's, then those of the chain's functions.
+    #[must_use]
+    pub fn drop_reasons(&self) -> Vec<(String, String)> {
+        self.registry.drop_reasons.list()
+    }
+
     /// The counters, as a program would show them.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -145,10 +145,8 @@ impl Function for Firewall {
         tracking.show(worker);
         limits.show(worker);
         let proxy = SynProxy::new(&policy, &tracking, &memory)?;
-        let channel =
-            policy.config.log.as_ref().filter(|_| !worker.is_offline()).map(|config| {
-                policy.log.channel(config).map_err(|error| format!("{}: {error}", config.file.display()))
-            });
+        let log = policy.config.log.as_ref().filter(|_| !worker.is_offline());
+        let channel = log.map(|config| policy.log.channel(config));
         let events = Events::new(channel.transpose()?, worker.counter("log-lines-lost"));
         let (reasons, counters) = (Reasons::new(worker)?, Counters::new(worker));
         let state = WorkerState::new(policy, (tracking, limits, proxy), workers, events, reasons, counters);

@@ -63,7 +63,7 @@ impl Nat {
         };
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.is_none() {
-            *log = Some(Log::start(config).map_err(|error| format!("{}: {error}", config.file.display()))?);
+            *log = Some(Log::start(config)?);
         }
         Ok(Events::new(log.as_ref().map(Log::channel), lost))
     }
