@@ -4,6 +4,7 @@
 //! what can be asked, `tables` what the answers look like, `values` what those look like that only a function knows.
 
 mod arguments;
+mod completions;
 mod orders;
 mod output;
 mod questions;
@@ -14,7 +15,7 @@ mod values;
 
 use crate::door::{Client, DoorError, say_error};
 use arguments::{Arguments, Command};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use output::Output;
 use std::io;
 use std::process::ExitCode;
@@ -43,9 +44,7 @@ pub fn main() -> ExitCode {
     let mut output = Output::of_stdout(arguments.json);
     let result = match arguments.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "nf-ctl", &mut script);
-            output.bytes(&script).map_err(Failure::from)
+            output.bytes(completions::script(shell).as_bytes()).map_err(Failure::from)
         }
         ref command => answer(command, &arguments, &mut output),
     };

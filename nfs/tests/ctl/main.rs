@@ -4,7 +4,8 @@
 mod fake;
 
 use fake::{Answer, Fake};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const STATS: &str = r#"{"ports":[
@@ -376,8 +377,45 @@ fn help_teaches_and_shells_complete() {
     ] {
         assert_eq!(run(words).status.code(), Some(2), "{words:?}");
     }
-    let script = run(&["completions", "bash"]);
-    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
-    bash.stdin.take().unwrap().write_all(&script.stdout).unwrap();
-    assert!(bash.wait().unwrap().success());
+}
+
+/// What bash offers for the last of the words, asked as readline asks.
+fn completed(words: &[&str], session: &Path) -> Vec<String> {
+    const ASK: &str = r#"
+        source <("$0" completions bash)
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _nf__ctl nf-ctl "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", ASK, env!("CARGO_BIN_EXE_nf-ctl")]).args(words);
+    let output = bash.env("XDG_RUNTIME_DIR", session).current_dir(session).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{words:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_what_follows_a_command() {
+    let session = std::env::temp_dir().join(format!("nf-completions-{}", std::process::id()));
+    std::fs::create_dir_all(session.join("nf")).unwrap();
+    for name in ["a-file", "nf/quite-a-nat.sock", "nf/quite-another.txt"] {
+        std::fs::write(session.join(name), "").unwrap();
+    }
+    for (words, expected) in [
+        (&["nf-ctl", "neig"][..], &["neighbours"][..]),
+        (&["nf-ctl", "trace", "--f"], &["--filter"]),
+        (&["nf-ctl", "completions", "b"], &["bash"]),
+        (&["nf-ctl", "backend", "web/b1", "dr"], &["drain"]),
+        (&["nf-ctl", "drops-to", "--rea"], &["--reason"]),
+        (&["nf-ctl", "help", "neig"], &["neighbours"]),
+        (&["nf-ctl", "--program", "quite-"], &["quite-a-nat"]),
+        (&["nf-ctl", "sessions", "-p", "quite-"], &["quite-a-nat"]),
+        (&["nf-ctl", "sessions", "--socket", "a-"], &["a-file"]),
+    ] {
+        let offered = completed(words, &session);
+        let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
+        let is_there = expected.iter().all(|word| offered.contains(word));
+        // After `backend web/b1` options and values of both arguments are offered, by their beginning.
+        assert!(is_there && offered.len() == expected.len(), "{words:?}: {offered:?}");
+    }
+    std::fs::remove_dir_all(&session).unwrap();
 }
