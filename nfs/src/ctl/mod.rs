@@ -43,9 +43,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut output = Output::of_stdout(arguments.json);
     let result = match arguments.command {
-        Command::Completions { shell } => {
-            output.bytes(completions::script(shell).as_bytes()).map_err(Failure::from)
-        }
+        Command::Completions { shell } => output.bytes(completions::script(shell).as_bytes()).map_err(Failure::from),
         ref command => answer(command, &arguments, &mut output),
     };
     let result = result.and_then(|()| Ok(output.flush()?));
