@@ -196,5 +196,5 @@ fn a_log_that_cannot_be_is_refused() {
         std::fs::remove_dir(&path).unwrap();
         message
     });
-    assert!(message.unwrap().starts_with(&format!("{}: ", file.0.display())));
+    assert!(message.unwrap().starts_with(&format!("log.file: {} cannot be written: ", file.0.display())));
 }

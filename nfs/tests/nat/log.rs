@@ -180,6 +180,6 @@ fn a_log_that_cannot_be_opened_is_an_error_at_the_start() {
             nf_framework::Chain::default()
         }));
         std::fs::remove_dir(&file.0).unwrap();
-        assert!(message.unwrap().starts_with(&format!("{}: ", file.0.display())));
+        assert!(message.unwrap().starts_with(&format!("log.file: {} cannot be written: ", file.0.display())));
     });
 }
