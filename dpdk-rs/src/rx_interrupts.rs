@@ -185,13 +185,41 @@ impl RxQueue {
     }
 }
 
-/// Whether a device's interrupts are apart from each other. Behind uio it has one for everything, and a driver that is
+/// The kernel's list of PCI devices.
+pub(crate) const PCI_DEVICES: &str = "/sys/bus/pci/devices";
+
+/// Whether a device's interrupts are apart from each other, by the kernel's list of those on its bus. Behind uio it has one for everything, and a driver that is
 /// asked to tell of packets by that one tells of nothing else any more.
-pub(crate) fn are_apart(device: &str) -> bool {
-    let driver = std::fs::read_link(Path::new("/sys/bus/pci/devices").join(device).join("driver"));
+pub(crate) fn are_apart(devices: &Path, device: &str) -> bool {
+    let driver = std::fs::read_link(devices.join(device).join("driver"));
     !driver.is_ok_and(|driver| driver.file_name().is_some_and(|name| name.to_string_lossy().contains("uio")))
 }
 
 fn checked(code: c_int) -> Result<c_int, Errno> {
     if code >= 0 { Ok(code) } else { Err(Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or_default())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn behind_uio_a_device_has_one_interrupt_for_everything() {
+        let devices = std::env::temp_dir().join(format!("dpdk-rs-interrupts-{}", std::process::id()));
+        for (device, driver, apart) in [
+            ("0000:01:00.0", Some("vfio-pci"), true),
+            ("0000:01:00.1", Some("uio_pci_generic"), false),
+            ("0000:01:00.2", Some("igb_uio"), false),
+            ("0000:01:00.3", Some("mlx5_core"), true),
+            ("net_tap0", None, true),
+        ] {
+            if let Some(driver) = driver {
+                std::fs::create_dir_all(devices.join(device)).unwrap();
+                symlink(Path::new("../../drivers").join(driver), devices.join(device).join("driver")).unwrap();
+            }
+            assert_eq!(are_apart(&devices, device), apart, "{device} {driver:?}");
+        }
+        std::fs::remove_dir_all(devices).unwrap();
+    }
 }

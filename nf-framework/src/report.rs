@@ -150,7 +150,7 @@ pub struct WorkerReport {
     pub idle_rounds: u64,
     /// Cycles of the time-stamp counter in rounds with packets.
     pub busy_cycles: u64,
-    /// Those in the others: looking for packets, and napping.
+    /// Those in the others: looking for packets, and sleeping.
     pub idle_cycles: u64,
 }
 

@@ -243,7 +243,7 @@ const METRICS: &[Metric] = &[
         |facts, to| to.each_worker(facts, |worker| worker.counts.idle_rounds)),
     counter("nf_worker_busy_cycles_total", &["worker", "lcore"], "Cycles of the time-stamp counter in rounds with packets",
         |facts, to| to.each_worker(facts, |worker| worker.counts.busy_cycles)),
-    counter("nf_worker_idle_cycles_total", &["worker", "lcore"], "Cycles in the others: looking for packets, and napping",
+    counter("nf_worker_idle_cycles_total", &["worker", "lcore"], "Cycles in the others: looking for packets, and sleeping",
         |facts, to| to.each_worker(facts, |worker| worker.counts.idle_cycles)),
     gauge("nf_cycles_per_second", &[], "Cycles of the time-stamp counter in a second",
         |facts, to| to.add(&[], facts.cycles_per_second)),

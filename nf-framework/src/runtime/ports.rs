@@ -161,7 +161,12 @@ impl PortPlan {
         let steering = |place: usize| self.steering.as_deref().filter(|_| place < self.sides);
         let start = |(place, port): (usize, &PlannedPort)| {
             let builder = port.builder(eal, config).pool(pool).rx_interrupts(idle == Idle::Sleep);
-            port.start(builder, workers, steering(place), config.steering)
+            let started = port.start(builder, workers, steering(place), config.steering)?;
+            if idle == Idle::Sleep && !started.queues.iter().all(|queues| queues.rx.has_interrupt()) {
+                let (name, driver) = (started.port.name(), started.port.driver());
+                log::info!("{name} ({driver}) has no receive interrupts: idle workers look at it every 0.3 ms");
+            }
+            Ok(started)
         };
         self.ports.iter().enumerate().map(start).collect()
     }
