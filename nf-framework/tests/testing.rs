@@ -6,8 +6,8 @@ mod common;
 use common::{Always, Mark, free_hugepages, panic_of};
 use nf_framework::testing::{Case, Frame, Trial, lab, trial};
 use nf_framework::{
-    Affinity, Batch, Budget, Chain, Context, Direction, DropReason, Function, Instant, Invalid, Mbuf, NetworkFunction,
-    PacketFunction, PortIx, SetupError, Then, Verdict, WorkerSetup,
+    Affinity, Batch, Budget, Chain, Context, Counter, Direction, DropReason, Function, Instant, Invalid, Mbuf,
+    NetworkFunction, PacketFunction, PortIx, SetupError, Then, Verdict, WorkerSetup,
 };
 use std::process::Command;
 use std::sync::Arc;
@@ -56,6 +56,28 @@ fn a_case_that_fails_does_not_spoil_the_next_test() {
         assert!(panic_of(doomed).starts_with("\"kept\" does not hold"));
         trial(|_| Mark(1).into(), [Case::new("marked").outbound(vec![0]).leaves_outside(vec![0, 1])]);
     }
+}
+
+/// Shows what there is by a counter.
+struct Falling(Counter);
+
+impl NetworkFunction for Falling {
+    fn batch(&mut self, batch: &mut Batch, _: &mut Context<'_>) {
+        let now = batch.undecided().count() as u64;
+        self.0.add(now.wrapping_sub(self.0.value()));
+    }
+}
+
+#[test]
+fn a_counter_of_a_functions_own_does_not_go_down() {
+    let few_after_many = || {
+        lab(|lab| {
+            let mut trial = lab.trial(|worker| Falling(worker.counter("sessions")).into());
+            trial.send(Direction::Outbound, &[vec![1], vec![2], vec![3]]);
+            trial.send(Direction::Outbound, &[vec![1]]);
+        });
+    };
+    assert!(panic_of(few_after_many).starts_with("the counter test.sessions goes down, from 3 to 1"));
 }
 
 /// Holds all packets, and says so or not.

@@ -67,6 +67,7 @@ pub struct Trial {
     /// What stood at the end of the last outcome.
     balance: Balance,
     drops: BTreeMap<String, u64>,
+    own: BTreeMap<String, u64>,
     /// Packets that were out of the pool before.
     out: u32,
     device: Option<Device>,
@@ -167,6 +168,7 @@ impl Trial {
             wire: Ports::default(),
             balance: Balance::default(),
             drops: BTreeMap::new(),
+            own: BTreeMap::new(),
             out,
             device: None,
         };
@@ -493,6 +495,11 @@ impl Trial {
         let after = report.balance;
         assert_eq!(after.unaccounted(), 0, "the packet balance does not close: {after}");
         assert_eq!(after.held, self.held() as u64, "the functions' held() and their counters differ");
+        let own = report.counters.into_iter().map(|of| (format!("{}.{}", of.function, of.name), of.value));
+        for (name, count) in own {
+            let before = self.own.insert(name.clone(), count).unwrap_or(0);
+            assert!(before <= count, "the counter {name} goes down, from {before} to {count}: it is a gauge");
+        }
         let drops: BTreeMap<String, u64> = report.drops.into_iter().map(|drop| (drop.reason, drop.count)).collect();
         let drops_before = std::mem::replace(&mut self.drops, drops.clone());
         let mut dropped = drops;

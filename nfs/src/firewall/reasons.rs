@@ -87,7 +87,7 @@ impl Reasons<Named> {
     }
 }
 
-/// What it counts beside packets; gauges are of now.
+/// What it counts beside packets.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) accepted: Counter,
@@ -102,9 +102,6 @@ pub(super) struct Counters {
     expired: Counter,
     /// By a reload, a command, or a SYN after the end.
     ended: Counter,
-    /// Gauges.
-    v4: Counter,
-    v6: Counter,
 }
 
 impl Counters {
@@ -119,22 +116,17 @@ impl Counters {
             evicted: worker.counter("connections-evicted"),
             expired: worker.counter("connections-expired"),
             ended: worker.counter("connections-ended"),
-            v4: worker.counter("connections-ipv4"),
-            v6: worker.counter("connections-ipv6"),
         }
     }
 
     /// Takes over what the tables count.
     pub(super) fn follow(&mut self, tracking: &Tracking) {
         let tables = tracking.counters();
-        let sum = |of: fn(&nf_framework::FlowTableCounters) -> u64| tables.iter().copied().map(of).sum();
-        let (v4, v6) = tracking.lengths();
+        let sum = |of: fn(&nf_framework::FlowTableCounters) -> u64| tables.iter().copied().map(of).sum::<u64>();
         for (counter, count) in [
             (&mut self.evicted, sum(|table| table.evicted.iter().sum())),
             (&mut self.expired, sum(|table| table.expired)),
             (&mut self.ended, sum(|table| table.removed)),
-            (&mut self.v4, v4 as u64),
-            (&mut self.v6, v6 as u64),
         ] {
             counter.add(count.wrapping_sub(counter.value()));
         }

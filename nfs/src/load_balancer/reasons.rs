@@ -33,7 +33,7 @@ reasons! {
     ports_exhausted = "lb-ports-exhausted": "no source port is free towards its backend";
 }
 
-/// What it counts beside packets; gauges are of now.
+/// What it counts beside packets.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) begun: Counter,

@@ -1,7 +1,7 @@
 //! Why the NAT drops packets, and what it counts.
 
 use super::sessions::{Refusal, Sessions};
-use nf_framework::{Counter, DropReason, TooManyDropReasons, WorkerSetup};
+use nf_framework::{Counter, DropReason, Gauge, TooManyDropReasons, WorkerSetup};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $field:ident = $name:literal: $help:literal;)*) => {
@@ -50,7 +50,7 @@ impl Reasons {
     }
 }
 
-/// What it counts beside packets; gauges are of now.
+/// What it counts beside packets, and the mappings that there are now.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) sessions_created: Counter,
@@ -58,8 +58,7 @@ pub(super) struct Counters {
     sessions_expired: Counter,
     /// By a reload or a command.
     sessions_ended: Counter,
-    /// A gauge.
-    mappings: Counter,
+    mappings: Gauge,
     pub(super) hairpins: Counter,
     pub(super) forwarded: Counter,
 }
@@ -71,7 +70,7 @@ impl Counters {
             sessions_evicted: worker.counter("sessions-evicted"),
             sessions_expired: worker.counter("sessions-expired"),
             sessions_ended: worker.counter("sessions-ended"),
-            mappings: worker.counter("mappings"),
+            mappings: worker.gauge("mappings"),
             hairpins: worker.counter("hairpin-packets"),
             forwarded: worker.counter("forwarded-packets"),
         }
@@ -84,9 +83,9 @@ impl Counters {
             (&mut self.sessions_evicted, table.evicted.iter().sum()),
             (&mut self.sessions_expired, table.expired),
             (&mut self.sessions_ended, table.removed),
-            (&mut self.mappings, sessions.mapped_ports() as u64),
         ] {
             counter.add(count.wrapping_sub(counter.value()));
         }
+        self.mappings.set(sessions.mapped_ports() as u64);
     }
 }

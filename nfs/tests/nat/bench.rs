@@ -178,6 +178,11 @@ impl Bench {
         self.trial.report().counters.iter().filter(|counter| counter.name == name).map(|counter| counter.value).sum()
     }
 
+    /// The gauge of mappings, over all workers.
+    pub(crate) fn mappings(&self) -> u64 {
+        self.trial.report().gauges.iter().filter(|gauge| gauge.name == "mappings").map(|gauge| gauge.value).sum()
+    }
+
     /// Sessions, over all workers.
     pub(crate) fn sessions(&self) -> u64 {
         self.trial.report().functions.iter().map(|function| function.sessions).sum()

@@ -188,18 +188,18 @@ fn what_it_counts_is_what_happened() {
             nat.pass(0);
             ["created", "evicted", "expired", "ended"].map(|what| nat.counter(&format!("sessions-{what}")))
         };
-        assert_eq!((counted(nat), nat.sessions(), nat.counter("mappings")), ([4, 0, 0, 0], 4, 4));
+        assert_eq!((counted(nat), nat.sessions(), nat.mappings()), ([4, 0, 0, 0], 4, 4));
         // What is known, what begins nothing.
         nat.out(&from(A, X).tcp(5001, 80).flags(TcpFlags::SYN));
         nat.out(&from(A, X).tcp(6000, 80));
         assert_eq!((counted(nat), nat.counter("hairpin-packets")), ([4, 0, 0, 0], 0));
         // Another session of a mapping, and the end of both.
         nat.udp_port(A, 5000, (Y, 53));
-        assert_eq!((counted(nat), nat.counter("mappings")), ([5, 0, 0, 0], 4));
+        assert_eq!((counted(nat), nat.mappings()), ([5, 0, 0, 0], 4));
         nat.pass(11);
-        assert_eq!((counted(nat), nat.sessions(), nat.counter("mappings")), ([5, 0, 3, 0], 2, 2));
+        assert_eq!((counted(nat), nat.sessions(), nat.mappings()), ([5, 0, 3, 0], 2, 2));
         assert_eq!(clear(nat, SessionFilter { protocol: Some(Protocol::Tcp), ..SessionFilter::default() }), 1);
-        assert_eq!((counted(nat), nat.sessions(), nat.counter("mappings")), ([5, 0, 3, 1], 1, 1));
+        assert_eq!((counted(nat), nat.sessions(), nat.mappings()), ([5, 0, 3, 1], 1, 1));
         // To a server, from outside and from inside.
         assert_eq!(nat.counter("forwarded-packets"), 0);
         assert_eq!(nat.back(&from_outside(X, P).tcp(5000, 80)).inside.len(), 1);
