@@ -199,6 +199,12 @@ in_table() {
     last_table | awk -v name="$1" '$1 == name { value = $2 } END { print value + 0 }'
 }
 
+# sessions_of FUNCTION: what it remembers, by the last table.
+sessions_of() {
+    last_table | awk -v name="$1" '$1 == "function" { within = 1 } !NF { within = 0 }
+        within && $1 == name { sessions = $NF } END { print sessions }'
+}
+
 # Leaves in $memory what tells DPDK where its memory comes from, and in $remark how to speak of that.
 find_memory() {
     if hugepages_are_free; then
