@@ -166,11 +166,11 @@ fn a_reload_by_the_door_is_the_one_by_sighup() {
     assert_eq!((counts, successful), ([0.0; 4], 1.0));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(start > now - 3600.0 && start <= now, "{start} of {now}");
-    assert_eq!(door.post("/v1/reload", "").json(), json!({"generation": 1, "changes": []}));
+    assert_eq!(door.post("/v1/reload", "").json(), json!({"generation": 1, "changes": [], "warnings": []}));
     let path = scratch.path("port-block.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("[9]", "[9, 53]")).unwrap();
-    let expected = json!({"generation": 2, "changes": ["+ [port-block] blocked[1] = 53"]});
+    let expected = json!({"generation": 2, "changes": ["+ [port-block] blocked[1] = 53"], "warnings": []});
     assert_eq!(door.post("/v1/reload", "{}").json(), expected);
     assert_eq!(door.get("/v1/program").json()["generation"], 2);
     let (counts, successful, carried_out) = reloads();

@@ -8,8 +8,8 @@ use dpdk_rs::Eal;
 use nf_framework::config::ConfigFile;
 use nf_framework::{
     Affinity, Batch, Budget, Change, CommandError, Configuration, Context, Control, Counter, Direction, DropReason,
-    Function, Functions, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, Reload, ReloadError, Report, Runtime,
-    SetupError, Verdict, WorkerSetup,
+    Finding, Function, Functions, Invalid, Loaded, Mbuf, NetworkFunction, PacketFunction, Reload, ReloadError, Report,
+    Runtime, SetupError, Verdict, WorkerSetup,
 };
 use serde::Deserialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,6 +110,12 @@ impl Function for Rules {
         self.policy(config)
     }
 
+    fn lint(&self, policy: &Policy) -> Vec<Finding> {
+        let twice = |at: usize| policy.blocked[..at].contains(&policy.blocked[at]);
+        let found = (0..policy.blocked.len()).filter(|at| twice(*at));
+        found.map(|at| Finding::new(format!("blocked[{at}]"), "is blocked already")).collect()
+    }
+
     fn tend(&self, running: &Policy) -> Option<Policy> {
         let wanted = self.wants.lock().unwrap().clone();
         let differs = !wanted.is_empty() && wanted != running.blocked;
@@ -172,7 +178,7 @@ fn a_reload_puts_all_changes_in_force_on_every_worker_and_says_what_they_are() {
         let control = |control: &Control| {
             assert_eq!((control.generation(), control.report().generation), (1, 1));
             for (generation, (text, expected, rules, limits)) in (2..).zip(steps) {
-                let Reload::Changed { generation: new, changes } = control.reload(&file(&text)).unwrap() else {
+                let Reload::Changed { generation: new, changes, .. } = control.reload(&file(&text)).unwrap() else {
                     panic!("no change: {text}");
                 };
                 assert_eq!(
@@ -197,6 +203,25 @@ fn a_reload_puts_all_changes_in_force_on_every_worker_and_says_what_they_are() {
 }
 
 #[test]
+fn who_asks_for_a_reload_is_told_its_warnings() {
+    on_eal(|eal| {
+        let control = |control: &Control| {
+            let twice = changed("[9, 80]", "[9, 80, 9]").replace("[rules]", "[other]\n[rules]");
+            let unused = "f.toml:8: [other]: this table is not in use: the chain does not name it";
+            let twice_blocked = "f.toml:10: [rules] blocked[2]: is blocked already";
+            match control.reload(&file(&twice)) {
+                Ok(Reload::Changed { generation: 2, warnings, .. }) => assert_eq!(warnings, [unused, twice_blocked]),
+                other => panic!("{other:?}"),
+            }
+            // What a function finds is of what is new, and is not said again.
+            let again = Reload::Unchanged { generation: 2, warnings: vec![unused.to_owned()] };
+            assert_eq!(control.reload(&file(&twice)).unwrap(), again);
+        };
+        run(eal, &changed("", ""), &functions().0, control);
+    });
+}
+
+#[test]
 fn a_file_that_says_the_same_in_other_words_touches_nothing() {
     on_eal(|eal| {
         let same = [
@@ -211,7 +236,7 @@ fn a_file_that_says_the_same_in_other_words_touches_nothing() {
         ];
         let control = |control: &Control| {
             for text in same {
-                assert_eq!(control.reload(&file(&text)).unwrap(), Reload::Unchanged { generation: 1 }, "{text}");
+                assert!(matches!(control.reload(&file(&text)), Ok(Reload::Unchanged { generation: 1, .. })), "{text}");
             }
             for (name, policy) in [("rules", vec![9, 80, 7]), ("limits", vec![5])] {
                 assert_eq!(in_force(control, name), [(policy.clone(), 0), (policy, 0)]);
@@ -291,7 +316,7 @@ fn what_a_program_publishes_is_a_generation_too_and_stays_until_the_file_says_so
             control.publish::<Rules>("rules", Arc::new(policy)).unwrap();
             assert_eq!((control.generation(), control.report().generation), (2, 2));
             let same = control.reload(&file(&changed("", ""))).unwrap();
-            assert_eq!(same, Reload::Unchanged { generation: 2 });
+            assert_eq!(same, Reload::Unchanged { generation: 2, warnings: Vec::new() });
             assert_eq!(in_force(control, "rules"), [(vec![1], 1), (vec![1], 1)]);
             control.reload(&file(&changed("80]", "81]"))).unwrap();
             assert_eq!(in_force(control, "rules"), [(vec![9, 81, 7], 2), (vec![9, 81, 7], 2)]);
@@ -533,7 +558,8 @@ fn a_worker_that_does_not_answer_is_named_and_what_is_in_force_is_said() {
             let result = Runtime::configured(eal, configuration).unwrap().run(|control| {
                 before(control);
                 // What asks for nothing new asks no worker.
-                assert_eq!(control.reload(&file(&text)).unwrap(), Reload::Unchanged { generation: 1 });
+                let same = Reload::Unchanged { generation: 1, warnings: Vec::new() };
+                assert_eq!(control.reload(&file(&text)).unwrap(), same);
                 let error = control.reload(&file(&changed)).unwrap_err();
                 assert!(expected(&error), "{error:?}");
                 assert!(error.to_string().contains("has not answered"), "{error}");

@@ -274,6 +274,8 @@ pub(crate) struct ReloadView {
     pub(crate) generation: u64,
     /// As the log has them.
     pub(crate) changes: Vec<String>,
+    /// The same.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What a drain waits for.

@@ -2,7 +2,7 @@
 
 use super::closure::FromClosure;
 use super::loaded::{AnyFunction, AnyPolicy, Loaded};
-use super::routing::{check_addresses, warn_of_no_way, warn_of_silence};
+use super::routing::{check_addresses, warn_of_silence, ways_that_miss};
 use super::{ForwardingKind, RuntimeConfig};
 use crate::config::{ConfigError, ConfigFile};
 use crate::function::{Finding, Function, NetworkFunction, SetupError, WorkerSetup};
@@ -152,18 +152,21 @@ pub struct Configuration {
 
 /// Validates the table of a function that the chain does not name, and says that it is not in use: who wrote it may
 /// believe that it is.
-pub(super) fn warn_of_unused(file: &ConfigFile, function: &dyn AnyFunction) -> Result<(), ConfigError> {
+pub(super) fn unused(file: &ConfigFile, function: &dyn AnyFunction) -> Result<String, ConfigError> {
     function.prepare(file, None)?;
     let message = "this table is not in use: the chain does not name it";
-    log::warn!("{}", file.error_at(function.name(), "", message));
-    Ok(())
+    Ok(file.error_at(function.name(), "", message).to_string())
 }
 
-/// Says what a function finds in its table that who wrote it should know.
-pub(super) fn warn_of_findings(file: &ConfigFile, function: &dyn AnyFunction, policy: &AnyPolicy) {
-    for Finding { key, message } in function.lint(policy) {
-        log::warn!("{}", file.error_at(function.name(), &key, message));
-    }
+/// What a function finds in its table that who wrote it should know.
+pub(super) fn findings(file: &ConfigFile, function: &dyn AnyFunction, policy: &AnyPolicy) -> Vec<String> {
+    let said = |Finding { key, message }| file.error_at(function.name(), &key, message).to_string();
+    function.lint(policy).into_iter().map(said).collect()
+}
+
+/// Into the log.
+pub(super) fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
 }
 
 impl Configuration {
@@ -180,8 +183,8 @@ impl Configuration {
             let policy = function.prepare(file, None)?;
             check_addresses(file, &runtime, function.as_ref(), &policy)?;
             warn_of_silence(&runtime, function.as_ref(), &policy);
-            warn_of_no_way(file, &runtime, function.as_ref(), &policy);
-            warn_of_findings(file, function.as_ref(), &policy);
+            warn(&ways_that_miss(file, &runtime, function.as_ref(), &policy));
+            warn(&findings(file, function.as_ref(), &policy));
             Ok(Loaded { function: Arc::clone(function), policy, section: file.table(function.name()) })
         };
         let functions = named.map(load).collect::<Result<_, ConfigError>>()?;
@@ -194,7 +197,9 @@ impl Configuration {
                 log::warn!("{}", file.error_at("", &format!("chain[{index}]"), message));
             }
         }
-        known.unused(file, chain).try_for_each(|function| warn_of_unused(file, function))?;
+        for function in known.unused(file, chain) {
+            warn(&[unused(file, function)?]);
+        }
         Ok(Self { runtime, functions, known: known.clone(), idle: Idle::default() })
     }
 

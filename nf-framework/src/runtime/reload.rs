@@ -13,12 +13,12 @@
 //!    functions, all of these functions change over.
 //! 5. When every worker has answered, the old policies are freed, on the control thread.
 
-use super::configuration::{warn_of_findings, warn_of_unused};
+use super::configuration::{findings, unused, warn};
 use super::control::Control;
 use super::error::CommandError;
 use super::in_force::InForce;
 use super::loaded::{AnyFunction, AnyPolicy};
-use super::routing::{NextRouter, check_addresses, warn_of_no_way};
+use super::routing::{NextRouter, check_addresses, ways_that_miss};
 use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
@@ -43,6 +43,8 @@ pub enum Reload {
     Unchanged {
         /// The generation that stays.
         generation: u64,
+        /// What is right in the file and of no use, as the log has it, with file and line.
+        warnings: Vec<String>,
     },
     /// Every worker works by what the file says.
     Changed {
@@ -50,6 +52,8 @@ pub enum Reload {
         generation: u64,
         /// What is different.
         changes: Changes,
+        /// What is right in the file and of no use, as the log has it, with file and line.
+        warnings: Vec<String>,
     },
 }
 
@@ -213,10 +217,10 @@ impl Control {
         }
         self.reloads.set(reloads);
         match &result {
-            Ok(Reload::Unchanged { generation }) => {
+            Ok(Reload::Unchanged { generation, .. }) => {
                 log::info!("nothing to reload, generation {generation} stays in force");
             }
-            Ok(Reload::Changed { generation, changes }) => {
+            Ok(Reload::Changed { generation, changes, .. }) => {
                 for line in changes.to_string().lines() {
                     log::info!("generation {generation}: {line}");
                 }
@@ -232,8 +236,9 @@ impl Control {
     fn take_over(&self, file: &ConfigFile) -> Result<Reload, ReloadError> {
         let config = self.known.framework(file)?;
         self.check_fixed(file, &config)?;
+        let mut warnings = Vec::new();
         for function in self.known.unused(file, config.chain.as_deref().unwrap_or_default()) {
-            or_panicked(function, || Ok(warn_of_unused(file, function)?))?;
+            warnings.push(or_panicked(function, || Ok(unused(file, function)?))?);
         }
         let (mut next, mut old, mut new) = (Vec::new(), Table::new(), Table::new());
         let mut of_files = Vec::new();
@@ -252,12 +257,14 @@ impl Control {
             let next = next.iter().find(|next| next.index == index).map(|next| &next.policy);
             if let Some(policy) = next.or(policies.last()) {
                 check_addresses(file, &config, function.as_ref(), policy)?;
-                warn_of_no_way(file, &config, function.as_ref(), policy);
+                warnings.extend(ways_that_miss(file, &config, function.as_ref(), policy));
             }
         }
         for Next { function, policy, .. } in &next {
-            warn_of_findings(file, function.as_ref(), policy);
+            warnings.extend(findings(file, function.as_ref(), policy));
         }
+        // Also if it is refused in the end.
+        warn(&warnings);
         let router = self.prepare_router(file, config.router.as_ref(), &next)?;
         if let (Some(routing), Some(written)) = (&self.routing, &config.router)
             && routing.borrow().config != *written
@@ -266,7 +273,7 @@ impl Control {
             new.insert("router".to_owned(), Value::Table(table_of_typed(written)));
         }
         if next.is_empty() && router.is_none() {
-            return Ok(Reload::Unchanged { generation: self.generation() });
+            return Ok(Reload::Unchanged { generation: self.generation(), warnings });
         }
         self.stage(&next)?;
         for Next { index, function, .. } in &next {
@@ -280,7 +287,7 @@ impl Control {
         })?;
         let mut changes = Changes::between(&old, &new);
         changes.0.extend(of_files);
-        Ok(Reload::Changed { generation, changes })
+        Ok(Reload::Changed { generation, changes, warnings })
     }
 
     /// Whether what cannot change in a running program is what it was.

@@ -136,18 +136,18 @@ pub(super) fn check_addresses(
 }
 
 /// Names where a function sends packets that the router cannot bring there.
-pub(super) fn warn_of_no_way(
+pub(super) fn ways_that_miss(
     file: &ConfigFile,
     config: &RuntimeConfig,
     function: &dyn AnyFunction,
     policy: &AnyPolicy,
-) {
-    let Some(router) = config.routed() else { return };
-    for Destination { key, address, on_link } in function.destinations(policy) {
-        if let Some(why) = router.no_way_to(address, on_link) {
-            log::warn!("{}", file.error_at(function.name(), &key, format!("{address} cannot be reached: {why}")));
-        }
-    }
+) -> Vec<String> {
+    let Some(router) = config.routed() else { return Vec::new() };
+    let missed = |Destination { key, address, on_link }| {
+        let why = router.no_way_to(address, on_link)?;
+        Some(file.error_at(function.name(), &key, format!("{address} cannot be reached: {why}")).to_string())
+    };
+    function.destinations(policy).into_iter().filter_map(missed).collect()
 }
 
 /// Says whom nobody answers for. On a wire between two routers that know each other nobody has to.

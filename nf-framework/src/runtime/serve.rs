@@ -108,9 +108,12 @@ impl Control {
         };
         log::info!("told to reload by the admin door");
         match self.reload_from(file) {
-            Ok(Reload::Unchanged { generation }) => json(ReloadView { generation, changes: Vec::new() }),
-            Ok(Reload::Changed { generation, changes }) => {
-                json(ReloadView { generation, changes: changes.to_string().lines().map(str::to_owned).collect() })
+            Ok(Reload::Unchanged { generation, warnings }) => {
+                json(ReloadView { generation, changes: Vec::new(), warnings })
+            }
+            Ok(Reload::Changed { generation, changes, warnings }) => {
+                let changes = changes.to_string().lines().map(str::to_owned).collect();
+                json(ReloadView { generation, changes, warnings })
             }
             Err(error @ ReloadError::Unanswered { .. }) => failure(500, error.to_string()),
             Err(error) => failure(422, error.to_string()),

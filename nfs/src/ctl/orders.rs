@@ -103,20 +103,26 @@ fn done(client: &Client, answer: String, otherwise: &str, output: &mut Output) -
     Ok(())
 }
 
-/// The differences a line each, as the program's log has them.
+/// The differences and warnings a line each, as the program's log has them.
 fn reload(client: &Client, output: &mut Output) -> Result<(), Failure> {
     #[derive(serde::Deserialize)]
     struct Reloaded {
         generation: u64,
         changes: Vec<String>,
+        /// Older programs say none.
+        #[serde(default)]
+        warnings: Vec<String>,
     }
     let answer = client.order("/v1/reload", &json!({}))?;
     if output.json {
         return output.document(client, &answer);
     }
-    let Reloaded { generation, changes } = client.parse(&answer)?;
+    let Reloaded { generation, changes, warnings } = client.parse(&answer)?;
     for change in &changes {
         output.line(change)?;
+    }
+    for warning in &warnings {
+        output.line(&format!("warning: {warning}"))?;
     }
     let nothing = if changes.is_empty() { "nothing has changed; " } else { "" };
     Ok(output.line(&format!("{nothing}generation {generation}"))?)

@@ -182,14 +182,18 @@ address     in use  of.worker
 fn orders_are_given_as_they_were_said() {
     let fake = Fake::new(|request| match request {
         "GET /v1/functions" => Answer::Json(200, FUNCTIONS.to_owned()),
-        "POST /v1/reload {}" => Answer::Json(200, "{\"generation\":3,\"changes\":[\"[nat] pool changed\"]}".to_owned()),
+        "POST /v1/reload {}" => {
+            let answer =
+                r#"{"generation":3,"changes":["[nat] pool changed"],"warnings":["f.toml:3: [nat] x: of no use"]}"#;
+            Answer::Json(200, answer.to_owned())
+        }
         "POST /v1/functions/nat/clear inside=10.0.0.5" => Answer::Json(200, "{\"sessions\":2}".to_owned()),
         "POST /v1/drain {\"seconds\":30}" | "DELETE /v1/drops" => Answer::Json(200, "{}".to_owned()),
         _ if request.starts_with("POST /v1/trace") => Answer::Json(200, "{\"packets\":[],\"lost\":0}".to_owned()),
         _ => Answer::Json(200, "null".to_owned()),
     });
     for (words, printed) in [
-        (&["reload"][..], "[nat] pool changed\ngeneration 3\n"),
+        (&["reload"][..], "[nat] pool changed\nwarning: f.toml:3: [nat] x: of no use\ngeneration 3\n"),
         (&["clear", "nat", "inside=10.0.0.5"], "sessions  2\n"),
         (&["order", "nat", "clear", "x=a b"], "done\n"),
         (&["backend", "web/b1", "drain"], "done\n"),
