@@ -75,7 +75,7 @@ DPDK's own arguments come first, then \"--\", then the options above. The usual 
 If none of -a, -b, --vdev and --no-pci is given, the devices that Kubernetes' SR-IOV device plugin names
 in the environment (PCIDEVICE_...) are taken. nf-doctor says what is wrong with a machine.
 
---check needs no EAL arguments, and may then be used beside the running program: it looks at
+--check needs no EAL arguments and then no \"--\", and may be used beside the running program: it looks at
 the machine's hugepages for one worker. With EAL arguments it starts DPDK and looks at lcores,
 ports and memory too. It exits with 0 if all fits, with 1 if the configuration is wrong, and
 with 3 if it is valid and does not fit.
@@ -295,6 +295,15 @@ impl App {
             args.retain(|arg| arg != "--");
             args.insert(1, "--".to_owned());
         }
+        let misplaced = |arg: &&String| {
+            let own = ["--config", "--check", "--stats-interval", "--drain", "--idle", "--log-format", "--crash-dir"];
+            own.iter().any(|own| arg.starts_with(own))
+        };
+        // A check needs none of DPDK's: where none stands first, all are ours.
+        let is_check = args.iter().any(|arg| arg == "--check") && !args.iter().any(|arg| arg == "--");
+        if is_check && args.get(1).as_ref().is_some_and(misplaced) {
+            args.insert(1, "--".to_owned());
+        }
         let split = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
         let (eal_args, own) = args.split_at(split);
         let offline = own.iter().find(|arg| is_offline(arg)).and_then(|arg| arg.split('=').next());
@@ -305,11 +314,6 @@ impl App {
             );
             std::process::exit(2);
         }
-        let misplaced = |arg: &&String| {
-            ["--config", "--check", "--stats-interval", "--drain", "--idle", "--log-format", "--crash-dir"]
-                .iter()
-                .any(|own| arg.starts_with(own))
-        };
         if let Some(option) = eal_args.iter().find(misplaced) {
             eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
             std::process::exit(2);

@@ -323,9 +323,18 @@ fn a_check_without_eal_arguments_starts_no_dpdk_and_says_what_one_worker_needs()
         assert!(out.lines().any(|found| found == line), "{line:?} in:\n{out}");
     }
     let bad = configuration(&scratch, "8081", "70000");
-    let output = port_block().args(["--", "--check", "--config", &bad]).output().unwrap();
-    assert_refuses("a bad one", &output, &["port-block.toml:10: [port-block] blocked[1]: expected an integer"]);
-    assert_eq!(output.status.code(), Some(1));
+    // No "--" is needed where nothing stands before it.
+    for arguments in
+        [&["--", "--check", "--config", &bad][..], &["--check", "--config", &bad], &["--config", &bad, "--check"]]
+    {
+        let output = port_block().args(arguments).output().unwrap();
+        assert_refuses("a bad one", &output, &["port-block.toml:10: [port-block] blocked[1]: expected an integer"]);
+        assert_eq!(output.status.code(), Some(1));
+    }
+    // DPDK would take what is meant for us.
+    let output = port_block().args(["-l", "0", "--check", "--config", &bad]).output().unwrap();
+    assert_refuses("EAL arguments", &output, &["port-block [EAL ARGUMENTS] -- --config FILE"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
