@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
 mod common;
+#[path = "common/namespace.rs"]
+mod namespace;
 
+use namespace::{in_a_namespace, ip, silence, skip};
 use nf_framework::config::ConfigFile;
 use nf_framework::{
     Affinity, Context, Control, Function, Idle, Invalid, Loaded, Mbuf, PacketFunction, Runtime, RuntimeConfig,
     SetupError, Verdict, WorkerSetup,
 };
-use std::io::Write;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,51 +92,14 @@ fn devices() -> Vec<String> {
     ["net_tap0,iface=in0", "net_tap1,iface=out0", "net_ring0"].map(str::to_owned).to_vec()
 }
 
-/// Says to a test that it is in its namespace.
-const INSIDE: &str = "NF_IDLE_TEST";
-
-/// Runs a test's body in a network namespace of its own, where nobody speaks but the test: this program starts itself
-/// again there, for this one test.
-fn in_a_namespace(name: &str, body: fn()) {
-    if std::env::var_os(INSIDE).is_some() {
-        for family in ["all", "default"] {
-            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{family}/disable_ipv6"), "1");
-        }
-        return body();
-    }
-    if !Path::new("/dev/net/tun").exists() {
-        return skip(name, "there is no /dev/net/tun");
-    }
-    if !Command::new("unshare").args(["--net", "true"]).output().is_ok_and(|output| output.status.success()) {
-        return skip(name, "only root can make a network namespace");
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        return skip(name, "there is no ip (the package iproute2)");
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--"]).arg(std::env::current_exe().unwrap()).env(INSIDE, name);
-    let output = command.args(["--exact", name, "--nocapture"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "in the namespace: {said}");
-}
-
-fn skip(name: &str, why: &str) {
-    println!("skipped: {name}: {why}");
-    if let Some(log) = std::env::var_os("NF_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
-        log.write_all(format!("{name}: {why}\n").as_bytes()).unwrap();
-    }
-}
-
-fn ip(lines: &str) {
-    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(ip.wait().unwrap().success(), "{lines}");
-}
-
 #[test]
 fn workers_sleep_by_interrupts_where_all_their_ports_have_them() {
-    in_a_namespace("workers_sleep_by_interrupts_where_all_their_ports_have_them", || {
+    let test = "workers_sleep_by_interrupts_where_all_their_ports_have_them";
+    if !Path::new("/dev/net/tun").exists() {
+        return skip(test, "there is no /dev/net/tun");
+    }
+    in_a_namespace(test, || {
+        silence();
         common::on_eal(devices, |eal| {
             let run = |config: &RuntimeConfig, affinity, control: &(dyn Fn(&Control) + Sync)| {
                 let functions = vec![Loaded::new(Passes(affinity), ())];

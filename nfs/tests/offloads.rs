@@ -2,9 +2,13 @@
 //! may not: the same bytes leave. Other devices on the far ends of the cables send and receive.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
+#[path = "../../nf-framework/tests/common/namespace.rs"]
+mod namespace;
+
 use dpdk_rs::{Burst, Eal, Mempool, MempoolConfig, Port, PortBuilder, QueuePair};
+use namespace::{in_a_namespace, ip, silence, skip};
 use nf_framework::testing::Frame;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -252,43 +256,6 @@ fn start(devices: &[&str]) -> Eal {
     Eal::init(fixed.iter().map(|arg| (*arg).to_owned()).chain(devices)).unwrap().0
 }
 
-/// Says to a test that it is in its namespace.
-const INSIDE: &str = "NF_OFFLOADS_TEST";
-
-/// Runs a test's body in a network namespace of its own, after these lines of `ip`: this program starts
-/// itself again there, for this one test.
-fn in_a_namespace(name: &str, lines: &str, body: fn()) {
-    if std::env::var_os(INSIDE).is_some() {
-        for family in ["all", "default"] {
-            // Nobody speaks but the test.
-            let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{family}/disable_ipv6"), "1");
-        }
-        let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-        assert!(ip.wait().unwrap().success(), "{lines}");
-        return body();
-    }
-    if !Command::new("unshare").args(["--net", "true"]).output().is_ok_and(|output| output.status.success()) {
-        return skip(name, "only root can make a network namespace");
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        return skip(name, "there is no ip (the package iproute2)");
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--"]).arg(std::env::current_exe().unwrap()).env(INSIDE, name);
-    let output = command.args(["--exact", name, "--nocapture"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "in the namespace: {said}");
-}
-
-fn skip(name: &str, why: &str) {
-    println!("skipped: {name}: {why}");
-    if let Some(log) = std::env::var_os("NF_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
-        log.write_all(format!("{name}: {why}\n").as_bytes()).unwrap();
-    }
-}
-
 /// The kernel takes the tags off before a socket sees them, and the driver puts them on.
 #[test]
 fn on_net_af_packet_the_same_bytes_leave() {
@@ -297,7 +264,9 @@ fn on_net_af_packet_the_same_bytes_leave() {
     let cables = "link add in0 index 20480 address 02:00:00:00:01:00 type veth peer name in1\n\
                   link add out0 index 20481 address 02:00:00:00:01:01 type veth peer name out1\n\
                   link set in0 up\nlink set in1 up\nlink set out0 up\nlink set out1 up\n";
-    in_a_namespace("on_net_af_packet_the_same_bytes_leave", cables, || {
+    in_a_namespace("on_net_af_packet_the_same_bytes_leave", || {
+        silence();
+        ip(cables);
         let eal = start(&["net_af_packet0,iface=in1", "net_af_packet1,iface=out1"]);
         let devices = ["net_af_packet2,iface=in0", "net_af_packet3,iface=out0"];
         let does = "taking VLAN tags off, putting VLAN tags on";
@@ -313,7 +282,9 @@ fn on_net_tap_the_same_bytes_leave() {
     }
     let taps = "tuntap add dev in1 mode tap multi_queue\ntuntap add dev out1 mode tap multi_queue\n\
                 link set in1 address 02:00:00:00:01:00 up\nlink set out1 address 02:00:00:00:01:01 up\n";
-    in_a_namespace("on_net_tap_the_same_bytes_leave", taps, || {
+    in_a_namespace("on_net_tap_the_same_bytes_leave", || {
+        silence();
+        ip(taps);
         let eal = start(&["net_af_packet0,iface=in1", "net_af_packet1,iface=out1"]);
         let devices = ["net_tap0,iface=in1,mac=02:00:00:00:01:00", "net_tap1,iface=out1,mac=02:00:00:00:01:01"];
         compare(&eal, ["net_af_packet0", "net_af_packet1"], devices, [None, None], "checking IPv4 headers");

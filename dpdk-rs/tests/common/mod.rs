@@ -1,10 +1,12 @@
 //! What the tests share: an EAL without hugepages and devices of software, so that any
 //! user can run them, many at once. DPDK starts once per process, so each file here is one
 //! `#[test]` with a table of cases in it.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its part")]
+
+mod skip;
 
 use dpdk_rs::{Eal, Mbuf, Mempool, MempoolConfig};
-use std::io::Write;
+pub(crate) use skip::skip;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -74,15 +76,6 @@ pub(crate) fn run(eal: &Eal, cases: &[Case]) {
     for (name, case) in cases {
         eprintln!("case: {name}");
         case(eal);
-    }
-}
-
-/// Says that a test cannot run here, also in the file that `NF_SKIP_LOG` names.
-pub(crate) fn skip(name: &str, why: &str) {
-    println!("skipped: {name}: {why}");
-    if let Some(log) = std::env::var_os("NF_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(log).expect("NF_SKIP_LOG");
-        log.write_all(format!("{name}: {why}\n").as_bytes()).expect("NF_SKIP_LOG");
     }
 }
 

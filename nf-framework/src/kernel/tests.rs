@@ -1,53 +1,15 @@
 //! Following a real kernel, in a network namespace that nobody else is in.
 
+#[path = "../../tests/common/namespace.rs"]
+mod namespace;
+
 use super::*;
+use namespace::{in_a_namespace, ip};
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-/// Says to the test that it is in its namespace.
-const INSIDE: &str = "NF_KERNEL_TEST";
 /// Enough for any machine; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Runs a test's body in a new network namespace: this program starts itself again there, for
-/// this one test.
-fn in_a_namespace(name: &str, body: fn()) {
-    if std::env::var_os(INSIDE).is_some() {
-        return body();
-    }
-    if !may_make_namespaces() {
-        return skip(name, "only root can make a network namespace");
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        return skip(name, "there is no ip (the package iproute2)");
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--"]).arg(std::env::current_exe().unwrap()).env(INSIDE, name);
-    let output = command.args(["--exact", &format!("kernel::tests::{name}"), "--nocapture"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "in the namespace: {said}");
-}
-
-fn may_make_namespaces() -> bool {
-    Command::new("unshare").args(["--net", "true"]).output().is_ok_and(|output| output.status.success())
-}
-
-fn skip(name: &str, why: &str) {
-    println!("skipped: {name}: {why}");
-    if let Some(log) = std::env::var_os("NF_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(log).expect("NF_SKIP_LOG");
-        log.write_all(format!("{name}: {why}\n").as_bytes()).expect("NF_SKIP_LOG");
-    }
-}
-
-/// Runs lines of `ip`.
-fn ip(lines: &str) {
-    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{lines}");
-}
 
 /// One end of a cable is the interface, and is up as long as the other end is. They get no
 /// link-local addresses, which the kernel would make when it comes to it.
@@ -75,7 +37,7 @@ fn lines(state: &KernelState) -> Vec<String> {
 
 #[test]
 fn what_the_kernel_has_and_gets_is_followed() {
-    in_a_namespace("what_the_kernel_has_and_gets_is_followed", || {
+    in_a_namespace("kernel::tests::what_the_kernel_has_and_gets_is_followed", || {
         ["tap0", "tap1", "eth0"].into_iter().for_each(make);
         ip("link set tap0 up\nlink set eth0 up\naddress add 192.0.2.1/24 dev tap0\naddress add 10.0.0.1/8 dev eth0\n\
             route add default via 10.0.0.2\nroute add 198.51.100.0/24 via 192.0.2.9\n");
@@ -153,7 +115,7 @@ fn until(changed: &Receiver<KernelState>, is_it: impl Fn(&KernelState) -> bool, 
 
 #[test]
 fn an_interface_that_is_not_there_is_an_error_that_says_which_are() {
-    in_a_namespace("an_interface_that_is_not_there_is_an_error_that_says_which_are", || {
+    in_a_namespace("kernel::tests::an_interface_that_is_not_there_is_an_error_that_says_which_are", || {
         make("tap0");
         for (interface, name) in [
             (KernelInterface::Name("tap9".to_owned()), "no tap9,"),
@@ -178,7 +140,7 @@ fn many_routes(count: u32) -> String {
 
 #[test]
 fn what_was_lost_as_it_came_too_fast_is_asked_for_again() {
-    in_a_namespace("what_was_lost_as_it_came_too_fast_is_asked_for_again", || {
+    in_a_namespace("kernel::tests::what_was_lost_as_it_came_too_fast_is_asked_for_again", || {
         make("tap0");
         ip("link set tap0 up\naddress add 192.0.2.1/24 dev tap0\n");
         // The smallest buffer that the kernel gives.
@@ -205,7 +167,7 @@ fn what_was_lost_as_it_came_too_fast_is_asked_for_again() {
 
 #[test]
 fn a_burst_comes_as_few_states_and_the_last_one_has_it_all() {
-    in_a_namespace("a_burst_comes_as_few_states_and_the_last_one_has_it_all", || {
+    in_a_namespace("kernel::tests::a_burst_comes_as_few_states_and_the_last_one_has_it_all", || {
         const ROUTES: u32 = 20_000;
         make("tap0");
         ip("link set tap0 up\naddress add 192.0.2.1/24 dev tap0\n");
@@ -229,7 +191,7 @@ fn a_burst_comes_as_few_states_and_the_last_one_has_it_all() {
 
 #[test]
 fn states_keep_their_distance_in_time_and_one_that_is_no_other_does_not_come() {
-    in_a_namespace("states_keep_their_distance_in_time_and_one_that_is_no_other_does_not_come", || {
+    in_a_namespace("kernel::tests::states_keep_their_distance_in_time_and_one_that_is_no_other_does_not_come", || {
         make("tap0");
         ip("link set tap0 up\naddress add 192.0.2.1/24 dev tap0\n");
         let (mut following, _) = Following::begin(named(&["tap0"]), netlink::RECEIVE_BUFFER).unwrap();
