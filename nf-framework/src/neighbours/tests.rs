@@ -5,6 +5,8 @@ use crate::testing::{Frame as Test, lab};
 use dpdk_rs::Mempool;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// Stations are known by their last octet.
 const US: u8 = 0xaa;
