@@ -76,6 +76,7 @@ mod rss;
 #[cfg(feature = "rte-hash")]
 pub mod rte_hash;
 mod running;
+mod rx_interrupt;
 mod rx_interrupts;
 mod settings;
 mod sleep;

@@ -2,7 +2,7 @@
 
 use crate::burst::Burst;
 use crate::mbuf::{Glance, Mbuf};
-use crate::rx_interrupts::RxInterrupt;
+use crate::rx_interrupt::RxInterrupt;
 use crate::started::Started;
 use crate::{Mempool, PortId};
 use dpdk_sys as sys;

@@ -10,7 +10,7 @@ use crate::port_info::{Interrupts, Offloads, PortId, PortInfo, control};
 use crate::queue::QueuePair;
 use crate::reception::{self, Reception};
 use crate::rss::RssFunctions;
-use crate::rx_interrupts::{self, RxInterrupt};
+use crate::rx_interrupt::{self, RxInterrupt};
 use crate::started::{Claim, Started};
 use dpdk_sys as sys;
 use std::path::Path;
@@ -145,7 +145,7 @@ impl Settings {
         let _control = control();
         let id = claim.port();
         events::watch(id).map_err(refused("events"))?;
-        let rx = self.rx_interrupts && rx_interrupts::are_apart(Path::new(rx_interrupts::PCI_DEVICES), &info.name);
+        let rx = self.rx_interrupts && rx_interrupt::are_apart(Path::new(rx_interrupt::PCI_DEVICES), &info.name);
         let with = with_or_without(Asked { device: info.interrupts, rx }, |asked| {
             let mut start = || self.start_with(claim, info, &pool, descriptors, asked);
             if asked.rx { log_sink::trying(start) } else { start() }

@@ -10,21 +10,20 @@
 use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::context::Context;
-use crate::counters::{Counter, Gauge, Occupancy, Room};
+use crate::counters::{Counter, Gauge, Occupancy};
 use crate::direction::Direction;
 use crate::next_hop::NextHops;
 use crate::operate::Topic;
-use crate::report::{BackendReport, TableReport};
+use crate::registry::Registry;
+use crate::report::BackendReport;
 use crate::steering::{Affinity, Steering, Tuple};
 use crate::trace::{Note, TracedPacket};
-use crate::verdict::{DropReason, DropReasons, TooManyDropReasons, Verdict};
+use crate::verdict::{DropReason, TooManyDropReasons, Verdict};
 use dpdk_rs::{Lcore, Mbuf, Memory, Mempool};
 use serde::de::DeserializeOwned;
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 /// How much housekeeping one tick may do: so many table entries looked at, or the like; 128 in a
 /// tick, of which there are some ten thousand per second.
@@ -399,14 +398,14 @@ impl WorkerSetup {
     /// again, by an instance that takes over from another, it goes on where it stands.
     #[must_use]
     pub fn counter(&mut self, name: &str) -> Counter {
-        Counter::of(cell(&self.registry.counters, &self.function, name, self.index))
+        Counter::of(self.registry.counter(&self.function, name, self.index))
     }
 
     /// A gauge of this function on this worker: what there is now, set by [`NetworkFunction::tick`]; shown as the sum
     /// over all workers.
     #[must_use]
     pub fn gauge(&mut self, name: &str) -> Gauge {
-        Gauge::of(cell(&self.registry.gauges, &self.function, name, self.index))
+        Gauge::of(self.registry.gauge(&self.function, name, self.index))
     }
 
     /// How full a table of this function is on this worker, so that it can be told in time that it will be full; for a
@@ -431,122 +430,8 @@ impl WorkerSetup {
     ///
     /// # Errors
     ///
-    /// When a program has more than [`DropReasons::CAPACITY`].
+    /// When a program has more than [`DropReasons::CAPACITY`](crate::DropReasons::CAPACITY).
     pub fn drop_reason(&mut self, name: &str, help: &str) -> Result<DropReason, TooManyDropReasons> {
         self.registry.drop_reasons.register(name, help)
     }
-}
-
-/// What functions have registered while they were set up.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    pub(crate) drop_reasons: DropReasons,
-    pub(crate) next_hops: NextHops,
-    counters: Mutex<Vec<NamedCounter>>,
-    gauges: Mutex<Vec<NamedCounter>>,
-    tables: Mutex<Vec<NamedTable>>,
-}
-
-/// A table that a function has on each worker.
-#[derive(Debug)]
-struct NamedTable {
-    function: String,
-    name: String,
-    /// By worker. They go with the instances that fill them, so that what a reload has taken away is shown no more.
-    rooms: Vec<(usize, Weak<Room>)>,
-}
-
-#[derive(Debug)]
-struct NamedCounter {
-    function: String,
-    name: String,
-    /// By worker.
-    cells: Vec<(usize, Arc<AtomicU64>)>,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            drop_reasons: DropReasons::built_in(),
-            next_hops: NextHops::default(),
-            counters: Mutex::default(),
-            gauges: Mutex::default(),
-            tables: Mutex::default(),
-        }
-    }
-}
-
-impl Registry {
-    /// Function, name and sum of each counter.
-    pub(crate) fn counters(&self) -> Vec<(String, String, u64)> {
-        sums(&self.counters)
-    }
-
-    /// The same of each gauge.
-    pub(crate) fn gauges(&self) -> Vec<(String, String, u64)> {
-        sums(&self.gauges)
-    }
-
-    pub(crate) fn room(&self, function: &str, name: &str, worker: usize) -> Arc<Room> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = tables.iter().position(|known| known.function == function && known.name == name);
-        let at = known.unwrap_or_else(|| {
-            tables.push(NamedTable { function: function.to_owned(), name: name.to_owned(), rooms: Vec::new() });
-            tables.len() - 1
-        });
-        let (room, rooms) = (Arc::<Room>::default(), &mut tables[at].rooms);
-        rooms.retain(|(_, room)| room.strong_count() > 0);
-        rooms.push((worker, Arc::downgrade(&room)));
-        room
-    }
-
-    /// How full each table is on each worker. Of one that is about to take another's place both are known, and the one
-    /// that is used is shown.
-    pub(crate) fn tables(&self) -> Vec<TableReport> {
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let rooms = |table: &NamedTable| {
-            let mut of_workers: BTreeMap<usize, Arc<Room>> = BTreeMap::new();
-            for (worker, room) in &table.rooms {
-                if let Some(room) = room.upgrade() {
-                    of_workers.entry(*worker).or_insert(room);
-                }
-            }
-            of_workers
-        };
-        let report = |table: &NamedTable, worker: usize, room: &Room| TableReport {
-            function: table.function.clone(),
-            table: table.name.clone(),
-            worker: Some(worker),
-            entries: room.entries.load(Ordering::Relaxed),
-            limit: room.limit.load(Ordering::Relaxed),
-        };
-        let of = |table| rooms(table).into_iter().map(move |(worker, room)| report(table, worker, &room));
-        tables.iter().flat_map(of).collect()
-    }
-}
-
-/// A worker's part of what has this name, which it may have been given before.
-fn cell(named: &Mutex<Vec<NamedCounter>>, function: &str, name: &str, worker: usize) -> Arc<AtomicU64> {
-    let mut named = named.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = named.iter().position(|known| known.function == function && known.name == name);
-    let at = known.unwrap_or_else(|| {
-        named.push(NamedCounter { function: function.to_owned(), name: name.to_owned(), cells: Vec::new() });
-        named.len() - 1
-    });
-    let cells = &mut named[at].cells;
-    if let Some((_, cell)) = cells.iter().find(|(of, _)| *of == worker) {
-        return Arc::clone(cell);
-    }
-    let cell: Arc<AtomicU64> = Arc::default();
-    cells.push((worker, Arc::clone(&cell)));
-    cell
-}
-
-fn sums(named: &Mutex<Vec<NamedCounter>>) -> Vec<(String, String, u64)> {
-    let named = named.lock().unwrap_or_else(PoisonError::into_inner);
-    let sum = |cells: &[(usize, Arc<AtomicU64>)]| {
-        // A counter may wrap, and a gauge of a function's own may be below zero.
-        cells.iter().map(|(_, cell)| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
-    };
-    named.iter().map(|of| (of.function.clone(), of.name.clone(), sum(&of.cells))).collect()
 }

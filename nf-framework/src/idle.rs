@@ -1,7 +1,7 @@
 //! What a worker does while nothing comes.
 
 use crate::time::Instant;
-use crate::worker::WorkerPort;
+use crate::worker_port::WorkerPort;
 use dpdk_rs::{RxInterrupts, RxQueue};
 use std::time::Duration;
 

@@ -77,6 +77,7 @@ mod offline;
 mod operate;
 mod partial_checksums;
 mod position;
+mod registry;
 mod report;
 mod router;
 mod runtime;
@@ -90,6 +91,7 @@ mod token_bucket;
 mod trace;
 mod verdict;
 mod worker;
+mod worker_port;
 
 pub use annotation::Annotation;
 pub use app::App;
@@ -126,9 +128,9 @@ pub use next_hop::{NextHop, NextHops, TooManyNextHops};
 pub use offline::is_inside;
 pub use operate::{AdminConfig, AdminDoor, AdminError, NoParameters, Piece, SocketError, Topic};
 pub use position::Position;
+pub use registry::TableReport;
 pub use report::{
-    BackendReport, Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, TableReport, WorkReport,
-    WorkerReport,
+    BackendReport, Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport,
 };
 pub use router::{InterfaceAddress, InterfaceConfig, Refuse, RouteConfig, RouterConfig, RouterError, Side};
 pub use runtime::{

@@ -1,7 +1,7 @@
 //! Counters added up over all workers, and as tables for people.
 
 use crate::counters::{PortCounters, WorkCounters, WorkerCounters};
-use crate::function::Registry;
+use crate::registry::{Registry, TableReport};
 use crate::table::Table;
 use dpdk_rs::{Port, PortStats};
 use serde::Serialize;
@@ -191,21 +191,6 @@ pub struct CounterReport {
     pub name: String,
     /// Its value.
     pub value: u64,
-}
-
-/// How full a table is.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct TableReport {
-    /// Whose; in parentheses what is no function.
-    pub function: String,
-    /// What it is called.
-    pub table: String,
-    /// The worker that has it; `None` if all share it.
-    pub worker: Option<usize>,
-    /// Entries in it, as of the worker's last housekeeping.
-    pub entries: u64,
-    /// Entries that it was made for. It may take some more before it refuses any.
-    pub limit: u64,
 }
 
 /// A server that a function gives work to: [`Function::backends`](crate::Function::backends).

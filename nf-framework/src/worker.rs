@@ -21,6 +21,7 @@ use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::trace::{Place, Unwatched, Watch};
 use crate::verdict::{DropReason, PortIx, Verdict};
+use crate::worker_port::{Role, WorkerPort};
 use dpdk_rs::{Burst, Clock, Consumer, Mbuf, Mempool, Producer, QueuePair, Ticks};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -451,27 +452,6 @@ fn refuse(result: Result<(), Mbuf>, reason: DropReason, counters: &WorkerCounter
     if let Err(packet) = result {
         counters.count_drop(&packet, reason);
     }
-}
-
-/// What a port is to a program.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    /// The end of the chain where packets that go this way come in.
-    Side(Direction),
-    /// The way to the kernel.
-    Host(PortIx),
-}
-
-/// A worker's part in one port, and the end of the chain that the port is.
-pub(crate) struct WorkerPort {
-    /// `None` where there are more workers than queues: others then receive and send for it. And while
-    /// the port is down.
-    pub(crate) queues: Option<QueuePair>,
-    pub(crate) to_sender: Option<Producer>,
-    pub(crate) role: Role,
-    /// Whether its driver hands over packets whose checksums are to be completed.
-    pub(crate) partial_checksums: bool,
-    pub(crate) refused: u64,
 }
 
 struct Queues<'a, const TRACED: bool>(&'a mut [WorkerPort]);

@@ -291,7 +291,7 @@ fn a_flow_of_56_bytes_fills_one_line_and_a_handle_8_bytes() {
 #[test]
 fn how_full_it_is_is_shown_as_of_the_last_sweep_and_as_long_as_it_is_there() {
     lab(|lab| {
-        let (registry, mut gone) = (crate::function::Registry::default(), Gone::new());
+        let (registry, mut gone) = (crate::registry::Registry::default(), Gone::new());
         let shown = || registry.tables().iter().map(|of| (of.worker, of.entries, of.limit)).collect::<Vec<_>>();
         let shown_table = |worker, entries| {
             let mut table = table(lab, entries);

@@ -2,7 +2,7 @@
 
 use crate::capture::{CaptureWriter, CapturedPacket};
 use crate::counters::Witness;
-use crate::function::Registry;
+use crate::registry::Registry;
 use crate::runtime::Portless;
 use crate::verdict::{DropReason, PortIx};
 use crate::worker::Transmit;

@@ -3,7 +3,8 @@
 
 use super::views::{DeviceView, FateView, FunctionView, PortView, WorkerView};
 use crate::neighbours::NeighbourCounters;
-use crate::report::{BackendReport, Balance, CounterReport, DropReport, TableReport, WorkReport};
+use crate::registry::TableReport;
+use crate::report::{BackendReport, Balance, CounterReport, DropReport, WorkReport};
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,8 +1,7 @@
 //! What the door shows of a program, as it is written in JSON.
 
-use crate::report::{
-    Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, TableReport, WorkReport, WorkerReport,
-};
+use crate::registry::TableReport;
+use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
 use dpdk_rs::{Lcore, Port, PortStats};
 use serde::Serialize;
 use std::net::IpAddr;

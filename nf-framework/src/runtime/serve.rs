@@ -10,7 +10,8 @@ use crate::operate::views::{
 use crate::operate::{
     Answer, Asked, Facts, NeighbourFacts, Page, PoolFacts, ProcessFacts, Reply, Request, shown, text,
 };
-use crate::report::{Report, TableReport};
+use crate::registry::TableReport;
+use crate::report::Report;
 use dpdk_rs::Version;
 use serde::Serialize;
 use std::time::{Duration, Instant};

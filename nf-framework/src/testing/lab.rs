@@ -2,7 +2,8 @@
 
 use crate::chain::Chain;
 use crate::eal_arguments::floating_lcore;
-use crate::function::{Registry, WorkerSetup};
+use crate::function::WorkerSetup;
+use crate::registry::Registry;
 use crate::steering::{Affinity, Steering, connect};
 use crate::testing::trial::Trial;
 use dpdk_rs::{Eal, Mempool, MempoolConfig, RssTableSize};
