@@ -84,15 +84,17 @@ with 3 if it is valid and does not fit.
 running program: yesterday's captures, tomorrow's rules. The configuration is the same, with its ports,
 which are not looked for. What is not there: neighbours (a router sends to 02:00:00:00:00:01 whoever it
 is for, and takes each frame that is for one station for its own), the kernel, health checks (backends are
-taken for up), log files. Time is that of the captures: timers end in their gaps.
+taken for up), log files. Time is that of the captures: timers end in their gaps.";
 
+const EXPLAIN_HELP: &str = "\
 --explain needs as little. Each packet goes through the configured chain with nobody out there, and what every function
 did with it and why is printed; of a packet in words, such as
   udp 10.0.0.5:5000 > 203.0.113.9:53      (and behind it: from inside|outside, vlan 10, dscp ef, fragment)
   tcp 10.0.0.5:4321 > 203.0.113.9:443 flags syn
   icmp 10.0.0.5 > 203.0.113.9 echo-request
-only the beginning of a session is seen, of a capture also what follows.
+only the beginning of a session is seen, of a capture also what follows.";
 
+const LAST_HELP: &str = "\
 RUST_LOG=debug shows more, RUST_LOG=info,dpdk=debug shows DPDK's own messages.
 Ctrl-C or SIGTERM stops the program and prints the counters; with --drain the first one
 drains it, and the second one stops it. What comes within 0.2 s of another one is the same one; a later one
@@ -132,7 +134,8 @@ pub struct App {
     version: Option<&'static str>,
     affinity: Affinity,
     functions: Functions,
-    explain: Option<Box<Explain>>,
+    /// What `--help` says of it, and the answer.
+    explain: Option<(&'static str, Box<Explain>)>,
 }
 
 type Explain = dyn FnOnce(&ConfigFile, &AskedPackets, &[Prefix]) -> Result<String, Box<dyn std::error::Error>>;
@@ -174,14 +177,15 @@ impl App {
     }
 
     /// Has `--explain` answered by the program itself, in words of its own, and not by a trace of the chain: for who can
-    /// say more, or without DPDK. `explain` is given the configuration file, the packets and the prefixes that are inside
-    /// (private addresses, if there are none); what it returns is printed.
+    /// say more, or without DPDK. `help` is what `--help` says of it. `explain` is given the configuration file, the packets
+    /// and the prefixes that are inside (private addresses, if there are none); what it returns is printed.
     #[must_use]
     pub fn explaining(
         mut self,
+        help: &'static str,
         explain: impl FnOnce(&ConfigFile, &AskedPackets, &[Prefix]) -> Result<String, Box<dyn std::error::Error>> + 'static,
     ) -> Self {
-        self.explain = Some(Box::new(explain));
+        self.explain = Some((help, Box::new(explain)));
         self
     }
 
@@ -232,7 +236,7 @@ impl App {
         let file = ConfigFile::read(&options.config)?;
         let inside = &options.offline.inside;
         let asked = options.offline.explain.as_deref().map(|asked| AskedPackets::new(asked, inside)).transpose()?;
-        if let (Some(packets), Some(explain)) = (&asked, self.explain) {
+        if let (Some(packets), Some((_, explain))) = (&asked, self.explain) {
             let text = explain(&file, packets, inside).map_err(AppError::Explain)?;
             return answer(format_args!("{text}"));
         }
@@ -327,8 +331,9 @@ impl App {
             .name(self.name)
             .bin_name(format!("{} [EAL ARGUMENTS] --", self.name))
             .version(self.version.unwrap_or(env!("CARGO_PKG_VERSION")))
-            .about(self.about.unwrap_or("A network function on DPDK"))
-            .after_help(EAL_HELP);
+            .about(self.about.unwrap_or("A network function on DPDK"));
+        let explain = self.explain.as_ref().map_or(EXPLAIN_HELP, |(help, _)| help);
+        let command = command.after_help(format!("{EAL_HELP}\n\n{explain}\n\n{LAST_HELP}"));
         let program = [self.name.to_owned()];
         let matches = command.try_get_matches_from(program.iter().chain(own)).unwrap_or_else(|error| {
             if let (Some(option), clap::error::ErrorKind::UnknownArgument) = (offline, error.kind()) {

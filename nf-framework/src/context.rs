@@ -232,6 +232,12 @@ impl Context<'_> {
         self.tell(packet, error, Some(from), direction);
     }
 
+    /// Whether anybody can be told so: there is a router. How many errors are sent is limited all the same.
+    #[must_use]
+    pub fn can_refuse(&self) -> bool {
+        self.errors.is_some()
+    }
+
     fn tell(&mut self, about: &Mbuf, error: IcmpError, from: Option<IpAddr>, direction: Direction) {
         let Some((ip, to)) = icmp::who_is_told(about.data()) else { return };
         let now = self.now;

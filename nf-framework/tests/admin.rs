@@ -83,9 +83,11 @@ fn a_program_shows_what_it_is_and_does() {
             "received",
             "removals",
             "resets",
-            "sent"
+            "sent",
+            "side"
         ]
     );
+    assert_eq!((&ports[0]["side"], &ports[1]["side"]), (&json!("inside"), &json!("outside")));
     assert_eq!(ports[0]["link"], json!({"up": true, "speed_mbps": 10_000}));
     assert!(ports[0]["received"].as_u64() > Some(0), "{ports}");
 

@@ -114,8 +114,8 @@ fn two_captures_are_one_by_their_time_and_each_is_a_side() {
     assert_eq!(replay.written("dropped"), [(micros(10), 0, out(2, 9), why)]);
     for line in [
         "--- port-block has replayed 6 packets in 0.001 s of capture",
-        "net_a         3     3       -        -",
-        "net_b         3     2       -        -",
+        "net_a (inside)          3     3       -        -",
+        "net_b (outside)         3     2       -        -",
         "port-block.hits      1",
         "balance: 6 received + 0 originated = 5 sent + 1 dropped + 0 consumed + 0 held",
     ] {
@@ -134,13 +134,20 @@ fn of_one_capture_the_source_address_says_the_side() {
     let packets: Vec<_> = (0..).map(Duration::from_secs).zip(frames).collect();
     let both = replay.capture("both.pcapng", &packets);
     let frames = |part: &str| replay.written(part).into_iter().map(|packet| packet.2).collect::<Vec<_>>();
-    replay.replay(&both, &[]);
+    let said = replay.replay(&both, &[]);
+    assert!(said.contains("\n3 from inside and 2 from outside, as private source addresses are inside\n"), "{said}");
     assert_eq!(
         (frames("outside"), frames("inside")),
         (vec![out(1, 53), vlan.clone(), strange.clone()], vec![back(1), arp.clone()])
     );
-    replay.replay(&both, &["--force", "--inside", "198.51.100.0/24,2001::/16"]);
+    let said = replay.replay(&both, &["--force", "--inside", "198.51.100.0/24,2001::/16"]);
+    assert!(said.contains("\n3 from inside and 2 from outside, by --inside\n"), "{said}");
     assert_eq!((frames("outside"), frames("inside")), (vec![back(1), arp, strange], vec![out(1, 53), vlan]));
+    // That all are of one side may be a mistake.
+    let said = replay.replay(&replay.capture("back.pcapng", &[(micros(0), back(1))]), &["--force"]);
+    let hint = "\n0 from inside and 1 from outside, as private source addresses are inside \
+                (--inside PREFIX,PREFIX says whose addresses are inside)\n";
+    assert!(said.contains(hint), "{said}");
 }
 
 #[test]
@@ -383,8 +390,8 @@ fn a_function_that_knows_nothing_of_it_is_explained() {
     let said = explain(&["udp 192.0.2.1:1000 > 198.51.100.1:9 from inside"]);
     let dropped = "\
 #1 0.000000 udp 192.0.2.1:1000 > 198.51.100.1:9, 42 bytes
-  arrives    by inside, worker 0
-  port-block drop policy
+  arrives    by net_a (inside), worker 0
+  port-block drop policy: a function's rules forbid it
 ";
     assert_eq!(said, dropped);
     let frame = |port| Frame::new().ipv4([192, 0, 2, 1], [198, 51, 100, 1]).udp(1000, port).build();
@@ -392,10 +399,10 @@ fn a_function_that_knows_nothing_of_it_is_explained() {
         replay.capture("explained.pcapng", &[(Duration::ZERO, frame(9)), (Duration::from_millis(1), frame(53))]);
     let passed = "\
 #2 0.001000 udp 192.0.2.1:1000 > 198.51.100.1:53, 42 bytes
-  arrives    by inside, worker 0
+  arrives    by net_a (inside), worker 0
   port-block next
-  (egress)   send by outside
-  leaves     by outside
+  (egress)   send by net_b (outside)
+  leaves     by net_b (outside)
 ";
     assert_eq!(explain(&[&capture, "--inside", "192.0.2.0/24"]), format!("{dropped}{passed}"));
     let output = replay.run(&["--explain", "udp 192.0.2.1:1000"]);

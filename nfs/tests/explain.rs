@@ -75,11 +75,11 @@ fn the_nat_shows_how_a_packet_is_translated() {
     let expected = "\
 taken to come from inside, as 10.0.0.5 is a private address (write \"from inside\" or \"from outside\")
 #1 0.000000 udp 10.0.0.5:5000 > 203.0.113.9:53, 42 bytes
-  arrives  by inside, worker 0
+  arrives  by net_a (inside), worker 0
   nat      next; session behind 198.51.100.8:5000, begun; source 10.0.0.5:5000 -> 198.51.100.8:5000;
            identification ...
-  (egress) send by outside
-  leaves   by outside
+  (egress) send by net_b (outside)
+  leaves   by net_b (outside)
 
 nat:
   pools[0]
@@ -88,13 +88,40 @@ nat:
     let said = scratch.explain(NAT, &["udp 203.0.113.9:53 > 198.51.100.8:5000 from outside"]);
     let expected = "\
 #1 0.000000 udp 203.0.113.9:53 > 198.51.100.8:5000, 42 bytes
-  arrives by outside, worker 0
-  nat     drop nat-no-mapping
+  arrives by net_b (outside), worker 0
+  nat     drop nat-no-mapping: for an external port or identifier that nobody inside has
 
 nat:
   pools[0] has 198.51.100.8: what comes in is for what hosts inside have begun
 ";
     assert_eq!(said, expected);
+}
+
+#[test]
+fn of_what_the_nat_holds_it_is_said_what_comes_of_it() {
+    let unsolicited = ["tcp 203.0.113.9:5000 > 198.51.100.8:8081 from outside"];
+    let said = Scratch::new(&format!("{WIRE}{POOL}")).explain(NAT, &unsolicited);
+    let held = "taken, and held; until a host inside begins it, 6 s at most;";
+    let expected = format!("  nat     {held} then drop nat-unsolicited-syn\n");
+    assert!(said.contains(&expected), "{said}");
+    // A router tells the sender.
+    let said = Scratch::new(include_str!("../examples/nat.toml")).explain(NAT, &unsolicited);
+    let told = "then drop nat-unsolicited-syn; ICMP port unreachable after 6 s\n";
+    let expected = format!("  nat       {held}\n            {told}");
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
+fn behind_a_router_every_neighbour_is_there() {
+    let scratch = Scratch::new(include_str!("../examples/nat.toml"));
+    let said = scratch.explain(NAT, &["udp 10.0.0.5:5000 > 203.0.113.9:53 from inside"]);
+    let expected = "
+  (egress)  send by net_tap1 (outside); next hop 198.51.100.254 on wan;
+            source MAC 00:00:00:00:00:00 -> 02:00:00:00:01:02;
+            destination MAC 02:00:00:00:01:01 -> 02:00:00:00:00:01
+  leaves    by net_tap1 (outside)
+";
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]
@@ -112,17 +139,21 @@ fn of_a_capture_answers_are_followed_too_at_their_time() {
     assert_eq!(
         lines[answer + 1..answer + 4],
         [
-            "  arrives  by outside, worker 0",
+            "  arrives  by net_b (outside), worker 0",
             "  nat      next; mapping to 10.0.0.5:5000; destination 198.51.100.8:5000 -> 10.0.0.5:5000",
-            "  (egress) send by inside",
+            "  (egress) send by net_a (inside)",
         ],
     );
     // Sessions of UDP last for 300 seconds.
     let late = from("#3 600.000000 udp 203.0.113.9:53 > 198.51.100.8:5000, 42 bytes");
-    assert_eq!(lines[late + 2..], ["  nat     drop nat-no-mapping"], "{said}");
+    assert_eq!(
+        lines[late + 2..],
+        ["  nat     drop nat-no-mapping: for an external port or identifier that nobody inside has"],
+        "{said}"
+    );
     let said = scratch.explain(NAT, &["in.pcapng", "--inside", "203.0.113.0/24"]);
     assert!(
-        said.contains("#2 1.000000 udp 203.0.113.9:53 > 198.51.100.8:5000, 42 bytes\n  arrives by inside"),
+        said.contains("#2 1.000000 udp 203.0.113.9:53 > 198.51.100.8:5000, 42 bytes\n  arrives by net_a (inside)"),
         "{said}"
     );
 }
@@ -138,7 +169,7 @@ fn more_packets_than_are_followed_at_once_have_their_places() {
             format!("#{number} {}.000000 udp 10.0.0.5:{} > 203.0.113.9:53, 42 bytes\n", number - 1, 5000 + number);
         assert!(said.contains(&first), "{first}{said}");
     }
-    assert_eq!(said.matches("  leaves   by outside").count(), 250, "{said}");
+    assert_eq!(said.matches("  leaves   by net_b (outside)").count(), 250, "{said}");
 }
 
 const RULES: &str = "
@@ -167,11 +198,11 @@ fn in_a_chain_each_function_speaks_of_the_packet_as_it_comes_to_it() {
     let said = scratch.explain(NF_CHAIN, &["tcp 203.0.113.9:4000 > 198.51.100.8:8080 from outside"]);
     let expected = "\
 #1 0.000000 tcp 203.0.113.9:4000 > 198.51.100.8:8080 [S], 54 bytes
-  arrives  by outside, worker 0
+  arrives  by net_b (outside), worker 0
   nat      next; destination 198.51.100.8:8080 -> 10.0.0.10:80
   firewall next; connection SYN_SENT, rule web
-  (egress) send by inside
-  leaves   by inside
+  (egress) send by net_a (inside)
+  leaves   by net_a (inside)
 
 nat:
   forward[0]
@@ -185,13 +216,13 @@ firewall:
     let said = scratch.explain(NF_CHAIN, &["tcp 10.0.0.5:4000 > 203.0.113.9:25 from inside"]);
     let expected = "\
 #1 0.000000 tcp 10.0.0.5:4000 > 203.0.113.9:25 [S], 54 bytes
-  arrives  by inside, worker 0
-  firewall drop firewall-denied; rule no-mail
+  arrives  by net_a (inside), worker 0
+  firewall drop firewall-denied: a rule does not accept it; rule no-mail
 made for #1: tcp 203.0.113.9:25 > 10.0.0.5:4000 [R.], 54 bytes
   made     at firewall
   enters   from firewall
-  (egress) send by inside
-  leaves   by inside
+  (egress) send by net_a (inside)
+  leaves   by net_a (inside)
 
 firewall:
   reject (firewall-denied), by no-mail
@@ -209,7 +240,7 @@ fn the_load_balancer_shows_the_backend() {
     for expected in [
         format!("service web, backend {backend}:8080"),
         format!("destination 203.0.113.80:80 -> {backend}:8080"),
-        "leaves        by inside".to_owned(),
+        "leaves        by net_tap0 (inside)".to_owned(),
     ] {
         assert!(said.contains(&expected), "{expected}\n{said}");
     }

@@ -1,6 +1,10 @@
 //! The programs as their users run them, with the examples of their configurations.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
+#[path = "../../nf-framework/tests/common/namespace.rs"]
+mod namespace;
+
+use namespace::{in_a_namespace, ip, silence, skip};
 use nf_framework::capture::{CaptureWriter, CapturedPacket};
 use nf_framework::testing::Frame;
 use std::io::{BufRead, BufReader, Read};
@@ -807,6 +811,9 @@ fn the_firewall_explains_without_starting() {
     let help = Command::new(FIREWALL).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains("--explain <PACKET|FILE>") && help.contains("--inside <PREFIX,PREFIX>"), "{help}");
+    let is_its_own =
+        help.contains("answers from the rules of [firewall] alone") && !help.contains("the configured chain");
+    assert!(is_its_own, "{help}");
     std::fs::remove_file(capture).unwrap();
     std::fs::remove_file(config).unwrap();
 }
@@ -857,4 +864,57 @@ fn a_drain_takes_as_long_as_was_said_last() {
     for path in [from_inside, nothing, config] {
         std::fs::remove_file(path).unwrap();
     }
+}
+
+#[test]
+fn the_link_of_a_net_tap_in_another_namespace_is_unknown() {
+    const TEST: &str = "the_link_of_a_net_tap_in_another_namespace_is_unknown";
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return skip(TEST, "there is no /dev/net/tun");
+    }
+    in_a_namespace(TEST, || {
+        silence();
+        let socket = std::env::temp_dir().join(format!("nf-link-{}.sock", std::process::id()));
+        let door = format!("[admin]\nsocket = \"{}\"\n", socket.display());
+        let config = file("link", &(include_str!("../examples/nat.toml").to_owned() + &door));
+        // /sys tells of the namespace that it was mounted in.
+        let mut nat = Command::new("unshare");
+        nat.args(["--mount", "sh", "-c", "mount -t sysfs sysfs /sys && exec \"$0\" \"$@\"", NAT]).args(&EAL[..8]);
+        nat.args(["--vdev=net_tap0,iface=in0", "--vdev=net_tap1,iface=out0", "--", "--config"]).arg(&config);
+        let mut nat = nat.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let ask = |door: &[&str]| {
+            let output = Command::new(env!("CARGO_BIN_EXE_nf-ctl")).arg("--socket").arg(&socket).args(door).output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        let begin = std::time::Instant::now();
+        let mut until = |link: &str| loop {
+            let said = ask(&["ports"]);
+            if said.lines().any(|line| line.split_whitespace().take(2).eq(["net_tap0", link])) {
+                break said;
+            }
+            let is_late = begin.elapsed() > Duration::from_secs(60);
+            if is_late || nat.try_wait().unwrap().is_some() {
+                let _ = nat.kill();
+                panic!("{link} is not in:\n{said}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        until("10G");
+        ip("link set in0 down\n");
+        until("down");
+        // It lives as long as somebody holds its input.
+        let mut other = Command::new("unshare");
+        other.args(["--net", "sh", "-c", "echo there; cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut other = other.spawn().unwrap();
+        other.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        ip(&format!("link set in0 netns {}\n", other.id()));
+        let said = until("unknown");
+        assert!(said.contains("\nnet_tap1  10G "), "{said}");
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        nat.kill().unwrap();
+        nat.wait().unwrap();
+        std::fs::remove_file(config).unwrap();
+        let _ = std::fs::remove_file(socket);
+    });
 }

@@ -167,6 +167,7 @@ pub(crate) fn run(
         burst: config.burst,
         progress,
         packets: 0,
+        inside_given: !inside.is_empty(),
     };
     let began = replay.clock.stamp();
     let result = replay.run(pace, stop);
@@ -211,6 +212,14 @@ fn let_in(worker: &Portless, frame: &[u8], port: u16) -> Result<Mbuf, DropReason
     Ok(packet)
 }
 
+/// How many packets of one capture were taken as coming from which side; where one got none, what to do about it.
+fn sides_taken([inside, outside]: [u64; 2], given: bool) -> String {
+    let by = if given { "by --inside" } else { "as private source addresses are inside" };
+    let none = (inside == 0) != (outside == 0);
+    let hint = if none { " (--inside PREFIX,PREFIX says whose addresses are inside)" } else { "" };
+    format!("{inside} from inside and {outside} from outside, {by}{hint}")
+}
+
 /// Towards which side goes what has come in by a port.
 fn direction_of(port: u16) -> Direction {
     if port == 0 { Direction::Outbound } else { Direction::Inbound }
@@ -228,6 +237,8 @@ struct Replay {
     burst: usize,
     progress: Progress,
     packets: u64,
+    /// Whether it was said who is inside.
+    inside_given: bool,
 }
 
 impl Replay {
@@ -321,7 +332,11 @@ impl Replay {
     /// The counters, and before them what they do not say.
     fn describe(&self, name: &str, began: Duration) -> String {
         let seconds = self.clock.stamp().saturating_sub(began).as_secs_f64();
+        // To a string nothing can fail.
         let mut text = format!("--- {name} has replayed {} packets in {seconds:.3} s of capture", self.packets);
+        if let Some(taken) = self.sources.taken() {
+            let _ = write!(text, "\n{}", sides_taken(taken, self.inside_given));
+        }
         let (truncated, backwards) = (self.sources.truncated(), self.sources.backwards());
         for (count, what) in [
             (truncated, "packets are not whole in the capture, and are left out (tcpdump -s 0 takes all of a packet)"),
@@ -329,7 +344,6 @@ impl Replay {
             (self.clock.leaps(), "gaps were longer than functions were made to wait"),
         ] {
             if count > 0 {
-                // To a string it cannot fail.
                 let _ = write!(text, "\n{count} {what}");
             }
         }

@@ -44,6 +44,8 @@ pub(super) struct Source {
     fault: Option<SourceError>,
     truncated: u64,
     backwards: u64,
+    /// Packets taken as coming in by each port, where their sources say by which.
+    taken: [u64; 2],
     /// The latest time so far.
     latest: Duration,
 }
@@ -68,6 +70,7 @@ impl Source {
             fault: None,
             truncated: 0,
             backwards: 0,
+            taken: [0; 2],
             latest: Duration::ZERO,
         };
         source.advance();
@@ -101,7 +104,9 @@ impl Source {
             let port = match &self.side {
                 Side::Port(port) => *port,
                 Side::BySource(inside) => {
-                    u16::from(source(packet.data).is_some_and(|address| !is_inside(address, inside)))
+                    let outside = source(packet.data).is_some_and(|address| !is_inside(address, inside));
+                    self.taken[usize::from(outside)] += 1;
+                    u16::from(outside)
                 }
             };
             self.frame.clear();
@@ -183,6 +188,11 @@ impl Sources {
     /// Packets that are earlier than one before them.
     pub(super) fn backwards(&self) -> u64 {
         self.all.iter().map(|source| source.backwards).sum()
+    }
+
+    /// How many packets were taken as coming from inside and from outside, if their sources say it.
+    pub(super) fn taken(&self) -> Option<[u64; 2]> {
+        self.all.iter().find(|source| matches!(source.side, Side::BySource(_))).map(|source| source.taken)
     }
 
     /// Why the captures are not read to their ends.

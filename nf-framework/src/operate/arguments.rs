@@ -45,5 +45,6 @@ pub(super) fn from_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
 /// Names the parameter that is wrong, if it is one.
 fn wrong(error: &serde_path_to_error::Error<impl std::fmt::Display>) -> Reply {
     let (path, why) = (error.path().to_string(), error.inner().to_string());
-    if path == "." { Reply::bad(why) } else { Reply::bad(format!("{path}: {why}")) }
+    let says_it = path == "." || why.starts_with(&format!("unknown field `{path}`"));
+    if says_it { Reply::bad(why) } else { Reply::bad(format!("{path}: {why}")) }
 }

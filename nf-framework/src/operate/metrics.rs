@@ -197,13 +197,15 @@ const METRICS: &[Metric] = &[
     gauge("nf_config_last_reload_success_timestamp_seconds", &[], "When the configuration was last read and found to be in force or taken over, in seconds since 1970; before the first reload, when the program began",
         |facts, to| to.add(&[], facts.reloads.last_success.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())),
 
+    gauge("nf_port_info", &["port", "side", "driver"], "Always 1; towards which side the port is, and its driver",
+        |facts, to| facts.ports.iter().for_each(|port| to.add(&[&port.name, port.side.unwrap_or_default(), &port.driver], 1))),
     counter("nf_port_received_packets_total", &["port"], "Packets that workers received from the port",
         |facts, to| to.each_port(facts, |port| Some(port.received))),
     counter("nf_port_sent_packets_total", &["port"], "Packets that the port took from workers",
         |facts, to| to.each_port(facts, |port| Some(port.sent))),
     gauge("nf_port_up", &["port"], "Whether the port is in use: 0 while it is being built anew, or its device is gone",
         |facts, to| to.each_port(facts, |port| Some(u8::from(!port.down)))),
-    gauge("nf_port_link_up", &["port"], "Whether the port has a link",
+    gauge("nf_port_link_up", &["port"], "Whether the port has a link; not there where nobody can know, as of a net_tap interface in another namespace",
         |facts, to| to.each_port(facts, |port| port.link.as_ref().map(|link| u8::from(link.up)))),
     gauge("nf_port_link_speed_bytes_per_second", &["port"], "What the link carries, if the device says it",
         |facts, to| to.each_port(facts, |port| port.link.as_ref()?.speed_mbps.map(|speed| u64::from(speed) * 125_000))),
@@ -436,6 +438,7 @@ mod tests {
         };
         let port = PortView {
             name: "net_\"tap\\0\n".to_owned(),
+            side: Some("inside"),
             received: 11,
             sent: 12,
             misled: 0,
@@ -626,6 +629,8 @@ mod tests {
         ("version", "the program's"),
         ("dpdk", "the release of DPDK that runs, such as `22.11.11`"),
         ("port", "a device of `[ports]`, as it is called there: `net_tap0`, `0000:01:10.0`"),
+        ("side", "`inside` or `outside`; empty for the only port, and for one that leads to the kernel"),
+        ("driver", "DPDK's name of the port's driver, such as `net_tap`, `net_iavf`"),
         ("worker", "a worker's number, from 0"),
         ("lcore", "DPDK's number of the CPU that it runs on"),
         ("function", "a name in `chain`; of tables also `(fragments)`"),

@@ -173,7 +173,7 @@ mod tests {
             ("/nf/routes", "limit=7&cursor=3", "Ok(Routes(Page { limit: 7, cursor: Some(\"3\") }))"),
             ("/nf/functions", "", "Ok(Functions)"),
             ("/nf/topic", "", "Ok(Functions)"),
-            ("/nf/program", "x=1", "Err(\"x: unknown field `x`, there are no fields\")"),
+            ("/nf/program", "x=1", "Err(\"unknown field `x`, there are no fields\")"),
             ("/nf/routes", "limit=0", "Err(\"limit: 0 is not from 1 to 1000\")"),
         ] {
             assert_eq!(format!("{:?}", command(name).request(parameters)), expected, "{name},{parameters}");

@@ -2,6 +2,7 @@
 
 use crate::registry::TableReport;
 use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
+use crate::runtime::link_of;
 use dpdk_rs::{Lcore, Port, PortStats};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -52,6 +53,8 @@ pub(crate) struct BalanceView {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PortView {
     pub(crate) name: String,
+    /// `inside` or `outside`; `None` for the only port, and for one that leads to the kernel.
+    pub(crate) side: Option<&'static str>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) misled: u64,
@@ -59,7 +62,7 @@ pub(crate) struct PortView {
     pub(crate) resets: u64,
     pub(crate) removals: u64,
     pub(crate) down: bool,
-    /// `None` if the device does not say.
+    /// `None` if nobody can know.
     pub(crate) link: Option<LinkView>,
     pub(crate) mac: Option<String>,
     pub(crate) driver: String,
@@ -86,12 +89,13 @@ pub(crate) struct DeviceView {
 
 impl PortView {
     /// Asks the device too, as far as it is there.
-    pub(crate) fn new(port: &Port, report: PortReport) -> Self {
+    pub(crate) fn new(port: &Port, side: Option<&'static str>, report: PortReport) -> Self {
         let PortReport { name, received, sent, misled, device, link_downs, resets, removals, down } = report;
-        let link = port.link().ok().filter(|_| !down);
+        let link = link_of(port).filter(|_| !down);
         let mac = port.info().ok().map(|info| crate::headers::MacAddress(info.mac_address).to_string());
         Self {
             name,
+            side,
             received,
             sent,
             misled,

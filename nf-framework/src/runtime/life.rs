@@ -15,7 +15,7 @@ use crate::report::PortReport;
 use crate::router::RouterConfig;
 use crate::steering::Steering;
 use crate::verdict::PortIx;
-use dpdk_rs::{Port, PortInfo, QueuePair};
+use dpdk_rs::{Link, Port, PortInfo, QueuePair};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -148,10 +148,7 @@ impl Life {
     /// Logs a link that has changed.
     fn look_at_link(&mut self, port: &Port) {
         self.next_look = Instant::now() + self.link.looks();
-        let Ok(link) = port.link() else { return };
-        if !link.up && is_elsewhere(port) {
-            return;
-        }
+        let Some(link) = link_of(port) else { return };
         match self.link.see(link.up, Instant::now()) {
             Some(LinkChange::Up { reset }) => {
                 log::info!("{}: the link is {link}", port.name());
@@ -319,8 +316,14 @@ fn mac_of(port: &Port) -> MacAddress {
     MacAddress(port.info().map_or([0; 6], |info| info.mac_address))
 }
 
+/// A port's link; `None` where nobody can know it.
+pub(crate) fn link_of(port: &Port) -> Option<Link> {
+    port.link().ok().filter(|link| link.up || !is_elsewhere(port))
+}
+
 /// Whether the kernel's interface behind a port is in another network namespace: net_tap asks for its
-/// state by a name that is not there then, and takes the link for down.
+/// state by a name that is not there then, and takes the link for down. What is here is what /sys tells, which
+/// has to be of the program's own namespace (`ip netns exec` sees to that).
 fn is_elsewhere(port: &Port) -> bool {
     let Some(index) = port.info().ok().and_then(|info| info.kernel_interface) else { return false };
     let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();

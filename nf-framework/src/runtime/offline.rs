@@ -55,6 +55,24 @@ impl RuntimeConfig {
     }
 }
 
+impl RuntimeConfig {
+    /// Towards which side a port of this number is, where there are two.
+    pub(crate) fn side_of(&self, port: usize) -> Option<&'static str> {
+        ["inside", "outside"].get(port).copied().filter(|_| self.has_two_sides())
+    }
+
+    /// What people are told of the ports of these devices, by their numbers: `net_tap0 (inside)`.
+    pub(crate) fn port_labels<'a>(&self, devices: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let parts = self.port_names().into_iter().enumerate();
+        let parts = parts.map(|(port, (part, _))| Some(part).filter(|_| port > 0 || self.has_two_sides()));
+        let label = |(device, part): (&str, Option<String>)| match part {
+            Some(part) => format!("{device} ({part})"),
+            None => device.to_owned(),
+        };
+        devices.zip(parts).map(label).collect()
+    }
+}
+
 impl Configuration {
     /// Bytes of the EAL's memory that a worker without ports needs, as far as functions say.
     pub(crate) fn bytes_without_ports(&self) -> u64 {
@@ -110,12 +128,13 @@ impl Portless {
         Some((function.name(), function.explain(policy, frame, direction)?))
     }
 
-    /// What numbers are called in traces; ports by what they are to the program, as nobody looks for their devices.
+    /// What numbers are called in traces; reasons with what they mean, as who asks has no list of them at hand.
     pub(crate) fn names(&self) -> Names {
+        let reasons = self.registry.drop_reasons.list();
         Names {
-            ports: self.config.port_names().into_iter().map(|(part, _)| part).collect(),
+            ports: self.config.port_labels(self.config.port_names().iter().map(|(_, device)| device.as_str())),
             functions: self.functions.iter().map(|loaded| loaded.function.name().to_owned()).collect(),
-            reasons: self.registry.drop_reasons.list().into_iter().map(|(name, _)| name).collect(),
+            reasons: reasons.into_iter().map(|(name, help)| format!("{name}: {help}")).collect(),
             next_hops: self.registry.next_hops.clone(),
             cycles_per_second: 0,
         }
@@ -127,13 +146,13 @@ impl Portless {
         self.pipeline.chain.gauge_sessions(counters);
         let names: Vec<String> = self.functions.iter().map(|loaded| loaded.function.name().to_owned()).collect();
         let mut report = Report::new(&[], &names, std::slice::from_ref(counters), &self.registry);
-        let port = |((_, name), counters): ((String, String), &crate::counters::PortCounters)| PortReport {
+        let port = |(name, counters): (String, &crate::counters::PortCounters)| PortReport {
             name,
             received: counters.received.load(Ordering::Relaxed),
             sent: counters.sent.load(Ordering::Relaxed),
             ..PortReport::default()
         };
-        report.ports = self.config.port_names().into_iter().zip(&counters.ports).map(port).collect();
+        report.ports = self.names().ports.into_iter().zip(&counters.ports).map(port).collect();
         let sum = |of: fn(&PortReport) -> u64| report.ports.iter().map(of).sum();
         let (received, sent) = (sum(|port| port.received), sum(|port| port.sent));
         report.balance = Balance { received, sent, ..report.balance };

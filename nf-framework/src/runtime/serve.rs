@@ -233,7 +233,8 @@ impl Control {
     }
 
     fn port_views(&self, report: Report) -> Vec<PortView> {
-        self.ports.iter().zip(report.ports).map(|(port, report)| PortView::new(port, report)).collect()
+        let ports = self.ports.iter().zip(report.ports).enumerate();
+        ports.map(|(index, (port, report))| PortView::new(port, self.config.side_of(index), report)).collect()
     }
 
     fn worker_views(&self, report: &Report) -> Vec<WorkerView> {

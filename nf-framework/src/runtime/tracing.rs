@@ -8,6 +8,7 @@ use crate::trace::{
     DropNames, DropsError, DropsRequest, DropsWritten, Names, PreparedTrace, Share, Taps, TraceError, TraceRequest,
     Traces, Tracing,
 };
+use dpdk_rs::Port;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -132,7 +133,7 @@ impl Control {
 
     fn names(&self) -> Names {
         Names {
-            ports: self.ports().iter().map(|port| port.name().to_owned()).collect(),
+            ports: self.config.port_labels(self.ports().iter().map(Port::name)),
             functions: self.shared.functions.clone(),
             reasons: self.reason_names(),
             next_hops: self.shared.registry.next_hops.clone(),

@@ -54,9 +54,9 @@ pub struct Step {
     pub place: String,
     /// Towards which side it goes.
     pub towards: Option<&'static str>,
-    /// What was decided, or happened: `next`, `drop POLICY`, `by net_tap0`.
+    /// What was decided, or happened: `next`, `drop POLICY`, `by net_tap0 (inside)`.
     pub verdict: String,
-    /// What decided it, as the function says.
+    /// What decided it, as the function says; several things stand between semicolons.
     pub note: String,
     /// What was changed, such as `source 10.0.0.5:4321 -> 198.51.100.7:1024`.
     pub changes: Vec<String>,
@@ -110,6 +110,13 @@ impl Traces {
     }
 }
 
+impl Open {
+    /// Whether the last step said that it is sent from there.
+    fn is_sent_by(&self, from: Position) -> bool {
+        matches!(self.last, What::Seen(_, _, Fate::Resumed(position)) if position == from)
+    }
+}
+
 impl Names {
     /// What an event adds to a story; `None` if it goes without saying.
     fn step(&self, event: &Event, of: &Open) -> Option<Step> {
@@ -120,6 +127,8 @@ impl Names {
             What::Made { position, .. } => {
                 ("made".to_owned(), Some(position.direction), format!("at {}", self.place_at(position)))
             }
+            // Behind everything nothing is entered: it is sent.
+            What::Enters(position) if position.port_out().is_some() && of.is_sent_by(position) => return None,
             What::Enters(position) => {
                 ("enters".to_owned(), Some(position.direction), self.entrance(event, position, of)?)
             }
@@ -197,7 +206,10 @@ impl Names {
                     self.reasons.get(reason.index()).map_or("for a reason without a name", String::as_str)
                 )
             }
-            Fate::Resumed(_) => "taken, and goes on".to_owned(),
+            Fate::Resumed(position) => match position.port_out() {
+                Some(port) => format!("send by {}", self.port(port)),
+                None => "taken, and goes on".to_owned(),
+            },
             Fate::Consumed => "taken for good".to_owned(),
             Fate::HandedOver => "handed over to another worker".to_owned(),
             Fate::Held => "taken, and held".to_owned(),
@@ -274,8 +286,9 @@ impl Trace {
     pub(crate) fn write_steps(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let width = self.steps.iter().map(|step| step.place.len()).max().unwrap_or(0);
         for step in &self.steps {
-            let notes = Some(&step.note).filter(|note| !note.is_empty());
-            let parts: Vec<&String> = [&step.verdict].into_iter().chain(notes).chain(&step.changes).collect();
+            let notes = step.note.split("; ").filter(|note| !note.is_empty());
+            let changes = step.changes.iter().map(String::as_str);
+            let parts: Vec<&str> = [step.verdict.as_str()].into_iter().chain(notes).chain(changes).collect();
             let mut line = format!("  {:width$}", step.place);
             for (index, part) in parts.iter().enumerate() {
                 let text = if index + 1 < parts.len() { format!(" {part};") } else { format!(" {part}") };

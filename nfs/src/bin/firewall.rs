@@ -8,12 +8,21 @@ use std::error::Error;
 use std::fs::File;
 use std::process::ExitCode;
 
+const EXPLAIN_HELP: &str = "\
+--explain needs as little, and answers from the rules of [firewall] alone: no router, no other function of the chain, no
+DPDK (nf-chain --explain follows a packet through all of them). Of a packet in words, such as
+  udp 10.0.0.5:5000 > 203.0.113.9:53      (and behind it: from inside|outside, vlan 10, dscp ef, fragment)
+  tcp 10.0.0.5:4321 > 203.0.113.9:443 flags syn
+  icmp 10.0.0.5 > 203.0.113.9 echo-request
+it says which rule decides and why none before it does, as if an empty firewall saw it; of each packet of a capture also
+which connection it belongs to.";
+
 fn main() -> ExitCode {
     App::new("firewall")
         .about("Lets through what rules accept and what belongs to it; --explain says which rule that is")
         .version(env!("CARGO_PKG_VERSION"))
         .function(Firewall)
-        .explaining(explain)
+        .explaining(EXPLAIN_HELP, explain)
         .run_functions()
 }
 

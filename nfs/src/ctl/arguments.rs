@@ -22,8 +22,8 @@ Examples:
 A program opens its door when it starts: a Unix socket NAME.sock in /run/nf, if root or a service started it, else in
 $XDG_RUNTIME_DIR/nf or /tmp/nf-UID. With one program running nothing need be said; with several, --program NAME.
 
-The exit status is 0 when all went well, 1 for what the program refused (its reason is printed), 2 if the arguments
-make no sense, and 3 if no program was reached.";
+The exit status is 0 when all went well, 1 for what the program refused (its reason is printed) and for a
+trace that no packet came for, 2 if the arguments make no sense, and 3 if no program was reached.";
 
 /// Looks at a running program, and tells it what to do
 #[derive(Debug, Parser)]

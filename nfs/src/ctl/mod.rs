@@ -4,6 +4,7 @@
 //! what can be asked, `tables` what the answers look like, `values` what those look like that only a function knows.
 
 mod arguments;
+mod backends;
 mod completions;
 mod orders;
 mod output;

@@ -3,8 +3,9 @@
 use super::arguments::{BackendState, Order};
 use super::output::Output;
 use super::{Failure, topics, traces, values};
-use crate::door::{Client, path};
+use crate::door::{Client, Traces, path};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::time::Duration;
 
 /// How long a reload of large tables may take, beyond what any answer may.
@@ -13,7 +14,8 @@ const TO_RELOAD: Duration = Duration::from_secs(600);
 pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result<(), Failure> {
     match order {
         Order::Tell(words) => {
-            let (function, topic) = topics::only(&client, &words.topic, Some(&words.function), "order ")?;
+            let (function, topic) =
+                topics::only(&client, &words.topic, Some(&words.function), (&words.topic, "order"))?;
             if topic.kind != "order" {
                 let (function, topic) = (&words.function, &words.topic);
                 return Err(Failure::Words(format!("{topic} is no order: nf-ctl query {function} {topic}")));
@@ -22,11 +24,12 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
         }
         Order::Clear(filter) => {
             let (name, pairs) = filter.split().map_err(Failure::Words)?;
-            let (function, topic) = topics::only(&client, "clear", name, "")?;
+            let (function, topic) = topics::only(&client, "clear", name, ("something to clear", "clear"))?;
             tell(&client, &function, &topic.name, &pairs, output)
         }
         Order::Backend { backend: (service, backend), state, function } => {
-            let (function, topic) = topics::only(&client, "order", function.as_deref(), "backend .. --function ")?;
+            let what = ("backends", "backend .. --function");
+            let (function, topic) = topics::only(&client, "order", function.as_deref(), what)?;
             let state = match state {
                 BackendState::Serve => "serve",
                 BackendState::Drain => "drain",
@@ -43,22 +46,30 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
         }
         Order::Trace { count, filter, seconds } => {
             let client = client.patient(Duration::from_secs(*seconds));
+            // Nothing is answered before it is over. Whether anybody reads it changes nothing.
+            let _ = writeln!(std::io::stderr(), "{}", awaited(*count, filter.as_deref(), *seconds));
             let mut arguments = json!({ "count": count, "seconds": seconds });
             if let Some(filter) = filter {
                 arguments["filter"] = json!(filter);
             }
             let answer = client.order("/v1/trace", &arguments)?;
+            let traces: Traces = client.parse(&answer)?;
             if output.json {
-                return output.document(&client, &answer);
+                output.document(&client, &answer)?;
+            } else {
+                traces::show(&traces, output)?;
             }
-            Ok(traces::show(&client.parse(&answer)?, output)?)
+            match traces.packets.is_empty() {
+                true => Err(Failure::Nothing(format!("within {seconds} s no packet came that was meant"))),
+                false => Ok(()),
+            }
         }
         Order::DropsTo { end: true, .. } => {
             done(&client, client.delete("/v1/drops")?, "no more drops are written", output)
         }
         Order::DropsTo { file, reasons, per_second, .. } => {
             // The program stands in another directory.
-            let file = file.as_deref().map(std::path::absolute).transpose()?;
+            let file = file.as_deref().map(std::path::absolute).transpose()?.unwrap_or_default();
             let mut arguments = json!({ "file": file });
             if !reasons.is_empty() {
                 arguments["reasons"] = json!(reasons);
@@ -68,10 +79,19 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
             }
             let answer = client.order("/v1/drops", &arguments)?;
             // Nothing is counted yet.
-            let said = if output.json { answer.trim_end() } else { "drops are written" };
-            Ok(output.line(said)?)
+            if output.json {
+                return Ok(output.line(answer.trim_end())?);
+            }
+            Ok(output.line(&format!("writing to {}", file.display()))?)
         }
     }
+}
+
+/// What a trace waits for.
+fn awaited(count: u64, filter: Option<&str>, seconds: u64) -> String {
+    let packets = if count == 1 { "the next packet".to_owned() } else { format!("the next {count} packets") };
+    let meant = filter.map_or_else(String::new, |filter| format!(" of {filter:?}"));
+    format!("waiting up to {seconds} s for {packets}{meant}")
 }
 
 fn tell(

@@ -67,6 +67,11 @@ pub(super) fn ports(ports: &[Port], output: &mut Output) -> io::Result<()> {
         ]);
     }
     output.table(table)?;
+    let sides = ports.iter().filter_map(|port| Some(format!("{} is {}", port.name, port.side.as_deref()?)));
+    let sides: Vec<String> = sides.collect();
+    if !sides.is_empty() {
+        output.line(&sides.join(", "))?;
+    }
     for port in ports {
         let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
         let happened = [

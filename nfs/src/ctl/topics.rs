@@ -1,9 +1,9 @@
 //! What functions can be asked and told: which one is meant, and lists of any length.
 
-use super::Failure;
 use super::arguments::{Filter, Topic as Words};
 use super::output::Output;
 use super::values::{self, Rows};
+use super::{Failure, backends};
 use crate::door::{Client, FunctionTopics, Page, Topic, path, query as query_string};
 use serde_json::Value;
 
@@ -40,8 +40,11 @@ impl List {
             } else {
                 let items: Vec<Value> =
                     page.items.iter().map(|item| client.parse(item.get())).collect::<Result<_, _>>()?;
-                rows.show(&items, output)?;
                 shown += items.len() as u64;
+                rows.show(
+                    if what == "backends" { items.into_iter().map(backends::row).collect() } else { items },
+                    output,
+                )?;
             }
             (cursor, is_first) = (page.next, false);
             if cursor.is_none() || self.limit.is_some_and(|limit| shown >= limit) {
@@ -51,6 +54,7 @@ impl List {
         if output.json {
             return Ok(output.bytes(format!("],\"next\":{}}}\n", Value::from(cursor)).as_bytes())?);
         }
+        rows.end(output)?;
         if shown == 0 && cursor.is_none() {
             output.line(&format!("no {what}"))?;
         }
@@ -71,13 +75,13 @@ pub(super) fn list(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let (name, pairs) = filter.split().map_err(Failure::Words)?;
-    let (function, topic) = only(client, topic, name, "")?;
+    let (function, topic) = only(client, topic, name, (topic, topic))?;
     show(&function, &topic, pairs, client, limit, output)
 }
 
 /// Asks any function anything.
 pub(super) fn query(words: &Words, client: &Client, limit: Option<u64>, output: &mut Output) -> Result<(), Failure> {
-    let (function, topic) = only(client, &words.topic, Some(&words.function), "query ")?;
+    let (function, topic) = only(client, &words.topic, Some(&words.function), (&words.topic, "query"))?;
     if topic.kind == "order" {
         let (function, topic) = (&words.function, &words.topic);
         return Err(Failure::Words(format!("{topic} is an order: nf-ctl order {function} {topic}")));
@@ -105,13 +109,13 @@ fn show(
     Ok(values::show(&client.parse(&text)?, output)?)
 }
 
-/// The function that has a topic: the one that is named, or the only one. `command` is what stands before the name
-/// of the topic when one asks for it.
+/// The function that has a topic: the one that is named, or the only one. For people the topic has a name of their own,
+/// `what`, and `command` is what stands before the name of the function when one asks for it.
 pub(super) fn only(
     client: &Client,
     topic: &str,
     name: Option<&str>,
-    command: &str,
+    (what, command): (&str, &str),
 ) -> Result<(String, Topic), Failure> {
     let functions: Vec<FunctionTopics> = client.read("/v1/functions")?;
     let names =
@@ -136,13 +140,12 @@ pub(super) fn only(
     }
     let mut having = functions.iter().filter_map(|function| Some((function.name.clone(), with(function)?)));
     let Some(first) = having.next() else {
-        let sentence = format!("no function of this program has {topic} (nf-ctl functions lists what they have)");
+        let sentence = format!("no function of this program has {what} (nf-ctl functions lists what they have)");
         return Err(Failure::Nothing(sentence));
     };
     if having.next().is_some() {
         let several = names(&mut functions.iter().filter(|function| with(function).is_some()));
-        let sentence =
-            format!("several functions have {topic}: {several}; say which: nf-ctl {command}{topic} {}", first.0);
+        let sentence = format!("several functions have {what}: {several}; say which: nf-ctl {command} {}", first.0);
         return Err(Failure::Words(sentence));
     }
     Ok(first)

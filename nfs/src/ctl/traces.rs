@@ -12,9 +12,6 @@ pub(super) fn show(traces: &Traces, output: &mut Output) -> io::Result<()> {
         output.gap()?;
         show_one(trace, output)?;
     }
-    if traces.packets.is_empty() {
-        output.line("no packet came that was meant")?;
-    }
     if traces.lost > 0 {
         output.gap()?;
         output.line(&format!("{} more steps found no room", traces.lost))?;
@@ -35,8 +32,9 @@ fn show_one(trace: &Trace, output: &mut Output) -> io::Result<()> {
 }
 
 fn lines(step: &Step, width: usize) -> Vec<String> {
-    let note = Some(&step.note).filter(|note| !note.is_empty());
-    let parts: Vec<&String> = [&step.verdict].into_iter().chain(note).chain(&step.changes).collect();
+    let notes = step.note.split("; ").filter(|note| !note.is_empty());
+    let changes = step.changes.iter().map(String::as_str);
+    let parts: Vec<&str> = [step.verdict.as_str()].into_iter().chain(notes).chain(changes).collect();
     let mut lines = vec![format!("{:>7} ns {:width$} ", step.nanoseconds, step.place)];
     for (index, part) in parts.iter().enumerate() {
         let end = if index + 1 < parts.len() { ";" } else { "" };

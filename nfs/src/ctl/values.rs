@@ -29,21 +29,70 @@ fn show_object(object: &Map<String, Value>, output: &mut Output) -> io::Result<(
     Ok(())
 }
 
+/// A table of the items, and beneath it one for each list of objects that they have, with what tells the items apart.
 fn show_list(items: &[Value], output: &mut Output) -> io::Result<()> {
+    let mut inner: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut outer = Vec::new();
+    for item in items {
+        let Value::Object(object) = item else {
+            outer.push(item.clone());
+            continue;
+        };
+        let (lists, alone): (Vec<_>, Vec<_>) = object.iter().partition(|(_, value)| is_table(value));
+        for (name, list) in lists {
+            let of = alone.first().copied();
+            let rows = list.as_array().into_iter().flatten().map(|row| below(of, row));
+            match inner.iter_mut().find(|(known, _)| known == name) {
+                Some((_, all)) => all.extend(rows),
+                None => inner.push((name.clone(), rows.collect())),
+            }
+        }
+        outer.push(alone.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect());
+    }
     let mut rows = Rows::default();
-    rows.show(items, output)
+    rows.show(outer, output)?;
+    rows.end(output)?;
+    for (name, items) in &inner {
+        output.gap()?;
+        output.line(&format!("{name}:"))?;
+        show_list(items, output)?;
+    }
+    Ok(())
 }
 
-/// Items of a list, which come a piece at a time: the first piece says which columns there are.
+/// An item of a list in an item, with the field that says in which.
+fn below(of: Option<(&String, &Value)>, item: &Value) -> Value {
+    match item {
+        Value::Object(fields) => {
+            let of = of.into_iter().filter(|(name, _)| !fields.contains_key(*name));
+            of.chain(fields).map(|(name, value)| (name.clone(), value.clone())).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Items of a list, which come a piece at a time: the first rows say which columns there are, and how wide.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     columns: Vec<String>,
     table: Option<Table>,
+    /// Those that are not shown yet: pieces may be small.
+    waiting: Vec<Value>,
 }
 
+/// Rows that are shown at once.
+const TOGETHER: usize = 1000;
+
 impl Rows {
-    /// Shows some more.
-    pub(super) fn show(&mut self, items: &[Value], output: &mut Output) -> io::Result<()> {
+    /// Shows some more, as soon as there are enough.
+    pub(super) fn show(&mut self, items: Vec<Value>, output: &mut Output) -> io::Result<()> {
+        self.waiting.extend(items);
+        if self.waiting.len() < TOGETHER { Ok(()) } else { self.end(output) }
+    }
+
+    /// Shows what is left.
+    pub(super) fn end(&mut self, output: &mut Output) -> io::Result<()> {
+        let items = std::mem::take(&mut self.waiting);
         if items.is_empty() {
             return Ok(());
         }
@@ -91,7 +140,7 @@ fn is_table(value: &Value) -> bool {
     value.as_array().is_some_and(|items| items.iter().any(Value::is_object))
 }
 
-/// A value in one place: of several objects only their names, if they have any.
+/// A value in one place: of several objects their names, or their fields if they have none.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -101,6 +150,9 @@ fn cell(value: &Value) -> String {
         Value::String(text) => printable(text),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
-        Value::Object(object) => object.get("name").map_or_else(|| value.to_string(), cell),
+        Value::Object(object) => match object.get("name") {
+            Some(name) => cell(name),
+            None => object.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(" "),
+        },
     }
 }

@@ -63,6 +63,8 @@ pub struct Stats {
 pub struct Port {
     /// What it is called.
     pub name: String,
+    /// `inside` or `outside`; nothing of the only port, and of one that leads to the kernel.
+    pub side: Option<String>,
     /// Packets that workers received from it.
     pub received: u64,
     /// Packets that it took from workers.
@@ -84,12 +86,12 @@ pub struct Port {
 }
 
 impl Port {
-    /// Its link in one word: `25G` or `up`, `down`, `gone` with its device, or a dash where nobody knows.
+    /// Its link in one word: `25G` or `up`, `down`, `gone` with its device, or `unknown`.
     #[must_use]
     pub fn link_state(&self) -> String {
         match (&self.link, self.down) {
             (_, true) => "gone".to_owned(),
-            (None, _) => "-".to_owned(),
+            (None, _) => "unknown".to_owned(),
             (Some(link), _) if !link.up => "down".to_owned(),
             (Some(link), _) => link.speed_mbps.filter(|mbps| *mbps > 0).map_or("up".to_owned(), link_speed),
         }

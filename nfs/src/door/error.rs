@@ -9,11 +9,16 @@ use std::time::Duration;
 pub enum DoorError {
     /// There is no socket where programs have theirs.
     #[error(
-        "no program with an admin door runs here: there is no socket in {}\n\
+        "no program with an admin door runs here: {}\n\
          Every program of this project opens one when it starts, unless its configuration says [admin] enabled = false. \
-         If [admin] puts it elsewhere, name it: --socket PATH, or --address HOST:PORT for TCP", list(.0)
+         If [admin] puts it elsewhere, name it: --socket PATH, or --address HOST:PORT for TCP", what_is_there(.directories, .dead)
     )]
-    NoProgram(Vec<PathBuf>),
+    NoProgram {
+        /// Where one would be.
+        directories: Vec<PathBuf>,
+        /// Sockets that are there and that nobody answers at.
+        dead: Vec<PathBuf>,
+    },
     /// Several have one.
     #[error("several programs run here: {}\nSay which: --program NAME", .0.join(", "))]
     Several(Vec<String>),
@@ -96,6 +101,13 @@ impl DoorError {
             Self::Several(_) => 2,
             _ => 3,
         }
+    }
+}
+
+fn what_is_there(directories: &[PathBuf], dead: &[PathBuf]) -> String {
+    match dead {
+        [] => format!("there is no socket in {}", list(directories)),
+        dead => format!("none answers at {}, which a program that was killed left behind", list(dead)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing of terminals, and it never waits without an end.
 
 mod answers;
+mod backend;
 mod client;
 mod error;
 mod human;
@@ -13,6 +14,7 @@ pub use answers::{
     Balance, ChainRow, Counter, Device, Drop, FunctionTopics, Link, Occupancy, Page, Parameter, Port, Program, Stats,
     Step, Topic, Trace, Traces, Worker,
 };
+pub use backend::Backend;
 pub use client::Client;
 pub use error::DoorError;
 pub use human::{bytes, duration, printable, rate, say_error, share, wrapped};

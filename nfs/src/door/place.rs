@@ -106,10 +106,13 @@ fn user() -> u32 {
 }
 
 fn find(directories: &[PathBuf], name: Option<&str>) -> Result<Place, DoorError> {
-    let (mut there, mut closed) = (Vec::new(), None);
+    let (mut there, mut dead, mut closed) = (Vec::new(), Vec::new(), None);
     for directory in directories {
         match sockets(directory) {
-            Ok(sockets) => there.extend(sockets),
+            Ok(sockets) => {
+                there.extend(sockets.there);
+                dead.extend(sockets.dead);
+            }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => closed = Some(directory),
             Err(_) => {}
         }
@@ -123,16 +126,24 @@ fn find(directories: &[PathBuf], name: Option<&str>) -> Result<Place, DoorError>
             let there = there.iter().map(|path| program(path)).collect();
             Err(DoorError::NoSuchProgram { name: name.to_owned(), there })
         }
-        ([], ..) => Err(DoorError::NoProgram(directories.to_vec())),
+        ([], ..) => Err(DoorError::NoProgram { directories: directories.to_vec(), dead }),
         // One name in two directories: ours comes first.
         ([first, ..], _, Some(_)) => Ok(Place::Socket((*first).clone())),
         (several, ..) => Err(DoorError::Several(several.iter().map(|path| program(path)).collect())),
     }
 }
 
-/// The sockets in a directory behind which somebody is, or may be: what a program that was killed left behind is none.
-fn sockets(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// The sockets in a directory.
+#[derive(Default)]
+struct Sockets {
+    /// Somebody is behind them, or may be.
+    there: Vec<PathBuf>,
+    /// A program that was killed left them behind.
+    dead: Vec<PathBuf>,
+}
+
+fn sockets(directory: &Path) -> io::Result<Sockets> {
+    let mut found = Sockets::default();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
@@ -142,11 +153,13 @@ fn sockets(directory: &Path) -> io::Result<Vec<PathBuf>> {
             let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
             UnixStream::connect(&path).is_err_and(refused)
         };
-        if is_socket && !is_stale() {
-            found.push(path);
+        if is_socket {
+            let of = if is_stale() { &mut found.dead } else { &mut found.there };
+            of.push(path);
         }
     }
-    found.sort();
+    found.there.sort();
+    found.dead.sort();
     Ok(found)
 }
 
@@ -184,6 +197,9 @@ mod tests {
 
         std::fs::write(at("note.sock"), "a file").unwrap();
         drop(UnixListener::bind(at("killed.sock")).unwrap());
+        let dead =
+            format!("runs here: none answers at {}, which a program that was killed", at("killed.sock").display());
+        assert!(find(None).unwrap_err().contains(&dead), "{:?}", find(None));
         let _other = UnixListener::bind(at("another")).unwrap();
         let _nat = UnixListener::bind(at("nat.sock")).unwrap();
         assert_eq!(find(None), Ok(Place::Socket(at("nat.sock"))));

@@ -79,7 +79,7 @@ impl NetworkFunction for Instance {
     }
 
     fn trace_note(&mut self, packet: &mut TracedPacket<'_>, cx: &Context<'_>, note: &mut Note) {
-        self.note(packet, cx.direction(), note);
+        self.note(packet, cx, note);
     }
 }
 

@@ -132,7 +132,7 @@ impl Function for Nat {
                 "occupancy",
                 "how full each worker is, and the ports of each address",
                 |instance: &mut Instance, NoParameters {}: &NoParameters, _| instance.occupancy(),
-                |workers| workers,
+                query::OfWorker::all,
             ),
             with_filter(Topic::sweep(
                 "clear",

@@ -78,6 +78,20 @@ pub struct Occupancy {
     pub addresses: Vec<AddressOccupancy>,
 }
 
+/// The same with its number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct OfWorker {
+    worker: usize,
+    #[serde(flatten)]
+    occupancy: Occupancy,
+}
+
+impl OfWorker {
+    pub(super) fn all(workers: Vec<Occupancy>) -> Vec<Self> {
+        (0..).zip(workers).map(|(worker, occupancy)| Self { worker, occupancy }).collect()
+    }
+}
+
 /// How full an address is on one worker, all protocols together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct AddressOccupancy {

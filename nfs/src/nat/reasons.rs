@@ -3,8 +3,11 @@
 use super::sessions::{Refusal, Sessions};
 use nf_framework::{Counter, DropReason, Gauge, TooManyDropReasons, WorkerSetup};
 
+/// As a trace calls it too.
+pub(super) const UNSOLICITED_SYN: &str = "nat-unsolicited-syn";
+
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $field:ident = $name:literal: $help:literal;)*) => {
+    ($($(#[$doc:meta])* $field:ident = $name:tt: $help:literal;)*) => {
         /// The NAT's own reasons.
         #[derive(Clone, Copy, Debug)]
         pub(super) struct Reasons {
@@ -34,7 +37,7 @@ reasons! {
     subscribers_full = "nat-subscribers-full": "the table of inside hosts is full";
     icmp_checksum = "nat-icmp-checksum": "an ICMP error with a wrong checksum, or about a header with one";
     icmp_fragment = "nat-icmp-fragment": "an ICMP error in fragments";
-    unsolicited_syn = "nat-unsolicited-syn": "a TCP connection from outside that nobody inside waited for";
+    unsolicited_syn = UNSOLICITED_SYN: "a TCP connection from outside that nobody inside waited for";
 }
 
 impl Reasons {

@@ -2,13 +2,20 @@
 
 use super::flow::{FlowTuple, Kind, Protocol, look_at};
 use super::instance::Instance;
-use nf_framework::{Direction, Note, TracedPacket};
+use super::unsolicited;
+use nf_framework::{Context, Direction, Note, TracedPacket};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 impl Instance {
-    /// The session that a packet from inside is of, or the mapping that one from outside is for.
-    pub(super) fn note(&self, packet: &mut TracedPacket<'_>, direction: Direction, note: &mut Note) {
+    /// The session that a packet from inside is of, or the mapping that one from outside is for; of one that is held,
+    /// what comes of it.
+    pub(super) fn note(&self, packet: &mut TracedPacket<'_>, cx: &Context<'_>, note: &mut Note) {
+        let direction = cx.direction();
+        if packet.verdict.is_none() {
+            let _ = unsolicited::note(cx, note);
+            return;
+        }
         let Ok(seen) = look_at(packet.frame, packet.annotation.ports) else { return };
         let (protocol, source_port, destination_port) = match (seen.kind, direction) {
             (Kind::Flow(protocol, source, destination, _), _) => (protocol, source, destination),

@@ -5,15 +5,26 @@
 //! help honest hosts, and a flood of others goes without an answer.
 
 use super::flow::FlowTuple;
-use super::reasons::Reasons;
-use nf_framework::{Context, Direction, IcmpError, Instant, Mbuf};
+use super::reasons::{Reasons, UNSOLICITED_SYN};
+use nf_framework::{Context, Direction, IcmpError, Instant, Mbuf, Note};
 use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 /// RFC 5382 REQ-4.
 pub(super) const PATIENCE: Duration = Duration::from_secs(6);
 /// For each worker.
 pub(super) const MOST: usize = 64;
+
+/// What comes of one that is held, for a trace.
+pub(super) fn note(cx: &Context<'_>, note: &mut Note) -> fmt::Result {
+    let seconds = PATIENCE.as_secs();
+    write!(note, "until a host inside begins it, {seconds} s at most; then drop {UNSOLICITED_SYN}")?;
+    if cx.can_refuse() {
+        write!(note, "; ICMP port unreachable after {seconds} s")?;
+    }
+    Ok(())
+}
 
 /// One worker's.
 #[derive(Debug)]

@@ -13,8 +13,9 @@ mod sample;
 pub mod screen;
 pub mod sections;
 
+pub use crate::door::Backend;
 pub use keys::{Key, Looks, View};
-pub use sample::{Answered, Backend, Sample};
+pub use sample::{Answered, Sample};
 
 use crate::door::say_error;
 use arguments::Arguments;

@@ -3,7 +3,8 @@
 //! A counter that stands lower than before began anew in between, at nothing: what it stands at is what it counted
 //! since. Of a program that was started anew so are all of them, and the time that it has run is the time between.
 
-use super::sample::{Backend, Sample};
+use super::sample::Sample;
+use crate::door::Backend;
 use crate::door::{ChainRow, Counter, Device, Drop, Occupancy, Port, Program, Worker};
 use std::time::{Duration, Instant};
 

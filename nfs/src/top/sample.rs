@@ -1,6 +1,6 @@
 //! What a program says of itself at one moment.
 
-use crate::door::{ChainRow, Client, DoorError, FunctionTopics, Program, Stats, path};
+use crate::door::{Backend, ChainRow, Client, DoorError, FunctionTopics, Program, Stats, path};
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::Instant;
@@ -41,35 +41,6 @@ impl Answered {
     pub fn at_once(at: Instant) -> Self {
         Self { stats: at, chain: at, backends: at }
     }
-}
-
-/// A server of a load balancer.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Backend {
-    /// The service that it is of.
-    pub service: String,
-    /// What it is called.
-    #[serde(alias = "backend")]
-    pub name: String,
-    /// Its address, with a port if it has one.
-    pub address: String,
-    /// Its share of new flows by the configuration.
-    pub weight: u64,
-    /// How much of that it may get, in thousandths; 0 if it is down.
-    pub share: Option<u64>,
-    /// `serve`, `drain` or `down`.
-    pub order: String,
-    /// Packets that it was sent.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Connections that it was given.
-    pub begun: u64,
-    /// Those that it has.
-    pub live: u64,
-    /// Those that came to nothing.
-    pub failed: u64,
 }
 
 /// Asks again and again, and remembers what does not change.
@@ -118,16 +89,8 @@ impl Sampler {
         }
         let path = path(&["v1", "functions", function, topic]);
         let Backends { items } = or_nothing(self.client.read(&format!("{path}?limit={BACKENDS}")))?;
-        Ok(items.into_iter().filter_map(backend).collect())
+        Ok(items.into_iter().filter_map(Backend::of).collect())
     }
-}
-
-/// One backend, whose totals may stand beside its other fields or in a table of their own.
-fn backend(mut item: Value) -> Option<Backend> {
-    if let Some(Value::Object(totals)) = item.get_mut("totals").map(Value::take) {
-        item.as_object_mut()?.extend(totals);
-    }
-    serde_json::from_value(item).ok()
 }
 
 /// What a program does not have, or refuses just now, is empty; one that is not reached is an error.
@@ -135,19 +98,5 @@ fn or_nothing<T: Default>(result: Result<T, DoorError>) -> Result<T, DoorError> 
     match result {
         Err(DoorError::Refused { .. }) => Ok(T::default()),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn backends_are_known_with_their_totals_inside_or_beside() {
-        let flat = json!({"service": "web", "name": "b1", "address": "10.0.0.1", "weight": 1, "packets": 7, "live": 2});
-        let nested = json!({"service": "web", "backend": "b1", "address": "10.0.0.1", "weight": 1, "totals": {"packets": 7, "live": 2}});
-        assert_eq!(backend(flat), backend(nested));
-        assert_eq!(backend(json!(1)), None);
     }
 }

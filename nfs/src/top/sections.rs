@@ -190,11 +190,10 @@ fn backends(lines: &[BackendLine], width: usize) -> Option<Section> {
     let mut table = Table::new(&heads);
     for line in lines {
         let backend = &line.backend;
-        let service = if backend.service.is_empty() { String::new() } else { format!("{}/", backend.service) };
         let mut cells = vec![
-            format!("{service}{}", backend.name),
+            backend.full_name(),
             backend.address.clone(),
-            state(line),
+            backend.state(),
             backend.weight.to_string(),
             rate(line.packets),
             rate(line.bits),
@@ -206,19 +205,8 @@ fn backends(lines: &[BackendLine], width: usize) -> Option<Section> {
         }
         table.row(cells);
     }
-    let tones = lines.iter().map(|line| tone(line.backend.share == Some(0), state(line) != "up"));
+    let tones = lines.iter().map(|line| tone(line.backend.share == Some(0), line.backend.state() != "up"));
     section(table, tones.collect::<Vec<_>>())
-}
-
-/// What a backend is told, or else what its checks say.
-fn state(line: &BackendLine) -> String {
-    match (line.backend.order.as_str(), line.backend.share) {
-        ("drain", _) => "drains".to_owned(),
-        ("down", _) => "put down".to_owned(),
-        (_, Some(0)) => "down".to_owned(),
-        (_, Some(share @ 1..1000)) => format!("up {}%", share / 10),
-        _ => "up".to_owned(),
-    }
 }
 
 /// Tables that the overview shows.

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const STATS: &str = r#"{"ports":[
-  {"name":"net_tap0","received":1200345678,"sent":7,"misled":0,"link_downs":2,"resets":0,"removals":1,"down":false,
+  {"name":"net_tap0","side":"inside","received":1200345678,"sent":7,"misled":0,"link_downs":2,"resets":0,"removals":1,"down":false,
    "link":{"up":true,"speed_mbps":10000},"mac":"02:00:00:00:00:01",
    "device":{"rx_packets":1,"tx_packets":2,"rx_bytes":76543210987,"tx_bytes":0,"rx_missed":12,"rx_errors":1,"tx_errors":2,"rx_no_mbuf":5}},
-  {"name":"net_tap1","received":0,"sent":0,"misled":1,"link_downs":0,"resets":0,"removals":0,"down":true,"link":null,"mac":null,"device":null}],
+  {"name":"net_tap1","side":"outside","received":0,"sent":0,"misled":1,"link_downs":0,"resets":0,"removals":0,"down":true,"link":null,"mac":null,"device":null},
+  {"name":"net_tap2","received":0,"sent":0,"misled":0,"link_downs":0,"resets":0,"removals":0,"down":false,"link":null,"mac":null,"device":null}],
  "functions":[{"name":"nat","calls":3,"cycles":600,"seen":12,"passed":8,"sent":0,"dropped":4,"taken":0,"held":0,"sessions":3}],
  "drops":[{"reason":"policy","help":"a rule","count":3},{"reason":"no-port","help":"all ports are taken, by whom and for how long the list of sessions tells, or there are none","count":40}],
  "counters":[{"function":"nat","name":"mappings_made","value":4}],
@@ -52,9 +53,11 @@ fn sessions(request: &str) -> Answer {
 fn stats_are_all_tables_of_the_program() {
     let fake = Fake::of(&[("GET /v1/stats", STATS)]);
     let expected = "\
-port      link  rx packets  tx packets  rx bytes  tx bytes  missed  errors
-net_tap0  10G   1200345678           7     76.5G         0      17       3
-net_tap1  gone           0           0         -         -       -       -
+port      link     rx packets  tx packets  rx bytes  tx bytes  missed  errors
+net_tap0  10G      1200345678           7     76.5G         0      17       3
+net_tap1  gone              0           0         -         -       -       -
+net_tap2  unknown           0           0         -         -       -       -
+net_tap0 is inside, net_tap1 is outside
 net_tap0: its link went down 2 times, its device went away once
 net_tap0: 5 of the missed packets found no mbuf
 net_tap1: does not spread packets as it was told; 1 worker(s) have seen it
@@ -130,11 +133,11 @@ configuration  /etc/nf/nat.toml
 #[test]
 fn a_list_comes_in_pieces_and_is_one_table_and_one_document() {
     let fake = Fake::new(sessions);
-    // Columns are as wide as the pieces so far need.
+    // Small pieces are set together.
     let table = "\
-protocol  inside         packets
-tcp       10.0.0.1:1000        1
-tcp       10.0.0.2:1000        2
+protocol  inside           packets
+tcp       10.0.0.1:1000          1
+tcp       10.0.0.2:1000          2
 tcp       10.0.0.200:1000      200
 ";
     assert_eq!(fake.prints(&["sessions"]), table);
@@ -172,6 +175,20 @@ address     in use  of.worker
 192.0.2.22      10          1
 ";
     assert_eq!(fake.prints(&["query", "nat", "occupancy", "a=b"]), expected);
+    let workers = r#"[{"worker":0,"sessions":12,"addresses":[{"address":"192.0.2.1","in_use":7}],"last":{"at":[{"x":1}]}},{"worker":1,"sessions":3,"addresses":[{"address":"192.0.2.1","in_use":5},{"address":"192.0.2.2","in_use":0}],"last":{"at":[]}}]"#;
+    let by_worker = Fake::of(&[("GET /v1/functions", FUNCTIONS), ("GET /v1/functions/nat/occupancy", workers)]);
+    let expected = "\
+worker  sessions  last.at
+0             12  x=1
+1              3  -
+
+addresses:
+worker  address    in use
+0       192.0.2.1       7
+1       192.0.2.1       5
+1       192.0.2.2       0
+";
+    assert_eq!(by_worker.prints(&["query", "nat", "occupancy"]), expected);
     let functions = fake.prints(&["functions"]);
     assert!(functions.contains("monitor: cannot be asked anything\n"), "{functions}");
     let sessions = "  nf-ctl query nat sessions [inside=..]\n      Its sessions.\n      inside=: the inside host\n";
@@ -189,7 +206,6 @@ fn orders_are_given_as_they_were_said() {
         }
         "POST /v1/functions/nat/clear inside=10.0.0.5" => Answer::Json(200, "{\"sessions\":2}".to_owned()),
         "POST /v1/drain {\"seconds\":30}" | "DELETE /v1/drops" => Answer::Json(200, "{}".to_owned()),
-        _ if request.starts_with("POST /v1/trace") => Answer::Json(200, "{\"packets\":[],\"lost\":0}".to_owned()),
         _ => Answer::Json(200, "null".to_owned()),
     });
     for (words, printed) in [
@@ -198,10 +214,9 @@ fn orders_are_given_as_they_were_said() {
         (&["order", "nat", "clear", "x=a b"], "done\n"),
         (&["backend", "web/b1", "drain"], "done\n"),
         (&["drain", "--seconds", "30"], "draining\n"),
-        (&["trace", "20", "--filter", "tcp port 443", "--seconds", "5"], "no packet came that was meant\n"),
         (
             &["drops-to", "/tmp/d", "--reason", "policy", "--reason", "no-port", "--per-second", "9"],
-            "drops are written\n",
+            "writing to /tmp/d\n",
         ),
         (&["drops-to", "--end"], "no more drops are written\n"),
     ] {
@@ -216,7 +231,6 @@ fn orders_are_given_as_they_were_said() {
             "POST /v1/functions/nat/clear x=a+b",
             "POST /v1/functions/lb/order service=web&backend=b1&order=drain",
             "POST /v1/drain {\"seconds\":30}",
-            "POST /v1/trace {\"count\":20,\"seconds\":5,\"filter\":\"tcp port 443\"}",
             "POST /v1/drops {\"file\":\"/tmp/d\",\"reasons\":[\"policy\",\"no-port\"],\"per_second\":9}",
             "DELETE /v1/drops",
         ]
@@ -246,6 +260,44 @@ packet 2: icmp, for the sake of packet 1
 }
 
 #[test]
+fn a_trace_says_what_it_waits_for_and_fails_if_nothing_came() {
+    let nothing = r#"{"packets":[],"lost":0}"#;
+    let fake = Fake::of(&[
+        ("POST /v1/trace {\"count\":20,\"seconds\":5,\"filter\":\"tcp port 443\"}", nothing),
+        ("POST /v1/trace {\"count\":1,\"seconds\":10}", nothing),
+    ]);
+    let said = "waiting up to 5 s for the next 20 packets of \"tcp port 443\"\nerror: within 5 s no packet came that was meant\n";
+    assert_eq!(fake.fails(&["trace", "20", "--filter", "tcp port 443", "--seconds", "5"]), (Some(1), said.to_owned()));
+    let output = fake.ctl(&["trace", "1", "--json"]);
+    assert_eq!((output.status.code(), output.stdout), (Some(1), format!("{nothing}\n").into_bytes()));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.starts_with("waiting up to 10 s for the next packet\n"), "{errors}");
+}
+
+#[test]
+fn backends_fit_a_terminal_and_have_all_fields_as_json() {
+    let backend = |service: &str, name: &str, share: u32, order: &str| {
+        format!(
+            r#"{{"service":"{service}","backend":"{name}","address":"10.0.0.111","weight":1,"share":{share},"up":true,"order":"{order}","packets":9123456,"bytes":9876543210,"begun":654321,"live":2015,"failed":0}}"#
+        )
+    };
+    let items = [("web", "one", 1000, "serve"), ("web", "three", 450, "serve"), ("echo", "one", 1000, "drain")];
+    let items = items.map(|(service, name, share, order)| backend(service, name, share, order)).join(",");
+    let page = format!("{{\"items\":[{items}],\"next\":null}}");
+    let functions =
+        r#"[{"name":"lb","topics":[{"name":"backends","kind":"list","help":"Its servers.","parameters":[]}]}]"#;
+    let fake = Fake::of(&[("GET /v1/functions", functions), ("GET /v1/functions/lb/backends?limit=1000", &page)]);
+    let expected = "\
+backend    address     state   weight  packets  bytes   begun  live  failed
+web/one    10.0.0.111  up           1  9123456  9.88G  654321  2015       0
+web/three  10.0.0.111  up 45%       1  9123456  9.88G  654321  2015       0
+echo/one   10.0.0.111  drains       1  9123456  9.88G  654321  2015       0
+";
+    assert_eq!(fake.prints(&["backends"]), expected);
+    assert_eq!(fake.prints(&["backends", "--json"]).trim_end(), page);
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_sentence_with_a_status() {
     let fake = Fake::of(&[("GET /v1/functions", FUNCTIONS)]);
     for (words, status, sentence) in [
@@ -253,13 +305,21 @@ fn what_is_wrong_is_said_in_one_sentence_with_a_status() {
         (&["sessions", "na"], 1, "the program has no function \"na\"; it has firewall, monitor, nat, lb"),
         (&["query", "monitor", "x"], 1, "monitor has no topic \"x\"; nothing can be asked of it"),
         (&["query", "lb", "x"], 1, "lb has no topic \"x\"; there are order"),
-        (&["clear"], 2, "several functions have clear: firewall, nat; say which: nf-ctl clear firewall"),
+        (&["clear"], 2, "several functions have something to clear: firewall, nat; say which: nf-ctl clear firewall"),
         (&["query", "nat", "clear"], 2, "clear is an order: nf-ctl order nat clear"),
         (&["order", "nat", "occupancy"], 2, "occupancy is no order: nf-ctl query nat occupancy"),
         (&["neighbours"], 1, "there is nothing at this address"),
         (&["reload"], 1, "there is nothing at this address"),
     ] {
         assert_eq!(fake.fails(words), (Some(status), format!("error: {sentence}\n")), "{words:?}");
+    }
+    let several = r#"[{"name":"a","topics":[{"name":"order"}]},{"name":"b","topics":[{"name":"order"}]}]"#;
+    for (functions, status, sentence) in [
+        ("[]", 1, "no function of this program has backends (nf-ctl functions lists what they have)"),
+        (several, 2, "several functions have backends: a, b; say which: nf-ctl backend .. --function a"),
+    ] {
+        let fake = Fake::of(&[("GET /v1/functions", functions)]);
+        assert_eq!(fake.fails(&["backend", "web/b1", "drain"]), (Some(status), format!("error: {sentence}\n")));
     }
     let (status, text) = fake.fails(&["query", "nat", "sessions", "inside"]);
     assert!(status == Some(2) && text.contains("a filter or argument is KEY=VALUE, such as inside=10.0.0.5"), "{text}");

@@ -249,8 +249,8 @@ fn in_a_pipe_pictures_are_text() {
     assert!(output.status.success(), "{text}");
     assert_eq!(text.matches("nat 0.1.0, ready, up 1 min 1 s, generation 1\n").count(), 2, "{text}");
     for part in [
-        "\nport       link  rx pkt/s",
-        "\nnet_null0     -  ",
+        "\nport       link     rx pkt/s",
+        "\nnet_null0  unknown  ",
         "\nweb/b1   10.0.0.1  down",
         "\nlb.connections      5        10   50% █████░░░░░\n",
     ] {
