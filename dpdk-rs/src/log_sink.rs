@@ -1,7 +1,7 @@
 //! DPDK's log lines go into the `log` crate under the target `dpdk`. What it says while
 //! the EAL starts becomes part of the error, if the start fails.
 
-use crate::virtual_function;
+use crate::{packet_capture, virtual_function};
 use std::cell::Cell;
 use std::ffi::c_char;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,7 @@ unsafe extern "C" fn sink(line: *const c_char, length: usize, level: u32) {
             _ => log::Level::Debug,
         };
         let level = if IS_TRYING.get() { level.max(log::Level::Debug) } else { level };
-        let text = String::from_utf8_lossy(bytes).trim().to_owned();
+        let text = packet_capture::explained(String::from_utf8_lossy(bytes).trim().to_owned());
         virtual_function::hear(&text);
         if let Some(lines) = held().as_mut() {
             if lines.len() < MOST_HELD {

@@ -84,7 +84,10 @@ const NOT_DIRECT: u64 = sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL;
 /// What a packet may say of its own accord when it is sent has no bit in common with what it says since
 /// it was received: so no driver takes the one for the other (rte_mbuf_core.h).
 const _: () = assert!(RECEIVED & sys::RTE_MBUF_F_TX_OFFLOAD_MASK == 0);
-const RECEIVED: u64 = sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED | sys::RTE_MBUF_F_RX_IP_CKSUM_MASK;
+const RECEIVED: u64 = STRIPPED | sys::RTE_MBUF_F_RX_IP_CKSUM_MASK;
+
+/// That a tag was taken out.
+const STRIPPED: u64 = sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED;
 
 /// What a device says about a checksum of a packet that it received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -339,7 +342,7 @@ impl Mbuf {
         let stripped = tag.filter(|_| self.adj(4));
         match stripped {
             Some(tag) => self.set_stripped_vlan(tag),
-            None => self.raw_mut().ol_flags &= !(sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED),
+            None => self.raw_mut().ol_flags &= !STRIPPED,
         }
     }
 
@@ -347,13 +350,14 @@ impl Mbuf {
     pub fn set_stripped_vlan(&mut self, tag: u16) {
         let raw = self.raw_mut();
         raw.vlan_tci = tag;
-        raw.ol_flags |= sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED;
+        raw.ol_flags |= STRIPPED;
     }
 
     /// Puts an IEEE 802.1Q tag in front of what the frame carries, or leaves that to the device, which
     /// has to be of a port that was started with
     /// [`Offloads::TX_VLAN_INSERT`](crate::Offloads::TX_VLAN_INSERT): any other sends the frame without.
-    /// So that is the last thing to be done before a packet is sent there.
+    /// So that is the last thing to be done before a packet is sent there. The tag that was
+    /// [stripped](Self::stripped_vlan) is forgotten.
     ///
     /// False and no change if it has no Ethernet addresses, or there is no room for the tag before it,
     /// which drivers need as well that do in software what a device would.
@@ -366,12 +370,13 @@ impl Mbuf {
         if by_device {
             let raw = self.raw_mut();
             raw.vlan_tci = tag;
-            raw.ol_flags |= sys::RTE_MBUF_F_TX_VLAN;
+            raw.ol_flags = raw.ol_flags & !STRIPPED | sys::RTE_MBUF_F_TX_VLAN;
             return true;
         }
         if self.prepend(4).is_none() {
             return false;
         }
+        self.raw_mut().ol_flags &= !STRIPPED;
         let frame = self.data_mut();
         frame.copy_within(4..16, 0);
         if let Some(place) = frame.get_mut(12..16) {
@@ -386,6 +391,12 @@ impl Mbuf {
     pub fn vlan_to_insert(&self) -> Option<u16> {
         let raw = self.raw();
         (raw.ol_flags & sys::RTE_MBUF_F_TX_VLAN != 0).then_some(raw.vlan_tci)
+    }
+
+    /// The tag that the packet has beside its bytes: one that the device shall insert, or one that was taken out.
+    #[must_use]
+    pub fn vlan_beside(&self) -> Option<u16> {
+        self.vlan_to_insert().or_else(|| self.stripped_vlan())
     }
 
     /// What the device says about the checksum of the packet's IPv4 header. It means something only on

@@ -44,9 +44,28 @@ fn can_attach(arguments: &[String]) -> bool {
     !arguments.iter().any(|argument| matches!(argument.as_str(), "--in-memory" | "--no-shconf" | "--no-huge"))
 }
 
+/// What DPDK says of a capture that it refuses, with what that means: to who captures it only says that it was refused.
+pub(crate) fn explained(line: String) -> String {
+    const REFUSED: &str = "already exists";
+    if !(line.starts_with("pdump_register_") && line.ends_with(REFUSED)) {
+        return line;
+    }
+    line + ": another dpdk-dumpcap has that port, or one was killed and left it so (docs/admin.md says what clears it)"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capture_that_is_refused_is_told_with_the_reason() {
+        let refused = "pdump_register_rx_callbacks(): rx callback for port=0 queue=0, already exists";
+        for (line, expected) in [(refused, ": another dpdk-dumpcap has that port, "), ("the file already exists", "")] {
+            let said = explained(line.to_owned());
+            assert!(said.strip_prefix(line).is_some_and(|rest| rest.starts_with(expected)), "{said}");
+            assert_eq!(said == line, expected.is_empty());
+        }
+    }
 
     #[test]
     fn another_process_attaches_only_where_it_finds_configuration_and_memory() {

@@ -143,8 +143,9 @@ fn tags_go_in_and_come_out(eal: &Eal) {
         // A second look, by somebody who thinks that a device has been there, or that none has.
         packet.strip_vlan(stripped_by_device);
         assert_eq!((packet.data(), packet.stripped_vlan()), (&plain[..], stripped_by_device.then_some(0xa007)));
+        assert_eq!(packet.vlan_beside(), packet.stripped_vlan());
         assert!(packet.insert_vlan(0xa007, false));
-        assert_eq!((packet.data(), packet.vlan_to_insert()), (&tagged[..], None));
+        assert_eq!((packet.data(), packet.vlan_beside()), (&tagged[..], None), "it is among the bytes");
     }
     // The device has taken one out, and there is another.
     assert!(packet.set_contents(&tagged));
@@ -161,8 +162,10 @@ fn tags_go_in_and_come_out(eal: &Eal) {
         assert!(packet.set_contents(&plain) && packet.prepend(125).is_some());
         assert!(!packet.insert_vlan(7, by_device), "no room");
         assert_eq!((packet.len(), packet.vlan_to_insert()), (145, None));
+        packet.set_stripped_vlan(5);
         assert!(packet.adj(1) && packet.insert_vlan(7, by_device));
         assert_eq!((packet.len(), packet.vlan_to_insert()), if by_device { (144, Some(7)) } else { (148, None) });
+        assert_eq!((packet.vlan_beside(), packet.stripped_vlan()), (by_device.then_some(7), None));
     }
     drop(packet);
     let packets = [pool.alloc().unwrap(), pool.alloc().unwrap()];

@@ -284,10 +284,8 @@ impl App {
     /// would answer them, and wherever they stand.
     fn arguments(&self) -> (Vec<String>, Options) {
         let text = |arg: std::ffi::OsString| {
-            arg.into_string().unwrap_or_else(|arg| {
-                eprintln!("error: the argument {} is not UTF-8", arg.display());
-                std::process::exit(2)
-            })
+            arg.into_string()
+                .unwrap_or_else(|arg| refuse(self.name, format_args!("the argument {} is not UTF-8", arg.display())))
         };
         let mut args: Vec<String> = std::env::args_os().map(text).collect();
         let is_offline = |arg: &String| {
@@ -312,15 +310,20 @@ impl App {
         let (eal_args, own) = args.split_at(split);
         let offline = own.iter().find(|arg| is_offline(arg)).and_then(|arg| arg.split('=').next());
         if let (Some(argument), Some(option)) = (eal_args.get(1), offline) {
-            eprintln!(
-                "error: {option} takes no EAL arguments, as it needs no ports: leave out {argument} and what else stands \
-                 before \"--\""
+            refuse(
+                self.name,
+                format_args!(
+                    "{option} takes no EAL arguments, as it needs no ports: leave out {argument} and what else stands \
+                     before \"--\""
+                ),
             );
-            std::process::exit(2);
         }
         if let Some(option) = eal_args.iter().find(misplaced) {
-            eprintln!("error: {option} is an option of {0} itself: {0} [EAL ARGUMENTS] -- --config FILE", self.name);
-            std::process::exit(2);
+            let name = self.name;
+            refuse(
+                name,
+                format_args!("{option} is an option of {name} itself: {name} [EAL ARGUMENTS] -- --config FILE"),
+            );
         }
         let asked = |arg: &&String| ["-h", "--help", "-V", "--version"].contains(&arg.as_str());
         let own = eal_args.iter().skip(1).filter(asked).chain(own.iter().skip(1));
@@ -337,7 +340,7 @@ impl App {
         let program = [self.name.to_owned()];
         let matches = command.try_get_matches_from(program.iter().chain(own)).unwrap_or_else(|error| {
             if let (Some(option), clap::error::ErrorKind::UnknownArgument) = (offline, error.kind()) {
-                eprintln!("{option} takes no EAL arguments, as it needs no ports");
+                let _ = writeln!(std::io::stderr(), "{option} takes no EAL arguments, as it needs no ports");
             }
             error.exit()
         });
@@ -534,6 +537,12 @@ impl Step {
             Some(_) => Self::GoOn,
         }
     }
+}
+
+/// Ends the program over what its arguments say.
+fn refuse(program: &str, why: std::fmt::Arguments<'_>) -> ! {
+    logging::say_error(program, &why);
+    std::process::exit(2)
 }
 
 /// Prints for whoever reads it. A function goes on forwarding when nobody does any more.

@@ -44,6 +44,7 @@
 //!
 //! Two ports at most. No multicast, and no routing protocol.
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nothing can be written")]
 
 mod annotation;
 mod app;

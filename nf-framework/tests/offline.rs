@@ -9,6 +9,7 @@ use common::Scratch;
 use nf_framework::capture::{CaptureReader, CaptureWriter, CapturedPacket};
 use nf_framework::testing::Frame;
 use program::port_block;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -265,6 +266,68 @@ fn a_replay_that_is_told_to_stop_closes_its_files_and_shows_its_counters() {
     assert_eq!((output.status.code(), errors.as_str()), (Some(1), expected));
     let sent = replay.written("outside").len();
     assert!(said.contains(&format!("balance: {sent} received + 0 originated = {sent} sent + ")) && sent < 2, "{said}");
+}
+
+/// A pipe with a name, as `<(zcat in.pcapng.gz)` makes one without.
+fn pipe(replay: &Replay) -> String {
+    let path = replay.path("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+#[test]
+fn a_capture_may_come_by_a_pipe() {
+    let replay = Replay::new("pipe");
+    let packets: Vec<_> = (0..3000).map(|number| (micros(u64::from(number)), out(number, 53))).collect();
+    // More than a pipe takes.
+    let bytes = std::fs::read(replay.capture("in.pcapng", &packets)).unwrap();
+    let pipe = pipe(&replay);
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&pipe, &bytes).unwrap());
+        replay.replay(&pipe, &[]);
+    });
+    assert_eq!(replay.written("outside").len(), packets.len());
+}
+
+#[test]
+fn one_signal_ends_the_wait_for_who_writes_to_a_pipe() {
+    let replay = Replay::new("silent");
+    let packets = [(micros(0), out(1, 53)), (micros(1), out(2, 53))];
+    let capture = replay.capture("in.pcapng", &packets);
+    let (pipe, to) = (pipe(&replay), replay.path("out"));
+    // A pipe that nobody opens, and one whose writer has begun and says no more.
+    for (arguments, written) in [
+        (&["--replay", &pipe, "--write", &to][..], false),
+        (&["--explain", &pipe], false),
+        (&["--replay", &pipe, "--write", &to], true),
+    ] {
+        let mut command = replay.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let writer = written.then(|| {
+            let mut writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+            writer.write_all(&std::fs::read(&capture).unwrap()).unwrap();
+            writer
+        });
+        // It listens to signals, and what was written has come.
+        let status = format!("/proc/{}/status", child.id());
+        let caught = || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (2 - 1) != 0
+        };
+        while !caught() || written && !Path::new(&replay.path("out/dropped.pcapng")).exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "it ended early");
+            std::thread::yield_now();
+        }
+        let stopped = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(stopped.success());
+        let output = child.wait_with_output().unwrap();
+        let (said, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        let expected = "error: told to stop before the captures were at their end\n";
+        assert_eq!((output.status.code(), errors.as_str()), (Some(1), expected), "{arguments:?}");
+        assert_eq!(said.contains("balance: 2 received + 0 originated = 2 sent"), written, "{said}");
+        drop(writer);
+    }
 }
 
 #[test]

@@ -7,13 +7,13 @@ use common::{Mirror, Scratch, panic_of, run_until};
 use dpdk_rs::{Eal, Mempool, MempoolConfig};
 use nf_framework::config::ConfigFile;
 use nf_framework::{
-    Batch, Budget, CommandError, Context, Control, Direction, Function, Idle, Invalid, Loaded, Mbuf, NetworkFunction,
-    PacketFunction, Report, Runtime, RuntimeConfig, RuntimeError, SetupError, Verdict, WorkerSetup,
+    Batch, Budget, CommandError, Context, Control, CrashReports, Direction, Function, Idle, Invalid, Loaded, Mbuf,
+    NetworkFunction, PacketFunction, Report, Runtime, RuntimeConfig, RuntimeError, SetupError, Verdict, WorkerSetup,
 };
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -477,6 +477,49 @@ fn a_worker_that_panics_stops_all_and_the_ports_can_be_used_again() {
         assert!(matches!(&error, RuntimeError::WorkerPanicked { .. }), "{error:?}");
         assert!(error.to_string().ends_with("panicked: in a command"), "{error}");
 
+        let report = run_until(eal, &null(), vec![], |report| report.balance.received > 1000);
+        assert_eq!(report.balance.received, report.balance.sent + report.balance.dropped);
+    });
+}
+
+/// Panics when as many workers as there are have a packet in hand.
+struct Together {
+    worker: usize,
+    all: Arc<Barrier>,
+}
+
+impl PacketFunction for Together {
+    fn packet(&mut self, _: &mut Mbuf, _: &mut Context<'_>) -> Verdict {
+        self.all.wait();
+        panic!("worker {} with the others", self.worker);
+    }
+}
+
+#[test]
+fn workers_that_panic_at_the_same_moment_leave_a_report_each() {
+    on_eal(|eal| {
+        let scratch = Scratch::new("runtime-together");
+        let all = Arc::new(Barrier::new(2));
+        let together = move |worker: &mut WorkerSetup| Together { worker: worker.index(), all: Arc::clone(&all) };
+        let runtime = Runtime::new(eal, &null(), vec![make("together", together)]).unwrap();
+        let runtime = runtime.crash_reports(CrashReports::new(&scratch.0, "test", "1"));
+        let error = runtime.run(until_stopped).unwrap_err();
+        assert_eq!(error.to_string(), "worker 0 panicked: worker 0 with the others");
+        let mut reports: Vec<PathBuf> =
+            std::fs::read_dir(&scratch.0).unwrap().map(|file| file.unwrap().path()).collect();
+        reports.sort_by_key(|path| path.to_str().unwrap().bytes().rev().collect::<Vec<_>>());
+        assert_eq!(reports.len(), 2, "{reports:?}");
+        for (worker, path) in reports.iter().enumerate() {
+            let report = std::fs::read_to_string(path).unwrap();
+            for part in [
+                format!("# test 1 panicked on worker {worker} at "),
+                format!("# message: worker {worker} with the others\n"),
+                "# place: function together, 1 of 1 from inside; ".to_owned(),
+                "the function was looking at this one\n".to_owned(),
+            ] {
+                assert!(report.contains(&part), "{part}: {report}");
+            }
+        }
         let report = run_until(eal, &null(), vec![], |report| report.balance.received > 1000);
         assert_eq!(report.balance.received, report.balance.sent + report.balance.dropped);
     });

@@ -111,8 +111,35 @@ fn a_report_that_cannot_be_written_is_a_line_in_the_log() {
     let mut command = on_packets(&scratch, &[9]);
     let (status, _, log) = Program::start(command.args(["--crash-dir", "/proc/nf-nowhere"])).end();
     assert_eq!(status.code(), Some(1));
-    assert!(log.contains("the report of worker 0's panic was not written: /proc/nf-nowhere: "), "{log}");
+    assert!(log.contains("the report of worker 0's panic could not be written: /proc/nf-nowhere: "), "{log}");
     assert!(log.ends_with("error: worker 0 panicked: told to, from port 4009\n"), "{log}");
+}
+
+#[test]
+fn of_a_report_that_finds_no_room_the_beginning_is_left_and_never_an_empty_file() {
+    let scratch = Scratch::new("service-full");
+    for (blocks, remark) in [(0, "\n"), (1, " (the beginning of it is there)\n")] {
+        let crashes = scratch.path(&format!("crashes{blocks}"));
+        // More than the one block that a file may have.
+        let mut program = on_packets(&scratch, &[[1; 31].as_slice(), &[9]].concat());
+        program.args(["--crash-dir", &crashes]);
+        let mut command = Command::new("sh");
+        // Who ignores the signal has its write refused.
+        command.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\""), "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        let (status, _, log) = Program::start(&mut command).end();
+        assert_eq!(status.code(), Some(1), "{log}");
+        let said = format!("the report of worker 0's panic could not be written: {crashes}/misbehave-crash-");
+        let line = log.split_inclusive('\n').find(|line| line.contains(&said)).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains(".txt: File too large (os error 27)") && line.ends_with(remark), "{line}");
+        assert!(log.ends_with("error: worker 0 panicked: told to, from port 4009\n"), "{log}");
+        if blocks == 0 {
+            assert_eq!(std::fs::read_dir(&crashes).unwrap().count(), 0);
+        } else {
+            let report = std::fs::read_to_string(only_file(&crashes)).unwrap();
+            assert!(report.contains("# message: told to, from port 4009\n"), "{report}");
+        }
+    }
 }
 
 /// A service manager that hears what it is told.

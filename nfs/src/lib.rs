@@ -4,6 +4,7 @@
 //! Today there are [`nat`], a NAT44, [`load_balancer`], [`firewall`], a stateful firewall, and two small ones,
 //! [`monitor`] and [`rate_limit`].
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nothing can be written")]
 
 pub mod ctl;
 pub mod door;

@@ -1,7 +1,7 @@
 //! `--explain` by our programs: packets in words and captures, through their configurations, and what is said of them.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the line that it is about")]
 
-use nf_framework::capture::{CaptureWriter, CapturedPacket};
+use nf_framework::capture::{CaptureReader, CaptureWriter, CapturedPacket};
 use nf_framework::testing::Frame;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -122,6 +122,51 @@ fn behind_a_router_every_neighbour_is_there() {
   leaves    by net_tap1 (outside)
 ";
     assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn a_router_names_a_route_where_it_has_looked_for_one() {
+    let scratch = Scratch::new(&format!(
+        "chain = ['monitor']\n{}\
+         [router.interfaces.lan]\nside = 'inside'\naddresses = ['10.0.0.1/24']\n\
+         [router.interfaces.wan]\nside = 'outside'\naddresses = ['198.51.100.1/24']\n",
+        WIRE.replace("wire", "router")
+    ));
+    for (packet, verdict, note) in [
+        ("udp 10.0.0.5:5000 > 198.51.100.7:53 vlan 10", "drop unknown-vlan: ", ""),
+        ("udp 127.0.0.1:5000 > 198.51.100.7:53 from inside", "drop martian: ", ""),
+        ("udp 10.0.0.5:5000 > 10.0.0.7:53", "drop same-side: ", "; route 10.0.0.7 on lan"),
+        ("udp 10.0.0.5:5000 > 192.0.2.7:53", "drop no-route: ", "; no route to 192.0.2.7"),
+        ("udp 10.0.0.5:5000 > 198.51.100.1:53", "drop no-listener: ", "; 198.51.100.1 is the router's own"),
+        ("udp 10.0.0.5:5000 > 198.51.100.7:53", "next", "; route 198.51.100.7 on wan"),
+    ] {
+        let said = scratch.explain(NF_CHAIN, &[packet]).replace("\n            ", " ");
+        let ingress =
+            said.lines().find_map(|line| line.strip_prefix("  (ingress) ")).unwrap_or_else(|| panic!("{said}"));
+        assert!(ingress.starts_with(verdict) && ingress.contains(note), "{packet}: {said}");
+        assert_eq!(ingress.contains("; "), verdict == "next" || !note.is_empty(), "{packet}: {said}");
+    }
+}
+
+#[test]
+fn between_vlans_a_packet_has_one_tag_and_then_the_other() {
+    let scratch = Scratch::new(&format!(
+        "chain = ['monitor']\n{}\
+         [router.interfaces.lan]\nside = 'inside'\nvlan = 10\naddresses = ['10.0.0.1/24']\n\
+         [router.interfaces.wan]\nside = 'outside'\nvlan = 20\naddresses = ['198.51.100.1/24']\n",
+        WIRE.replace("wire", "router")
+    ));
+    let said = scratch.explain(NF_CHAIN, &["udp 10.0.0.5:5000 > 198.51.100.7:53 vlan 10"]);
+    assert!(said.contains("next hop 198.51.100.7 on wan; length 42 -> 46; VLAN 10 -> 20;\n"), "{said}");
+    // What is dropped is in the file as it came, so that it can be replayed.
+    let frame = Frame::new().vlan(10).ipv4([10, 0, 0, 5], [192, 0, 2, 7]).udp(5000, 53).build();
+    scratch.capture(&[(0, frame.clone())]);
+    let (status, _, errors) = scratch.run(NF_CHAIN, &["--replay", "in.pcapng", "--write", "out"]);
+    assert!(status == Some(0) && errors.is_empty(), "{errors}");
+    let mut reader = CaptureReader::open(&scratch.0.join("out/dropped.pcapng")).unwrap();
+    let dropped = reader.next_packet().unwrap().unwrap();
+    assert!(dropped.comment.unwrap().starts_with("no-route: "), "{:?}", dropped.comment);
+    assert_eq!(dropped.data[12..], frame[12..]);
 }
 
 #[test]

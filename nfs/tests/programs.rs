@@ -203,6 +203,34 @@ fn a_configuration_that_makes_no_sense_is_one_sentence_with_its_line() {
 }
 
 #[test]
+fn where_nothing_can_be_said_programs_end_as_they_would() {
+    let config = file("full", "forwarding = 1");
+    let config = config.to_str().unwrap();
+    let tools = ["nf-ctl", "nf-top", "nf-doctor"].map(|name| PathBuf::from(NAT).with_file_name(name));
+    let [ctl, top, doctor] = tools.each_ref().map(|path| path.to_str().unwrap());
+    for (program, arguments, code) in [
+        (NAT, &["--config", config][..], 2),
+        (NAT, &["-l", "0", "--replay", config, "--write", "x", "--config", config], 2),
+        (NAT, &["--", "--nonsense"], 2),
+        (NAT, &["--", "--config", config], 1),
+        (NF_CHAIN, &["--", "--config", "/no/such.toml"], 1),
+        (ctl, &["--socket", "/no/such.sock", "stats"], 3),
+        (ctl, &["nonsense"], 2),
+        (top, &["--socket", "/no/such.sock", "--once"], 3),
+        (doctor, &["nonsense"], 2),
+        (doctor, &["--need", "much"], 2),
+    ] {
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        for is_full in [false, true] {
+            let mut command = Command::new(program);
+            command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+            command.stderr(if is_full { full().into() } else { Stdio::null() });
+            assert_eq!(command.status().unwrap().code(), Some(code), "{program} {arguments:?}, full: {is_full}");
+        }
+    }
+}
+
+#[test]
 fn devices_come_by_interface_and_from_the_environment() {
     let config = file("devices", &chain_example());
     for (arguments, environment, sentence) in [

@@ -49,7 +49,7 @@ impl CrashReports {
         let text = self.text(worker, message, scene, functions, report);
         match self.write_file(worker, &text) {
             Ok(path) => log::error!("worker {worker} panicked: what is known of it is in {}", path.display()),
-            Err(error) => log::error!("the report of worker {worker}'s panic was not written: {error}"),
+            Err(error) => log::error!("the report of worker {worker}'s panic could not be written: {error}"),
         }
     }
 
@@ -66,7 +66,15 @@ impl CrashReports {
         let path = self.directory.join(name);
         // Packets are nobody else's business, and a link that somebody has put there is not followed.
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(within(&path))?;
-        file.write_all(text.as_bytes()).map_err(within(&path))?;
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            // A part of it is better than none; nothing is not.
+            let is_empty = file.metadata().is_ok_and(|written| written.len() == 0);
+            if is_empty {
+                let _ = std::fs::remove_file(&path);
+            }
+            let rest = if is_empty { "" } else { " (the beginning of it is there)" };
+            return Err(io::Error::new(error.kind(), format!("{}: {error}{rest}", path.display())));
+        }
         Ok(path)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::direction::Direction;
+use crate::headers::on_the_link;
 use crate::position::Position;
 use crate::verdict::Verdict;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -124,7 +125,7 @@ impl Scene {
         let panicked = PANICKED.with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()));
         let packets = batch.map_or_else(Vec::new, |batch| {
             let copy = |(slot, packet): (usize, &dpdk_rs::Mbuf)| Packet {
-                bytes: packet.data().to_vec(),
+                bytes: on_the_link(packet).collect(),
                 verdict: batch.verdict(slot),
                 is_the_one: batch.looked_at() == Some(slot),
             };

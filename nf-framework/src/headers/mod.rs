@@ -76,6 +76,7 @@ pub use protocol::IpProtocol;
 pub use quoted::{QuotedPacket, QuotedTcp, QuotedTransport};
 pub use tcp::{TcpFlags, TcpHeader};
 pub use udp::UdpHeader;
+pub(crate) use vlan::on_the_link;
 pub use vlan::{MAX_VLAN_TAGS, VlanTag};
 /// Integers in network order, as the fields of the views are: `get` and `set`.
 pub use zerocopy::network_endian::{U16, U32};

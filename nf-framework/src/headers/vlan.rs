@@ -1,9 +1,21 @@
 //! VLAN tags.
 
+use dpdk_rs::Mbuf;
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::EtherType;
+
+/// A packet's octets with the tag that it has beside them, as they are on the link: who reads them in a file knows no more.
+pub(crate) fn on_the_link(packet: &Mbuf) -> impl Iterator<Item = u8> + Clone {
+    const ADDRESSES: usize = 12;
+    let (addresses, rest) = packet.data().split_at_checked(ADDRESSES).unwrap_or((packet.data(), &[]));
+    let tag = packet.vlan_beside().filter(|_| addresses.len() == ADDRESSES).map(|tag| {
+        let [high, low] = tag.to_be_bytes();
+        [0x81, 0x00, high, low]
+    });
+    addresses.iter().copied().chain(tag.into_iter().flatten()).chain(rest.iter().copied())
+}
 
 /// How many tags the parser walks: a service tag and a customer tag.
 pub const MAX_VLAN_TAGS: usize = 2;

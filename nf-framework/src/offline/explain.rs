@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::source::{Side, Source, Sources};
-use super::{OfflineError, direction_of, let_in, start};
+use super::{OfflineError, direction_of, let_in, start, unless_stopped};
 use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::described::{AskedPackets, Described};
@@ -15,6 +15,7 @@ use crate::verdict::PortIx;
 use crate::worker::Transmit;
 use dpdk_rs::Burst;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(crate) fn explain(
     configuration: Configuration,
     packets: AskedPackets,
     inside: &[Prefix],
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     say: impl FnMut(fmt::Arguments<'_>),
 ) -> Result<(), OfflineError> {
     let has_two_sides = configuration.runtime().has_two_sides();
@@ -42,7 +43,8 @@ pub(crate) fn explain(
         }
         AskedPackets::Capture(path) => {
             let side = if has_two_sides { Side::BySource(inside.to_vec()) } else { Side::Port(0) };
-            let sources = Sources::new(vec![Source::open(&path, side)?]);
+            let sources =
+                Sources::new(vec![Source::open(&path, side, stop).map_err(|error| unless_stopped(error, stop))?]);
             let explainer = Explainer::new(start(name, configuration)?, sources.begin(), say)?;
             explainer.captured(sources, stop)
         }
@@ -127,7 +129,7 @@ impl<S: FnMut(fmt::Arguments<'_>)> Explainer<S> {
             ));
         }
         match sources.fault() {
-            Some(fault) => Err(fault.into()),
+            Some(fault) => Err(unless_stopped(fault, stop)),
             None => {
                 if is_empty && sources.truncated() == 0 {
                     (self.say)(format_args!("there are no packets in the capture"));

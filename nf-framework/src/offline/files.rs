@@ -2,6 +2,7 @@
 
 use crate::capture::{CaptureWriter, CapturedPacket};
 use crate::counters::Witness;
+use crate::headers::on_the_link;
 use crate::registry::Registry;
 use crate::runtime::Portless;
 use crate::verdict::{DropReason, PortIx};
@@ -108,7 +109,7 @@ impl Files {
         let see = move |packet: &dpdk_rs::Mbuf, reason: DropReason| {
             let mut all = files.lock();
             all.know_reason(reason, &registry);
-            all.take_down(packet.data(), packet.port().0, reason);
+            all.take_down(&on_the_link(packet).collect::<Vec<_>>(), packet.port().0, reason);
         };
         // It is the first one: the worker is new.
         let _ = worker.pipeline.counters.witness.set(Witness(Box::new(see)));

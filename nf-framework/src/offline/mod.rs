@@ -1,6 +1,6 @@
 //! A program over captures: its chain, configured as always, without ports and on the time of the packets.
 //!
-//! [`source`] reads the captures in the order of time, [`clock`] is the time and has the functions tick, [`files`] takes
+//! [`source`] reads the captures in the order of time, from whatever [`input`] they have, [`clock`] is the time and has the functions tick, [`files`] takes
 //! what leaves and what is dropped; [`explain`](mod@explain) follows each packet instead. What is in between is the [`Pipeline`](crate::worker::Pipeline) of every worker.
 //!
 //! # What is not as it is live
@@ -23,6 +23,7 @@
 mod clock;
 mod explain;
 mod files;
+mod input;
 mod progress;
 mod side;
 mod source;
@@ -46,6 +47,7 @@ use progress::Progress;
 use source::{Side, Source, SourceError, Sources};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as WallInstant};
 
@@ -134,7 +136,7 @@ pub(crate) fn run(
     name: &str,
     configuration: Configuration,
     options: &OfflineOptions,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> Result<(String, Result<(), OfflineError>), OfflineError> {
     let config = configuration.runtime().clone();
     let inside = &options.inside[..];
@@ -146,8 +148,8 @@ pub(crate) fn run(
         ([_, _], false) => return Err(OfflineError::OnePort),
         _ => return Err(OfflineError::Files),
     };
-    let sources = options.replay.iter().zip(sides).map(|(path, side)| Source::open(path, side));
-    let sources = Sources::new(sources.collect::<Result<_, _>>()?);
+    let sources = options.replay.iter().zip(sides).map(|(path, side)| Source::open(path, side, stop));
+    let sources = Sources::new(sources.collect::<Result<_, _>>().map_err(|error| unless_stopped(error, stop))?);
     let directory = options.write.clone().unwrap_or_default();
     let ports = config.port_names();
     files::prepare(&directory, &ports, &options.replay, options.force)?;
@@ -174,6 +176,11 @@ pub(crate) fn run(
     let ended = replay.end();
     let text = replay.describe(name, began);
     Ok((text, result.and(ended)))
+}
+
+/// Why a capture is not read further: that somebody did not wait for it says nothing about it.
+fn unless_stopped(error: SourceError, stop: &AtomicBool) -> OfflineError {
+    if stop.load(Ordering::Relaxed) { OfflineError::Stopped } else { error.into() }
 }
 
 /// Starts the EAL on nothing, and a worker without ports on it.
@@ -259,7 +266,7 @@ impl Replay {
             self.progress.burst(self.sources.position(), self.packets);
             self.files.check()?;
         }
-        self.sources.fault().map_or(Ok(()), |fault| Err(fault.into()))
+        self.sources.fault().map_or(Ok(()), |fault| Err(unless_stopped(fault, stop)))
     }
 
     /// Fills the batch with the next packets of one side, within a tick of the first; when the last one comes in.

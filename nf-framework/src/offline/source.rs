@@ -1,10 +1,12 @@
 //! The packets of one capture, or two, in the order of their time.
 
+use super::input::Input;
 use super::side::{is_inside, source};
 use crate::capture::{CaptureError, CaptureReader, LinkType};
 use crate::classifier::Prefix;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// By which port the packets of a capture came in.
@@ -33,7 +35,7 @@ pub(crate) enum SourceError {
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
-    reader: CaptureReader<File>,
+    reader: CaptureReader<Input>,
     length: Option<u64>,
     side: Side,
     /// When the next packet came in, and by which port.
@@ -51,9 +53,11 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn open(path: &Path, side: Side) -> Result<Self, SourceError> {
+    /// Opens one, and reads the first packet. A wait for what is no file ends with `stop`.
+    pub(super) fn open(path: &Path, side: Side, stop: &Arc<AtomicBool>) -> Result<Self, SourceError> {
         let failed = |error| SourceError::Capture { path: path.to_owned(), error };
-        let reader = CaptureReader::open(path).map_err(failed)?;
+        let input = Input::open(path, stop).map_err(|source| CaptureError::Read { at: 0, source });
+        let reader = input.and_then(CaptureReader::new).map_err(failed)?;
         if let Some(link_type) = reader.link_type().filter(|of| *of != LinkType::ETHERNET) {
             return Err(SourceError::LinkType { path: path.to_owned(), link_type });
         }

@@ -2,6 +2,7 @@
 
 use super::reply::Reply;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 
 /// What somebody wants of a function, to be read by its own structure.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,8 +39,16 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
 }
 
 pub(super) fn from_form<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Reply> {
+    expect_each_once(bytes)?;
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(bytes));
     serde_path_to_error::deserialize(pairs).map_err(|error| wrong(&error))
+}
+
+/// Of two values for one name nobody knows which is meant.
+pub(super) fn expect_each_once(form: &[u8]) -> Result<(), Reply> {
+    let mut names = BTreeSet::new();
+    let twice = form_urlencoded::parse(form).map(|(name, _)| name).find(|name| !names.insert(name.clone()));
+    twice.map_or(Ok(()), |name| Err(Reply::bad(format!("{name}: is given more than once"))))
 }
 
 /// Names the parameter that is wrong, if it is one.

@@ -1,6 +1,6 @@
 //! Which address of the door asks for what.
 
-use super::arguments::{Arguments, from_form};
+use super::arguments::{Arguments, expect_each_once, from_form};
 use super::reply::Reply;
 use super::request::{Page, Request};
 use crate::trace::TraceRequest;
@@ -163,6 +163,7 @@ fn arguments<T: DeserializeOwned>(raw: &Raw<'_>) -> Result<T, Reply> {
 
 /// The parameters of a URL, but for those that say which part of a list is wanted.
 fn topic_parameters(raw: &Raw<'_>) -> Result<(Arguments, Page), Reply> {
+    expect_each_once(raw.query.as_bytes())?;
     let (mut others, mut limit, mut cursor) = (form_urlencoded::Serializer::new(String::new()), None, None);
     for (key, value) in form_urlencoded::parse(raw.query.as_bytes()) {
         match key.as_ref() {
@@ -237,6 +238,11 @@ mod tests {
             ("GET", "/v1/routes?limit=0", "", 400, "limit: 0 is not from 1 to 1000"),
             ("GET", "/v1/routes?limit=1001", "", 400, "limit: 1001 is not from 1 to 1000"),
             ("GET", "/v1/routes?limit=many", "", 400, "limit: invalid digit"),
+            ("GET", "/v1/routes?limit=5&limit=6", "", 400, "limit: is given more than once"),
+            ("GET", "/v1/functions/nat/sessions?limit=5&limit=6", "", 400, "limit: is given more than once"),
+            ("GET", "/v1/functions/nat/sessions?cursor=a&%63ursor=a", "", 400, "cursor: is given more than once"),
+            ("GET", "/v1/functions/nat/sessions?inside=a&inside=b", "", 400, "inside: is given more than once"),
+            ("POST", "/v1/drain", "seconds=1&seconds=2", 400, "seconds: is given more than once"),
             ("GET", "/v1/chain?by=lot", "", 400, "by: unknown variant `lot`"),
             ("POST", "/v1/stats", "", 405, "takes GET, HEAD"),
             ("GET", "/v1/reload", "", 405, "takes POST"),

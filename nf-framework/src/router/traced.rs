@@ -5,11 +5,26 @@ use super::target::Way;
 use crate::headers::{Headers, Network};
 use crate::next_hop::NextHops;
 use crate::trace::{Note, TracedPacket};
+use crate::verdict::{DropReason, Verdict};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+/// What the router's first half drops a packet for when it has found its way.
+const ON_ITS_WAY: [DropReason; 6] = [
+    DropReason::BLACKHOLE,
+    DropReason::NO_LISTENER,
+    DropReason::NO_ROUTE,
+    DropReason::PROHIBITED,
+    DropReason::SAME_SIDE,
+    DropReason::TTL_EXPIRED,
+];
+
 /// Where its first half found that a packet goes, and what its second half sends it to.
 pub(super) fn note(tables: &Tables, next_hops: &NextHops, first: bool, packet: &mut TracedPacket<'_>, note: &mut Note) {
+    if first && matches!(packet.verdict, Some(Verdict::Drop(reason)) if !ON_ITS_WAY.contains(&reason)) {
+        // Nobody has looked for it.
+        return;
+    }
     let chosen = packet.annotation.next_hop.and_then(|next_hop| next_hops.address(next_hop));
     let destination = Headers::parse(packet.frame).ok().and_then(|headers| match headers.network {
         Network::Ipv4 { header, .. } => Some(IpAddr::from(header.destination)),

@@ -10,6 +10,7 @@ use dpdk_rs::{Eal, Mempool, MempoolConfig, RssTableSize};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -119,7 +120,7 @@ pub fn lab<T: Send + 'static>(test: impl FnOnce(&Lab<'_>) -> T + Send + 'static)
         panic!("DPDK did not start for the tests: {}", NOT_STARTED.get().map_or("it is gone", String::as_str));
     };
     result.unwrap_or_else(|(payload, said)| {
-        eprint!("{said}");
+        let _ = write!(std::io::stderr(), "{said}");
         panic::resume_unwind(payload)
     })
 }

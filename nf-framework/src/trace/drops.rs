@@ -5,6 +5,7 @@
 
 use crate::capture::{CaptureWriter, CapturedPacket};
 use crate::counters::{Witness, WorkerCounters};
+use crate::headers::on_the_link;
 use crate::verdict::DropReason;
 use dpdk_rs::{Mbuf, Ticks};
 use serde::{Deserialize, Serialize};
@@ -114,9 +115,10 @@ impl Tap {
         let sent = left > 0 && {
             // Only this worker takes away; if the thread gives at the same moment, a few are too many or too few.
             self.left.store(left - 1, Ordering::Relaxed);
-            let (mut bytes, data) = ([0; KEPT], packet.data());
-            bytes.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-            let lost = Lost { reason, port: packet.port().0, at: Ticks::now(), length: data.len(), bytes };
+            let (mut bytes, octets) = ([0; KEPT], on_the_link(packet));
+            let length = octets.clone().count();
+            bytes.iter_mut().zip(octets).for_each(|(to, from)| *to = from);
+            let lost = Lost { reason, port: packet.port().0, at: Ticks::now(), length, bytes };
             to.try_send(lost).is_ok()
         };
         if !sent {
@@ -320,6 +322,9 @@ mod tests {
             let mut packet = pool.alloc().unwrap();
             assert!(packet.set_contents(&[number; 60]));
             packet.set_port(PortId(u16::from(number) + 3));
+            if number == 2 {
+                packet.set_stripped_vlan(0xa007);
+            }
             counters.count_drop(&packet, *reason);
         }
     }
@@ -344,10 +349,12 @@ mod tests {
             assert_eq!(mode & 0o137, 0, "for its owner, and for its group to read: {mode:o}");
             std::fs::remove_file(&request.file).unwrap();
             let mut reader = CaptureReader::new(&bytes[..]).unwrap();
-            for (number, interface, reason) in [(0, 0, "policy"), (2, 2, "no-route")] {
+            // A tag that was taken out is in the file.
+            let tagged = [&[2; 12][..], &[0x81, 0x00, 0xa0, 0x07], &[2; 48]].concat();
+            for (frame, interface, reason) in [(&[0; 60][..], 0, "policy"), (&tagged, 2, "no-route")] {
                 let packet = reader.next_packet().unwrap().unwrap();
                 assert_eq!((packet.interface, packet.comment), (interface, Some(reason)));
-                assert_eq!((packet.data, packet.length), (&[number; 60][..], 60));
+                assert_eq!((packet.data, packet.length), (frame, frame.len()));
             }
             assert!(reader.next_packet().unwrap().is_none());
             assert!(matches!(taps.end(), Err(DropsError::Off)));

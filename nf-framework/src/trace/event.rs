@@ -89,8 +89,7 @@ impl Look {
         let data = packet.data();
         let mut bytes = [0; KEPT];
         bytes.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-        let vlan = packet.vlan_to_insert().or_else(|| packet.stripped_vlan());
-        Self { bytes, length: data.len(), vlan, next_hop: Annotation::of(packet).next_hop }
+        Self { bytes, length: data.len(), vlan: packet.vlan_beside(), next_hop: Annotation::of(packet).next_hop }
     }
 
     /// The packet's bytes, with zeros for those that were not kept.

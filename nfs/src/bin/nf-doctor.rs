@@ -1,8 +1,10 @@
 //! Says what is wrong with a machine, before DPDK is to blame.
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stderr, clippy::print_stdout, reason = "they panic where nothing can be written")]
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use nf_framework::doctor::{Diagnosis, Doctor, Level};
+use nfs::door::say_error;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -78,7 +80,7 @@ fn arguments() -> (Vec<String>, Vec<String>) {
         }
     }
     if let Some(word) = eal.first().filter(|word| !word.starts_with('-')) {
-        eprintln!("error: {word:?} is no argument of nf-doctor's: a device is named -a {word} (see --help)");
+        say_error(&format_args!("{word:?} is no argument of nf-doctor's: a device is named -a {word} (see --help)"));
         std::process::exit(2);
     }
     (eal, own)

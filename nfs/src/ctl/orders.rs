@@ -3,9 +3,8 @@
 use super::arguments::{BackendState, Order};
 use super::output::Output;
 use super::{Failure, topics, traces, values};
-use crate::door::{Client, Traces, path};
+use crate::door::{Client, Traces, path, say};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::time::Duration;
 
 /// How long a reload of large tables may take, beyond what any answer may.
@@ -47,7 +46,7 @@ pub(super) fn give(order: &Order, client: Client, output: &mut Output) -> Result
         Order::Trace { count, filter, seconds } => {
             let client = client.patient(Duration::from_secs(*seconds));
             // Nothing is answered before it is over. Whether anybody reads it changes nothing.
-            let _ = writeln!(std::io::stderr(), "{}", awaited(*count, filter.as_deref(), *seconds));
+            say(&awaited(*count, filter.as_deref(), *seconds));
             let mut arguments = json!({ "count": count, "seconds": seconds });
             if let Some(filter) = filter {
                 arguments["filter"] = json!(filter);

@@ -4,8 +4,9 @@ use super::arguments::{Filter, Topic as Words};
 use super::output::Output;
 use super::values::{self, Rows};
 use super::{Failure, backends};
-use crate::door::{Client, FunctionTopics, Page, Topic, path, query as query_string};
+use crate::door::{Client, FunctionTopics, Page, Topic, path, query as query_string, say};
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Items that are asked for at once: as many as the door gives.
 const PIECE: u64 = 1000;
@@ -22,7 +23,7 @@ impl List {
     /// Shows it as it comes.
     pub(super) fn show(&self, client: &Client, what: &str, output: &mut Output) -> Result<(), Failure> {
         let (mut shown, mut cursor, mut rows) = (0_u64, None::<String>, Rows::default());
-        let mut is_first = true;
+        let (mut is_first, mut cursors) = (true, HashSet::new());
         loop {
             let piece = self.limit.map_or(PIECE, |limit| PIECE.min(limit - shown)).to_string();
             let given = self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -47,6 +48,11 @@ impl List {
                 )?;
             }
             (cursor, is_first) = (page.next, false);
+            if let Some(again) = cursor.as_ref().filter(|cursor| !cursors.insert((*cursor).clone())) {
+                return Err(client
+                    .not_a_door(format!("its list has no end: it goes on at {again:?} a second time"))
+                    .into());
+            }
             if cursor.is_none() || self.limit.is_some_and(|limit| shown >= limit) {
                 break;
             }
@@ -60,7 +66,7 @@ impl List {
         }
         if cursor.is_some() {
             output.flush()?;
-            eprintln!("there are more than these {shown} {what}");
+            say(&format!("there are more than these {shown} {what}"));
         }
         Ok(())
     }

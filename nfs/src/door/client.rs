@@ -212,7 +212,8 @@ impl Client {
         DoorError::Gone { place: self.place.to_string(), why: error.to_string() }
     }
 
-    fn not_a_door(&self, why: impl ToString) -> DoorError {
+    /// What it means that an answer makes no sense.
+    pub(crate) fn not_a_door(&self, why: impl ToString) -> DoorError {
         DoorError::NotADoor { place: self.place.to_string(), why: why.to_string() }
     }
 }

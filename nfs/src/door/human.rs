@@ -9,10 +9,15 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Says on stderr why a program ends. Whether anybody reads it changes nothing.
+/// Says on stderr what is no part of an answer. Whether anybody reads it changes nothing.
+pub fn say(text: &str) {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+}
+
+/// Says why a program ends.
 pub fn say_error(error: &dyn std::fmt::Display) {
-    let lines: Vec<String> = error.to_string().lines().map(printable).collect();
-    let _ = writeln!(std::io::stderr(), "error: {}", lines.join("\n"));
+    say(&format!("error: {error}"));
 }
 
 /// Three digits and k, M, G or T: `0`, `12`, `1.23k`, `45.6M`.

@@ -17,7 +17,7 @@ pub use answers::{
 pub use backend::Backend;
 pub use client::Client;
 pub use error::DoorError;
-pub use human::{bytes, duration, printable, rate, say_error, share, wrapped};
+pub use human::{bytes, duration, printable, rate, say, say_error, share, wrapped};
 pub(crate) use place::seconds;
 pub use place::{Place, Whereabouts};
 

@@ -6,7 +6,7 @@ use super::keys::View;
 use super::picture::Picture;
 use super::sample::Sampler;
 use super::sections::sections;
-use crate::door::{Client, duration, printable};
+use crate::door::{Client, duration, printable, say};
 use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             // Who asked for some number of pictures does not wait for ever.
             Err(error) if left.is_some() => return Err(error.into()),
             Err(error) => {
-                eprintln!("gone, waiting ({})", printable(&error.to_string()));
+                say(&format!("gone, waiting ({})", printable(&error.to_string())));
                 wait(&mut sampler, arguments.interval)
             }
         };

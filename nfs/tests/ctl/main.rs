@@ -7,6 +7,7 @@ use fake::{Answer, Fake};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const STATS: &str = r#"{"ports":[
   {"name":"net_tap0","side":"inside","received":1200345678,"sent":7,"misled":0,"link_downs":2,"resets":0,"removals":1,"down":false,
@@ -407,10 +408,17 @@ fn what_is_printed_as_json_is_json_or_nothing() {
 
 #[test]
 fn whoever_reads_may_stop_reading() {
-    // More than a pipe takes.
-    let fake = Fake::new(|request| match request {
+    // More than a pipe takes, and each time another place to go on at.
+    let asked = AtomicU32::new(0);
+    let fake = Fake::new(move |request| match request {
         "GET /v1/functions" => Answer::Json(200, FUNCTIONS.to_owned()),
-        _ => Answer::Json(200, format!("{{\"items\":[{}1],\"next\":\"on\"}}", "\"some text of a line\",".repeat(999))),
+        _ => {
+            let next = asked.fetch_add(1, Ordering::Relaxed);
+            Answer::Json(
+                200,
+                format!("{{\"items\":[{}1],\"next\":\"{next}\"}}", "\"some text of a line\",".repeat(999)),
+            )
+        }
     });
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_nf-ctl"));
     ctl.arg("--socket").arg(&fake.socket).arg("sessions").stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -419,6 +427,20 @@ fn whoever_reads_may_stop_reading() {
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+}
+
+#[test]
+fn a_list_that_goes_in_a_circle_is_not_followed() {
+    // The first goes on where it is, the second comes back by another place.
+    for (last, again) in [("a", "a"), ("b", "a")] {
+        let fake = Fake::new(move |request| {
+            let next = if request.contains("cursor=a") { last } else { "a" };
+            Answer::Json(200, format!("{{\"items\":[],\"next\":\"{next}\"}}"))
+        });
+        let sentence = format!("its list has no end: it goes on at {again:?} a second time");
+        let expected = format!("error: SOCKET: what answers there is not an admin door: {sentence}\n");
+        assert_eq!(fake.fails(&["routes"]), (Some(3), expected));
+    }
 }
 
 #[test]
