@@ -2,18 +2,16 @@
 //! the packet path asks. And in words, what becomes of a packet for whatever reason.
 
 use super::config::{Action, State, SynCookies};
-use super::packet::{Kind, Says, Seen, look_at};
+use super::packet::{Kind, Says, Seen};
 use super::policy::Policy;
 use super::reasons::{NAMED, Named};
-use super::replay::Replay;
 use super::rule::{Conditions, Rule};
 use super::tcp::{self, Event};
 use nf_framework::headers::{Headers, TcpFlags, Transport};
 use nf_framework::terms::{AddressTerm, protocol_name};
-use nf_framework::{AddressSet, Addresses, Described, Direction, IcmpMatch};
+use nf_framework::{AddressSet, Addresses, Direction, IcmpMatch};
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// What rules are asked about a packet.
 #[derive(Clone, Copy)]
@@ -113,27 +111,6 @@ impl Policy {
         }
         let action = self.unless_matched(packet.state);
         Why::Rules(Explanation { rule: None, action, passed_over, logged_by, syn_cookies: SynCookies::Never })
-    }
-
-    /// What becomes of a packet that is the first one an empty firewall sees, and why.
-    #[must_use]
-    pub fn explain(&self, packet: &Described) -> Why {
-        let state = if packet.is_related() { State::Related } else { State::New };
-        let why = self.explain_first(&mut packet.frame(), packet.direction(), state);
-        if packet.is_error() && why.reason() == Some(NAMED.unrelated.name) {
-            let why = "an ICMP error about nothing (write \"related\" for one about a live connection)";
-            return Why::Dropped { reason: NAMED.unrelated.name, why };
-        }
-        why
-    }
-
-    /// The same of a packet as it comes to the firewall.
-    pub(super) fn explain_first(&self, frame: &mut [u8], direction: Direction, state: State) -> Why {
-        let (icmp, mut replay) = (icmp_of(frame), Replay::new(self));
-        match look_at(frame, None, None) {
-            Ok(seen) => replay.judge(&Question { seen: &seen, icmp, direction, state }, (1, Duration::ZERO)),
-            Err(not_seen) => replay.not_seen(not_seen),
-        }
     }
 
     /// What is said beside a rule for people.

@@ -5,14 +5,14 @@
 use super::begins::begins;
 use super::config::{Passage, State};
 use super::connection::{Connection, Course, FlowKey};
-use super::explain::{Question, Why};
-use super::packet::{Flow, Kind, NotSeen, Quoted, Says};
+use super::explain::{Question, Why, icmp_of};
+use super::packet::{Flow, Kind, NotSeen, Quoted, Says, look_at};
 use super::policy::Policy;
 use super::query::state_name;
 use super::reasons::NAMED;
 use super::tcp::{self, Judgement, Tcp};
-use nf_framework::Direction;
 use nf_framework::headers::{IpProtocol, TcpFlags};
+use nf_framework::{Described, Direction};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -150,5 +150,28 @@ impl<'a> Replay<'a> {
             self.connections.insert(flow.key, Known { connection, deadline, number });
         }
         why
+    }
+}
+
+impl Policy {
+    /// What becomes of a packet that is the first one an empty firewall sees, and why.
+    #[must_use]
+    pub fn explain(&self, packet: &Described) -> Why {
+        let state = if packet.is_related() { State::Related } else { State::New };
+        let why = self.explain_first(&mut packet.frame(), packet.direction(), state);
+        if packet.is_error() && why.reason() == Some(NAMED.unrelated.name) {
+            let why = "an ICMP error about nothing (write \"related\" for one about a live connection)";
+            return Why::Dropped { reason: NAMED.unrelated.name, why };
+        }
+        why
+    }
+
+    /// The same of a packet as it comes to the firewall.
+    pub(super) fn explain_first(&self, frame: &mut [u8], direction: Direction, state: State) -> Why {
+        let (icmp, mut replay) = (icmp_of(frame), Replay::new(self));
+        match look_at(frame, None, None) {
+            Ok(seen) => replay.judge(&Question { seen: &seen, icmp, direction, state }, (1, Duration::ZERO)),
+            Err(not_seen) => replay.not_seen(not_seen),
+        }
     }
 }
