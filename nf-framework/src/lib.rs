@@ -77,6 +77,7 @@ mod next_hop;
 mod offline;
 mod operate;
 mod partial_checksums;
+mod port_link;
 mod position;
 mod registry;
 mod report;

@@ -1,8 +1,8 @@
 //! What the door shows of a program, as it is written in JSON.
 
+use crate::port_link::link_of;
 use crate::registry::TableReport;
 use crate::report::{Balance, CounterReport, DropReport, FunctionReport, PortReport, Report, WorkReport, WorkerReport};
-use crate::runtime::link_of;
 use dpdk_rs::{Lcore, Port, PortStats};
 use serde::Serialize;
 use std::net::IpAddr;

@@ -28,7 +28,6 @@ pub use configuration::{Configuration, Functions};
 pub use control::Control;
 pub use drain::{Drained, InUse};
 pub use error::{CommandError, RuntimeError};
-pub(crate) use life::link_of;
 pub use loaded::Loaded;
 pub(crate) use offline::Portless;
 pub use reload::{Reload, ReloadError};
