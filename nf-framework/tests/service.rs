@@ -84,7 +84,8 @@ fn a_panic_ends_the_program_and_leaves_what_it_had_in_hand() {
     for line in [
         "# misbehave 0.1.0 panicked on worker 0 at ",
         "# message: told to, from port 4009\n# location: nf-framework/examples/misbehave/main.rs:",
-        "# backtrace: none (RUST_BACKTRACE=1 asks for one)\n# chain: [misbehave]\n",
+        "# chain: [misbehave]\n",
+        "# backtrace: none (RUST_BACKTRACE=1 asks for one)\n",
         "# place: function misbehave, 1 of 1 from inside; packets from inside to outside\n# packets in hand: 4\n",
         "# balance: 4 received",
         "# packet 1: 52 bytes, undecided\n",

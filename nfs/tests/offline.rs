@@ -124,6 +124,7 @@ fn nat_translates_a_capture_and_its_sessions_end_in_the_gaps_of_it() {
     assert!(dropped.iter().all(|packet| packet.1 == back(EXTERNAL) && packet.2.is_some()), "{dropped:?}");
     assert_eq!(replayed.counter("nat.sessions-created"), 2, "{}", replayed.said);
     assert_eq!(replayed.counter("nat.sessions-expired"), 1, "{}", replayed.said);
+    assert_eq!(replayed.counter("nat.mappings"), 1, "as of the end: {}", replayed.said);
     // The log is a running program's.
     assert!(!replayed.scratch.0.join("nat.jsonl").exists());
 }

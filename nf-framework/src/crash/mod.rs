@@ -93,15 +93,9 @@ impl CrashReports {
             let _ = writeln!(head, "{name}: {text}");
         };
         line("message", message);
-        if let Some(Panicked { location, backtrace }) = scene.and_then(|scene| scene.panicked.as_ref()) {
+        let panicked = scene.and_then(|scene| scene.panicked.as_ref());
+        if let Some(Panicked { location, .. }) = panicked {
             line("location", location);
-            line(
-                "backtrace",
-                backtrace
-                    .as_deref()
-                    .map_or("none (RUST_BACKTRACE=1 asks for one)".to_owned(), |text| format!("\n{text}"))
-                    .as_str(),
-            );
         }
         line("chain", &format!("[{}]", functions.join(", ")));
         match scene.and_then(|scene| scene.place) {
@@ -120,6 +114,15 @@ impl CrashReports {
         }
         for (number, packet) in packets.iter().enumerate() {
             packet.write(number, &mut text);
+        }
+        // Last, as it is long: of a disk that is nearly full it gets what is left.
+        if let Some(Panicked { backtrace, .. }) = panicked {
+            text += "# backtrace: ";
+            text += backtrace.as_deref().map_or("none (RUST_BACKTRACE=1 asks for one)", |_| "");
+            for line in backtrace.iter().flat_map(|text| text.lines()) {
+                let _ = write!(text, "\n# {line}");
+            }
+            text.push('\n');
         }
         text
     }
@@ -180,10 +183,10 @@ mod tests {
         assert_eq!(packets, ["000000 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f", "000010 10", "000000 00 01",]);
         for part in [
             "# nat 1.2.3 panicked on worker 3 at ",
-            "# message: bad\n# 0000 ff\n# location: src/nat.rs:7:1\n# backtrace: \n# 0: main\n# 1: start\n",
-            "# chain: [firewall, nat]\n# place: in the worker itself, outside of the chain\n# packets in hand: 2\n",
+            "# message: bad\n# 0000 ff\n# location: src/nat.rs:7:1\n# chain: [firewall, nat]\n# place: in the worker itself, outside of the chain\n# packets in hand: 2\n",
             "# packet 0: 17 bytes, undecided\n",
             "# packet 1: 2 bytes, undecided; the function was looking at this one\n",
+            "# backtrace: \n# 0: main\n# 1: start\n",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

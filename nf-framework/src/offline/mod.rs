@@ -223,7 +223,7 @@ fn let_in(worker: &Portless, frame: &[u8], port: u16) -> Result<Mbuf, DropReason
 fn sides_taken([inside, outside]: [u64; 2], given: bool) -> String {
     let by = if given { "by --inside" } else { "as private source addresses are inside" };
     let none = (inside == 0) != (outside == 0);
-    let hint = if none { " (--inside PREFIX,PREFIX says whose addresses are inside)" } else { "" };
+    let hint = if none && !given { " (--inside PREFIX,PREFIX says whose addresses are inside)" } else { "" };
     format!("{inside} from inside and {outside} from outside, {by}{hint}")
 }
 
@@ -330,6 +330,8 @@ impl Replay {
     fn end(&mut self) -> Result<(), OfflineError> {
         let now = self.clock.now();
         let Self { worker, between, files, .. } = self;
+        // What functions show is as of their last tick.
+        worker.pipeline.tick(between, now, files);
         worker.pipeline.bring_to_rest(between, now, files);
         worker.pipeline.stop();
         self.progress.end();
@@ -340,7 +342,8 @@ impl Replay {
     fn describe(&self, name: &str, began: Duration) -> String {
         let seconds = self.clock.stamp().saturating_sub(began).as_secs_f64();
         // To a string nothing can fail.
-        let mut text = format!("--- {name} has replayed {} packets in {seconds:.3} s of capture", self.packets);
+        let packets = if self.packets == 1 { "1 packet".to_owned() } else { format!("{} packets", self.packets) };
+        let mut text = format!("--- {name} has replayed {packets} in {seconds:.3} s of capture");
         if let Some(taken) = self.sources.taken() {
             let _ = write!(text, "\n{}", sides_taken(taken, self.inside_given));
         }

@@ -201,7 +201,7 @@ mod tests {
 
     fn ask(method: &str, target: &str, body: &str) -> Result<String, (u16, String)> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let raw = Raw { method, path, query, body: body.as_bytes(), form: body.contains('=') };
+        let raw = Raw { method, path, query, body: body.as_bytes(), form: !body.trim_start().starts_with(['{', '[']) };
         let failed = |reply: Reply| (reply.status, String::from_utf8(reply.body).unwrap());
         route(&raw).map(|request| format!("{request:?}")).map_err(failed)
     }
@@ -260,6 +260,8 @@ mod tests {
             ("POST", "/v1/trace", "count=1&filter=prot tcp", 400, "is not understood"),
             ("PUT", "/v1/drops", "", 405, "takes POST, DELETE"),
             ("POST", "/v1/drops", "{\"file\": 7}", 400, "file: invalid type"),
+            ("POST", "/v1/drain", "{\"seconds\": null}", 400, "seconds: is null"),
+            ("POST", "/v1/drain", "&&", 400, "a form without a parameter"),
             ("POST", "/v1/drain", "{} {}", 400, "not one JSON object"),
             ("POST", "/v1/drain", "[1]", 400, "not one JSON object"),
         ] {

@@ -25,8 +25,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct DropsRequest {
     /// The file, which must not be there yet.
     pub file: PathBuf,
-    /// Reasons by name; all unless given.
-    #[serde(default)]
+    /// Reasons by name; all unless given. A form has them in one value, with commas between them.
+    #[serde(default, deserialize_with = "names_of")]
     pub reasons: Vec<String>,
     /// Packets in a second at most, 1 to 10000.
     #[serde(default = "DropsRequest::usual_rate")]
@@ -40,6 +40,19 @@ impl DropsRequest {
     fn usual_rate() -> u32 {
         100
     }
+}
+
+fn names_of<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a list of names, or names with commas between them")]
+    enum Names {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Names::deserialize(from)? {
+        Names::List(names) => names,
+        Names::Text(names) => names.split(',').map(|name| name.trim().to_owned()).collect(),
+    })
 }
 
 /// What was written.
@@ -84,6 +97,8 @@ const WAITING: usize = 128;
 /// How often the thread looks, and how often workers may go on.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS_PER_SECOND: u32 = 50;
+/// Packets that come together and are all written, if there may be so many in a second.
+const AT_ONCE: u32 = 100;
 const REASONS: usize = crate::verdict::DropReasons::CAPACITY.div_ceil(64);
 
 struct Lost {
@@ -255,11 +270,12 @@ fn write(
     ending: &AtomicBool,
 ) -> io::Result<u64> {
     let began = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Ticks::now());
-    let (mut written, mut tokens) = (0, 0);
+    // So many in a look as make the rate; at once those of a tenth of a second, of which few are always taken.
+    let most = LOOKS_PER_SECOND * (rate / 10).max(rate.min(AT_ONCE));
+    let (mut written, mut tokens) = (0, most);
     loop {
         let is_last = ending.load(Ordering::Relaxed);
-        // So many in a look as make the rate, and no more at once than in a tenth of a second.
-        tokens = (tokens + rate).min((rate * LOOKS_PER_SECOND / 10).max(LOOKS_PER_SECOND));
+        tokens = (tokens + rate).min(most);
         let whole = tokens / LOOKS_PER_SECOND;
         let share = whole.div_ceil(u32::try_from(taps.len()).unwrap_or(u32::MAX).max(1));
         taps.iter().for_each(|tap| tap.left.store(share, Ordering::Relaxed));
@@ -359,6 +375,21 @@ mod tests {
             assert!(reader.next_packet().unwrap().is_none());
             assert!(matches!(taps.end(), Err(DropsError::Off)));
         });
+    }
+
+    #[test]
+    fn of_few_that_come_together_all_are_written_that_a_second_may_have() {
+        for (per_second, written) in [(1, 1), (5, 5), (7, 7)] {
+            lab(move |lab| {
+                let counters = [Arc::new(WorkerCounters::new(2, 0))];
+                let mut taps = Taps::new(&counters);
+                let request = request(&format!("few-{per_second}"), &[], per_second);
+                taps.begin(&request, names()).unwrap();
+                drop_packets(&counters[0], &taps, lab.pool, &[DropReason::POLICY; 7][..written]);
+                assert_eq!(taps.end().unwrap(), DropsWritten { written: written as u64, left_out: 0 });
+                std::fs::remove_file(&request.file).unwrap();
+            });
+        }
     }
 
     #[test]

@@ -128,14 +128,14 @@ pub(super) enum Order {
     },
     /// Show the way of the next packets through the chain
     Trace {
-        /// How many packets
-        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        /// How many packets, 1000 at most
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=1000))]
         count: u64,
         /// Which packets, as tcpdump takes them: 'host 10.0.0.5 and tcp port 443'
         #[arg(long, value_name = "EXPRESSION")]
         filter: Option<String>,
-        /// How long to wait for them
-        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+        /// How long to wait for them, 300 at most
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=300))]
         seconds: u64,
     },
     /// Write dropped packets to a pcapng file of the program's, with the reason as comment
