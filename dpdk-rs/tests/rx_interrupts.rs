@@ -40,6 +40,9 @@ fn interrupts_of_receive_queues() {
     near.stop(here).unwrap();
     far.stop(there).unwrap();
     assert_eq!(common::logged(), [""; 0]);
+    // Both ends of a cable cannot be cleaned up in one process: now and then the thread of DPDK 22.11 that handles virtio's
+    // interrupts still sees the other end go when the device is freed, and crashes.
+    std::mem::forget(eal);
 }
 
 fn start(eal: &Eal, name: &str, pool: &Mempool, interrupts: bool) -> (Port, Vec<QueuePair>) {
