@@ -395,17 +395,13 @@ impl Burst<'_> {
                 F::write(packet.data_mut(), &F::to(key, (way.address, None))?, None);
                 F::mark(packet.data_mut(), way.dscp);
             }
-            Mode::Nat | Mode::FullNat => {
-                if !connection.is_translated() || !connection.is_introduced() {
-                    return None;
-                }
-                let mut flow = F::to(key, (way.address, way.port))?;
-                let mut identifications = None;
-                if way.mode == Mode::FullNat {
-                    flow = F::from(&flow, (self.policy.source_address(connection.source)?, connection.port))?;
-                    identifications = Some(&mut translation.identifications);
-                }
-                F::write(packet.data_mut(), &flow, identifications);
+            Mode::Nat if connection.is_translated() && connection.is_introduced() => {
+                F::write(packet.data_mut(), &F::to(key, (way.address, way.port))?, None);
+            }
+            Mode::FullNat if connection.is_translated() && connection.is_introduced() => {
+                let source = (self.policy.source_address(connection.source)?, connection.port);
+                let flow = F::from(&F::to(key, (way.address, way.port))?, source)?;
+                F::write(packet.data_mut(), &flow, Some(&mut translation.identifications));
             }
             _ => return None,
         }
