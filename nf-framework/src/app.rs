@@ -50,8 +50,8 @@ struct Options {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log_format: LogFormat,
 
-    /// Where a report is written when a function panics: what it had in hand, what had been counted [default: a
-    /// service's STATE_DIRECTORY or LOGS_DIRECTORY, else the working directory]
+    /// Where a report is written when a function panics: what it had in hand, what had been counted [default: with
+    /// --replay its --write; a service's STATE_DIRECTORY or LOGS_DIRECTORY, else the working directory]
     #[arg(long, value_name = "DIR")]
     crash_dir: Option<PathBuf>,
 
@@ -229,14 +229,14 @@ impl App {
         }
     }
 
-    fn start_and_supervise(self) -> Result<(), AppError> {
+    fn start_and_supervise(mut self) -> Result<(), AppError> {
         let (eal_args, options) = self.arguments();
         logging::begin(options.log_format, "info,dpdk=error");
         crash::scene::listen(logging::is_structured());
         let file = ConfigFile::read(&options.config)?;
         let inside = &options.offline.inside;
         let asked = options.offline.explain.as_deref().map(|asked| AskedPackets::new(asked, inside)).transpose()?;
-        if let (Some(packets), Some((_, explain))) = (&asked, self.explain) {
+        if let (Some(packets), Some((_, explain))) = (&asked, self.explain.take()) {
             let text = explain(&file, packets, inside).map_err(AppError::Explain)?;
             return answer(format_args!("{text}"));
         }
@@ -262,7 +262,8 @@ impl App {
         }
         if !options.offline.replay.is_empty() {
             warn_unless(forwards);
-            let (counters, result) = offline::run(name, configuration, &options.offline, &signals.stop)?;
+            let reports = self.crash_reports(options.crash_dir.as_ref().or(options.offline.write.as_ref()));
+            let (counters, result) = offline::run(name, configuration, &options.offline, &signals.stop, &reports)?;
             answer(format_args!("{counters}"))?;
             return Ok(result?);
         }
@@ -270,14 +271,17 @@ impl App {
         let eal = start(eal_args)?;
         let runtime = Runtime::configured(&eal, configuration.idle(options.idle))?;
         warn_unless(forwards);
-        let crash_directory = options.crash_dir.clone();
-        let crash_directory =
-            crash_directory.unwrap_or_else(|| CrashReports::usual_directory(|variable| std::env::var(variable).ok()));
-        let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
-        let runtime = runtime.admin(door).crash_reports(CrashReports::new(crash_directory, name, version));
+        let runtime = runtime.admin(door).crash_reports(self.crash_reports(options.crash_dir.as_ref()));
         let ((), report) = runtime.run(|control| supervise(name, control, &options, &signals))?;
         print(format_args!("--- {name} has stopped\n{report}"));
         Ok(())
+    }
+
+    /// Where reports go if it was said, or else the usual place.
+    fn crash_reports(&self, directory: Option<&PathBuf>) -> CrashReports {
+        let usual = || CrashReports::usual_directory(|variable| std::env::var(variable).ok());
+        let version = self.version.unwrap_or(env!("CARGO_PKG_VERSION"));
+        CrashReports::new(directory.cloned().unwrap_or_else(usual), self.name, version)
     }
 
     /// Splits the command line at `--`. Help and version are answered here, before DPDK

@@ -8,7 +8,7 @@ mod program;
 use common::Scratch;
 use nf_framework::capture::{CaptureReader, CaptureWriter, CapturedPacket};
 use nf_framework::testing::Frame;
-use program::port_block;
+use program::{example, port_block};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -400,7 +400,7 @@ fn what_cannot_be_replayed_is_one_sentence() {
         (
             &["--replay", &text, "--write", &out][..],
             1,
-            "text.pcap: neither a pcap nor a pcapng file: it begins with [6e, 6f, 20, 63]",
+            "text.pcap: neither a pcap nor a pcapng file: it begins with the octets 6e 6f 20 63",
         ),
         (&["--replay", &missing, "--write", &out], 1, "missing.pcap: cannot be read: No such file or directory"),
         (
@@ -471,4 +471,57 @@ fn a_function_that_knows_nothing_of_it_is_explained() {
     let output = replay.run(&["--explain", "udp 192.0.2.1:1000"]);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && errors.starts_with("error: the \">\" between source and"), "{errors}");
+}
+
+#[test]
+fn a_side_that_is_written_says_nothing_with_one_port() {
+    let replay = Replay::new("sideless");
+    std::fs::write(replay.path("config.toml"), "[ports]\ninside = \"net_a\"\n[port-block]\nblocked = [9]\n").unwrap();
+    for (side, remark) in [("", ""), (" from outside", "with one port there are no sides: it comes by that port\n")] {
+        let output = replay.run(&["--explain", &format!("udp 192.0.2.1:1000 > 198.51.100.1:9{side}")]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.starts_with(&format!("{remark}#1 0.000000 udp 192.0.2.1:1000 > ")), "{said}");
+        assert!(said.contains("  arrives    by net_a, worker 0\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_function_that_panics_is_named_with_the_packet_and_what_was_done_until_then_is_kept() {
+    let replay = Replay::new("panic");
+    let text = "forwarding = \"wire\"\n[ports]\ninside = \"net_a\"\noutside = \"net_b\"\n\
+                [misbehave]\npanic_port = 9\nhang_port = 10\n";
+    let (config, written) = (replay.path("config.toml"), replay.path("out"));
+    std::fs::write(&config, text).unwrap();
+    let times = [0, 1, 2, 3].map(Duration::from_millis);
+    let ports = [1, 2, 9, 3];
+    let packets: Vec<_> = times.into_iter().zip(ports.map(|port| out(port, port))).collect();
+    let capture = replay.capture("captured.pcapng", &packets);
+    let run = |arguments: &[&str]| {
+        let output = example("misbehave").args(["--config", &config]).args(arguments).output().unwrap();
+        let text = |octets| String::from_utf8(octets).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let place = "function misbehave, 1 of 1 from inside; packets from inside to outside";
+
+    let (code, said, errors) = run(&["--replay", &capture, "--write", &written]);
+    let sentence = format!("error: with 3 packets read: a panic: told to, from port 9 ({place})\n");
+    assert!(code == Some(1) && errors.ends_with(&sentence), "{errors}");
+    assert!(said.contains("balance: 3 received + 0 originated = 2 sent + 0 dropped"), "{said}");
+    let before = packets[..2].iter().map(|(time, frame)| (*time, 0, frame.clone(), None));
+    assert_eq!(replay.written("outside"), before.collect::<Vec<_>>());
+    let files = std::fs::read_dir(&written).unwrap().map(|file| file.unwrap().path());
+    let reports: Vec<_> = files.filter(|path| path.extension().is_some_and(|is| is == "txt")).collect();
+    let [report] = &reports[..] else { panic!("{reports:?}") };
+    assert!(errors.contains(&format!("what is known of it is in {}\n", report.display())), "{errors}");
+    let report = std::fs::read_to_string(report).unwrap();
+    assert!(report.contains(&format!("# place: {place}\n# packets in hand: 1\n")), "{report}");
+
+    let (code, said, errors) = run(&["--explain", &capture]);
+    let sentence = format!("error: packet 3: a panic: told to, from port 9 ({place})\n");
+    assert!(code == Some(1) && errors.ends_with(&sentence), "{errors}");
+    assert!(
+        said.contains("> 198.51.100.1:2, 42 bytes\n  arrives   by net_a (inside), worker 0\n  misbehave next\n"),
+        "{said}"
+    );
+    assert!(said.ends_with("> 198.51.100.1:9, 42 bytes\n  arrives by net_a (inside), worker 0\n"), "{said}");
 }

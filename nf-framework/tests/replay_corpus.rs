@@ -67,7 +67,7 @@ fn every_capture_is_replayed_and_every_packet_accounted_for() {
         summary.faults,
         [
             "cut.pcap: damaged at byte 5083: the file ends there, 1 bytes too early",
-            "none.txt: neither a pcap nor a pcapng file: it begins with [6e, 6f, 20, 63]"
+            "none.txt: neither a pcap nor a pcapng file: it begins with the octets 6e 6f 20 63"
         ]
     );
     let [one, two] = &summary.runs;

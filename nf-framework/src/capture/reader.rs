@@ -55,7 +55,12 @@ pub enum CaptureError {
 }
 
 fn begins(octets: &[u8]) -> String {
-    if octets.is_empty() { ": it is empty".to_owned() } else { format!(": it begins with {octets:02x?}") }
+    match octets {
+        [] => ": it is empty".to_owned(),
+        _ => {
+            octets.iter().fold(": it begins with the octets".to_owned(), |text, octet| text + &format!(" {octet:02x}"))
+        }
+    }
 }
 
 /// Reads a capture file, a packet at a time.

@@ -9,11 +9,18 @@ pub(crate) mod scene;
 
 use crate::report::Report;
 use scene::{Panicked, Scene};
+use std::any::Any;
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied().map(str::to_owned);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
 
 /// Where reports of crashes go: one file for each worker that panicked, `NAME-crash-TIME-PID-WORKER.txt`, that only
 /// its owner can read. Its packets are as `text2pcap` reads them.
@@ -98,10 +105,7 @@ impl CrashReports {
             line("location", location);
         }
         line("chain", &format!("[{}]", functions.join(", ")));
-        match scene.and_then(|scene| scene.place) {
-            Some(place) => line("place", &place.describe(functions)),
-            None => line("place", "in the worker itself, outside of the chain"),
-        }
+        line("place", &Scene::place(scene, functions));
         let packets = scene.map_or(&[][..], |scene| &scene.packets);
         line("packets in hand", &packets.len().to_string());
         line("counters", &format!("\n{report}"));

@@ -120,6 +120,12 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// Where the panic was, of one of which this is known.
+    pub(crate) fn place(scene: Option<&Self>, functions: &[String]) -> String {
+        let place = scene.and_then(|scene| scene.place);
+        place.map_or_else(|| "in the worker itself, outside of the chain".to_owned(), |place| place.describe(functions))
+    }
+
     /// Of a panic that unwinds on this thread.
     pub(super) fn now(place: Option<Place>, batch: Option<&Batch>) -> Self {
         let panicked = PANICKED.with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.take()));

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::source::{Side, Source, Sources};
-use super::{OfflineError, direction_of, let_in, start, unless_stopped};
+use super::{OfflineError, direction_of, let_in, panicked, start, unless_it_panics, unless_stopped};
 use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::described::{AskedPackets, Described};
@@ -39,14 +39,15 @@ pub(crate) fn explain(
     match packets {
         AskedPackets::Described(packet) if packet.is_related() => Err(OfflineError::Related),
         AskedPackets::Described(packet) => {
-            Explainer::new(start(name, configuration)?, Duration::ZERO, say)?.described(&packet, has_two_sides)
+            let mut explainer = Explainer::new(start(name, configuration)?, Duration::ZERO, say)?;
+            explainer.unless_it_panics(|explainer| explainer.described(&packet, has_two_sides))
         }
         AskedPackets::Capture(path) => {
             let side = if has_two_sides { Side::BySource(inside.to_vec()) } else { Side::Port(0) };
             let sources =
                 Sources::new(vec![Source::open(&path, side, stop).map_err(|error| unless_stopped(error, stop))?]);
-            let explainer = Explainer::new(start(name, configuration)?, sources.begin(), say)?;
-            explainer.captured(sources, stop)
+            let mut explainer = Explainer::new(start(name, configuration)?, sources.begin(), say)?;
+            explainer.unless_it_panics(|explainer| explainer.captured(sources, stop))
         }
     }
 }
@@ -83,12 +84,30 @@ impl<S: FnMut(fmt::Arguments<'_>)> Explainer<S> {
         Ok(explainer)
     }
 
+    /// Says of a panic with which packet it came, and what was seen until then.
+    fn unless_it_panics(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), OfflineError>,
+    ) -> Result<(), OfflineError> {
+        unless_it_panics(|| work(self)).unwrap_or_else(|message| {
+            let at = self
+                .followed
+                .last()
+                .map_or("before the first packet".to_owned(), |(number, _)| format!("packet {number}"));
+            self.tell();
+            Err(panicked(at, message, &self.worker))
+        })
+    }
+
     /// A packet in words, and what functions have to say of it beside what they did.
-    fn described(mut self, packet: &Described, has_two_sides: bool) -> Result<(), OfflineError> {
-        // With one port there are no sides.
+    fn described(&mut self, packet: &Described, has_two_sides: bool) -> Result<(), OfflineError> {
         let port = u16::from(has_two_sides && packet.direction() == Direction::Inbound);
-        if let Some(taken) = packet.taken_from().filter(|_| has_two_sides) {
-            (self.say)(format_args!("{taken}"));
+        match packet.taken_from() {
+            Some(taken) if has_two_sides => (self.say)(format_args!("{taken}")),
+            None if !has_two_sides => {
+                (self.say)(format_args!("with one port there are no sides: it comes by that port"))
+            }
+            _ => {}
         }
         self.advance(Duration::ZERO);
         self.arrive(&packet.frame(), port, 1);
@@ -108,7 +127,7 @@ impl<S: FnMut(fmt::Arguments<'_>)> Explainer<S> {
     }
 
     /// The packets of a capture, each at its time.
-    fn captured(mut self, mut sources: Sources, stop: &AtomicBool) -> Result<(), OfflineError> {
+    fn captured(&mut self, mut sources: Sources, stop: &AtomicBool) -> Result<(), OfflineError> {
         let is_empty = sources.next().is_none();
         while let Some((port, time)) = sources.next() {
             if stop.load(Ordering::Relaxed) {

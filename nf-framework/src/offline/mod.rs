@@ -34,6 +34,8 @@ pub use side::is_inside;
 use crate::batch::Batch;
 use crate::classifier::Prefix;
 use crate::counters::bump;
+use crate::crash::scene::Scene;
+use crate::crash::{CrashReports, panic_message};
 use crate::direction::Direction;
 use crate::eal_arguments::floating_lcore;
 use crate::partial_checksums;
@@ -46,6 +48,7 @@ use files::{Files, OutputError};
 use progress::Progress;
 use source::{Side, Source, SourceError, Sources};
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,6 +121,8 @@ pub(crate) enum OfflineError {
     Related,
     #[error(transparent)]
     Trace(#[from] TraceError),
+    #[error("{at}: a panic: {message} ({place})")]
+    Panicked { at: String, message: String, place: String },
     #[error("told to stop before the captures were at their end")]
     Stopped,
 }
@@ -137,6 +142,7 @@ pub(crate) fn run(
     configuration: Configuration,
     options: &OfflineOptions,
     stop: &Arc<AtomicBool>,
+    reports: &CrashReports,
 ) -> Result<(String, Result<(), OfflineError>), OfflineError> {
     let config = configuration.runtime().clone();
     let inside = &options.inside[..];
@@ -172,10 +178,22 @@ pub(crate) fn run(
         inside_given: !inside.is_empty(),
     };
     let began = replay.clock.stamp();
-    let result = replay.run(pace, stop);
-    let ended = replay.end();
-    let text = replay.describe(name, began);
-    Ok((text, result.and(ended)))
+    let result = unless_it_panics(|| {
+        let result = replay.run(pace, stop);
+        result.and(replay.end())
+    });
+    let result = result.unwrap_or_else(|message| Err(replay.panicked(message, reports)));
+    Ok((replay.describe(name, began), result))
+}
+
+/// Does what a function may end by a panic; what it said, then.
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| panic_message(payload.as_ref()))
+}
+
+/// Says of a panic where it was.
+fn panicked(at: String, message: String, worker: &Portless) -> OfflineError {
+    OfflineError::Panicked { at, message, place: Scene::place(worker.scene(), &worker.function_names()) }
 }
 
 /// Why a capture is not read further: that somebody did not wait for it says nothing about it.
@@ -336,6 +354,17 @@ impl Replay {
         worker.pipeline.stop();
         self.progress.end();
         Ok(self.files.finish()?)
+    }
+
+    /// What was written stays, as far as it got, and what is known of the panic goes into a report.
+    fn panicked(&mut self, message: String, reports: &CrashReports) -> OfflineError {
+        let Self { worker, files, progress, .. } = self;
+        progress.end();
+        reports.write(0, &message, worker.scene(), &worker.function_names(), &worker.report());
+        if let Err(error) = files.finish() {
+            log::error!("{error}");
+        }
+        panicked(format!("with {} packets read", self.packets), message, &self.worker)
     }
 
     /// The counters, and before them what they do not say.

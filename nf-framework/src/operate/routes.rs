@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, expect_each_once, from_form};
 use super::reply::Reply;
 use super::request::{Page, Request};
-use crate::trace::TraceRequest;
+use crate::trace::{DropsRequest, TraceRequest};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -90,7 +90,13 @@ pub(crate) fn route(raw: &Raw<'_>) -> Result<Request, Reply> {
             wanted.prepare().map(Request::Trace).map_err(|error| Reply::bad(error.to_string()))
         }
         ["v1", "drops"] if raw.method == "DELETE" => Ok(Request::EndDrops),
-        ["v1", "drops"] => expect(raw, Method::Begin).and_then(|()| arguments(raw)).map(Request::BeginDrops),
+        ["v1", "drops"] => {
+            expect(raw, Method::Begin)?;
+            let wanted: DropsRequest = arguments(raw)?;
+            // Where the program was started its clients do not know.
+            let message = || Reply::bad(format!("file: {} is not an absolute path", wanted.file.display()));
+            if wanted.file.is_absolute() { Ok(Request::BeginDrops(wanted)) } else { Err(message()) }
+        }
         _ => Err(Reply::not_found("there is nothing at this address (docs/admin.md has all addresses)")),
     }
 }
@@ -260,6 +266,7 @@ mod tests {
             ("POST", "/v1/trace", "count=1&filter=prot tcp", 400, "is not understood"),
             ("PUT", "/v1/drops", "", 405, "takes POST, DELETE"),
             ("POST", "/v1/drops", "{\"file\": 7}", 400, "file: invalid type"),
+            ("POST", "/v1/drops", "file=drops.pcapng", 400, "file: drops.pcapng is not an absolute path"),
             ("POST", "/v1/drain", "{\"seconds\": null}", 400, "seconds: is null"),
             ("POST", "/v1/drain", "&&", 400, "a form without a parameter"),
             ("POST", "/v1/drain", "{} {}", 400, "not one JSON object"),

@@ -35,8 +35,8 @@ pub use serve::{AdminOrder, ReloadOrder};
 pub use tend::RebuildError;
 
 use crate::counters::{WorkerCounters, bump};
-use crate::crash::CrashReports;
 use crate::crash::in_hand::Outermost;
+use crate::crash::{CrashReports, panic_message};
 use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::{Fragments, FragmentsConfig};
@@ -58,7 +58,6 @@ use life::{Life, Telling};
 use needs::Needs;
 use ports::{PortPlan, StartedPort};
 use routing::{InForceRouter, Routing};
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::num::NonZero;
 use std::panic;
@@ -595,9 +594,4 @@ impl Shared {
 /// One for each lcore.
 fn workers_of(eal: &Eal) -> NonZero<u16> {
     u16::try_from(eal.lcores().len()).ok().and_then(NonZero::new).unwrap_or(NonZero::<u16>::MIN)
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied().map(str::to_owned);
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

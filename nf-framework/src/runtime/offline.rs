@@ -7,6 +7,7 @@ use super::needs::Needs;
 use super::routing::Routing;
 use super::{ForwardingKind, RuntimeConfig};
 use crate::counters::WorkerCounters;
+use crate::crash::scene::Scene;
 use crate::direction::Direction;
 use crate::forwarding::{Forwarding, Wire};
 use crate::fragments::Fragments;
@@ -128,12 +129,22 @@ impl Portless {
         Some((function.name(), function.explain(policy, frame, direction)?))
     }
 
+    /// The functions of the chain, by name.
+    pub(crate) fn function_names(&self) -> Vec<String> {
+        self.functions.iter().map(|loaded| loaded.function.name().to_owned()).collect()
+    }
+
+    /// What is known of a panic, if there was one.
+    pub(crate) fn scene(&self) -> Option<&Scene> {
+        self.pipeline.counters.scene.get().map(Box::as_ref)
+    }
+
     /// What numbers are called in traces; reasons with what they mean, as who asks has no list of them at hand.
     pub(crate) fn names(&self) -> Names {
         let reasons = self.registry.drop_reasons.list();
         Names {
             ports: self.config.port_labels(self.config.port_names().iter().map(|(_, device)| device.as_str())),
-            functions: self.functions.iter().map(|loaded| loaded.function.name().to_owned()).collect(),
+            functions: self.function_names(),
             reasons: reasons.into_iter().map(|(name, help)| format!("{name}: {help}")).collect(),
             next_hops: self.registry.next_hops.clone(),
             cycles_per_second: 0,
@@ -144,8 +155,7 @@ impl Portless {
     pub(crate) fn report(&self) -> Report {
         let counters = &self.pipeline.counters;
         self.pipeline.chain.gauge_sessions(counters);
-        let names: Vec<String> = self.functions.iter().map(|loaded| loaded.function.name().to_owned()).collect();
-        let mut report = Report::new(&[], &names, std::slice::from_ref(counters), &self.registry);
+        let mut report = Report::new(&[], &self.function_names(), std::slice::from_ref(counters), &self.registry);
         let port = |(name, counters): (String, &crate::counters::PortCounters)| PortReport {
             name,
             received: counters.received.load(Ordering::Relaxed),

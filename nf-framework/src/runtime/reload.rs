@@ -13,17 +13,18 @@
 //!    functions, all of these functions change over.
 //! 5. When every worker has answered, the old policies are freed, on the control thread.
 
+use super::RuntimeConfig;
 use super::configuration::{findings, unused, warn};
 use super::control::Control;
 use super::error::CommandError;
 use super::in_force::InForce;
 use super::loaded::{AnyFunction, AnyPolicy};
 use super::routing::{NextRouter, check_addresses, ways_that_miss};
-use super::{RuntimeConfig, panic_message};
 use crate::chain::Chain;
 use crate::changes::{Change, Changes, Table, Value, table_of_typed};
 use crate::config::{ConfigError, ConfigFile};
 use crate::context::Context;
+use crate::crash::panic_message;
 use crate::function::{FileContent, Function, SetupError, WorkerSetup};
 use crate::mailbox::{WorkerStopped, ask_all, tell_all};
 use crate::router::{RouterConfig, RouterError, Tables};

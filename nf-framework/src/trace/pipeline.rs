@@ -8,6 +8,7 @@ use crate::position::Position;
 use crate::time::Instant;
 use crate::worker::{Pipeline, Transmit};
 use dpdk_rs::Burst;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 impl Pipeline {
     /// As [`Pipeline::arrive`].
@@ -67,9 +68,13 @@ impl Pipeline {
         let identity = packet.identity();
         tracer.begin(&self.counters, &self.pending);
         tracer.enters(packet, position);
-        self.walk(part, position, arrived, now, out, &mut *tracer);
-        tracer.settled(identity, &self.counters, &mut self.pending);
+        // What was seen until a function panics is told too.
+        let walked = catch_unwind(AssertUnwindSafe(|| self.walk(part, position, arrived, now, out, &mut *tracer)));
+        if walked.is_ok() {
+            tracer.settled(identity, &self.counters, &mut self.pending);
+        }
         self.chain.tracer = Some(tracer);
+        walked.unwrap_or_else(|payload| resume_unwind(payload));
     }
 
     /// What is to be known of a packet that is alone in its batch, before something is done with it.
